@@ -1,0 +1,24 @@
+"""The corpus tool: text and images into MDS shards.
+
+Collators for training are in `attent_stream.corpus.batches`, apart because they import torch.
+"""
+
+from attent_stream.corpus.errors import CorpusError
+from attent_stream.corpus.images import write_image_corpus
+from attent_stream.corpus.manifest import BadRecords, Manifest, Part
+from attent_stream.corpus.settings import ImageCorpusSettings, TextCorpusSettings
+from attent_stream.corpus.sources import Source, sources_from
+from attent_stream.corpus.text import write_text_corpus
+
+__all__ = [
+    "BadRecords",
+    "CorpusError",
+    "ImageCorpusSettings",
+    "Manifest",
+    "Part",
+    "Source",
+    "TextCorpusSettings",
+    "sources_from",
+    "write_image_corpus",
+    "write_text_corpus",
+]

@@ -1,0 +1,101 @@
+"""The reader side: samples of a corpus -> batches for a model.
+
+Both collators pickle, so loader workers may spawn.
+"""
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from attent_stream.corpus.errors import require
+
+IGNORED = -100  # label that no loss counts
+CROP_PADDING = 4
+
+
+@dataclass(frozen=True)
+class TokenCollator:
+    """Samples of a text corpus -> a batch for a causal language model.
+
+    Attributes:
+        pad_id: id that fills unused places, masked in labels and attention; None (packed samples have none).
+    """
+
+    pad_id: int | None = None
+
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Collate (T,) integer arrays under 'tokens' into int64 (B, T) tensors.
+
+        Returns:
+            input_ids; labels: a copy (the model shifts), -100 at `pad_id`; attention_mask: 1, 0 at `pad_id`.
+
+        Raises:
+            ValueError: the samples differ in length.
+        """
+        ids = torch.from_numpy(np.stack([sample["tokens"] for sample in samples], dtype=np.int64))
+        if self.pad_id is None:
+            return {"input_ids": ids, "labels": ids.clone(), "attention_mask": torch.ones_like(ids)}
+        padding = ids == self.pad_id
+        return {
+            "input_ids": ids,
+            "labels": ids.masked_fill(padding, IGNORED),
+            "attention_mask": (~padding).to(torch.int64),
+        }
+
+
+@dataclass(frozen=True)
+class ImageCollator:
+    """Samples of an image corpus -> (input, target).
+
+    Attributes:
+        size: height and width of the input; other images are resized (bilinear).
+        mean, std: of each RGB channel, on values in [0, 1].
+        augment: random crop after 4 pixels of black padding, and a horizontal flip with probability 1/2.
+        seed: of the augmentation, which depends on it and on the image's bytes alone: an image looks the same
+            in every epoch, on any number of workers, and after any resumption; a seed an epoch varies it.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    augment: bool = False
+    seed: int = 17
+
+    def __post_init__(self) -> None:
+        require(self.size > 0, f"size must be positive, got {self.size!r}")
+        require(
+            len(self.mean) == 3 == len(self.std),
+            f"mean and std need 3 values, got {self.mean!r}, {self.std!r}",
+        )
+        require(all(s > 0 for s in self.std), f"std must be positive, got {self.std!r}")
+
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Decode 'image' (JPEG or PNG bytes) and 'label' into float32 (B, 3, size, size) and int64 (B,)."""
+        pixels = np.stack([self._pixels(sample["image"]) for sample in samples]).astype(np.float32)
+        pixels /= 255
+        pixels -= np.asarray(self.mean, np.float32)
+        pixels /= np.asarray(self.std, np.float32)
+        images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+        return images, torch.tensor([sample["label"] for sample in samples], dtype=torch.int64)
+
+    def _pixels(self, data: bytes) -> np.ndarray:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+            rgb = image.convert("RGB")
+        if rgb.size != (self.size, self.size):
+            rgb = rgb.resize((self.size, self.size), Image.Resampling.BILINEAR)
+        pixels = np.asarray(rgb)
+        return self._augmented(pixels, data) if self.augment else pixels
+
+    def _augmented(self, pixels: np.ndarray, data: bytes) -> np.ndarray:
+        digest = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
+        rng = np.random.default_rng([self.seed, digest])
+        top, left = rng.integers(0, 2 * CROP_PADDING + 1, size=2)
+        padded = np.pad(pixels, ((CROP_PADDING, CROP_PADDING), (CROP_PADDING, CROP_PADDING), (0, 0)))
+        crop = padded[top : top + self.size, left : left + self.size]
+        return crop[:, ::-1] if rng.random() < 0.5 else crop

@@ -1,0 +1,200 @@
+"""Settings of text and image corpora, checked once when they are made."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from attent_stream.corpus.errors import require
+from attent_stream.corpus.sources import NAME, Source
+from attent_stream.corpus.tokenizer import SMALLEST_VOCAB
+
+REST = "train"
+
+COMPRESSIONS = {
+    "br": range(12),
+    "bz2": range(1, 10),
+    "gz": range(10),
+    "snappy": range(0),
+    "zstd": range(1, 23),
+}
+HASHES = (
+    "blake2b",
+    "blake2s",
+    "md5",
+    "sha1",
+    "sha224",
+    "sha256",
+    "sha384",
+    "sha512",
+    "xxh32",
+    "xxh64",
+    "xxh128",
+)
+# Bytes of a shard that are not samples, at most: counts, offsets of one sample, the JSON header.
+SHARD_HEAD = 4096
+_UNITS = {"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
+
+
+def parse_bytes(size: str | int, what: str) -> int:
+    """'8mb' -> 8388608; also b, kb, gb and a bare number."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?b?)", str(size).strip().lower())
+    number = int(float(match[1]) * _UNITS[match[2]]) if match and match[2] in _UNITS else 0
+    require(number > 0, f"{what} must be a size like 500kb or 8mb, got {size!r}")
+    return number
+
+
+def check_shards(shard_size: str | int, compression: str | None, hashes: Sequence[str]) -> None:
+    """Check the settings of MDS shards.
+
+    Raises:
+        CorpusError: a size that is none or too large, or an unknown name (the good ones are listed).
+    """
+    size = parse_bytes(shard_size, "shard_size")
+    require(size < 1 << 32, f"shard_size must be less than 4gb (offsets are 32 bits), got {shard_size!r}")
+    if compression is not None:
+        name, colon, level = compression.partition(":")
+        require(name in COMPRESSIONS, f"compression is one of {', '.join(COMPRESSIONS)}, got {compression!r}")
+        levels = COMPRESSIONS[name]
+        good = not colon or (level.isdecimal() and int(level) in levels)
+        require(
+            good, f"the level of compression {name} is {list(levels) or 'not given'}, got {compression!r}"
+        )
+    for name in hashes:
+        require(name in HASHES, f"a hash is one of {', '.join(HASHES)}, got {name!r}")
+
+
+def check_whole(name: str, value: int, smallest: int) -> None:
+    """Check a whole number."""
+    good = isinstance(value, int) and not isinstance(value, bool) and value >= smallest
+    require(good, f"{name} must be a whole number from {smallest}, got {value!r}")
+
+
+def mds_settings(shard_size: str | int, compression: str | None, hashes: Sequence[str]) -> dict:
+    """The same as arguments of MDSWriter."""
+    size = parse_bytes(shard_size, "shard_size")
+    return {"size_limit": size, "compression": compression, "hashes": sorted(set(hashes))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextCorpusSettings:
+    """What to make a text corpus of, and how.
+
+    Attributes:
+        sources: one stream each (`sources_from(["books=books.jsonl.zst", "code/"])` makes them).
+        out: a folder, or a URL that Streaming can upload to (s3://bucket/corpus).
+        tokenizer: a local folder with a tokenizer.json, or such a file; None: train one.
+        vocab_size: tokens of the tokenizer to train, from 257; None with `tokenizer`.
+        tokenizer_sample: text to train it on, e.g. '64mb', spread over all files.
+        eos_token: the token put after every document; None: the tokenizer's.
+        seq_len: tokens in a sample.
+        splits: ((name, fraction), ...) held out by a hash of the text; the rest is 'train'.
+        text_key: the key (jsonl) or column (parquet) of the text.
+        extensions: in folders take only files with these endings, ('py', 'md'); (): jsonl, txt, parquet.
+        workers: processes that tokenise; the result does not depend on it.
+        shard_size, compression, hashes: of the MDS shards, as for MDSWriter: '8mb', 'zstd:3', ('xxh64',).
+        overwrite: replace a corpus that is at `out`.
+        progress: show bars; None: on a terminal.
+    """
+
+    sources: tuple[Source, ...]
+    out: str
+    tokenizer: str | None = None
+    vocab_size: int | None = None
+    tokenizer_sample: str | int = "64mb"
+    eos_token: str | None = None
+    seq_len: int = 512
+    splits: tuple[tuple[str, float], ...] = ()
+    text_key: str = "text"
+    extensions: tuple[str, ...] = ()
+    workers: int = 1
+    shard_size: str | int = "8mb"
+    compression: str | None = None
+    hashes: tuple[str, ...] = ()
+    overwrite: bool = False
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        names = [source.name for source in self.sources]
+        require(bool(names), "at least one source is needed, got none")
+        require(len(set(names)) == len(names), f"streams need different names, got {', '.join(names)}")
+        require(bool(self.out), f"out must be a folder or a URL, got {self.out!r}")
+        require(
+            (self.tokenizer is None) != (self.vocab_size is None),
+            "give either tokenizer (a local one) or vocab_size (to train one), "
+            f"got tokenizer={self.tokenizer!r} and vocab_size={self.vocab_size!r}",
+        )
+        check_whole("vocab_size", self.vocab_size or SMALLEST_VOCAB, SMALLEST_VOCAB)
+        check_whole("seq_len", self.seq_len, 2)
+        self._check_splits()
+        check_whole("workers", self.workers, 1)
+        check_shards(self.shard_size, self.compression, self.hashes)
+        smallest = 4 * self.seq_len + SHARD_HEAD
+        size = parse_bytes(self.shard_size, "shard_size")
+        require(
+            size >= smallest,
+            f"shard_size must hold a sample of {self.seq_len} tokens: {smallest} or more, got {size}",
+        )
+        parse_bytes(self.tokenizer_sample, "tokenizer_sample")
+
+    def _check_splits(self) -> None:
+        names = [name for name, _ in self.splits]
+        for name, fraction in self.splits:
+            good = bool(NAME.fullmatch(name)) and name != REST
+            require(
+                good, f"a split's name is letters, digits, '.', '_' or '-' and not {REST!r}, got {name!r}"
+            )
+            require(
+                0 < fraction < 1, f"the fraction of split {name!r} must be between 0 and 1, got {fraction!r}"
+            )
+        require(len(set(names)) == len(names), f"splits need different names, got {', '.join(names)}")
+        total = sum(fraction for _, fraction in self.splits)
+        require(total < 1, f"the fractions of the splits must add up to less than 1, got {total:g}")
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """Held-out splits in the order given, then 'train': the order of `split_of`."""
+        return (*(name for name, _ in self.splits), REST)
+
+    def recorded(self) -> dict:
+        """What the manifest says of them: all on which the content depends."""
+        return {
+            "sources": {source.name: list(source.paths) for source in self.sources},
+            "splits": dict(self.splits),
+            "text_key": self.text_key,
+            "extensions": list(self.extensions),
+            "tokenizer": self.tokenizer,
+            "vocab_size": self.vocab_size,
+            "tokenizer_sample": self.tokenizer_sample,
+            **mds_settings(self.shard_size, self.compression, self.hashes),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageCorpusSettings:
+    """What to make an image corpus of, and how.
+
+    Attributes:
+        folder: with CLASS/*.jpg|jpeg|png, or with those in sub-folders train, test, val, valid, validation.
+        out: a folder, or a URL that Streaming can upload to.
+        seed: of the order in which images are written (mixed: shards of one class would shuffle badly).
+        workers: processes that check images; the result does not depend on it.
+        shard_size: of the MDS shards; raised to the largest image.
+        compression, hashes, overwrite, progress: as for text.
+    """
+
+    folder: str
+    out: str
+    seed: int = 17
+    workers: int = 1
+    shard_size: str | int = "32mb"
+    compression: str | None = None
+    hashes: tuple[str, ...] = ()
+    overwrite: bool = False
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        require(bool(self.folder), f"folder must be a folder of images, got {self.folder!r}")
+        require(bool(self.out), f"out must be a folder or a URL, got {self.out!r}")
+        check_whole("seed", self.seed, 0)
+        check_whole("workers", self.workers, 1)
+        check_shards(self.shard_size, self.compression, self.hashes)
