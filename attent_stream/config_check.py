@@ -1,0 +1,233 @@
+"""Plain values against type hints: every mistake in a YAML becomes one sentence that starts with the path of its key."""
+
+import collections.abc
+import dataclasses
+import difflib
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, Union
+
+MASK = "***"
+_CREDENTIAL = re.compile(
+    r"secret|password|passwd|credential|authorization"
+    r"|(^|_)(api|access|private|account)_?keys?$|(^|_)(api|auth|access|hub|bearer|session|security)_?tokens?$|^token$",
+    re.IGNORECASE,
+)
+_USERINFO = re.compile(r"(?<=://)[^/@\s]+:[^/@\s]+(?=@)")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; its message is one sentence that starts with the path of the key."""
+
+
+def join(path: str, key: object) -> str:
+    """The dotted path of ``key`` below ``path``."""
+    return f"{path}.{key}" if path else str(key)
+
+
+def nearest(name: object, names: Iterable[str]) -> str:
+    """``did you mean 'x'?`` for the closest of ``names``, or the list of all of them when none is close."""
+    known = sorted(names)
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"expected one of {', '.join(known)}" if known else "no key is expected here"
+
+
+def choose(name: object, table: Mapping[str, Any], path: str, what: str) -> Any:
+    """``table[name]``; raises ConfigError that lists the good names, the nearest first."""
+    if isinstance(name, str) and name in table:
+        return table[name]
+    hint = nearest(name, table)
+    listing = "" if hint.startswith("expected") else f" (known: {', '.join(sorted(table))})"
+    raise ConfigError(f"{path}: unknown {what} {name!r}, {hint}{listing}")
+
+
+def refuse_unknown(given: Iterable[object], known: Iterable[str], path: str) -> None:
+    """Raise ConfigError for the first key of ``given`` that is not in ``known``."""
+    names = list(known)
+    for key in given:
+        if key not in names:
+            raise ConfigError(f"{join(path, key)}: unknown key, {nearest(key, names)}")
+
+
+def describe_hint(hint: Any) -> str:
+    """A type hint as a user reads it: ``int or 'auto'``."""
+    origin = typing.get_origin(hint)
+    if origin in (Union, types.UnionType):
+        shown = [describe_hint(member) for member in typing.get_args(hint) if member is not type(None)]
+        return " or ".join(dict.fromkeys(shown))
+    if origin is Literal:
+        return " or ".join(repr(value) for value in typing.get_args(hint))
+    if hint is type(None):
+        return "null"
+    if origin is not None and inspect.isclass(origin):
+        hint = origin
+    if inspect.isclass(hint):
+        if dataclasses.is_dataclass(hint) or issubclass(hint, collections.abc.Mapping):
+            return "mapping"
+        if not issubclass(hint, str) and issubclass(hint, collections.abc.Sequence):
+            return "list"
+        return hint.__name__
+    return str(hint)
+
+
+def describe_value(value: object) -> str:
+    """A received value with its type, shortened."""
+    if value is None:
+        return "null"
+    shown = repr(value)
+    return f"{type(value).__name__} {shown if len(shown) <= 60 else shown[:57] + '...'}"
+
+
+def _wrong(value: object, hint: Any, path: str) -> ConfigError:
+    return ConfigError(f"{path or 'the file'}: expected {describe_hint(hint)}, received {describe_value(value)}")
+
+
+def typed(value: Any, hint: Any, path: str = "") -> Any:
+    """``value`` (None, bool, int, float, str, list, mapping) as ``hint`` says, mappings made into its dataclasses.
+
+    An int is taken where a float is expected and a whole float (``1e6``) where an int is, a list where a tuple is.
+    Hints of other classes (a callable, Composer's ``Time``) accept anything: their constructor is the judge.
+    Raises ConfigError with the path of the key, what was expected and what was received.
+    """
+    if hint is Any or isinstance(hint, typing.TypeVar | str):
+        return value
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _typed_union(value, hint, path)
+    if origin is Literal:
+        if value in arguments and type(value) in {type(known) for known in arguments}:
+            return value
+        names = [known for known in arguments if isinstance(known, str)]
+        if isinstance(value, str) and names:
+            raise ConfigError(f"{path}: unknown value {value!r}, {nearest(value, names)} (known: {', '.join(names)})")
+        raise _wrong(value, hint, path)
+    kind = origin if origin is not None else hint
+    if not inspect.isclass(kind):
+        return value
+    if dataclasses.is_dataclass(kind):
+        return _typed_dataclass(value, kind, path)
+    if kind in (bool, int, float, str, type(None)):
+        return _typed_scalar(value, kind, path)
+    if kind in (dict, collections.abc.Mapping, collections.abc.MutableMapping):
+        if not isinstance(value, Mapping):
+            raise _wrong(value, hint, path)
+        element = arguments[1] if len(arguments) == 2 else Any
+        return {key: typed(item, element, join(path, key)) for key, item in value.items()}
+    if kind in (list, tuple, set, collections.abc.Sequence, collections.abc.Iterable):
+        return _typed_sequence(value, hint, kind, arguments, path)
+    return value
+
+
+def _typed_scalar(value: Any, kind: type, path: str) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    raise _wrong(value, kind, path)
+
+
+def _typed_union(value: Any, hint: Any, path: str) -> Any:
+    for member in typing.get_args(hint):
+        exact = typing.get_origin(member) or member
+        if inspect.isclass(exact) and type(value) is exact and not typing.get_args(member):
+            return value
+    failures = []
+    for member in typing.get_args(hint):
+        try:
+            return typed(value, member, path)
+        except ConfigError as error:
+            failures.append((member, error))
+    # An error from inside a section says more than "expected mapping or list" would.
+    for member, error in failures:
+        container = typing.get_origin(member) or member
+        if inspect.isclass(container) and isinstance(value, Mapping | list):
+            fits_mapping = isinstance(value, Mapping) and describe_hint(member) == "mapping"
+            if fits_mapping or (isinstance(value, list) and describe_hint(member) == "list"):
+                raise error
+    options = [member for member in typing.get_args(hint) if member is not type(None)]
+    if len(options) == 1:
+        raise typing.cast(ConfigError, next(error for member, error in failures if member is options[0]))
+    raise _wrong(value, hint, path)
+
+
+def _typed_sequence(value: Any, hint: Any, kind: type, arguments: tuple, path: str) -> Any:
+    if isinstance(value, str) or not isinstance(value, list | tuple):
+        raise _wrong(value, hint, path)
+    if kind is tuple and arguments and Ellipsis not in arguments:
+        if len(value) != len(arguments):
+            raise ConfigError(f"{path}: expected a list of {len(arguments)} values, received {describe_value(value)}")
+        return tuple(typed(item, element, f"{path}[{i}]") for i, (item, element) in enumerate(zip(value, arguments, strict=True)))
+    element = arguments[0] if arguments else Any
+    items = [typed(item, element, f"{path}[{i}]") for i, item in enumerate(value)]
+    return tuple(items) if kind is tuple else items
+
+
+def _typed_dataclass(value: Any, kind: type, path: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise _wrong(value, kind, path)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    refuse_unknown(value, fields, path)
+    settings = {key: typed(item, hints[key], join(path, key)) for key, item in value.items()}
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in settings:
+            raise ConfigError(f"{join(path, name)}: missing, expected {describe_hint(hints[name])}")
+    try:
+        return kind(**settings)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}" if path else str(error)) from error
+
+
+def checked_arguments(factory: Callable, given: Mapping[str, Any], path: str, supplied: Iterable[str] = ()) -> dict[str, Any]:
+    """``given`` checked against the signature of ``factory``: unknown names, missing ones and wrong types.
+
+    ``supplied`` are the parameters that the caller fills in itself. Raises ConfigError.
+    """
+    ours = set(supplied)
+    parameters = {name: p for name, p in inspect.signature(factory).parameters.items() if name not in ours}
+    named = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    # Composer's Callback takes and drops any keyword; a class without a constructor of its own has no settings.
+    inherited = inspect.isclass(factory) and factory.__init__.__module__ == "composer.core.callback"
+    takes_any = not inherited and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if not takes_any:
+        refuse_unknown(given, named, path)
+    hints = _hints(factory)
+    for name in named:
+        if parameters[name].default is inspect.Parameter.empty and name not in given:
+            expected = f", expected {describe_hint(hints[name])}" if name in hints else ""
+            raise ConfigError(f"{join(path, name)}: missing{expected}")
+    checked = {}
+    for name, value in given.items():
+        hint = hints.get(name, Any)
+        if value is None and name in parameters and parameters[name].default is None:
+            hint = Any  # `x: int = None` in older code means that None is welcome.
+        checked[name] = typed(value, hint, join(path, name))
+    return checked
+
+
+def _hints(factory: Callable) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    except (NameError, TypeError):
+        return {}  # Names imported for type checkers only: the constructor judges the values.
+
+
+def masked(value: Any, key: str = "") -> Any:
+    """A copy of plain ``value`` in which everything under a key that looks like a credential is ``***``."""
+    if isinstance(value, Mapping):
+        return {name: masked(item, str(name)) for name, item in value.items()}
+    if value is not None and not isinstance(value, bool | int | float) and _CREDENTIAL.search(key):
+        return MASK
+    if isinstance(value, list | tuple):
+        return [masked(item) for item in value]
+    return _USERINFO.sub(MASK, value) if isinstance(value, str) else value
