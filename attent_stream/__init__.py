@@ -1,0 +1,25 @@
+"""AtteNT as a streaming sampler: teach a model the samples that matter, on the stream, while it pretrains."""
+
+from importlib import import_module
+from typing import Any
+
+_EXPORTS = {
+    "AtteNT": "attent_stream.algorithm",
+    "TeachingDataLoader": "attent_stream.dataloader",
+    "TeachingDataset": "attent_stream.dataset",
+    "preset": "attent_stream.presets",
+}
+
+__all__ = sorted(_EXPORTS)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: the command line starts without torch."""
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,151 @@
+"""The board: shared memory in which a rank publishes to its loader workers what to read next.
+
+Two slots are enough: segment ``k + 2`` is chosen from candidates that stand in segment ``k + 1``, and a DataLoader hands
+batches out in order, so every step of segment ``k`` has been read by then. The memory has no name: it is a shared torch
+tensor, passed on to workers by fork or spawn, and goes when the last process that maps it goes, however it ends.
+"""
+
+import os
+import time
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attent_stream.errors import TeacherError
+
+_GENERATION, _PUBLISHED, _HEADER = 0, 1, 2
+_STEP, _COUNT, _LAST, _AHEAD, _CRC, _META = 0, 1, 2, 3, 4, 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Posting:
+    """What one rank's workers read of one segment.
+
+    Args:
+        first_step: Number of the first step, counted through the epoch.
+        ids: Sample ids of each step, int64 of shape (steps, batch_size); a short step is filled up with -1.
+        last: Whether the epoch ends with it.
+        ahead: Sample ids that will be wanted after this segment, int64 of shape (n,): shards to fetch in time.
+    """
+
+    first_step: int
+    ids: NDArray[np.int64]
+    last: bool
+    ahead: NDArray[np.int64]
+
+
+class Board:
+    """Postings from one writer (a rank's main process) to many readers (its loader workers).
+
+    Args:
+        steps: Most steps a posting may have.
+        batch_size: Samples a step.
+        ahead: Most ids of ``Posting.ahead``.
+    """
+
+    def __init__(self, *, steps: int, batch_size: int, ahead: int) -> None:
+        self.steps, self.batch_size, self.ahead = steps, batch_size, ahead
+        self._slot = _META + steps * batch_size + ahead
+        self._memory = torch.zeros(_HEADER + 2 * self._slot, dtype=torch.int64).share_memory_()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of shared memory."""
+        return self._memory.numel() * 8
+
+    @property
+    def generation(self) -> int:
+        """Number of epochs begun and ended on this board; odd while one is under way."""
+        return int(self._memory[_GENERATION])
+
+    def begin(self) -> None:
+        """Start an epoch: readers of an earlier one stop."""
+        words = self._memory.numpy()
+        words[_PUBLISHED] = 0
+        words[_GENERATION] += 2 if words[_GENERATION] % 2 else 1
+
+    def end(self) -> None:
+        """End the epoch: its readers stop, also those that wait."""
+        words = self._memory.numpy()
+        words[_GENERATION] += words[_GENERATION] % 2
+
+    def publish(self, index: int, posting: Posting) -> None:
+        """Publish segment ``index`` (0, 1, 2, ... within an epoch).
+
+        Raises:
+            ValueError: The posting does not fit, or is not the next one.
+        """
+        words = self._memory.numpy()
+        if index != words[_PUBLISHED]:
+            raise ValueError(f"expected segment {words[_PUBLISHED]} to be published next, got {index}")
+        count = len(posting.ids)
+        if count > self.steps or posting.ids.shape[1:] != (self.batch_size,) or len(posting.ahead) > self.ahead:
+            raise ValueError(
+                f"expected at most {self.steps} steps of {self.batch_size} ids and {self.ahead} ids ahead, got ids of "
+                f"shape {posting.ids.shape} and {len(posting.ahead)} ahead"
+            )
+        slot = self._slot_of(index)
+        body = slot[_META:]
+        body[: posting.ids.size] = posting.ids.reshape(-1)
+        body[posting.ids.size : posting.ids.size + len(posting.ahead)] = posting.ahead
+        slot[:_CRC] = posting.first_step, count, posting.last, len(posting.ahead)
+        slot[_CRC] = _checksum(slot, posting.ids.size + len(posting.ahead))
+        words[_PUBLISHED] = index + 1  # only now: a reader that sees the number sees the posting
+
+    def read(self, generation: int, index: int) -> Posting | None:
+        """Segment ``index``, or None while it is not published.
+
+        Raises:
+            BoardClosed: The epoch ``generation`` is over.
+        """
+        words = self._memory.numpy()
+        if words[_GENERATION] != generation:
+            raise BoardClosed
+        if words[_PUBLISHED] <= index:
+            return None
+        slot = self._slot_of(index).copy()
+        first, count, last, ahead = (int(word) for word in slot[:_CRC])
+        size = count * self.batch_size
+        if not (0 <= count <= self.steps and 0 <= ahead <= self.ahead) or slot[_CRC] != _checksum(slot, size + ahead):
+            return None  # the writer's stores are not all visible yet, or a new epoch has begun: look again
+        body = slot[_META:]
+        ids = body[:size].reshape(count, self.batch_size)
+        return Posting(first_step=first, ids=ids, last=bool(last), ahead=body[size : size + ahead])
+
+    def wait(self, generation: int, index: int, timeout: float) -> Posting:
+        """Segment ``index``, as soon as it is published.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Raises:
+            BoardClosed: The epoch is over, or the process that publishes has gone.
+            TeacherError: Nothing was published in ``timeout`` seconds.
+        """
+        parent, pause, start = os.getppid(), 0.0005, time.monotonic()
+        while (posting := self.read(generation, index)) is None:
+            if os.getppid() != parent:
+                raise BoardClosed
+            if time.monotonic() - start > timeout:
+                raise TeacherError(
+                    f"a loader worker waited {timeout:.0f} s for segment {index} and the teacher did not publish it: the "
+                    f"training process is stuck or very slow (raise teacher_timeout if it is slow on purpose)"
+                )
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.01)
+        return posting
+
+    def _slot_of(self, index: int) -> NDArray[np.int64]:
+        begin = _HEADER + (index % 2) * self._slot
+        return self._memory.numpy()[begin : begin + self._slot]
+
+
+class BoardClosed(Exception):
+    """The epoch that a reader reads is over."""
+
+
+def _checksum(slot: NDArray[np.int64], size: int) -> int:
+    return zlib.crc32(slot[_META : _META + size].tobytes(), zlib.crc32(slot[:_CRC].tobytes()))

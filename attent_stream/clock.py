@@ -1,0 +1,51 @@
+"""Composer's time as ours: what time it will be some lessons from now."""
+
+from composer import State, Time, TimeUnit
+
+from attent_stream.dataloader import TeachingDataLoader
+from attent_stream.schedule import Clock, Span
+from attent_stream.teacher import ClockReader
+
+_UNITS = {
+    TimeUnit.EPOCH: "ep",
+    TimeUnit.BATCH: "ba",
+    TimeUnit.SAMPLE: "sp",
+    TimeUnit.TOKEN: "tok",
+}
+
+
+def total_span(max_duration: Time | None) -> Span | None:
+    """Length of training in our units, None where it is told in seconds or iterations, or not at all."""
+    if max_duration is None or max_duration.unit not in _UNITS:
+        return None
+    return Span(value=float(max_duration.value), unit=_UNITS[max_duration.unit])
+
+
+def state_clock(state: State, loader: TeachingDataLoader) -> ClockReader:
+    """A clock over a Trainer's state.
+
+    Samples and tokens that lie ahead are counted as the run's mean a batch so far. Epochs are counted in rows of the order
+    that lie behind, so that what a schedule over epochs keeps does not depend on what it kept.
+    """
+
+    def read(ahead: int, epoch: int, share: float) -> Clock:
+        now = state.timestamp
+        batches = int(now.batch)
+        per_batch = (loader.dataset.row_size, 0.0)
+        if batches:
+            per_batch = (int(now.sample) / batches, int(now.token) / batches)
+        elapsed = {
+            "ep": epoch + share,
+            "ba": float(batches + ahead),
+            "sp": int(now.sample) + ahead * per_batch[0],
+            "tok": int(now.token) + ahead * per_batch[1],
+        }
+        total = total_span(state.max_duration)
+        if total is not None:
+            dur = elapsed[total.unit] / total.value
+        else:
+            done = state.get_elapsed_duration()
+            dur = float(done.value) if done is not None else 0.0
+        return Clock(**elapsed, dur=min(1.0, dur))
+
+    return read

@@ -1,0 +1,137 @@
+"""``TeachingDataset``: a StreamingDataset that reads what its rank publishes."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from streaming import StreamingDataset
+from torch import distributed as dist
+
+from attent_stream.board import Board, BoardClosed, Posting
+from attent_stream.order import Order, open_order
+from attent_stream.shards import ShardFetcher
+
+
+class Tagged(NamedTuple):
+    """A sample or batch with the number of the step it belongs to, so that nothing of ours is inside the batch."""
+
+    step: int
+    value: Any
+
+
+class TeachingDataset(StreamingDataset):
+    """A StreamingDataset whose samples a teacher may choose, window by window.
+
+    Without a teacher it yields exactly what StreamingDataset does. All of StreamingDataset's arguments are kept and passed
+    on by keyword, so a subclass of this and another StreamingDataset works: ``class Mine(TeachingDataset, TheirText)``.
+
+    Args:
+        window: Candidate rows (global batches) per window; at least 2.
+        gap: Lesson batches at the end of a window with no candidate between them, in which the next window's first
+            lessons are read ahead; best at least ``num_workers * prefetch_factor``. Does not change what is trained on
+            but for the model's age when it scores.
+        require_teacher: Whether iterating without a teacher is an error.
+        **kwargs: StreamingDataset's (and any other base's) arguments.
+
+    Raises:
+        ValueError: ``window`` or ``gap`` out of range, or what StreamingDataset raises.
+    """
+
+    def __init__(self, *, window: int = 32, gap: int = 8, require_teacher: bool = False, **kwargs: Any) -> None:
+        if isinstance(window, bool) or not isinstance(window, int) or window < 2:
+            raise ValueError(f"window must be an integer of at least 2 (rows per window), got {window!r}")
+        if isinstance(gap, bool) or not isinstance(gap, int) or gap < 0:
+            raise ValueError(f"gap must be an integer of at least 0 (lesson batches), got {gap!r}")
+        super().__init__(**kwargs)
+        self.window = window
+        self.gap = gap
+        self.require_teacher = require_teacher
+        self._board: Board | None = None
+        self._teacher_timeout = 3600.0
+
+    @property
+    def shared_prefix(self) -> int:
+        """Number that Streaming gave this data set on this node, part of the names of its shared memory."""
+        return self._shm_prefix_int
+
+    @property
+    def rank(self) -> int:
+        """This rank among those that read different samples."""
+        return self._parallel_rank_world.rank
+
+    @property
+    def row_size(self) -> int:
+        """Samples in a global batch."""
+        return self._parallel_rank_world.num_ranks * self.batch_size
+
+    def connect(self, board: Board, timeout: float) -> None:
+        """Read from this board whenever a taught epoch is under way on it (called by TeachingDataLoader)."""
+        self._board = board
+        self._teacher_timeout = timeout
+
+    def begin_epoch(self) -> Order:
+        """Move on to the next epoch and build its order; called in the main process of every rank at the same time.
+
+        Raises:
+            AttentError: Several ranks, but torch.distributed is not initialised.
+        """
+        unique, world = self._unique_rank_world, self._parallel_rank_world
+        epoch, _ = self._resume(world, self.next_epoch)
+        if unique.num_ranks > 1 and dist.is_available() and dist.is_initialized():
+            dist.barrier()  # all ranks of the node have read the counter before its leader moves it on
+        if unique.is_local_leader:
+            self.next_epoch = epoch + 1
+        return open_order(self, world, unique.is_local_leader, unique.ranks_per_node, epoch)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The samples of this worker: as Streaming partitions them, or ``Tagged`` ones as the board says."""
+        if self._board is not None and self._board.generation % 2:
+            return self._taught(self._board)
+        return self._plain()
+
+    def _plain(self) -> Iterator[Any]:
+        self._unique_worker_world = self._unique_rank_world.detect_workers()
+        self._parallel_worker_world = self._parallel_rank_world.detect_workers()
+        epoch, sample_in_epoch = self._resume_incr_epoch()
+        ids = self._get_work(epoch, sample_in_epoch)
+        ids = ids[ids != -1]
+        fetcher = ShardFetcher(self, self.predownload)
+        try:
+            fetcher.expect(ids)
+            for begin in range(0, len(ids), self.batch_size):
+                batch = ids[begin : begin + self.batch_size]
+                fetcher.advance(len(batch))
+                yield from map(self.__getitem__, batch.tolist())
+        finally:
+            fetcher.close()
+
+    def _taught(self, board: Board) -> Iterator[Tagged]:
+        world = self._unique_rank_world.detect_workers()
+        worker, workers = world.worker_of_rank, world.workers_per_rank
+        generation, index = board.generation, 0
+        fetcher = ShardFetcher(self, self.predownload)
+        try:
+            while True:
+                posting = board.wait(generation, index, self._teacher_timeout)
+                steps = np.arange(len(posting.ids)) + posting.first_step
+                mine = steps % workers == worker
+                fetcher.expect(_reading_list(posting, mine, worker, workers))
+                for step, ids in zip(steps[mine].tolist(), posting.ids[mine], strict=True):
+                    wanted = ids[ids >= 0]
+                    fetcher.advance(len(wanted))
+                    for sample_id in wanted.tolist():
+                        yield Tagged(step, self[sample_id])
+                if posting.last:
+                    return
+                index += 1
+        except BoardClosed:
+            return
+        finally:
+            fetcher.close()
+
+
+def _reading_list(posting: Posting, mine: NDArray[np.bool_], worker: int, workers: int) -> NDArray[np.int64]:
+    """What a worker reads of a posting, and after it its share of what will be wanted then."""
+    own = posting.ids[mine].reshape(-1)
+    return np.concatenate([own[own >= 0], posting.ahead[worker::workers]])

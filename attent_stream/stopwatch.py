@@ -1,0 +1,36 @@
+"""Seconds spent in blocks of code, on the CPU or on the GPU's own clock."""
+
+import time
+
+import torch
+
+
+class Stopwatch:
+    """Adds up the time of ``with`` blocks, without making the GPU wait while they run."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._begin = 0.0
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def __enter__(self) -> "Stopwatch":
+        self._begin = time.perf_counter()
+        if torch.cuda.is_available():
+            self._events.append((torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)))
+            self._events[-1][0].record()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if torch.cuda.is_available():
+            self._events[-1][1].record()
+        else:
+            self._seconds += time.perf_counter() - self._begin
+
+    def take(self) -> float:
+        """Seconds within the blocks since the last call, then starts from 0; waits for the GPU to have done them."""
+        seconds, self._seconds = self._seconds, 0.0
+        for begin, end in self._events:
+            end.synchronize()
+            seconds += begin.elapsed_time(end) / 1000
+        self._events = []
+        return seconds
