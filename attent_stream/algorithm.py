@@ -95,7 +95,6 @@ class AtteNT(Algorithm):
         self._loader: TeachingDataLoader | None = None
         self._scorer: Scorer | None = None
         self._ledger: Ledger | None = None
-        self._logged: Choice | None = None
         self._micro: list[torch.Tensor] = []  # this batch's training scores, a tensor a microbatch
         self._pending: list[torch.Tensor] = []  # (2, batch_size) ids and scores of lessons not yet in the ledger
         self._teaching = Stopwatch()
@@ -153,10 +152,9 @@ class AtteNT(Algorithm):
         with self._teaching:
             if loader.epoch.due:
                 self._flush()
-            loader.teach(lambda batch: self._score(state, batch))
-        choice = loader.epoch.choice
-        if choice is not None and choice is not self._logged:
-            self._log(choice, state, logger)
+            choices = loader.teach(lambda batch: self._score(state, batch))
+        for choice in choices:
+            self._log(choice, logger)
 
     def _score(self, state: State, batch: Any) -> torch.Tensor:
         # DDP's own forward would broadcast buffers; its module gives the same outputs and touches nothing.
@@ -206,8 +204,7 @@ class AtteNT(Algorithm):
         real = ids >= 0
         self._loader.teacher.remember(ids[real].astype(np.int64), scores[real], self._loader.epoch.order.epoch)
 
-    def _log(self, choice: Choice, state: State, logger: Logger) -> None:
-        self._logged = choice
+    def _log(self, choice: Choice, logger: Logger) -> None:
         metrics, counts = choice_metrics(choice, self._loader.epoch.order.stream_starts)
         for name, count in counts.items():
             self._counts[name] += count

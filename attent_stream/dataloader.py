@@ -53,6 +53,8 @@ class TeachingDataLoader(StreamingDataLoader):
         ValueError: ``batch_size`` differs from the data set's.
     """
 
+    _iterator = None  # StreamingDataLoader's destructor reads it, also when the constructor has refused its arguments
+
     def __init__(
         self,
         dataset: TeachingDataset,
@@ -142,7 +144,7 @@ class TeachingDataLoader(StreamingDataLoader):
             self.num_samples_yielded += len(epoch.lesson[0])
             yield tagged.value
 
-    def teach(self, score: Callable[[Any], torch.Tensor]) -> Choice | None:
+    def teach(self, score: Callable[[Any], torch.Tensor]) -> list[Choice]:
         """Score the candidates in the inbox, and choose the next window when it is due.
 
         Every rank must call this for every batch, with the same number of candidates in the inbox.
@@ -151,17 +153,19 @@ class TeachingDataLoader(StreamingDataLoader):
             score: Takes a candidate batch, returns its samples' scores, floating point of shape (batch_size,).
 
         Returns:
-            The choice, when one was made.
+            The choices made since the last call: one when a window was due, and an epoch's first with its first batch.
         """
         epoch = self.epoch
         if epoch is None:
-            return None
+            return []
         if self.inbox:
             scores = torch.stack([score(candidate.batch) for candidate in self.inbox]).float()
             rows = [candidate.row for candidate in self.inbox]
             self.inbox = []
             epoch.record(rows, gather_ranks(scores, self.dataset.replication or 1))
-        return epoch.choose() if epoch.due else None
+        if epoch.due:
+            epoch.choose()
+        return epoch.take_choices()
 
     def _forecast(self, rows: int) -> int:
         epoch = self.dataset.next_epoch

@@ -74,7 +74,7 @@ class TaughtEpoch:
         self._waiting: Segment | None = None  # published, to follow the current one
         self._next: tuple[Window, Decision] | None = None  # to be chosen when due
         self._scores: NDArray | None = None  # of the next window, NaN where not yet known
-        self.choice: Choice | None = None  # the latest one
+        self._made: list[Choice] = []  # choices not yet taken
         self.segment = self._start()
 
     @property
@@ -134,23 +134,26 @@ class TaughtEpoch:
         self._scores[rows] = canonical
         self.teacher.remember(self._next[0].ids[rows], canonical, self.order.epoch)
 
-    def choose(self) -> Choice | None:
-        """Choose and publish the next segment; to be called when ``due``. Returns the choice, if there was one."""
+    def choose(self) -> None:
+        """Choose and publish the next segment; to be called when ``due``."""
         if self._next is None:
             self._waiting = self._publish(self._tail_segment(self.segment.index + 1), ahead=0)
-            return None
+            return
         window, decision = self._next
-        self.choice = self.teacher.choose(window, decision, self._scores)
+        choice = self.teacher.choose(window, decision, self._scores)
         remaining = len(self.segment.lessons) - self._lesson
-        self._waiting = self._compose(self.choice, self.segment.index + 1, remaining)
-        return self.choice
+        self._waiting = self._compose(choice, self.segment.index + 1, remaining)
+
+    def take_choices(self) -> list[Choice]:
+        """Choices made since this was last called, for the log."""
+        made, self._made = self._made, []
+        return made
 
     def _start(self) -> Segment:
         window = self._window(0)
         if window is None:
             return self._publish(self._tail_segment(0), ahead=0)
-        self.choice = self.teacher.choose(window, self.teacher.decide(window, 0), None)
-        return self._compose(self.choice, 0, 0)
+        return self._compose(self.teacher.choose(window, self.teacher.decide(window, 0), None), 0, 0)
 
     def _window(self, index: int) -> Window | None:
         begin, end = window_rows(self.order.full, self.first_row, self.window, index)
@@ -163,6 +166,7 @@ class TaughtEpoch:
         return Window(epoch=self.order.epoch, index=index, ids=ids, lanes=lanes, unit=layout.unit, share=share)
 
     def _compose(self, choice: Choice, index: int, remaining: int) -> Segment:
+        self._made.append(choice)
         lessons = self.order.of_rank(choice.ids, self.rank)
         candidates = np.empty((0, lessons.shape[1]), np.int64)
         window = self._window(index + 1)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from streaming import Stream, StreamingDataLoader, StreamingDataset
 from streaming.base.batching import generate_work
 from streaming.base.world import World
+from taught import make_teacher
 
 from attent_stream.board import Board
 from attent_stream.dataloader import TeachingDataLoader
@@ -17,20 +18,6 @@ from attent_stream.dataset import TeachingDataset
 from attent_stream.epoch import TaughtEpoch
 from attent_stream.order import Order, generate_rows, layouts
 from attent_stream.plan import LESSON
-from attent_stream.schedule import Clock, Phases, Span, parse_interval, parse_keep
-from attent_stream.teacher import Teacher, TeacherSettings
-
-
-def make_teacher(keep=1.0, select="random", **kwargs) -> Teacher:
-    settings_ = TeacherSettings(
-        keep=parse_keep(keep),
-        select=select,
-        temperature=1.0,
-        interval=parse_interval("dense"),
-        phases=Phases(warmup=Span.parse("0ba"), anneal=Span.parse("0ba")),
-        seed=3,
-    )
-    return Teacher(settings_, clock=lambda a, e, s: Clock(ep=e + s, ba=a, sp=0, tok=0, dur=0), **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +113,7 @@ def test_plan_equals_stock(datasets, data):
         expected = stock_batches(dataset, world, epoch, drop_last, rank, workers)
     except (ValueError, IndexError, ZeroDivisionError):
         assume(False)  # stock refuses (or cannot do) these settings
-    ours = our_batches(dataset, world, epoch, drop_last, rank, window, gap, make_teacher())
+    ours = our_batches(dataset, world, epoch, drop_last, rank, window, gap, make_teacher(keep=1.0))
     assert ours == expected
 
 
@@ -140,7 +127,7 @@ def test_loader_equals_stock_loader(tmp_path, workers, taught, drop_last):
     dataset = TeachingDataset(**kwargs, window=4, gap=1)
     ours = TeachingDataLoader(dataset, batch_size=8, num_workers=workers, drop_last=drop_last)
     if taught:
-        ours.attach(make_teacher())
+        ours.attach(make_teacher(keep=1.0))
     for _ in range(2):
         expected = [batch["id"].tolist() for batch in stock]
         got = []
@@ -163,7 +150,7 @@ def test_persistent_workers_and_contexts(tmp_path, context):
         persistent_workers=True,
         multiprocessing_context=context,
     )
-    ours.attach(make_teacher())
+    ours.attach(make_teacher(keep=1.0))
     for _ in range(3):
         got = []
         for batch in ours:
@@ -178,7 +165,7 @@ def test_epoch_left_early_then_a_new_one(tmp_path):
     kwargs = {"local": folder, "batch_size": 4, "shuffle": True, "num_canonical_nodes": 1}
     stock = StreamingDataset(**kwargs)
     ours = TeachingDataLoader(TeachingDataset(**kwargs, window=2, gap=0), batch_size=4, num_workers=2, persistent_workers=True)
-    ours.attach(make_teacher())
+    ours.attach(make_teacher(keep=1.0))
     for batch in ours:
         break
     epochs = [[s["id"] for s in stock] for _ in range(2)]

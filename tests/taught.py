@@ -1,0 +1,95 @@
+"""A taught run without a model: the score is a column of the corpus. Used in process, and as a program on several ranks.
+
+``python taught.py RANK WORLD PORT OUT JSON`` runs one rank and writes what it trained on to OUT as JSON.
+"""
+
+import json
+import os
+import sys
+
+import torch
+from torch import distributed as dist
+
+from attent_stream.dataloader import TeachingDataLoader
+from attent_stream.dataset import TeachingDataset
+from attent_stream.ledger import Ledger
+from attent_stream.schedule import Clock, Phases, Span, parse_interval, parse_keep
+from attent_stream.teacher import Teacher, TeacherSettings
+
+
+class Counter:
+    """A clock that counts the lessons it is told of."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+
+    def __call__(self, ahead: int, epoch: int, share: float) -> Clock:
+        return Clock(ep=epoch + share, ba=self.batches + ahead, sp=0, tok=0, dur=0)
+
+
+def make_teacher(
+    *, keep=0.5, select="hard", interval="dense", warmup="0ba", anneal="0ba", temperature=1.0, total=None, ledger=None
+) -> Teacher:
+    """A teacher whose clock is its own counter."""
+    settings = TeacherSettings(
+        keep=parse_keep(keep),
+        select=select,
+        temperature=temperature,
+        interval=parse_interval(interval),
+        phases=Phases(warmup=Span.parse(warmup), anneal=Span.parse(anneal)),
+        seed=3,
+    )
+    total = Span.parse(total) if total else None
+    return Teacher(settings, clock=Counter(), total=total, ledger=Ledger(ledger) if ledger else None)
+
+
+def run_epochs(loader: TeachingDataLoader, epochs: int = 1, score=None) -> dict:
+    """Go through epochs as a training loop does.
+
+    Returns:
+        ``lessons``: ids of each lesson batch; ``scored``: ids of each candidate batch, in the order they were scored;
+        ``choices``: (epoch, window, by, kept ids in order) of each choice; ``lengths``: of the loader, before each epoch.
+    """
+    log = {"lessons": [], "scored": [], "choices": [], "lengths": []}
+
+    def score_difficulty(batch):
+        log["scored"].append(batch["id"].tolist())
+        return score(batch) if score else batch["difficulty"]
+
+    for _ in range(epochs):
+        log["lengths"].append(len(loader))
+        for batch in loader:
+            for choice in loader.teach(score_difficulty):
+                window = choice.window
+                log["choices"].append([window.epoch, window.index, choice.decision.by, choice.ids.tolist()])
+            assert batch["id"].tolist() == loader.epoch.lesson[0].tolist()
+            log["lessons"].append(batch["id"].tolist())
+            loader.teacher.clock.batches += 1
+    return log
+
+
+def make_loader(data: dict, loader: dict, teacher: dict) -> TeachingDataLoader:
+    """A loader with its teacher attached."""
+    dataset = TeachingDataset(**data)
+    made = TeachingDataLoader(dataset, batch_size=data["batch_size"], **loader)
+    made.attach(make_teacher(**teacher))
+    return made
+
+
+def main(rank: str, world: str, port: str, out: str, spec: str) -> None:
+    os.environ |= {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    spec = json.loads(spec)
+    loader = make_loader(spec["data"], spec["loader"], spec["teacher"])
+    log = run_epochs(loader, spec["epochs"])
+    with open(out, "w") as file:
+        json.dump(log, file)
+    dist.barrier()
+    del loader
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
