@@ -109,7 +109,7 @@ class RemoteOutput:
         _check_replaceable(self.out, names, overwrite)
         require(
             urlparse(self.out).scheme == "s3",
-            f"{self.out} is not empty, and only on s3:// is a corpus replaced; remove it with your store's tool",
+            f"{self.out} is not empty, and only s3:// corpora are replaced; remove it with your store's tool",
         )
         self._delete(sorted(names, key=lambda name: (name != MANIFEST, not name.endswith(INDEX), name)))
 

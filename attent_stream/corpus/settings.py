@@ -123,7 +123,9 @@ class TextCorpusSettings:
             "give either tokenizer (a local one) or vocab_size (to train one), "
             f"got tokenizer={self.tokenizer!r} and vocab_size={self.vocab_size!r}",
         )
-        check_whole("vocab_size", self.vocab_size or SMALLEST_VOCAB, SMALLEST_VOCAB)
+        check_whole(
+            "vocab_size", SMALLEST_VOCAB if self.vocab_size is None else self.vocab_size, SMALLEST_VOCAB
+        )
         check_whole("seq_len", self.seq_len, 2)
         self._check_splits()
         check_whole("workers", self.workers, 1)

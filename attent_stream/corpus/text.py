@@ -24,15 +24,16 @@ TOKENIZER_FOLDER = "tokenizer"
 class PartWriter:
     """One split of one stream: packs tokens as they come, carries the remainder over."""
 
-    def __init__(self, output: LocalOutput | RemoteOutput, settings: TextCorpusSettings, stream: str, split: str,
-                 dtype: str) -> None:  # fmt: skip
-        self.output, self.settings, self.stream, self.split, self.dtype = (
-            output,
-            settings,
-            stream,
-            split,
-            dtype,
-        )
+    def __init__(
+        self,
+        output: LocalOutput | RemoteOutput,
+        settings: TextCorpusSettings,
+        stream: str,
+        split: str,
+        dtype: str,
+    ) -> None:
+        self.output, self.settings = output, settings
+        self.stream, self.split, self.dtype = stream, split, dtype
         self.path = f"{stream}/{split}"
         self.carry = np.empty(0, dtype)
         self.shards: ShardWriter | None = None
@@ -70,10 +71,10 @@ class PartWriter:
 def write_text_corpus(settings: TextCorpusSettings) -> Manifest:
     """Write the corpus that `settings` describe and return its manifest.
 
-    Layout: `out`/STREAM/SPLIT/{shard.*.mds, index.json}, `out`/tokenizer, `out`/manifest.json. Column `tokens`
-    is `seq_len` ids (uint16, or uint32 for ids from 65,536); within a stream and split the samples, one after
-    another, are the documents in order, each followed by the end-of-text token, without the last tokens that
-    fill no sample.
+    Layout: `out`/STREAM/SPLIT/{shard.*.mds, index.json}, `out`/tokenizer, `out`/manifest.json. Column
+    `tokens` is `seq_len` ids (uint16, or uint32 for ids from 65,536); within a stream and split the samples,
+    one after another, are the documents in order, each followed by the end-of-text token, without the last
+    tokens that fill no sample.
 
     Raises:
         CorpusError: any mistake in the settings or the data; nothing that reads as a corpus is left behind.

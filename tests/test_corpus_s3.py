@@ -1,0 +1,144 @@
+"""The corpus tool against an S3 server, where one is installed (pip install 'moto[server]')."""
+
+import json
+import shutil
+import socket
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from corpus_files import documents, read_tokens, write_jsonl
+
+from attent_stream.corpus import CorpusError, Manifest, TextCorpusSettings, sources_from, write_text_corpus
+
+SERVER = shutil.which("moto_server")
+pytestmark = pytest.mark.skipif(SERVER is None, reason="moto_server is not installed")
+BUCKET = "corpora"
+ATTEMPTS = 300
+
+
+def wait_until_ready(process, port):
+    for _ in range(ATTEMPTS):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            # A closed port refuses at once; a server that ends paces the attempts and shows at once too.
+            try:
+                process.wait(timeout=0.1)
+            except subprocess.TimeoutExpired:
+                continue
+            break
+    raise RuntimeError(f"the S3 server did not start (exit status {process.poll()})")
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [SERVER, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_until_ready(process, port)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def s3(endpoint, monkeypatch):
+    import boto3
+
+    monkeypatch.setenv("S3_ENDPOINT_URL", endpoint)
+    for name, value in {
+        "ACCESS_KEY_ID": "k",
+        "SECRET_ACCESS_KEY": "s",
+        "DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    client = boto3.client("s3", endpoint_url=endpoint)
+    client.create_bucket(Bucket=BUCKET)
+    yield client
+    for key in keys(client):
+        client.delete_object(Bucket=BUCKET, Key=key)
+
+
+def keys(client):
+    return [item["Key"] for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+
+
+def settings_for(tmp_path, **changes):
+    sources = [
+        f"{name}={write_jsonl(tmp_path / f'{name}.jsonl', documents(n))}"
+        for name, n in (("a", 200), ("b", 90))
+    ]
+    values = {"out": f"s3://{BUCKET}/deep/corpus", "vocab_size": 300, "seq_len": 32, "shard_size": "5kb"}
+    return TextCorpusSettings(sources=sources_from(sources), progress=False, **{**values, **changes})
+
+
+def test_round_trip(tmp_path, s3, monkeypatch):
+    from streaming import StreamingDataset
+    from streaming.base.storage.upload import S3Uploader
+
+    order, upload = [], S3Uploader.upload_file
+
+    def spy(self, filename):
+        upload(self, filename)
+        order.append(filename)
+
+    monkeypatch.setattr(S3Uploader, "upload_file", spy)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    settings = settings_for(tmp_path, compression="zstd")
+    manifest = write_text_corpus(settings)
+    assert not list(tmp_path.glob("attent-corpus-*"))
+    assert order[-1] == "manifest.json" and sorted(order[-3:-1]) == [
+        "a/train/index.json",
+        "b/train/index.json",
+    ]
+    assert sorted(f"deep/corpus/{name}" for name in order) == sorted(keys(s3))
+    assert json.load(s3.get_object(Bucket=BUCKET, Key="deep/corpus/manifest.json")["Body"])["seq_len"] == 32
+    write_text_corpus(replace(settings, out=str(tmp_path / "here")))
+    assert Manifest.load(tmp_path / "here") == manifest
+    for part in manifest.parts:
+        data = StreamingDataset(
+            remote=f"{settings.out}/{part.path}",
+            local=str(tmp_path / "cache" / part.stream),
+            shuffle=False,
+            batch_size=1,
+        )
+        got = np.stack([data[i]["tokens"] for i in range(len(data))])
+        np.testing.assert_array_equal(got, read_tokens(tmp_path / "here" / part.path))
+
+
+def test_overwrite(tmp_path, s3):
+    settings = settings_for(tmp_path)
+    write_text_corpus(settings)
+    before = set(keys(s3))
+    with pytest.raises(CorpusError, match="deep/corpus is not empty; --overwrite replaces"):
+        write_text_corpus(settings)
+    write_text_corpus(replace(settings, overwrite=True, sources=settings.sources[:1]))
+    after = set(keys(s3))
+    assert after < before and not any("/b/" in key for key in after)
+    s3.put_object(Bucket=BUCKET, Key="deep/corpus/thesis.tex", Body=b"the only copy")
+    with pytest.raises(CorpusError, match="holds more than a corpus"):
+        write_text_corpus(replace(settings, overwrite=True))
+    assert set(keys(s3)) == after | {"deep/corpus/thesis.tex"}
+
+
+def test_a_failure_leaves_nothing(tmp_path, s3):
+    settings = settings_for(tmp_path)
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("{}\n" * 5)
+    sources = (*settings.sources, *sources_from([f"bad={bad}"]))
+    with pytest.raises(CorpusError, match="stream 'bad': 5 of 5"):
+        write_text_corpus(replace(settings, sources=sources))
+    assert keys(s3) == []
+
+
+def test_no_bucket(tmp_path, s3):
+    with pytest.raises(CorpusError, match="cannot write to s3://none/x: "):
+        write_text_corpus(settings_for(tmp_path, out="s3://none/x"))
