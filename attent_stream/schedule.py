@@ -1,4 +1,5 @@
-"""Schedules: how much to keep, how long a score is good, and when to teach, all over the progress of training."""
+"""Schedules: how much to keep, how long a score is good, and when to teach, all over the progress of
+training."""
 
 import difflib
 import math
@@ -32,7 +33,8 @@ class Span:
 
     Args:
         value: How much, finite and not negative; at most 1 for ``dur``.
-        unit: ``ep``, ``ba``, ``sp``, ``tok`` or ``dur`` (share of the whole training), as in Composer's time strings.
+        unit: ``ep``, ``ba``, ``sp``, ``tok`` or ``dur`` (share of the whole training), as in Composer's time
+            strings.
 
     Raises:
         ValueError: Another value or unit.
@@ -51,7 +53,8 @@ class Span:
 
     @classmethod
     def parse(cls, text: "str | Span") -> "Span":
-        """Read a time string such as ``0.1dur``, ``100ba``, ``1ep`` or ``1e6tok``; a Span is returned as it is.
+        """Read a time string such as ``0.1dur``, ``100ba``, ``1ep`` or ``1e6tok``; a Span is returned as it
+        is.
 
         Raises:
             ValueError: Anything else.
@@ -60,7 +63,9 @@ class Span:
             return text
         match = _SPAN.fullmatch(text) if isinstance(text, str) else None
         if match is None:
-            raise ValueError(f"a time must be a string such as '1ep', '100ba', '1e6tok' or '0.1dur', got {text!r}")
+            raise ValueError(
+                f"a time must be a string such as '1ep', '100ba', '1e6tok' or '0.1dur', got {text!r}"
+            )
         try:
             value = float(match[1])
         except ValueError:
@@ -118,8 +123,9 @@ def _step(progress: float, stages: int) -> float:
     return min(1.0, math.floor(progress * stages + _EPSILON) / stages)
 
 
-# (progress in [0, 1], stages) -> how far from `from` to `to`, in [0, 1]. As in INT (ICML 2024), whose `step` reaches `to`
-# only at the very end. Its `reverse-cosine` is the cosine curve on the way down, so only the direction differs here.
+# (progress in [0, 1], stages) -> how far from `from` to `to`, in [0, 1]. As in INT (ICML 2024), whose `step`
+# reaches `to` only at the very end. Its `reverse-cosine` is the cosine curve on the way down, so only the
+# direction differs here.
 KEEP_SHAPES: dict[str, Callable[[float, int], float]] = {
     "constant": _constant,
     "linear": _linear,
@@ -133,9 +139,9 @@ KEEP_SHAPES: dict[str, Callable[[float, int], float]] = {
 class KeepSchedule:
     """Share of a window's candidates to keep, over time.
 
-    The shapes are those of INT (Nonparametric Teaching of Implicit Neural Representations, ICML 2024); ``cosine`` is
-    also the growing ratio of AtteNT (arXiv 2602.20461). ``reverse_cosine`` is INT's: it falls, from the larger to the
-    smaller value, along the same curve.
+    The shapes are those of INT (Nonparametric Teaching of Implicit Neural Representations, ICML 2024);
+    ``cosine`` is also the growing ratio of AtteNT (arXiv 2602.20461). ``reverse_cosine`` is INT's: it falls,
+    from the larger to the smaller value, along the same curve.
 
     Args:
         shape: One of ``KEEP_SHAPES``.
@@ -182,9 +188,9 @@ def parse_keep(value: object) -> KeepSchedule:
     """Read the setting ``keep``: a number, or a mapping {schedule, from, to, over, stages}.
 
     Args:
-        value: A number in (0, 1] for a constant keep; or a mapping in which ``schedule`` (one of ``KEEP_SHAPES``) and
-            ``from`` are required, ``to`` too unless the schedule is constant, and ``over`` is a time string, by
-            default ``1dur``, and ``stages`` an integer, by default 10.
+        value: A number in (0, 1] for a constant keep; or a mapping in which ``schedule`` (one of
+            ``KEEP_SHAPES``) and ``from`` are required, ``to`` too unless the schedule is constant, and
+            ``over`` is a time string, by default ``1dur``, and ``stages`` an integer, by default 10.
 
     Raises:
         ValueError: Anything else, naming what was received.
@@ -211,7 +217,8 @@ def parse_keep(value: object) -> KeepSchedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """How long a score is reused: while ``now - then < at(clock)``, both in ``unit`` and whole epochs for ``ep``.
+    """How long a score is reused: while ``now - then < at(clock)``, both in ``unit`` and whole epochs for
+    ``ep``.
 
     So ``1ep`` scores every sample afresh in every epoch, and 0 (``dense``) never reuses a score.
 
@@ -220,8 +227,8 @@ class Interval:
         start: Its value at the start of training.
         end: Its value once ``over`` has passed, linear in between.
         over: How long the growth takes.
-        incremental: INT's schedule instead (then the other values are not read): 0 in the first quarter of training,
-            then 10, 20, 30, 40 and 50 epochs in five equal parts of the rest.
+        incremental: INT's schedule instead (then the other values are not read): 0 in the first quarter of
+            training, then 10, 20, 30, 40 and 50 epochs in five equal parts of the rest.
     """
 
     unit: str = "ep"
@@ -233,6 +240,12 @@ class Interval:
     def __post_init__(self) -> None:
         for value in (self.start, self.end):
             Span(value=value, unit=self.unit)  # checks both
+
+    @property
+    def outlasts_an_epoch(self) -> bool:
+        """Whether a score given in one epoch could be used in the next."""
+        longest = max(self.start, self.end)
+        return self.incremental or (longest > 1 if self.unit == "ep" else longest > 0)
 
     def at(self, clock: Clock) -> float:
         """The interval at a time, in ``unit``."""
@@ -248,8 +261,8 @@ def parse_interval(value: object) -> Interval:
 
     Args:
         value: ``'dense'`` (every window is scored afresh); a time string such as ``'3ep'`` or ``'1000ba'``;
-            ``'incremental'`` (INT's, see ``Interval``); or a mapping {schedule: linear, from, to, over} with two times
-            in the same unit, over ``1dur`` by default (AtteNT grows from 5 to 10 or 50 epochs).
+            ``'incremental'`` (INT's, see ``Interval``); or a mapping {schedule: linear, from, to, over} with
+            two times in the same unit, over ``1dur`` by default (AtteNT grows from 5 to 10 or 50 epochs).
 
     Raises:
         ValueError: Anything else, naming what was received.
@@ -264,7 +277,9 @@ def parse_interval(value: object) -> Interval:
         _refuse_unknown(value, ("schedule", "from", "to", "over"), "interval")
         _require(value, ("schedule", "from", "to"), "interval")
         if value["schedule"] != "linear":
-            raise ValueError(f"interval has no schedule {value['schedule']!r}, {nearest(value['schedule'], ['linear'])}")
+            raise ValueError(
+                f"interval has no schedule {value['schedule']!r}, {nearest(value['schedule'], ['linear'])}"
+            )
         start, end = Span.parse(value["from"]), Span.parse(value["to"])
         if start.unit != end.unit:
             raise ValueError(f"'from' and 'to' of interval must have the same unit, got {start} and {end}")
@@ -293,7 +308,11 @@ class Phases:
 
     def check(self, total: Span | None) -> None:
         """Raise ValueError if the end of training cannot be seen coming in the unit of ``anneal``."""
-        if self.anneal.value > 0 and self.anneal.unit != "dur" and (total is None or total.unit != self.anneal.unit):
+        if (
+            self.anneal.value > 0
+            and self.anneal.unit != "dur"
+            and (total is None or total.unit != self.anneal.unit)
+        ):
             length = "max_duration, which is not known" if total is None else f"max_duration, {total}"
             raise ValueError(f"anneal must be in dur or in the unit of {length}, got {self.anneal}")
 
@@ -323,4 +342,6 @@ def _is_number(value: object) -> bool:
 def _require(value: Mapping, keys: Iterable[str], what: str) -> None:
     missing = [key for key in keys if key not in value]
     if missing:
-        raise ValueError(f"{what} needs {missing[0]!r}, got only {', '.join(map(repr, value)) or 'an empty mapping'}")
+        raise ValueError(
+            f"{what} needs {missing[0]!r}, got only {', '.join(map(repr, value)) or 'an empty mapping'}"
+        )
