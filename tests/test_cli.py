@@ -73,9 +73,7 @@ def test_mistakes_are_one_sentence(tmp_path, capsys, arguments, message):
     (tmp_path / "zero.jsonl").write_text("\n\n")
     (tmp_path / "empty").mkdir()
     arguments = [a.format(tmp_path) for a in arguments]
-    status, out, err = run(
-        capsys, "corpus", "text", *arguments, "--out", tmp_path / "out", "--workers", workers
-    )
+    status, out, err = run(capsys, "corpus", "text", *arguments, "--out", tmp_path / "out", "--workers", 1)
     assert (status, out) == (2, "")
     assert err.startswith("attent-stream: error: " + message.format(tmp_path)), err
     assert err.count("\n") == 1
