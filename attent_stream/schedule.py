@@ -173,8 +173,8 @@ class KeepSchedule:
             raise ValueError(f"a constant keep cannot go from {self.start!r} to {self.end!r}")
         if self.shape == "reverse_cosine" and self.start <= self.end:
             raise ValueError(
-                f"a reverse_cosine keep falls, so 'from' must be above 'to', got from {self.start!r} to {self.end!r}"
-                " (cosine rises)"
+                "a reverse_cosine keep falls, so 'from' must be above 'to',"
+                f" got from {self.start!r} to {self.end!r} (cosine rises)"
             )
 
     def at(self, clock: Clock) -> float:
@@ -201,7 +201,8 @@ def parse_keep(value: object) -> KeepSchedule:
         return KeepSchedule(start=value, end=value)
     if not isinstance(value, Mapping):
         raise ValueError(
-            f"keep must be a number greater than 0 and at most 1 or a mapping with 'schedule', 'from' and 'to', got {value!r}"
+            "keep must be a number greater than 0 and at most 1 or a mapping with 'schedule', 'from' and 'to',"
+            f" got {value!r}"
         )
     _refuse_unknown(value, ("schedule", "from", "to", "over", "stages"), "keep")
     needed = ("schedule", "from") if value.get("schedule") == "constant" else ("schedule", "from", "to")

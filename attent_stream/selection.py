@@ -1,9 +1,10 @@
 """Selection: which of a window's candidates become lessons. Pure functions on numpy arrays.
 
-A selector looks at one lane: ``selector(scores, size, count, rng, temperature) -> positions``, where ``scores`` is a
-float array of shape (size,), higher = teach it, or None for a selector outside of ``NEEDS_SCORES``; ``positions`` are
-``count`` different positions in [0, size), ascending int64. A score that is not finite is unknown: it is never
-preferred over a known one, and when fewer than ``count`` are known the rest is drawn at random from the unknown.
+A selector looks at one lane: ``selector(scores, size, count, rng, temperature) -> positions``, where
+``scores`` is a float array of shape (size,), higher = teach it, or None for a selector outside of
+``NEEDS_SCORES``; ``positions`` are ``count`` different positions in [0, size), ascending int64. A score that
+is not finite is unknown: it is never preferred over a known one, and when fewer than ``count`` are known the
+rest is drawn at random from the unknown.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,10 +36,13 @@ class Selection:
 
     def __post_init__(self) -> None:
         if self.positions.dtype != np.int64 or self.positions.ndim != 2:
-            raise ValueError(f"positions must be int64 (L, S), got {self.positions.dtype} {self.positions.shape}")
+            raise ValueError(
+                f"positions must be int64 (L, S), got {self.positions.dtype} {self.positions.shape}"
+            )
         if self.weights.dtype != np.float32 or self.weights.shape != self.positions.shape:
             raise ValueError(
-                f"weights must be float32 {self.positions.shape}, got {self.weights.dtype} {self.weights.shape}"
+                f"weights must be float32 {self.positions.shape},"
+                f" got {self.weights.dtype} {self.weights.shape}"
             )
 
     @classmethod
@@ -50,7 +54,8 @@ class Selection:
 def hard(
     scores: NDArray | None, size: int, count: int, rng: np.random.Generator, temperature: float
 ) -> NDArray[np.int64]:
-    """The ``count`` highest scores; of equal ones the earlier (AtteNT, arXiv 2602.20461: the m largest residuals).
+    """The ``count`` highest scores; of equal ones the earlier (AtteNT, arXiv 2602.20461: the m largest
+    residuals).
 
     Args:
         scores: Float of shape (size,).
@@ -73,9 +78,10 @@ def soft(
 ) -> NDArray[np.int64]:
     """Gumbel top-k over standardised scores: a draw without replacement with log-weights ``z / temperature``.
 
-    The scores are brought to mean 0 and standard deviation 1 first, so neither their unit nor their spread matters
-    (the released code of arXiv 2602.20461 does not, and is close to random when losses spread little; it also applies
-    the temperature to the noise as well, where it cancels). Scores without any spread select at random.
+    The scores are brought to mean 0 and standard deviation 1 first, so neither their unit nor their spread
+    matters (the released code of arXiv 2602.20461 does not, and is close to random when losses spread little;
+    it also applies the temperature to the noise as well, where it cancels). Scores without any spread select
+    at random.
 
     Args:
         scores: Float of shape (size,).
@@ -141,22 +147,25 @@ def select_lanes(
     """Select a window's lessons lane by lane and refill the slots of each lane in stream order.
 
     Args:
-        scores: Float of shape (C, S), one for each candidate, or None if ``select`` is not in ``NEEDS_SCORES``.
+        scores: Float of shape (C, S), one for each candidate, or None if ``select`` is not in
+            ``NEEDS_SCORES``.
         lanes: Lane of each candidate, non-negative ints of shape (C, S).
-        wanted: Lane of each slot of the lessons, shape (L, S); as many candidates of a lane are selected as it has
-            slots here.
+        wanted: Lane of each slot of the lessons, shape (L, S); as many candidates of a lane are selected as
+            it has slots here.
         select: Name of a selector.
         temperature: Of ``soft``.
-        seed: With epoch, window and lane the seed of a lane's draw: ``default_rng([seed, epoch, window, lane])``.
+        seed: With epoch, window and lane the seed of a lane's draw:
+            ``default_rng([seed, epoch, window, lane])``.
         epoch: See ``seed``.
         window: See ``seed``.
 
     Returns:
-        Flat positions into the ``C * S`` candidates, int64 of shape (L, S). Keeping everything (``wanted`` equal to
-        ``lanes``) gives ``arange(C * S)``, whatever the scores.
+        Flat positions into the ``C * S`` candidates, int64 of shape (L, S). Keeping everything (``wanted``
+        equal to ``lanes``) gives ``arange(C * S)``, whatever the scores.
 
     Raises:
-        ValueError: An unknown selector, missing or misshapen scores, or a lane with fewer candidates than slots.
+        ValueError: An unknown selector, missing or misshapen scores, or a lane with fewer candidates than
+        slots.
     """
     if select not in SELECTORS:
         raise ValueError(f"select must be one of {', '.join(SELECTORS)}, got {select!r}")
@@ -184,8 +193,8 @@ def select_lanes(
 def quota_rows(keys: NDArray[np.integer], count: int, u: float) -> NDArray[np.int64]:
     """Choose rows so that every key keeps its share: systematic sampling over the rows sorted by key.
 
-    Every row is chosen with probability ``count / C`` over a uniform ``u``; a key of ``W`` rows gets the floor or the
-    ceiling of ``count * W / C``; the chosen rows of a key are evenly spread over its rows.
+    Every row is chosen with probability ``count / C`` over a uniform ``u``; a key of ``W`` rows gets the
+    floor or the ceiling of ``count * W / C``; the chosen rows of a key are evenly spread over its rows.
 
     Args:
         keys: Key of each row, ints of shape (C,).
@@ -202,8 +211,9 @@ def quota_rows(keys: NDArray[np.integer], count: int, u: float) -> NDArray[np.in
     _check_count(rows, count)
     if not 0 <= u < 1:
         raise ValueError(f"u must be in [0, 1), got {u!r}")
-    # The points are u, u + 1, ... on an axis where each row is count / rows long. In integers, where u is rounded down
-    # to a multiple of 1 / rows: rounding of the shares could otherwise give a key one row too many.
+    # The points are u, u + 1, ... on an axis where each row is count / rows long. In integers, where u is
+    # rounded down to a multiple of 1 / rows: rounding of the shares could otherwise give a key one row too
+    # many.
     offset = min(int(u * rows), max(rows - 1, 0))
     points = -((offset - count * np.arange(rows + 1, dtype=np.int64)) // max(rows, 1))
     chosen = np.flatnonzero(np.diff(points))
@@ -218,8 +228,8 @@ def score_summary(scores: NDArray, positions: NDArray[np.integer]) -> dict[str, 
         positions: Flat positions of those kept.
 
     Returns:
-        ``kept_p10``, ``kept_p50``, ``kept_p90``, ``dropped_p10``, ... over the finite scores, NaN where there are
-        none; and ``unknown``, how many scores are not finite.
+        ``kept_p10``, ``kept_p50``, ``kept_p90``, ``dropped_p10``, ... over the finite scores, NaN where there
+        are none; and ``unknown``, how many scores are not finite.
     """
     flat = scores.reshape(-1)
     kept = np.zeros(flat.size, bool)

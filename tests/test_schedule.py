@@ -51,7 +51,9 @@ def test_times_are_read_as_composer_reads_them():
         assert (theirs.value, theirs.unit.value) == (ours.value, ours.unit)
 
 
-@pytest.mark.parametrize("text", ["", "ep", "ten ba", 5, None, True, "1ep2ba", "-1ep", "nanep", "infba", "1..2ba", "1 "])
+@pytest.mark.parametrize(
+    "text", ["", "ep", "ten ba", 5, None, True, "1ep2ba", "-1ep", "nanep", "infba", "1..2ba", "1 "]
+)
 def test_what_is_no_time_is_refused_with_its_value(text):
     with pytest.raises(ValueError, match="a time must") as caught:
         Span.parse(text)

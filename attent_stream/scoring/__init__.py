@@ -1,1 +1,6 @@
 """Per-sample importance: the mathematics (``reference``) and how to get it from a model (``scorer``)."""
+
+from attent_stream.scoring.batch import ScoreError, batch_length, split_batch
+from attent_stream.scoring.scorer import SCORES, Scorer, build_scorer, score_batch
+
+__all__ = ["SCORES", "ScoreError", "Scorer", "batch_length", "build_scorer", "score_batch", "split_batch"]

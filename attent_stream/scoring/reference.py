@@ -1,0 +1,176 @@
+"""Per-sample importance from a model's outputs: the reference that faster ways are tested against.
+
+AtteNT (arXiv 2602.20461) teaches the samples with the largest ``||f(S) - f*(S)||``. For a classifier or a
+language model ``f(S)`` is the softmax and ``f*(S)`` the one-hot target, so the per-token residual is
+``||softmax(z) - onehot(y)||``, bounded by sqrt(2). Over the tokens of a sample it is the root mean square
+over the valid ones, so that neither length nor padding counts. Everything is computed in float32, or in
+float64 where the logits are.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORED = -100  # the label that torch's and Hugging Face's losses leave out
+_CHUNK_ELEMENTS = 2**22  # of logits upcast at once: 16 MB in float32, two such buffers at most
+
+
+def token_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihood and squared residual of every token.
+
+    The residual is ``||softmax(z) - onehot(y)||^2 = sum_j p_j^2 - 2 p_y + 1``, computed without the
+    cancellation as ``sum_{j != y} p_j^2 + (sum_{j != y} p_j)^2``. Rows go in chunks, so no float32 copy of
+    all logits is made.
+
+    Args:
+        logits: Any float dtype, shape (..., V).
+        labels: Class indices, ints of shape (...); ``-100`` is ignored.
+
+    Returns:
+        ``(nll, residual_sq)``, both float32 (float64 if the logits are) of shape (...), 0 where the label is
+        ignored, not finite where the logits are not.
+
+    Raises:
+        ValueError: Shapes that do not fit.
+    """
+    if logits.shape[:-1] != labels.shape:
+        raise ValueError(f"labels must have shape {tuple(logits.shape[:-1])}, got {tuple(labels.shape)}")
+    classes = logits.shape[-1]
+    flat_logits, flat_labels = logits.reshape(-1, classes), labels.reshape(-1).long()
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    nll = torch.empty(flat_labels.shape, dtype=dtype, device=logits.device)
+    residual_sq = torch.empty_like(nll)
+    rows = max(1, _CHUNK_ELEMENTS // max(1, classes))
+    for begin in range(0, len(flat_labels), rows):
+        part = slice(begin, begin + rows)
+        nll[part], residual_sq[part] = _row_scores(flat_logits[part].to(dtype), flat_labels[part])
+    return nll.reshape(labels.shape), residual_sq.reshape(labels.shape)
+
+
+def _row_scores(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    valid = labels != IGNORED
+    index = torch.where(valid, labels, 0).unsqueeze(-1)
+    largest = z.amax(dim=-1, keepdim=True)
+    powers = (z - largest).exp_()
+    own = powers.gather(-1, index).squeeze(-1)
+    powers.scatter_(-1, index, 0.0)
+    others = powers.sum(dim=-1)
+    others_sq = powers.square_().sum(dim=-1)
+    # log1p keeps the loss of a token that is almost sure: there own is 1 and others is tiny.
+    nll = (largest - z.gather(-1, index)).squeeze(-1) + torch.log1p(others + (own - 1.0))
+    residual_sq = (others_sq + others.square()) / (others + own).square()
+    zero = torch.zeros((), dtype=z.dtype, device=z.device)
+    return torch.where(valid, nll, zero), torch.where(valid, residual_sq, zero)
+
+
+def soft_token_scores(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """``token_scores`` for class probabilities as target: ``-sum t log p`` and ``||softmax(z) - t||^2``.
+
+    Args:
+        logits: Any float dtype, shape (..., C).
+        target: Probabilities, any dtype, shape (..., C).
+
+    Returns:
+        ``(cross_entropy, residual_sq)``, float32 or float64, both of shape (...).
+    """
+    z, target = _same_precision(logits, target)
+    log_p = torch.log_softmax(z, dim=-1)
+    # A class without probability counts nothing, even where log p is -inf.
+    cross_entropy = -torch.where(target == 0, torch.zeros_like(z), target * log_p).sum(dim=-1)
+    return cross_entropy, (log_p.exp() - target).square().sum(dim=-1)
+
+
+def sample_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the valid entries of each sample.
+
+    Args:
+        values: Float of shape (B, ...).
+        mask: Which entries are valid, bool of the same shape.
+
+    Returns:
+        Shape (B,), dtype of ``values``; NaN for a sample without any valid entry.
+    """
+    shape = (len(values), math.prod(values.shape[1:]))
+    values, mask = values.reshape(shape), mask.reshape(shape)
+    return torch.where(mask, values, torch.zeros_like(values)).sum(dim=1) / mask.sum(dim=1)
+
+
+def residual_from_logits(logits: Tensor, labels: Tensor) -> Tensor:
+    """``||f(S) - f*(S)||`` of every sample: root mean square over its valid tokens, in [0, sqrt(2)].
+
+    Args:
+        logits: Shape (B, ..., V).
+        labels: Shape (B, ...); ``-100`` is not valid.
+
+    Returns:
+        Shape (B,); NaN for a sample without any valid label.
+    """
+    return sample_mean(token_scores(logits, labels)[1], labels != IGNORED).sqrt()
+
+
+def loss_from_logits(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy over each sample's valid tokens; arguments and result as
+    ``residual_from_logits``."""
+    return sample_mean(token_scores(logits, labels)[0], labels != IGNORED)
+
+
+def residual_from_probabilities(logits: Tensor, target: Tensor) -> Tensor:
+    """As ``residual_from_logits``, with target probabilities of shape (B, ..., C)."""
+    return _every_mean(soft_token_scores(logits, target)[1]).sqrt()
+
+
+def loss_from_probabilities(logits: Tensor, target: Tensor) -> Tensor:
+    """As ``loss_from_logits``, with target probabilities of shape (B, ..., C)."""
+    return _every_mean(soft_token_scores(logits, target)[0])
+
+
+def binary_residual(logits: Tensor, target: Tensor) -> Tensor:
+    """Root mean square of ``sigmoid(z) - y`` over each sample's outputs, for independent yes/no targets.
+
+    Args:
+        logits: Shape (B, ...).
+        target: Same shape, in [0, 1].
+
+    Returns:
+        Shape (B,), in [0, 1].
+    """
+    z, target = _same_precision(logits, target)
+    return regression_residual(torch.sigmoid(z), target)
+
+
+def binary_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean binary cross-entropy over each sample's outputs; arguments as ``binary_residual``."""
+    z, target = _same_precision(logits, target)
+    return _every_mean(F.binary_cross_entropy_with_logits(z, target, reduction="none"))
+
+
+def regression_residual(pred: Tensor, target: Tensor) -> Tensor:
+    """``||f(S) - f*(S)||`` for a regression: root mean square of the difference.
+
+    Args:
+        pred: Shape (B, ...).
+        target: Same shape.
+
+    Returns:
+        Shape (B,), float32 or float64.
+    """
+    return regression_loss(pred, target).sqrt()
+
+
+def regression_loss(pred: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference of each sample; arguments as ``regression_residual``."""
+    pred, target = _same_precision(pred, target)
+    return _every_mean((pred - target).square())
+
+
+def _same_precision(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    if outputs.shape != target.shape:
+        raise ValueError(f"the target must have shape {tuple(outputs.shape)}, got {tuple(target.shape)}")
+    dtype = torch.float64 if outputs.dtype == torch.float64 else torch.float32
+    return outputs.to(dtype), target.to(dtype)
+
+
+def _every_mean(values: Tensor) -> Tensor:
+    return sample_mean(values, torch.ones_like(values, dtype=torch.bool))
