@@ -201,8 +201,8 @@ def parse_keep(value: object) -> KeepSchedule:
         return KeepSchedule(start=value, end=value)
     if not isinstance(value, Mapping):
         raise ValueError(
-            "keep must be a number greater than 0 and at most 1 or a mapping with 'schedule', 'from' and 'to',"
-            f" got {value!r}"
+            "keep must be a number greater than 0 and at most 1 or a mapping with 'schedule', 'from' and"
+            f" 'to', got {value!r}"
         )
     _refuse_unknown(value, ("schedule", "from", "to", "over", "stages"), "keep")
     needed = ("schedule", "from") if value.get("schedule") == "constant" else ("schedule", "from", "to")

@@ -165,7 +165,8 @@ class Scorer:
                 return CLASSES, outputs, target
         raise ScoreError(
             f"score {self.name!r} needs outputs that fit the target,"
-            f" got outputs of shape {tuple(outputs.shape)} for {target.dtype} labels of shape {tuple(target.shape)}; {_CALLABLE}"
+            f" got outputs of shape {tuple(outputs.shape)} for {target.dtype} labels"
+            f" of shape {tuple(target.shape)}; {_CALLABLE}"
         )
 
     def _checked(self, scores: Any, batch: Any) -> Tensor:
