@@ -1,6 +1,7 @@
 """A ``TrainConfig`` -> a Composer ``Trainer``: the one place that connects every part."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from attent_stream.config import TrainConfig
@@ -77,8 +78,9 @@ def _on_gpu(config: TrainConfig) -> bool:
     return config.device == "gpu" or (config.device is None and torch.cuda.is_available())
 
 
-def _named_parts(section: str, table: dict, given: dict[str, dict]) -> list[Any]:
-    return [make(table[name], arguments, join(section, name)) for name, arguments in given.items()]
+def _named_parts(section: str, table: Callable[[], dict], given: dict[str, dict]) -> list[Any]:
+    known = table() if given else {}
+    return [make(known[name], arguments, join(section, name)) for name, arguments in given.items()]
 
 
 def build_trainer(config: TrainConfig) -> Any:
@@ -119,9 +121,9 @@ def build_trainer(config: TrainConfig) -> Any:
         for path, loader in eval_paths(config)
     ]
     parts = {
-        "algorithms": _named_parts("algorithms", algorithms(), config.algorithms),
-        "callbacks": _named_parts("callbacks", callbacks(), config.callbacks),
-        "loggers": _named_parts("loggers", loggers(), config.loggers),
+        "algorithms": _named_parts("algorithms", algorithms, config.algorithms),
+        "callbacks": _named_parts("callbacks", callbacks, config.callbacks),
+        "loggers": _named_parts("loggers", loggers, config.loggers),
     }
     train = build_train(config.train_loader, batch_size, **shared)
     try:

@@ -108,7 +108,7 @@ class TrainConfig:
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a YAML, apply ``key=value`` overrides in order, resolve ``${...}`` and check everything.
 
-    A bare ``name=value`` whose name the file lists under ``variables`` sets that variable. Raises ConfigError: a file that
+    A mapping given as a value replaces the file's. A bare ``name=value`` whose name the file lists under ``variables`` sets that variable. Raises ConfigError: a file that
     cannot be read, a key nobody knows (in an algorithm's arguments too), a wrong type, something required that is missing.
     """
     plain = _plain(path, overrides)
@@ -154,7 +154,7 @@ def _plain(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
             section = key.split(".")[0]
             if section not in _top_level() and section in _variables(tree):
                 key = f"variables.{key}"
-            OmegaConf.update(tree, key, OmegaConf.from_dotlist([f"value={value}"])["value"])
+            OmegaConf.update(tree, key, OmegaConf.from_dotlist([f"value={value}"])["value"], merge=False)
         except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, IndexError) as error:
             raise ConfigError(f"{key}: cannot be set to {value!r}, {_reason(error)}") from error
     try:

@@ -7,13 +7,16 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from attent_stream.config import ConfigError, load_config, resolved, resolved_yaml
+from attent_stream.config import ConfigError, TrainConfig, load_config, resolved, resolved_yaml
 
 log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train what a YAML says; returns the exit code, 2 for a configuration that cannot be run (one sentence on stderr)."""
+    """Train what a YAML says; returns the exit code: 0, or 2 and one sentence on stderr for what cannot be run.
+
+    A run that ``autoresume`` finds finished is told so and ends with 0.
+    """
     parser = argparse.ArgumentParser(prog="attent-stream train", description=__doc__)
     parser.add_argument("config", metavar="YAML", help="the run, see yamls/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over the file's, e.g. optimizer.lr=1e-4")
@@ -23,11 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load_config(given.config, given.overrides)
         if given.check:
             print(resolved_yaml(config), end="")
-            return 0
-        # Composer and Hugging Face take seconds to import: a wrong YAML does not wait for them.
-        from attent_stream.build import build_trainer
-
-        trainer = build_trainer(config)
+        else:
+            train(config)
     except ConfigError as error:
         # One sentence a machine: a folder may be missing on one of them only.
         if _environment("LOCAL_RANK") == 0:
@@ -35,19 +35,56 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {where}{' '.join(str(error).split())}", file=sys.stderr, flush=True)
         log.debug("the configuration error was raised here", exc_info=error)
         return 2
-    if _environment("RANK") == 0:
-        print(resolved_yaml(config), flush=True)
-    trainer.logger.log_hyperparameters(resolved(config))
+    return 0
+
+
+def train(config: TrainConfig) -> None:
+    """Build the Trainer, log the resolved configuration, fit, print a line about it; raises ConfigError before any step."""
+    # Composer and Hugging Face take seconds to import: a wrong YAML does not wait for them.
+    from attent_stream.build import build_trainer
+
+    trainer = build_trainer(config)
+    say = print if _environment("RANK") == 0 else _nothing
     try:
-        if config.eval_first and trainer.state.timestamp.batch == 0:
-            trainer.eval()
-        trainer.fit()
+        say(resolved_yaml(config), flush=True)
+        trainer.logger.log_hyperparameters(resolved(config))
+        if trainer.state.get_elapsed_duration() >= 1.0:
+            if not config.autoresume:
+                raise ConfigError(f"max_duration: the checkpoint has been trained for {config.max_duration} already")
+            say("nothing is left to train")
+        else:
+            _fit(trainer, config)
         line = summary(trainer.state)  # on every rank: metrics may have to be reduced over them
-        if _environment("RANK") == 0:
-            print(line, flush=True)
+        say(line, flush=True)
     finally:
         trainer.close()
-    return 0
+
+
+def _fit(trainer: Any, config: TrainConfig) -> None:
+    from composer import Callback
+
+    class Started(Callback):
+        """Notes that every algorithm has taken its place: what they refuse before that is the configuration."""
+
+        started = False
+
+        def fit_start(self, state: Any, logger: Any) -> None:
+            self.started = True
+
+    note = Started()
+    trainer.state.callbacks.append(note)
+    if config.eval_first and trainer.state.timestamp.batch == 0:
+        trainer.eval()
+    try:
+        trainer.fit()
+    except (TypeError, ValueError) as error:
+        if note.started:
+            raise
+        raise ConfigError(str(error)) from error
+
+
+def _nothing(*words: Any, **settings: Any) -> None:
+    """Say nothing: another rank does."""
 
 
 def summary(state: Any) -> str:
