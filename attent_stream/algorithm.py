@@ -92,6 +92,7 @@ class AtteNT(Algorithm):
             Event.AFTER_FORWARD: self._forward_done,
             Event.BATCH_END: self._batch_done,
         }
+        self.last_choice: Choice | None = None
         self._loader: TeachingDataLoader | None = None
         self._scorer: Scorer | None = None
         self._ledger: Ledger | None = None
@@ -162,9 +163,8 @@ class AtteNT(Algorithm):
         size = self.score_batch or state.device_train_microbatch_size
         size = size if isinstance(size, int) else self._loader.batch_size
         batch = state.device.batch_to_device(batch)
-        with untouched(model):
-            with get_precision_context(state.precision, state.precision_config):
-                return score_batch(self._scorer, model, batch, size)
+        with untouched(model), get_precision_context(state.precision, state.precision_config):
+            return score_batch(self._scorer, model, batch, size)
 
     def _batch_begins(self, state: State, logger: Logger) -> None:
         self._micro = []
@@ -208,4 +208,5 @@ class AtteNT(Algorithm):
         metrics, counts = choice_metrics(choice, self._loader.epoch.order.stream_starts)
         for name, count in counts.items():
             self._counts[name] += count
+        self.last_choice = choice
         logger.log_metrics({f"attent/{k}": v for k, v in {**metrics, **self._counts}.items()})

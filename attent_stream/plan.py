@@ -117,13 +117,12 @@ def lesson_count(candidates: int, keep: float) -> int:
 def interleave(candidates: int, lessons: int, gap: int) -> NDArray[np.int8]:
     """The roles of a segment's steps, in order.
 
-    Candidates are spread evenly before the first ``lessons - gap`` lessons (before the first one at least), so that none
-    is left when the last ``gap`` lessons begin.
+    Candidates are spread evenly before the lessons up to ``due_lesson``, so that none is left for the last ones.
 
     Args:
         candidates: Candidate steps, of the next window; 0 or more.
         lessons: Lesson steps, of this window; 1 or more.
-        gap: Lessons at the end with no candidate between them.
+        gap: Lessons at the end with no candidate between them; see ``due_lesson``.
 
     Returns:
         int8 array of shape (candidates + lessons,) of ``CANDIDATE`` and ``LESSON``.
@@ -136,8 +135,11 @@ def interleave(candidates: int, lessons: int, gap: int) -> NDArray[np.int8]:
 
 
 def due_lesson(lessons: int, gap: int) -> int:
-    """Index of the lesson at which all candidates of its segment have been read: the next window is chosen here."""
-    return max(0, lessons - 1 - gap)
+    """Index of the lesson at which all candidates of its segment have been read: the next window is chosen here.
+
+    At most half of the lessons are left without candidates, so that a short window's are not read all at once.
+    """
+    return lessons - 1 - min(gap, lessons // 2)
 
 
 def window_rows(num_rows: int, first_row: int, window: int, index: int) -> tuple[int, int]:

@@ -7,48 +7,12 @@ is not finite is unknown: it is never preferred over a known one, and when fewer
 rest is drawn at random from the unknown.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 Selector = Callable[[NDArray | None, int, int, np.random.Generator, float], NDArray[np.int64]]
-QUANTILES = (10, 50, 90)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Selection:
-    """What was selected of a window, in training order.
-
-    Args:
-        positions: Flat positions among the candidates (or sample ids), int64 of shape (L, S).
-        weights: Weight of each lesson's loss, float32 of shape (L, S).
-        summary: Numbers worth logging, see ``score_summary``.
-
-    Raises:
-        ValueError: Shapes that differ, or positions that are not int64.
-    """
-
-    positions: NDArray[np.int64]
-    weights: NDArray[np.float32]
-    summary: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.positions.dtype != np.int64 or self.positions.ndim != 2:
-            raise ValueError(
-                f"positions must be int64 (L, S), got {self.positions.dtype} {self.positions.shape}"
-            )
-        if self.weights.dtype != np.float32 or self.weights.shape != self.positions.shape:
-            raise ValueError(
-                f"weights must be float32 {self.positions.shape},"
-                f" got {self.weights.dtype} {self.weights.shape}"
-            )
-
-    @classmethod
-    def equal(cls, positions: NDArray[np.int64]) -> "Selection":
-        """A selection in which every lesson weighs 1."""
-        return cls(positions=positions, weights=np.ones(positions.shape, np.float32))
 
 
 def hard(
@@ -218,28 +182,6 @@ def quota_rows(keys: NDArray[np.integer], count: int, u: float) -> NDArray[np.in
     points = -((offset - count * np.arange(rows + 1, dtype=np.int64)) // max(rows, 1))
     chosen = np.flatnonzero(np.diff(points))
     return np.sort(np.argsort(keys, kind="stable")[chosen]).astype(np.int64)
-
-
-def score_summary(scores: NDArray, positions: NDArray[np.integer]) -> dict[str, float]:
-    """Quantiles of the kept and the dropped candidates' scores.
-
-    Args:
-        scores: Float of shape (C, S).
-        positions: Flat positions of those kept.
-
-    Returns:
-        ``kept_p10``, ``kept_p50``, ``kept_p90``, ``dropped_p10``, ... over the finite scores, NaN where there
-        are none; and ``unknown``, how many scores are not finite.
-    """
-    flat = scores.reshape(-1)
-    kept = np.zeros(flat.size, bool)
-    kept[positions.reshape(-1)] = True
-    known = np.isfinite(flat)
-    summary = {"unknown": float(flat.size - known.sum())}
-    for name, part in (("kept", flat[known & kept]), ("dropped", flat[known & ~kept])):
-        values = np.percentile(part.astype(np.float64), QUANTILES) if part.size else [np.nan] * len(QUANTILES)
-        summary.update({f"{name}_p{q}": float(value) for q, value in zip(QUANTILES, values, strict=True)})
-    return summary
 
 
 def _by_lane(lanes: NDArray[np.integer]) -> dict[int, NDArray[np.int64]]:

@@ -32,21 +32,32 @@ def make_loader(folder: str, window: int = 4, **kwargs) -> TeachingDataLoader:
     return TeachingDataLoader(dataset, batch_size=BATCH, collate_fn=TokenCollator(), **kwargs)
 
 
+class Watched(AtteNT):
+    """AtteNT that checks that teaching leaves modes, buffers, gradients and random numbers as they were."""
+
+    taught = 0
+
+    def apply(self, event, state, logger):
+        def snapshot():
+            model = state.model
+            grads = [p.grad.clone() if p.grad is not None else None for p in model.parameters()]
+            return torch.get_rng_state(), [m.training for m in model.modules()], [*model.buffers()], grads
+
+        before = copy.deepcopy(snapshot())
+        super().apply(event, state, logger)
+        if event == Event.AFTER_DATALOADER:
+            self.taught += 1
+            torch.testing.assert_close(list(snapshot()), list(before), rtol=0, atol=0)
+
+
 class Watch(Callback):
-    """Keeps what the run did: batches, losses, and what was different around AFTER_DATALOADER."""
+    """Keeps what was trained on, and the losses."""
 
     def __init__(self) -> None:
-        self.tokens, self.losses, self.rng, self.modes = [], [], [], []
+        self.tokens, self.losses = [], []
 
     def run_event(self, event, state, logger):
-        if event == Event.AFTER_DATALOADER:  # callbacks run before algorithms here, and after them at BATCH_START
-            self.before = torch.get_rng_state(), [module.training for module in state.model.modules()]
-            self.buffers = copy.deepcopy(dict(state.model.named_buffers()))
-        elif event == Event.BATCH_START:
-            assert torch.equal(self.before[0], torch.get_rng_state())
-            assert self.before[1] == [module.training for module in state.model.modules()]
-            for name, buffer in state.model.named_buffers():
-                assert torch.equal(buffer, self.buffers[name])
+        if event == Event.BATCH_START:
             batch = state.batch["input_ids"] if isinstance(state.batch, dict) else state.batch[1]
             self.tokens.append(batch.tolist())
         elif event == Event.BATCH_END:
@@ -153,7 +164,7 @@ def test_metrics(folder):
 
 
 def test_batchnorm_dropout_and_classifier(tmp_path):
-    """(input, target) batches; buffers and RNG are checked by Watch."""
+    """(input, target) batches; buffers, modes and random numbers are checked by Watched."""
     from streaming import MDSWriter
 
     rng = np.random.default_rng(0)
@@ -172,7 +183,9 @@ def test_batchnorm_dropout_and_classifier(tmp_path):
     model.module[1].eval()  # a frozen norm stays in eval mode
     dataset = TeachingDataset(local=str(tmp_path / "images"), batch_size=4, window=4)
     loader = TeachingDataLoader(dataset, batch_size=4, collate_fn=collate)
-    watch, memory, _ = fit(loader, [AtteNT(keep=0.5)], model)
+    algorithm = Watched(keep=0.5)
+    watch, memory, _ = fit(loader, [algorithm], model)
+    assert algorithm.taught == len(watch.losses)
     assert len(watch.losses) == 4 + 3 * 2
     assert memory.data["attent/candidates"][-1][1] == 48
 

@@ -12,11 +12,9 @@ from hypothesis.extra import numpy as hnp
 from attent_stream.selection import (
     NEEDS_SCORES,
     SELECTORS,
-    Selection,
     hard,
     quota_rows,
     random,
-    score_summary,
     select_lanes,
     soft,
 )
@@ -253,21 +251,3 @@ def test_quota_rows_is_unbiased(case):
     for step in range(len(keys)):  # every offset the function tells apart
         counts[quota_rows(keys, count, (step + 0.5) / len(keys))] += 1
     assert (counts == count).all()
-
-
-def test_selection_checks_its_shapes():
-    positions = np.arange(6).reshape(2, 3)
-    selection = Selection.equal(positions)
-    assert selection.weights.dtype == np.float32 and (selection.weights == 1).all()
-    with pytest.raises(ValueError, match=r"weights must be float32 \(2, 3\), got float64 \(2, 3\)"):
-        Selection(positions=positions, weights=np.ones((2, 3)))
-    with pytest.raises(ValueError, match="positions must be int64"):
-        Selection.equal(positions.astype(np.int32))
-
-
-def test_score_summary_is_numpy_percentile_of_the_finite():
-    scores = np.array([[5.0, np.nan, 1.0], [2.0, 3.0, np.inf]])
-    summary = score_summary(scores, np.array([[0, 1, 4]]))
-    assert summary["unknown"] == 2
-    assert summary["kept_p50"] == 4.0 and summary["dropped_p50"] == 1.5
-    assert math.isnan(score_summary(scores, np.arange(6))["dropped_p10"])

@@ -1,0 +1,25 @@
+"""Numbers of a choice against numpy on masks."""
+
+import numpy as np
+
+from attent_stream.metrics import choice_metrics
+from attent_stream.teacher import SCORED, Choice, Decision, Window
+
+
+def test_choice_metrics():
+    ids = np.arange(12).reshape(3, 4)
+    scores = np.linspace(0, 1, 12).reshape(3, 4)
+    scores[0, 1] = np.nan
+    window = Window(epoch=0, index=1, ids=ids, lanes=np.zeros_like(ids), unit=4, share=0.5)
+    positions = np.array([[8, 9, 10, 11]])
+    decision = Decision(by=SCORED, lessons=1)
+    choice = Choice(
+        decision=decision, positions=positions, weights=np.ones((1, 4), np.float32), scores=scores, window=window
+    )
+    metrics, counts = choice_metrics(choice, np.array([0, 6]))
+    assert metrics["keep"] == 4 / 12
+    assert metrics["kept_q50"] == np.median(scores[2])
+    assert metrics["dropped_q90"] == np.quantile(np.delete(scores.reshape(-1)[:8], 1), 0.9)
+    assert (metrics["stream_0_candidates"], metrics["stream_1_kept"]) == (0.5, 1.0)
+    assert counts == {"candidates": 12, "lessons": 4, "dropped": 8, "nonfinite": 1}
+    np.testing.assert_array_equal(choice.ids, positions)

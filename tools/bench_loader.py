@@ -1,0 +1,187 @@
+"""The loader against Streaming's own, in one run, alternating: batches/s without a teacher, candidates/s with one.
+
+    python tools/bench_loader.py [--quick] [--out tools/results/FILE.json]
+
+Samples are 2,048 tokens as uint16. For each number of workers and batch size it prints the ratio of batches/s to stock
+(`stock_ratio`), of candidates read per second, with keep 0.5 and a scorer that costs nothing, to the samples stock reads
+(`candidate_ratio`), and the longest wait for the first lessons of a window over the median wait (`border_wait_ratio`).
+The last line is one JSON object with the worst of each over all settings, and every setting.
+"""
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
+from streaming.base.util import clean_stale_shared_memory
+
+from attent_stream.dataloader import TeachingDataLoader
+from attent_stream.dataset import TeachingDataset
+from attent_stream.schedule import Clock, Phases, Span, parse_interval, parse_keep
+from attent_stream.teacher import Teacher, TeacherSettings
+
+TOKENS = 2048
+WINDOW, GAP = 16, 8
+
+
+def write_corpus(folder: str, samples: int) -> None:
+    """Random tokens in shards of 8 MB."""
+    rng = np.random.default_rng(0)
+    with MDSWriter(out=folder, columns={"tokens": f"ndarray:uint16:{TOKENS}"}, size_limit=1 << 23) as writer:
+        for _ in range(samples):
+            writer.write({"tokens": rng.integers(0, 50000, TOKENS).astype(np.uint16)})
+
+
+def collate(samples: list[dict]) -> torch.Tensor:
+    """Stack the tokens, shape (batch, 2048), uint16 seen as int16."""
+    return torch.from_numpy(np.stack([sample["tokens"] for sample in samples]).view(np.int16))
+
+
+def free_teacher() -> Teacher:
+    """Keep half, by a score that costs nothing."""
+    settings = TeacherSettings(
+        keep=parse_keep(0.5),
+        select="hard",
+        temperature=1.0,
+        interval=parse_interval("dense"),
+        phases=Phases(warmup=Span.parse("0ba"), anneal=Span.parse("0ba")),
+        seed=1,
+    )
+    return Teacher(settings, clock=lambda ahead, epoch, share: Clock(ep=epoch, ba=ahead, sp=0, tok=0, dur=0))
+
+
+def stock_rate(folder: str, batch: int, workers: int) -> float:
+    """Samples per second of an epoch of Streaming's own loader, after its first batch."""
+    dataset = StreamingDataset(local=folder, batch_size=batch, shuffle=True, num_canonical_nodes=1)
+    return _rate(StreamingDataLoader(dataset, batch_size=batch, num_workers=workers, collate_fn=collate), batch)
+
+
+def plain_rate(folder: str, batch: int, workers: int) -> float:
+    """The same of ours, without a teacher."""
+    return _rate(_ours(folder, batch, workers), batch)
+
+
+def _ours(folder: str, batch: int, workers: int) -> TeachingDataLoader:
+    dataset = TeachingDataset(
+        local=folder, batch_size=batch, shuffle=True, num_canonical_nodes=1, window=WINDOW, gap=GAP
+    )
+    return TeachingDataLoader(dataset, batch_size=batch, num_workers=workers, collate_fn=collate)
+
+
+def _rate(loader, batch: int) -> float:
+    count, begin = 0, 0.0
+    for count, _ in enumerate(loader):  # noqa: B007
+        begin = begin or time.perf_counter()
+    seconds = time.perf_counter() - begin
+    del loader
+    _clean()
+    return count * batch / seconds
+
+
+def candidate_rate(folder: str, batch: int, workers: int) -> float:
+    """Candidates per second read and scored for nothing, lessons beside them, keep 0.5; first window left out."""
+    loader = _ours(folder, batch, workers)
+    loader.attach(free_teacher())
+    candidates, begin = 0, 0.0
+
+    def score(tokens: torch.Tensor) -> torch.Tensor:
+        nonlocal candidates
+        candidates += len(tokens)
+        return tokens[:, 0].float()
+
+    for _ in loader:
+        loader.teach(score)
+        if loader.epoch.segment.index >= 1 and not begin:
+            begin, candidates = time.perf_counter(), 0
+        if not len(loader.epoch.segment.candidates) and begin:
+            break
+    seconds = time.perf_counter() - begin
+    del loader
+    _clean()
+    return candidates / seconds
+
+
+def border_waits(folder: str, batch: int, workers: int, step: float) -> tuple[list[float], list[float]]:
+    """Seconds waited for each lesson batch while a step takes ``step`` seconds: all but borders, and borders."""
+    loader = _ours(folder, batch, workers)
+    loader.attach(free_teacher())
+    inner, border = [], []
+    begin, last = time.perf_counter(), 0
+    for _ in loader:
+        wait = time.perf_counter() - begin
+        index = loader.epoch.segment.index
+        (border if index != last else inner).append(wait)
+        last = index
+        loader.teach(lambda tokens: tokens[:, 0].float())
+        time.sleep(step)  # stands for a training step
+        begin = time.perf_counter()
+    del loader
+    _clean()
+    return inner[1:], border
+
+
+def _clean() -> None:
+    gc.collect()
+    clean_stale_shared_memory()
+
+
+def measure(folder: str, batch: int, workers: int, rounds: int) -> dict:
+    """All ratios of one setting, medians over alternating rounds."""
+    rates = {"stock": [], "plain": [], "candidates": []}
+    for _ in range(rounds):
+        rates["stock"].append(stock_rate(folder, batch, workers))
+        rates["plain"].append(plain_rate(folder, batch, workers))
+        rates["candidates"].append(candidate_rate(folder, batch, workers))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    # A training step that takes twice as long as the loader needs for a step's lesson and its candidates.
+    step = 2 * 3 * batch / medians["stock"]
+    inner, border = border_waits(folder, batch, workers, step)
+    everything = sorted(inner + border)
+    return {
+        "workers": workers,
+        "batch": batch,
+        "samples_per_s": {name: round(rate) for name, rate in medians.items()},
+        "stock_ratio": round(medians["plain"] / medians["stock"], 3),
+        "candidate_ratio": round(medians["candidates"] / medians["stock"], 3),
+        "border_wait_ratio": round(max(border) / statistics.median(everything), 3),
+        "wait_ms": {
+            "p50": round(1e3 * statistics.median(everything), 3),
+            "p99": round(1e3 * everything[int(0.99 * (len(everything) - 1))], 3),
+            "max": round(1e3 * everything[-1], 3),
+            "border_max": round(1e3 * max(border), 3),
+            "step": round(1e3 * step, 3),
+        },
+    }
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer samples and rounds: under 50 s")
+    parser.add_argument("--out", type=Path, help="also write the JSON object here")
+    args = parser.parse_args()
+    samples, rounds = (6000, 3) if args.quick else (30000, 5)
+    settings = []
+    with tempfile.TemporaryDirectory() as folder:
+        write_corpus(folder, samples)
+        for workers in (1, 2):
+            for batch in (16, 64):
+                settings.append(measure(folder, batch, workers, rounds))
+                print(json.dumps(settings[-1]), file=sys.stderr, flush=True)
+    worst = {name: min(s[name] for s in settings) for name in ("stock_ratio", "candidate_ratio")}
+    worst["border_wait_ratio"] = max(s["border_wait_ratio"] for s in settings)
+    result = {**worst, "torch": torch.__version__, "samples": samples, "rounds": rounds, "settings": settings}
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
