@@ -44,7 +44,7 @@ PASSED_ON = (
 
 
 def check_machine(config: TrainConfig, ranks: int) -> None:
-    """What the YAML asks of this machine: folders, batch sizes for ``ranks``, the device. Raises ConfigError."""
+    """What the YAML asks of this machine: folders, batch sizes, the device; raises ConfigError."""
     import torch
 
     device_batch_size(config.global_train_batch_size, ranks, "global_train_batch_size")
@@ -57,7 +57,9 @@ def check_machine(config: TrainConfig, ranks: int) -> None:
         raise ConfigError("device: expected a CUDA device for 'gpu', this machine has none")
     if not _on_gpu(config):
         if config.device_train_microbatch_size == "auto":
-            raise ConfigError("device_train_microbatch_size: 'auto' needs a GPU, expected a number of samples on this device")
+            raise ConfigError(
+                "device_train_microbatch_size: 'auto' needs a GPU, expected a number of samples here"
+            )
         if config.precision not in (None, "fp32") and config.device != "mps":
             raise ConfigError(f"precision: expected fp32 on a CPU, received {config.precision!r}")
     if config.load_path is not None and "://" not in config.load_path and "{" not in config.load_path:
@@ -69,7 +71,10 @@ def check_machine(config: TrainConfig, ranks: int) -> None:
 def eval_paths(config: TrainConfig) -> list[tuple[str, Any]]:
     """Each held-out loader with the path of its key."""
     listed = isinstance(config.eval_loader, list)
-    return [(f"eval_loader[{i}]" if listed else "eval_loader", loader) for i, loader in enumerate(config.eval_loaders)]
+    return [
+        (f"eval_loader[{i}]" if listed else "eval_loader", loader)
+        for i, loader in enumerate(config.eval_loaders)
+    ]
 
 
 def _on_gpu(config: TrainConfig) -> bool:
@@ -86,8 +91,8 @@ def _named_parts(section: str, table: Callable[[], dict], given: dict[str, dict]
 def build_trainer(config: TrainConfig) -> Any:
     """The ``composer.Trainer`` of a run, everything seeded and connected, nothing trained yet.
 
-    Initialises torch.distributed; call it on every rank. Raises ConfigError for what only this machine can tell: a missing
-    folder, a batch size that the ranks cannot share, a setting that a constructor refuses.
+    Initialises torch.distributed; call it on every rank. Raises ConfigError for what only this machine can
+    tell: a missing folder, a batch size that the ranks cannot share, a setting that a constructor refuses.
     """
     from composer import Trainer
     from composer.utils import dist, get_device, reproducibility
@@ -101,7 +106,12 @@ def build_trainer(config: TrainConfig) -> Any:
 
     tokenizer = build_tokenizer(config.tokenizer)
     model = build_model(config.model, tokenizer)
-    optimizer = make(optimizers()[config.optimizer.name], config.optimizer.arguments, "optimizer", params=model.parameters())
+    optimizer = make(
+        optimizers()[config.optimizer.name],
+        config.optimizer.arguments,
+        "optimizer",
+        params=model.parameters(),
+    )
     scheduler = config.scheduler
     settings = {name: getattr(config, name) for name in PASSED_ON if getattr(config, name) is not None}
     if config.fsdp_config is not None:
@@ -132,9 +142,13 @@ def build_trainer(config: TrainConfig) -> Any:
             train_dataloader=train,
             eval_dataloader=evaluators or None,
             optimizers=optimizer,
-            schedulers=None if scheduler is None else make(schedulers()[scheduler.name], scheduler.arguments, "scheduler"),
+            schedulers=None
+            if scheduler is None
+            else make(schedulers()[scheduler.name], scheduler.arguments, "scheduler"),
             **parts,
             **settings,
         )
     except (TypeError, ValueError, FileExistsError) as error:
-        raise ConfigError(f"the Trainer refuses this configuration: {' '.join(str(error).split())}") from error
+        raise ConfigError(
+            f"the Trainer refuses this configuration: {' '.join(str(error).split())}"
+        ) from error

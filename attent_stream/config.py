@@ -26,9 +26,11 @@ _BY_NAME = ("algorithms", "callbacks", "loggers")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run. Times are Composer's time strings (``10ba``, ``1ep``, ``1e9tok``, ``0.1dur``); an int is epochs.
+    """One training run. Times are Composer's time strings (``10ba``, ``1ep``, ``1e9tok``, ``0.1dur``); an int
+    is epochs.
 
-    Batch sizes are in samples, ``dist_timeout`` in seconds. ``variables`` are free names for ``${variables.x}``.
+    Batch sizes are in samples, ``dist_timeout`` in seconds. ``variables`` are free names for
+    ``${variables.x}``.
     """
 
     model: ModelConfig
@@ -78,21 +80,29 @@ class TrainConfig:
         for name in _DURATIONS:
             value = getattr(self, name)
             if isinstance(value, str) and not _TIME.match(value):
-                raise ConfigError(f"{name}: expected a time such as '100ba', '1ep' or '1e9tok', received {value!r}")
+                raise ConfigError(
+                    f"{name}: expected a time such as '100ba', '1ep' or '1e9tok', received {value!r}"
+                )
         for name in ("global_train_batch_size", "device_eval_batch_size", "device_train_microbatch_size"):
             value = getattr(self, name)
             if isinstance(value, int) and value < 1:
                 raise ConfigError(f"{name}: expected a positive number of samples, received {value}")
         if self.autoresume and (self.save_folder is None or self.run_name is None):
-            raise ConfigError("autoresume: expected save_folder and run_name beside it, received autoresume alone")
+            raise ConfigError(
+                "autoresume: expected save_folder and run_name beside it, received autoresume alone"
+            )
         if self.model.name == "hf_masked_lm" and self.tokenizer is None:
             raise ConfigError("tokenizer: missing, model hf_masked_lm needs the tokenizer's mask token")
         image = self.train_loader.name == "image"
         if image != (self.model.name == "hf_image_classifier"):
-            raise ConfigError(f"train_loader.name: {self.train_loader.name!r} does not go with model {self.model.name!r}")
+            raise ConfigError(
+                f"train_loader.name: {self.train_loader.name!r} does not go with model {self.model.name!r}"
+            )
         labels = [loader.label for loader in self.eval_loaders]
         if len(set(labels)) != len(labels):
-            raise ConfigError(f"eval_loader: expected a different label for each loader, received {', '.join(labels)}")
+            raise ConfigError(
+                f"eval_loader: expected a different label for each loader, received {', '.join(labels)}"
+            )
         teachers = [name for name in self.algorithms if name.split("_")[0] == "attent"]
         if len(teachers) > 1:
             raise ConfigError(f"algorithms: expected one teacher, received {' and '.join(teachers)}")
@@ -108,8 +118,9 @@ class TrainConfig:
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a YAML, apply ``key=value`` overrides in order, resolve ``${...}`` and check everything.
 
-    A mapping given as a value replaces the file's. A bare ``name=value`` whose name the file lists under ``variables`` sets that variable. Raises ConfigError: a file that
-    cannot be read, a key nobody knows (in an algorithm's arguments too), a wrong type, something required that is missing.
+    A mapping given as a value replaces the file's. A bare ``name=value`` whose name the file lists under
+    ``variables`` sets that variable. Raises ConfigError: a file that cannot be read, a key nobody knows (in
+    an algorithm's arguments too), a wrong type, something required that is missing.
     """
     plain = _plain(path, overrides)
     for name in _BY_NAME:
@@ -191,7 +202,9 @@ def _reason(error: Exception) -> str:
 
 
 def resolved(config: TrainConfig) -> dict[str, Any]:
-    """The configuration as a plain tree that ``load_config`` would read alike; keys at null left out, credentials masked."""
+    """The configuration as a plain tree that ``load_config`` would read alike; keys at null left out,
+    credentials masked.
+    """
     return masked(_tree(config))
 
 

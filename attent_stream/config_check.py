@@ -1,4 +1,6 @@
-"""Plain values against type hints: every mistake in a YAML becomes one sentence that starts with the path of its key."""
+"""Plain values against type hints: every mistake in a YAML becomes one sentence that starts with the path of
+its key.
+"""
 
 import collections.abc
 import dataclasses
@@ -13,14 +15,15 @@ from typing import Any, Literal, Union
 MASK = "***"
 _CREDENTIAL = re.compile(
     r"secret|password|passwd|credential|authorization"
-    r"|(^|_)(api|access|private|account)_?keys?$|(^|_)(api|auth|access|hub|bearer|session|security)_?tokens?$|^token$",
+    r"|(^|_)(api|access|private|account)_?keys?$"
+    r"|(^|_)(api|auth|access|hub|bearer|session|security)_?tokens?$|^token$",
     re.IGNORECASE,
 )
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+:[^/@\s]+(?=@)")
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be run; its message is one sentence that starts with the path of the key."""
+    """A configuration that cannot be run; its message is one sentence that starts with the key's path."""
 
 
 def join(path: str, key: object) -> str:
@@ -84,15 +87,18 @@ def describe_value(value: object) -> str:
 
 
 def _wrong(value: object, hint: Any, path: str) -> ConfigError:
-    return ConfigError(f"{path or 'the file'}: expected {describe_hint(hint)}, received {describe_value(value)}")
+    return ConfigError(
+        f"{path or 'the file'}: expected {describe_hint(hint)}, received {describe_value(value)}"
+    )
 
 
 def typed(value: Any, hint: Any, path: str = "") -> Any:
-    """``value`` (None, bool, int, float, str, list, mapping) as ``hint`` says, mappings made into its dataclasses.
+    """``value`` (None, bool, int, float, str, list, mapping) as ``hint`` says, mappings made into its
+    dataclasses.
 
-    An int is taken where a float is expected and a whole float (``1e6``) where an int is, a list where a tuple is.
-    Hints of other classes (a callable, Composer's ``Time``) accept anything: their constructor is the judge.
-    Raises ConfigError with the path of the key, what was expected and what was received.
+    An int is taken where a float is expected and a whole float (``1e6``) where an int is, a list where a
+    tuple is. Hints of other classes (a callable, Composer's ``Time``) accept anything: their constructor is
+    the judge. Raises ConfigError with the path of the key, what was expected and what was received.
     """
     if hint is Any or isinstance(hint, typing.TypeVar | str):
         return value
@@ -104,7 +110,9 @@ def typed(value: Any, hint: Any, path: str = "") -> Any:
             return value
         names = [known for known in arguments if isinstance(known, str)]
         if isinstance(value, str) and names:
-            raise ConfigError(f"{path}: unknown value {value!r}, {nearest(value, names)} (known: {', '.join(names)})")
+            raise ConfigError(
+                f"{path}: unknown value {value!r}, {nearest(value, names)} (known: {', '.join(names)})"
+            )
         raise _wrong(value, hint, path)
     kind = origin if origin is not None else hint
     if not inspect.isclass(kind):
@@ -162,8 +170,13 @@ def _typed_sequence(value: Any, hint: Any, kind: type, arguments: tuple, path: s
         raise _wrong(value, hint, path)
     if kind is tuple and arguments and Ellipsis not in arguments:
         if len(value) != len(arguments):
-            raise ConfigError(f"{path}: expected a list of {len(arguments)} values, received {describe_value(value)}")
-        return tuple(typed(item, element, f"{path}[{i}]") for i, (item, element) in enumerate(zip(value, arguments, strict=True)))
+            raise ConfigError(
+                f"{path}: expected a list of {len(arguments)} values, received {describe_value(value)}"
+            )
+        return tuple(
+            typed(item, element, f"{path}[{i}]")
+            for i, (item, element) in enumerate(zip(value, arguments, strict=True))
+        )
     element = arguments[0] if arguments else Any
     items = [typed(item, element, f"{path}[{i}]") for i, item in enumerate(value)]
     return tuple(items) if kind is tuple else items
@@ -188,7 +201,9 @@ def _typed_dataclass(value: Any, kind: type, path: str) -> Any:
         raise ConfigError(f"{path}: {error}" if path else str(error)) from error
 
 
-def checked_arguments(factory: Callable, given: Mapping[str, Any], path: str, supplied: Iterable[str] = ()) -> dict[str, Any]:
+def checked_arguments(
+    factory: Callable, given: Mapping[str, Any], path: str, supplied: Iterable[str] = ()
+) -> dict[str, Any]:
     """``given`` checked against the signature of ``factory``: unknown names, missing ones and wrong types.
 
     ``supplied`` are the parameters that the caller fills in itself. Raises ConfigError.
@@ -196,7 +211,7 @@ def checked_arguments(factory: Callable, given: Mapping[str, Any], path: str, su
     ours = set(supplied)
     parameters = {name: p for name, p in inspect.signature(factory).parameters.items() if name not in ours}
     named = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    # Composer's Callback takes and drops any keyword; a class without a constructor of its own has no settings.
+    # Composer's Callback takes and drops any keyword: a class without its own constructor has no settings.
     inherited = inspect.isclass(factory) and factory.__init__.__module__ == "composer.core.callback"
     takes_any = not inherited and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if not takes_any:

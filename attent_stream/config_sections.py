@@ -1,4 +1,6 @@
-"""The sections of a training YAML as frozen dataclasses; a field is a key, its default is what a missing key means."""
+"""The sections of a training YAML as frozen dataclasses; a field is a key, its default is what a missing key
+means.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -8,8 +10,9 @@ from typing import Any, Literal
 class ModelConfig:
     """A Hugging Face model built from a config, or read from a local folder. Nothing is ever fetched.
 
-    ``architecture`` is a Hugging Face model type (``llama``, ``gpt2``, ``bert``, ``vit``, ...) and ``config_overrides``
-    its config's fields; ``pretrained`` a folder with ``config.json`` and safetensors weights.
+    ``architecture`` is a Hugging Face model type (``llama``, ``gpt2``, ``bert``, ``vit``, ...) and
+    ``config_overrides`` its config's fields; ``pretrained`` a folder with ``config.json`` and safetensors
+    weights.
     """
 
     name: Literal["hf_causal_lm", "hf_masked_lm", "hf_image_classifier"]
@@ -28,7 +31,9 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
-    """A tokenizer in a local folder (``path``), or one that the local Hugging Face cache already holds (``name``)."""
+    """A tokenizer in a local folder (``path``), or one that the local Hugging Face cache already holds
+    (``name``).
+    """
 
     path: str | None = None
     name: str | None = None
@@ -36,7 +41,8 @@ class TokenizerConfig:
 
     def __post_init__(self):
         if (self.path is None) == (self.name is None):
-            raise ValueError(f"expected exactly one of path and name, received {'neither' if self.path is None else 'both'}")
+            received = "neither" if self.path is None else "both"
+            raise ValueError(f"expected exactly one of path and name, received {received}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,15 +65,17 @@ class StreamConfig:
             raise ValueError("expected remote, local or both, received neither")
         weights = [name for name in ("proportion", "repeat", "choose") if getattr(self, name) is not None]
         if len(weights) > 1:
-            raise ValueError(f"expected at most one of proportion, repeat and choose, received {' and '.join(weights)}")
+            raise ValueError(
+                f"expected at most one of proportion, repeat and choose, received {' and '.join(weights)}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamsConfig:
     """The arguments of ``StreamingDataset``; a key left out keeps Streaming's own default.
 
-    ``batch_size`` follows from ``global_train_batch_size``; ``allow_unsafe_types`` is left out on purpose: it unpickles.
-    ``max_seq_len`` (tokens) cuts longer samples.
+    ``batch_size`` follows from ``global_train_batch_size``; ``allow_unsafe_types`` is left out on purpose: it
+    unpickles. ``max_seq_len`` (tokens) cuts longer samples.
     """
 
     streams: dict[str, StreamConfig] | None = None
@@ -114,7 +122,8 @@ class TeachingConfig(StreamsConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """What every loader has: the samples' kind (``name``), the arguments of its collator and of torch's DataLoader.
+    """What every loader has: the samples' kind (``name``), the arguments of its collator and of torch's
+    DataLoader.
 
     ``pin_memory`` left out is true on a GPU. ``timeout`` is in seconds, 0 waits for ever.
     """
@@ -142,7 +151,7 @@ class LoaderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainLoaderConfig(LoaderConfig):
-    """The loader that is taught. ``teacher_timeout`` (seconds): how long workers wait for the next selection."""
+    """The loader that is taught. ``teacher_timeout`` (seconds): how long workers wait for a selection."""
 
     dataset: TeachingConfig
     teacher_timeout: float | None = None

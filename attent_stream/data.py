@@ -17,21 +17,27 @@ IGNORED = -100  # Hugging Face's label for a position that has no target.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CutTokens:
-    """A collator that keeps the first ``max_seq_len`` tokens of each sample's ``tokens`` for the one it wraps."""
+    """A collator that keeps the first ``max_seq_len`` tokens of each sample's ``tokens`` for the one it
+    wraps.
+    """
 
     collate: Callable[[list], Any]
     max_seq_len: int
 
     def __call__(self, samples: list[Mapping[str, Any]]) -> Any:
-        return self.collate([{**sample, "tokens": sample["tokens"][: self.max_seq_len]} for sample in samples])
+        return self.collate(
+            [{**sample, "tokens": sample["tokens"][: self.max_seq_len]} for sample in samples]
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskTokens:
-    """A collator for masked LMs around one for causal LMs: BERT's 80 / 10 / 10 (Devlin et al., 2019, section 3.1).
+    """A collator for masked LMs around one for causal LMs: BERT's 80 / 10 / 10 (Devlin et al., 2019, section
+    3.1).
 
-    A sample's mask depends on ``seed`` and its tokens alone, so a candidate is scored on the very problem that its lesson
-    will be, whichever worker reads it. ``input_ids`` and ``labels`` are (B, T) int64; labels are -100 where not masked.
+    A sample's mask depends on ``seed`` and its tokens alone, so a candidate is scored on the very problem
+    that its lesson will be, whichever worker reads it. ``input_ids`` and ``labels`` are (B, T) int64; labels
+    are -100 where not masked.
     """
 
     collate: Callable[[list], Mapping[str, torch.Tensor]]
@@ -73,7 +79,9 @@ def count_tokens(batch: Any) -> int | dict[str, int]:
 
 
 def device_batch_size(samples: int, ranks: int, key: str) -> int:
-    """Samples per rank of a global batch of ``samples``; raises ConfigError if it cannot be shared out evenly."""
+    """Samples per rank of a global batch of ``samples``; raises ConfigError if it cannot be shared out
+    evenly.
+    """
     if samples % ranks:
         raise ConfigError(f"{key}: expected a multiple of the {ranks} ranks, received {samples}")
     return samples // ranks
@@ -89,7 +97,10 @@ def check_folders(streams: StreamsConfig, path: str) -> None:
         if not os.path.isdir(os.path.join(folder, split)):
             raise ConfigError(f"{join(where, key)}: folder {os.path.join(folder, split)!r} does not exist")
         if not os.path.isfile(os.path.join(folder, split, "index.json")):
-            raise ConfigError(f"{join(where, key)}: folder {os.path.join(folder, split)!r} has no index.json, it is no MDS data set")
+            raise ConfigError(
+                f"{join(where, key)}: folder {os.path.join(folder, split)!r} has no index.json, "
+                "it is no MDS data set"
+            )
 
 
 def _named_streams(streams: StreamsConfig, path: str) -> list[tuple[str, Any]]:
@@ -97,11 +108,17 @@ def _named_streams(streams: StreamsConfig, path: str) -> list[tuple[str, Any]]:
 
 
 def dataset_arguments(streams: StreamsConfig, batch_size: int) -> dict[str, Any]:
-    """Keyword arguments of ``StreamingDataset`` (``TeachingDataset``): the keys that the YAML gives, streams made."""
+    """Keyword arguments of ``StreamingDataset`` (``TeachingDataset``): the keys that the YAML gives, streams
+    made.
+    """
     from streaming import Stream
 
     given = {entry.name: getattr(streams, entry.name) for entry in dataclasses.fields(streams)}
-    arguments = {name: value for name, value in given.items() if value is not None and name not in ("streams", "max_seq_len")}
+    arguments = {
+        name: value
+        for name, value in given.items()
+        if value is not None and name not in ("streams", "max_seq_len")
+    }
     if streams.streams is not None:
         arguments["streams"] = [
             Stream(**{name: value for name, value in dataclasses.asdict(stream).items() if value is not None})
@@ -110,7 +127,9 @@ def dataset_arguments(streams: StreamsConfig, batch_size: int) -> dict[str, Any]
     return {**arguments, "batch_size": batch_size}
 
 
-def build_collate(loader: LoaderConfig, path: str, tokenizer: Any | None, seed: int, training: bool) -> Callable[[list], Any]:
+def build_collate(
+    loader: LoaderConfig, path: str, tokenizer: Any | None, seed: int, training: bool
+) -> Callable[[list], Any]:
     """The collator of a loader's ``name`` with the arguments of its ``collate`` section."""
     from attent_stream.corpus.batches import ImageCollator, TokenCollator
 
@@ -119,14 +138,24 @@ def build_collate(loader: LoaderConfig, path: str, tokenizer: Any | None, seed: 
         if loader.name == "image":
             supplied = {"seed": seed, "augment": training}
             return ImageCollator(**{**supplied, **checked_arguments(ImageCollator, given, where)})
-        collate = TokenCollator() if loader.name == "masked_text" else TokenCollator(**checked_arguments(TokenCollator, given, where))
+        collate = (
+            TokenCollator()
+            if loader.name == "masked_text"
+            else TokenCollator(**checked_arguments(TokenCollator, given, where))
+        )
         if loader.dataset.max_seq_len is not None:
             collate = CutTokens(collate=collate, max_seq_len=loader.dataset.max_seq_len)
         if loader.name == "masked_text":
             if tokenizer is None or tokenizer.mask_token_id is None:
                 raise ConfigError(f"{path}.name: masked_text needs a tokenizer with a mask token")
-            supplied = {"collate": collate, "mask_token_id": tokenizer.mask_token_id, "vocab_size": len(tokenizer)}
-            collate = MaskTokens(**{"seed": seed, **supplied, **checked_arguments(MaskTokens, given, where, supplied)})
+            supplied = {
+                "collate": collate,
+                "mask_token_id": tokenizer.mask_token_id,
+                "vocab_size": len(tokenizer),
+            }
+            collate = MaskTokens(
+                **{"seed": seed, **supplied, **checked_arguments(MaskTokens, given, where, supplied)}
+            )
         return collate
     except ConfigError:
         raise
@@ -149,7 +178,9 @@ def loader_arguments(loader: LoaderConfig, on_gpu: bool) -> dict[str, Any]:
     return {**arguments, **{name: value for name, value in optional.items() if value is not None}}
 
 
-def build_train(loader: TrainLoaderConfig, batch_size: int, *, tokenizer: Any | None, seed: int, on_gpu: bool) -> Any:
+def build_train(
+    loader: TrainLoaderConfig, batch_size: int, *, tokenizer: Any | None, seed: int, on_gpu: bool
+) -> Any:
     """A ``DataSpec`` of a ``TeachingDataLoader`` with batches of ``batch_size`` samples per rank."""
     from composer import DataSpec
 
@@ -171,7 +202,14 @@ def build_train(loader: TrainLoaderConfig, batch_size: int, *, tokenizer: Any | 
 
 
 def build_eval(
-    loader: EvalLoaderConfig, batch_size: int, *, path: str, tokenizer: Any | None, seed: int, on_gpu: bool, metrics: list[str]
+    loader: EvalLoaderConfig,
+    batch_size: int,
+    *,
+    path: str,
+    tokenizer: Any | None,
+    seed: int,
+    on_gpu: bool,
+    metrics: list[str],
 ) -> Any:
     """An ``Evaluator`` on a stock ``StreamingDataset``: what is held out is never taught."""
     from composer import DataSpec, Evaluator
@@ -181,9 +219,13 @@ def build_eval(
     collate = build_collate(loader, path, tokenizer, seed, training=False)
     try:
         dataset = StreamingDataset(**dataset_arguments(loader.dataset, batch_size))
-        made = StreamingDataLoader(dataset, batch_size=batch_size, collate_fn=collate, **loader_arguments(loader, on_gpu))
+        made = StreamingDataLoader(
+            dataset, batch_size=batch_size, collate_fn=collate, **loader_arguments(loader, on_gpu)
+        )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
     return Evaluator(
-        label=loader.label, dataloader=DataSpec(made, get_num_tokens_in_batch=count_tokens), metric_names=metrics
+        label=loader.label,
+        dataloader=DataSpec(made, get_num_tokens_in_batch=count_tokens),
+        metric_names=metrics,
     )

@@ -1,4 +1,5 @@
-"""What a stock llm-foundry YAML can name when both packages are installed (its entry-point groups, see pyproject.toml).
+"""What a stock llm-foundry YAML can name when both packages are installed (its entry-point groups, see
+pyproject.toml).
 
 ``algorithms: {attent: {...}}`` gives ``AtteNT``; ``train_loader: {name: attent_text, dataset: {...}, ...}`` a
 ``TeachingDataLoader`` on packed tokens. llm-foundry itself is never imported.
@@ -47,7 +48,9 @@ def build_text_dataloader(
 
     from attent_stream.data import build_train
 
-    plain = OmegaConf.to_container(dataset, resolve=True) if isinstance(dataset, DictConfig) else dict(dataset)
+    plain = (
+        OmegaConf.to_container(dataset, resolve=True) if isinstance(dataset, DictConfig) else dict(dataset)
+    )
     batch_size = device_batch_size
     if isinstance(batch_size, float):
         raise ConfigError(f"device_batch_size: expected a whole number of samples, received {batch_size}")

@@ -1,4 +1,6 @@
-"""A ``model`` and a ``tokenizer`` section -> Composer models of Hugging Face ones. Nothing is fetched or executed."""
+"""A ``model`` and a ``tokenizer`` section -> Composer models of Hugging Face ones. Nothing is fetched or
+executed.
+"""
 
 import os
 from collections.abc import Callable
@@ -11,7 +13,9 @@ from attent_stream.config_sections import ModelConfig, TokenizerConfig
 
 
 class Logits(torch.nn.Module):
-    """A Hugging Face image classifier as a plain module: pixels (B, C, H, W) float -> logits (B, classes) float."""
+    """A Hugging Face image classifier as a plain module: pixels (B, C, H, W) float -> logits (B, classes)
+    float.
+    """
 
     def __init__(self, model: torch.nn.Module):
         super().__init__()
@@ -23,7 +27,9 @@ class Logits(torch.nn.Module):
 
 
 def build_tokenizer(config: TokenizerConfig | None) -> Any | None:
-    """The tokenizer of a local folder or of the local Hugging Face cache; raises ConfigError if there is none."""
+    """The tokenizer of a local folder or of the local Hugging Face cache; raises ConfigError if there is
+    none.
+    """
     if config is None:
         return None
     from transformers import AutoTokenizer
@@ -36,13 +42,17 @@ def build_tokenizer(config: TokenizerConfig | None) -> Any | None:
         return AutoTokenizer.from_pretrained(source, **kwargs)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).split("\n")[0]
-        raise ConfigError(f"tokenizer.{key}: no tokenizer can be read from {source!r} without fetching, {reason}") from error
+        raise ConfigError(
+            f"tokenizer.{key}: no tokenizer can be read from {source!r} without fetching, {reason}"
+        ) from error
 
 
 def hf_config(model: ModelConfig, vocab_size: int | None = None) -> Any:
-    """The Hugging Face config of a ``model`` section; ``vocab_size`` (tokens) is taken where the section gives none.
+    """The Hugging Face config of a ``model`` section; ``vocab_size`` (tokens) is taken where the section
+    gives none.
 
-    Raises ConfigError for an unknown architecture, a field that its config does not have or one of the wrong type.
+    Raises ConfigError for an unknown architecture, a field that its config does not have or one of the wrong
+    type.
     """
     from transformers import AutoConfig, PretrainedConfig
 
@@ -50,12 +60,16 @@ def hf_config(model: ModelConfig, vocab_size: int | None = None) -> Any:
         if not os.path.isfile(os.path.join(model.pretrained, "config.json")):
             raise ConfigError(f"model.pretrained: folder {model.pretrained!r} has no config.json")
         try:
-            default = AutoConfig.from_pretrained(model.pretrained, local_files_only=True, trust_remote_code=False)
+            default = AutoConfig.from_pretrained(
+                model.pretrained, local_files_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(f"model.pretrained: {str(error).splitlines()[0]}") from error
     else:
         architectures = {name: name for name in _architectures(model.name)}
-        default = AutoConfig.for_model(choose(model.architecture, architectures, "model.architecture", "architecture"))
+        default = AutoConfig.for_model(
+            choose(model.architecture, architectures, "model.architecture", "architecture")
+        )
     fields = {**default.to_dict(), **{name: getattr(default, name) for name in default.attribute_map}}
     fields["num_labels"] = default.num_labels
     overrides = dict(model.config_overrides)
@@ -69,15 +83,20 @@ def hf_config(model: ModelConfig, vocab_size: int | None = None) -> Any:
         held = overrides.get(next(iter(sets_vocab), "vocab_size"), fields["vocab_size"])
         if held < vocab_size:
             raise ConfigError(
-                f"model.config_overrides.vocab_size: expected at least the tokenizer's {vocab_size}, received {held}"
+                f"model.config_overrides.vocab_size: expected at least the tokenizer's {vocab_size}, "
+                f"received {held}"
             )
     if model.attn_implementation is not None:
         overrides["attn_implementation"] = model.attn_implementation
     if "use_cache" in fields and "use_cache" not in overrides:
-        overrides["use_cache"] = False  # A cache of keys and values serves generation; training would only hold it.
+        overrides["use_cache"] = (
+            False  # A cache of keys and values serves generation; training would only hold it.
+        )
     try:
         if model.pretrained is not None:
-            return AutoConfig.from_pretrained(model.pretrained, local_files_only=True, trust_remote_code=False, **overrides)
+            return AutoConfig.from_pretrained(
+                model.pretrained, local_files_only=True, trust_remote_code=False, **overrides
+            )
         made: PretrainedConfig = type(default)(**overrides)
     except (TypeError, ValueError, KeyError) as error:
         raise ConfigError(f"model.config_overrides: {error}") from error
@@ -90,7 +109,9 @@ def _check_field(name: str, value: Any, default: Any) -> None:
         return
     accepted = (int, float) if expected is float else (expected,)
     if not isinstance(value, accepted) or (isinstance(value, bool) and expected is not bool):
-        raise ConfigError(f"model.config_overrides.{name}: expected {expected.__name__}, received {describe_value(value)}")
+        raise ConfigError(
+            f"model.config_overrides.{name}: expected {expected.__name__}, received {describe_value(value)}"
+        )
 
 
 def _architectures(name: str) -> list[str]:
@@ -110,7 +131,11 @@ def _transformer(auto_class: Any, model: ModelConfig, config: Any) -> Any:
         if model.pretrained is not None:
             # safetensors only: the older weight files are pickles.
             made = auto_class.from_pretrained(
-                model.pretrained, config=config, local_files_only=True, trust_remote_code=False, use_safetensors=True
+                model.pretrained,
+                config=config,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
             )
         else:
             made = auto_class.from_config(config, trust_remote_code=False)
@@ -172,6 +197,8 @@ MODELS: dict[str, Callable] = {
 
 
 def build_model(model: ModelConfig, tokenizer: Any | None = None) -> Any:
-    """The ``ComposerModel`` of a ``model`` section, weights drawn from torch's global generator (seed it first)."""
+    """The ``ComposerModel`` of a ``model`` section, weights drawn from torch's global generator (seed it
+    first).
+    """
     config = hf_config(model, None if tokenizer is None else len(tokenizer))
     return choose(model.name, MODELS, "model.name", "model")(model, config, tokenizer)

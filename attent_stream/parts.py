@@ -1,4 +1,6 @@
-"""What a YAML can name: Composer's algorithms, callbacks, loggers, optimizers and schedulers, and our own teacher."""
+"""What a YAML can name: Composer's algorithms, callbacks, loggers, optimizers and schedulers, and our own
+teacher.
+"""
 
 import inspect
 import typing
@@ -14,7 +16,7 @@ PRESETS = ("attent_simple", "attent_complex")
 
 
 def algorithms() -> dict[str, Callable]:
-    """Name -> constructor: ``attent``, the two presets, and every algorithm of Composer by its module's name."""
+    """Name -> constructor: ``attent``, the two presets, every algorithm of Composer by its module's name."""
     import composer.algorithms
     from composer.core import Algorithm
 
@@ -25,7 +27,9 @@ def algorithms() -> dict[str, Callable]:
 
 
 def callbacks() -> dict[str, Callable]:
-    """Name -> constructor: every callback of Composer by its module's name (``speed_monitor``, ``lr_monitor``, ...)."""
+    """Name -> constructor: every callback of Composer by its module's name (``speed_monitor``,
+    ``lr_monitor``, ...).
+    """
     import composer.callbacks
     from composer.core import Callback
 
@@ -33,7 +37,9 @@ def callbacks() -> dict[str, Callable]:
 
 
 def loggers() -> dict[str, Callable]:
-    """Name -> constructor, by llm-foundry's names (``wandb``, ``tensorboard``, ``in_memory``) and ``file_logger``."""
+    """Name -> constructor, by llm-foundry's names (``wandb``, ``tensorboard``, ``in_memory``) and
+    ``file_logger``.
+    """
     import composer.loggers
     from composer.loggers import LoggerDestination
 
@@ -41,7 +47,9 @@ def loggers() -> dict[str, Callable]:
     # Console and progress bar are keys of their own; the base class is no logger.
     unwanted = ("logger_destination", "console_logger", "progress_bar_logger")
     named = {name: made for name, made in found.items() if name not in unwanted}
-    return {name if name == "file_logger" else name.removesuffix("_logger"): made for name, made in named.items()}
+    return {
+        name if name == "file_logger" else name.removesuffix("_logger"): made for name, made in named.items()
+    }
 
 
 def optimizers() -> dict[str, Callable]:
@@ -82,14 +90,22 @@ def schedulers() -> dict[str, Callable]:
 
 
 def _by_module(package: Any, base: type) -> dict[str, Callable]:
-    """Subclasses of ``base`` that ``package`` exports, by the name of the module below the package that holds each."""
+    """Subclasses of ``base`` that ``package`` exports, by the name of the module below the package that holds
+    each.
+    """
     depth = package.__name__.count(".") + 1
     classes = [getattr(package, name) for name in package.__all__]
-    return {kind.__module__.split(".")[depth]: kind for kind in classes if inspect.isclass(kind) and issubclass(kind, base)}
+    return {
+        kind.__module__.split(".")[depth]: kind
+        for kind in classes
+        if inspect.isclass(kind) and issubclass(kind, base)
+    }
 
 
 def _preset_factory(name: str) -> Callable:
-    """A constructor of ``AtteNT`` with the preset's settings, overridden by its arguments; signed like ``AtteNT``."""
+    """A constructor of ``AtteNT`` with the preset's settings, overridden by its arguments; signed like
+    ``AtteNT``.
+    """
     from attent_stream.algorithm import AtteNT
     from attent_stream.presets import preset
 
@@ -103,7 +119,9 @@ def _preset_factory(name: str) -> Callable:
 
 
 def check_parts(config: "TrainConfig") -> None:
-    """Check every name and argument that a YAML gives to a part against the part's signature; raises ConfigError."""
+    """Check every name and argument that a YAML gives to a part against the part's signature; raises
+    ConfigError.
+    """
     sections = (
         ("algorithms", "algorithm", algorithms, config.algorithms),
         ("callbacks", "callback", callbacks, config.callbacks),
@@ -125,11 +143,15 @@ def check_parts(config: "TrainConfig") -> None:
     if config.compile_config is not None:
         import torch
 
-        checked_arguments(torch.compile, config.compile_config, "compile_config", supplied=("model", "disable"))
+        checked_arguments(
+            torch.compile, config.compile_config, "compile_config", supplied=("model", "disable")
+        )
 
 
 def fsdp(given: Mapping[str, Any]) -> Any:
-    """Composer's FSDP settings from ``fsdp_config``; ``version: 2`` takes FSDP2. Raises ConfigError for unknown keys."""
+    """Composer's FSDP settings from ``fsdp_config``; ``version: 2`` takes FSDP2. Raises ConfigError for
+    unknown keys.
+    """
     from composer.utils.parallelism import FSDP2Config, FSDPConfig
 
     settings = dict(given)
@@ -145,7 +167,7 @@ def fsdp(given: Mapping[str, Any]) -> Any:
 
 
 def make(factory: Callable, arguments: Mapping[str, Any], path: str, **supplied: Any) -> Any:
-    """``factory(**supplied, **arguments)``; what its constructor refuses becomes a ConfigError with ``path``."""
+    """``factory(**supplied, **arguments)``; what the constructor refuses becomes a ConfigError."""
     checked = checked_arguments(factory, arguments, path, supplied=supplied)
     try:
         return factory(**supplied, **checked)

@@ -1,4 +1,6 @@
-"""``attent-stream train`` and ``composer -m attent_stream.train``: a YAML and ``key=value`` overrides, trained."""
+"""``attent-stream train`` and ``composer -m attent_stream.train``: a YAML and ``key=value`` overrides,
+trained.
+"""
 
 import argparse
 import logging
@@ -13,13 +15,16 @@ log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train what a YAML says; returns the exit code: 0, or 2 and one sentence on stderr for what cannot be run.
+    """Train what a YAML says; returns the exit code: 0, or 2 and one sentence on stderr for what cannot be
+    run.
 
     A run that ``autoresume`` finds finished is told so and ends with 0.
     """
     parser = argparse.ArgumentParser(prog="attent-stream train", description=__doc__)
     parser.add_argument("config", metavar="YAML", help="the run, see yamls/")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over the file's, e.g. optimizer.lr=1e-4")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings over the file's, e.g. optimizer.lr=1e-4"
+    )
     parser.add_argument("--check", action="store_true", help="print the resolved configuration and stop")
     given = parser.parse_args(argv)
     try:
@@ -39,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(config: TrainConfig) -> None:
-    """Build the Trainer, log the resolved configuration, fit, print a line about it; raises ConfigError before any step."""
+    """Build the Trainer, log the resolved configuration, fit, print a line about it; raises ConfigError
+    before any step.
+    """
     # Composer and Hugging Face take seconds to import: a wrong YAML does not wait for them.
     from attent_stream.build import build_trainer
 
@@ -50,7 +57,9 @@ def train(config: TrainConfig) -> None:
         trainer.logger.log_hyperparameters(resolved(config))
         if trainer.state.get_elapsed_duration() >= 1.0:
             if not config.autoresume:
-                raise ConfigError(f"max_duration: the checkpoint has been trained for {config.max_duration} already")
+                raise ConfigError(
+                    f"max_duration: the checkpoint has been trained for {config.max_duration} already"
+                )
             say("nothing is left to train")
         else:
             _fit(trainer, config)
@@ -64,7 +73,7 @@ def _fit(trainer: Any, config: TrainConfig) -> None:
     from composer import Callback
 
     class Started(Callback):
-        """Notes that every algorithm has taken its place: what they refuse before that is the configuration."""
+        """Notes that every algorithm has taken its place; what they refuse before is the configuration."""
 
         started = False
 
@@ -88,7 +97,7 @@ def _nothing(*words: Any, **settings: Any) -> None:
 
 
 def summary(state: Any) -> str:
-    """One line about a finished run: batches, samples and tokens trained on, and the last held-out metrics."""
+    """One line about a finished run: batches, samples and tokens trained on, the last held-out metrics."""
     time = state.timestamp
     parts = [f"trained {time.batch.value} batches, {time.sample.value} samples, {time.token.value} tokens"]
     for label, metrics in state.eval_metrics.items():

@@ -92,17 +92,35 @@ def test_resolved_yaml_reads_back_alike(base, tmp_path):
     [
         ("max_duraton=3ba", "max_duraton: unknown key, did you mean 'max_duration'?"),
         ("train_loader.datset.shuffle=true", "train_loader.datset: unknown key, did you mean 'dataset'?"),
-        ("train_loader.dataset.shufle=true", "train_loader.dataset.shufle: unknown key, did you mean 'shuffle'?"),
-        ("train_loader.dataset.allow_unsafe_types=true", "train_loader.dataset.allow_unsafe_types: unknown key"),
-        ("train_loader.dataset.streams.web.propotion=1", "train_loader.dataset.streams.web.propotion: unknown key, did you"),
+        (
+            "train_loader.dataset.shufle=true",
+            "train_loader.dataset.shufle: unknown key, did you mean 'shuffle'?",
+        ),
+        (
+            "train_loader.dataset.allow_unsafe_types=true",
+            "train_loader.dataset.allow_unsafe_types: unknown key",
+        ),
+        (
+            "train_loader.dataset.streams.web.propotion=1",
+            "train_loader.dataset.streams.web.propotion: unknown key, did you",
+        ),
         ("model.architectur=gpt2", "model.architectur: unknown key, did you mean 'architecture'?"),
         ("optimizer.lrr=1", "optimizer.lrr: unknown key, did you mean 'lr'?"),
         ("scheduler.t_warmpu=1ba", "scheduler.t_warmpu: unknown key, did you mean 't_warmup'?"),
-        ("algorithms.gradient_clipping.clip_type=norm", "algorithms.gradient_clipping.clip_type: unknown key, did you mean"),
+        (
+            "algorithms.gradient_clipping.clip_type=norm",
+            "algorithms.gradient_clipping.clip_type: unknown key, did you mean",
+        ),
         ("callbacks.lr_monitor.every=1", "callbacks.lr_monitor.every: unknown key, no key is expected here"),
-        ("callbacks.nan_monitor.every=1", "callbacks.nan_monitor.every: unknown key, no key is expected here"),
+        (
+            "callbacks.nan_monitor.every=1",
+            "callbacks.nan_monitor.every: unknown key, no key is expected here",
+        ),
         ("loggers.tensorboard.logdir=x", "loggers.tensorboard.logdir: unknown key, did you mean 'log_dir'?"),
-        ("fsdp_config.shardng_strategy=FULL_SHARD", "fsdp_config.shardng_strategy: unknown key, did you mean 'sharding_s"),
+        (
+            "fsdp_config.shardng_strategy=FULL_SHARD",
+            "fsdp_config.shardng_strategy: unknown key, did you mean 'sharding_s",
+        ),
         ("compile_config.mod=max-autotune", "compile_config.mod: unknown key, did you mean 'mode'?"),
     ],
 )
@@ -113,16 +131,40 @@ def test_unknown_keys_are_refused_by_path_with_the_nearest(base, override, expec
 @pytest.mark.parametrize(
     ("override", "expected", "listed"),
     [
-        ("algorithms.gradient_cliping={}", "algorithms.gradient_cliping: unknown algorithm", "did you mean 'gradient_clipping'"),
-        ("algorithms.zzz={}", "algorithms.zzz: unknown algorithm 'zzz', expected one of alibi,", "selective_backprop"),
-        ("callbacks.speedmonitor={}", "callbacks.speedmonitor: unknown callback", "did you mean 'speed_monitor'?"),
+        (
+            "algorithms.gradient_cliping={}",
+            "algorithms.gradient_cliping: unknown algorithm",
+            "did you mean 'gradient_clipping'",
+        ),
+        (
+            "algorithms.zzz={}",
+            "algorithms.zzz: unknown algorithm 'zzz', expected one of alibi,",
+            "selective_backprop",
+        ),
+        (
+            "callbacks.speedmonitor={}",
+            "callbacks.speedmonitor: unknown callback",
+            "did you mean 'speed_monitor'?",
+        ),
         ("loggers.tensorbord={}", "loggers.tensorbord: unknown logger", "did you mean 'tensorboard'?"),
-        ("optimizer.name=adanw", "optimizer.name: unknown optimizer 'adanw'", "did you mean 'adamw'? (known: adagrad, adam, "),
+        (
+            "optimizer.name=adanw",
+            "optimizer.name: unknown optimizer 'adanw'",
+            "did you mean 'adamw'? (known: adagrad, adam, ",
+        ),
         ("scheduler.name=cosine_warmup", "scheduler.name: unknown scheduler", "'cosine_with_warmup'?"),
-        ("model.name=hf_casual_lm", "model.name: unknown value 'hf_casual_lm'", "did you mean 'hf_causal_lm'? (known: hf_ca"),
+        (
+            "model.name=hf_casual_lm",
+            "model.name: unknown value 'hf_casual_lm'",
+            "did you mean 'hf_causal_lm'? (known: hf_ca",
+        ),
         ("train_loader.name=txt", "train_loader.name: unknown value 'txt'", "did you mean 'text'?"),
         ("precision=bf16", "precision: unknown value 'bf16'", "did you mean 'amp_bf16'?"),
-        ("train_loader.dataset.shuffle_algo=py1b", "train_loader.dataset.shuffle_algo: unknown value", "py1e"),
+        (
+            "train_loader.dataset.shuffle_algo=py1b",
+            "train_loader.dataset.shuffle_algo: unknown value",
+            "py1e",
+        ),
     ],
 )
 def test_unknown_names_list_the_good_ones(base, override, expected, listed):
@@ -139,19 +181,31 @@ def test_unknown_names_list_the_good_ones(base, override, expected, listed):
         ("seed=null", "seed: expected int, received null"),
         ("run_name=12", "run_name: expected str, received int 12"),
         ("progress_bar=1", "progress_bar: expected bool, received int 1"),
-        ("device_train_microbatch_size=all", "device_train_microbatch_size: expected int or 'auto', received str 'all'"),
+        (
+            "device_train_microbatch_size=all",
+            "device_train_microbatch_size: expected int or 'auto', received str 'all'",
+        ),
         ("train_loader=corpus", "train_loader: expected mapping, received str 'corpus'"),
         ("train_loader.dataset.window=big", "train_loader.dataset.window: expected int, received str 'big'"),
         ("eval_loader=3", "eval_loader: expected mapping or list, received int 3"),
         ("algorithms=[attent]", "algorithms: expected mapping, received list ['attent']"),
-        ("algorithms.gradient_clipping=1.0", "algorithms.gradient_clipping: expected mapping, received float 1.0"),
+        (
+            "algorithms.gradient_clipping=1.0",
+            "algorithms.gradient_clipping: expected mapping, received float 1.0",
+        ),
         (
             "algorithms.gradient_clipping={clipping_type: norm, clipping_threshold: high}",
             "algorithms.gradient_clipping.clipping_threshold: expected float, received str 'high'",
         ),
         ("load_ignore_keys=optim", "load_ignore_keys: expected list, received str 'optim'"),
-        ("max_duration=ten", "max_duration: expected a time such as '100ba', '1ep' or '1e9tok', received 'ten'"),
-        ("global_train_batch_size=0", "global_train_batch_size: expected a positive number of samples, received 0"),
+        (
+            "max_duration=ten",
+            "max_duration: expected a time such as '100ba', '1ep' or '1e9tok', received 'ten'",
+        ),
+        (
+            "global_train_batch_size=0",
+            "global_train_batch_size: expected a positive number of samples, received 0",
+        ),
         ("fsdp_config.version=3", "fsdp_config.version: expected 1 or 2, received 3"),
     ],
 )
@@ -163,30 +217,53 @@ def test_wrong_types_name_expected_and_received(base, override, expected):
     ("override", "expected"),
     [
         ("optimizer={lr: 1}", "optimizer.name: missing, expected str"),
-        ("model={name: hf_causal_lm}", "model: expected exactly one of architecture and pretrained, received neither"),
+        (
+            "model={name: hf_causal_lm}",
+            "model: expected exactly one of architecture and pretrained, received neither",
+        ),
         ("model.pretrained=x", "model: expected exactly one of architecture and pretrained, received both"),
         ("train_loader={name: text}", "train_loader.dataset: missing, expected mapping"),
-        ("train_loader.dataset={shuffle: true}", "train_loader.dataset: expected streams, remote or local, received none"),
-        ("train_loader.dataset.local=null", "train_loader.dataset: expected streams, remote or local, received none"),
+        (
+            "train_loader.dataset={shuffle: true}",
+            "train_loader.dataset: expected streams, remote or local, received none",
+        ),
+        (
+            "train_loader.dataset.local=null",
+            "train_loader.dataset: expected streams, remote or local, received none",
+        ),
         (
             "train_loader.dataset={streams: {a: {local: x, repeat: 1, choose: 3}}}",
-            "train_loader.dataset.streams.a: expected at most one of proportion, repeat and choose, received repeat and choose",
+            "train_loader.dataset.streams.a: expected at most one of proportion, repeat and choose, received",
         ),
-        ("train_loader.dataset.streams={a: {local: x}}", "train_loader.dataset: expected either streams or remote/local, re"),
-        ("train_loader.prefetch_factor=2", "train_loader: expected prefetch_factor of 1 or more with workers, received 2"),
-        ("algorithms.gradient_clipping={clipping_type: norm}", "algorithms.gradient_clipping.clipping_threshold: missing"),
+        (
+            "train_loader.dataset.streams={a: {local: x}}",
+            "train_loader.dataset: expected either streams or remote/local, re",
+        ),
+        (
+            "train_loader.prefetch_factor=2",
+            "train_loader: expected prefetch_factor of 1 or more with workers, received 2",
+        ),
+        (
+            "algorithms.gradient_clipping={clipping_type: norm}",
+            "algorithms.gradient_clipping.clipping_threshold: missing",
+        ),
         ("scheduler={name: cosine_with_warmup}", "scheduler.t_warmup: missing"),
         ("autoresume=true", "autoresume: expected save_folder and run_name beside it"),
         ("model={name: hf_masked_lm, architecture: bert}", "tokenizer: missing"),
         ("train_loader.name=image", "train_loader.name: 'image' does not go with model 'hf_causal_lm'"),
-        ("algorithms={attent: {}, attent_simple: {}}", "algorithms: expected one teacher, received attent and attent_simple"),
+        (
+            "algorithms={attent: {}, attent_simple: {}}",
+            "algorithms: expected one teacher, received attent and attent_simple",
+        ),
     ],
 )
 def test_missing_and_contradicting_settings(base, override, expected):
     assert message(base, override).startswith(expected)
 
 
-@pytest.mark.parametrize("key", ["model", "train_loader", "optimizer", "max_duration", "global_train_batch_size"])
+@pytest.mark.parametrize(
+    "key", ["model", "train_loader", "optimizer", "max_duration", "global_train_batch_size"]
+)
 def test_missing_required_key(base, tmp_path, key):
     import yaml
 
@@ -221,7 +298,9 @@ def test_override_that_cannot_be_applied_names_its_key(base, override):
 
 
 def test_missing_variable_says_how_to_give_it(base):
-    with pytest.raises(ConfigError, match=r"^variables.data: missing, give it as data=\.\.\. on the command line$"):
+    with pytest.raises(
+        ConfigError, match=r"^variables.data: missing, give it as data=\.\.\. on the command line$"
+    ):
         load_config(base)
 
 
@@ -231,10 +310,16 @@ def test_missing_variable_says_how_to_give_it(base):
         ("a: [1", "not a readable YAML file"),
         ("a: 1\na: 2", "found duplicate key a (line 2, column 1)"),
         ("- a\n- b", "expected a mapping of keys, received a list"),
-        ("just words", "just words: unknown key, expected one of accumulate_train_batch_on_tokens, algorithms"),
+        (
+            "just words",
+            "just words: unknown key, expected one of accumulate_train_batch_on_tokens, algorithms",
+        ),
         ("a: ${b", "not a readable YAML file"),
         ("", "model: missing, expected mapping"),
-        ("a: ${variables.dat}\nvariables: {data: x}", "a: cannot be resolved, Interpolation key 'variables.dat' not found, did"),
+        (
+            "a: ${variables.dat}\nvariables: {data: x}",
+            "a: cannot be resolved, Interpolation key 'variables.dat' not found, did",
+        ),
     ],
 )
 def test_unreadable_files(tmp_path, content, expected):
@@ -277,12 +362,16 @@ def test_credentials_are_masked(base):
     assert tree["load_ignore_keys"] == ["state/optimizers"]
 
 
-@pytest.mark.parametrize("key", ["tokenizer", "input_key", "max_tokens", "token_count", "keep", "monkey", "eos_token"])
+@pytest.mark.parametrize(
+    "key", ["tokenizer", "input_key", "max_tokens", "token_count", "keep", "monkey", "eos_token"]
+)
 def test_what_is_no_credential_is_shown(key):
     assert masked({key: "value"}) == {key: "value"}
 
 
-@pytest.mark.parametrize("key", ["api_key", "apikey", "token", "hub_token", "password", "AWS_SECRET_ACCESS_KEY", "credentials"])
+@pytest.mark.parametrize(
+    "key", ["api_key", "apikey", "token", "hub_token", "password", "AWS_SECRET_ACCESS_KEY", "credentials"]
+)
 def test_what_is_a_credential_is_masked(key):
     assert masked({"a": [{key: ["value"]}]}) == {"a": [{key: "***"}]}
 
@@ -294,7 +383,9 @@ def test_dataset_keys_are_those_of_streaming():
     theirs = set(inspect.signature(StreamingDataset.__init__).parameters) - unsafe_or_derived
     ours = {field.name for field in dataclasses.fields(TeachingConfig)}
     assert ours - theirs == {"window", "gap", "require_teacher", "max_seq_len"} and theirs <= ours
-    assert {field.name for field in dataclasses.fields(StreamConfig)} == set(inspect.signature(Stream).parameters)
+    assert {field.name for field in dataclasses.fields(StreamConfig)} == set(
+        inspect.signature(Stream).parameters
+    )
 
 
 def test_shuffle_and_batching_names_are_those_of_streaming():
@@ -316,18 +407,28 @@ def test_every_algorithm_callback_and_logger_of_composer_has_a_name():
 
     def exported(package, base):
         kinds = [getattr(package, name) for name in package.__all__]
-        return {kind for kind in kinds if inspect.isclass(kind) and issubclass(kind, base) and kind is not base}
+        return {
+            kind for kind in kinds if inspect.isclass(kind) and issubclass(kind, base) and kind is not base
+        }
 
     ours = {"attent", "attent_simple", "attent_complex"}
     table = parts.algorithms()
     assert {made for name, made in table.items() if name not in ours} == exported(algorithms, Algorithm)
     assert {"gradient_clipping", "selective_backprop", "label_smoothing", "mixup", "sam", *ours} <= set(table)
     assert set(parts.callbacks().values()) == exported(callbacks, Callback)
-    assert set(parts.loggers().values()) == exported(loggers, LoggerDestination) - {ConsoleLogger, ProgressBarLogger}
+    assert set(parts.loggers().values()) == exported(loggers, LoggerDestination) - {
+        ConsoleLogger,
+        ProgressBarLogger,
+    }
     assert {"file_logger", "tensorboard", "wandb", "in_memory", "mlflow"} <= set(parts.loggers())
 
 
-SCALARS = {bool: st.booleans(), int: st.integers(), float: st.floats(allow_nan=False), str: st.text(max_size=5)}
+SCALARS = {
+    bool: st.booleans(),
+    int: st.integers(),
+    float: st.floats(allow_nan=False),
+    str: st.text(max_size=5),
+}
 
 
 @given(st.data(), st.sampled_from(list(SCALARS)), st.sampled_from(list(SCALARS)))
@@ -364,7 +465,10 @@ def test_checked_arguments_with_open_signatures():
     def takes_any(first, *, second=2, **rest):
         return first, second, rest
 
-    assert checked_arguments(takes_any, {"second": 3, "third": 4}, "p", supplied=("first",)) == {"second": 3, "third": 4}
+    assert checked_arguments(takes_any, {"second": 3, "third": 4}, "p", supplied=("first",)) == {
+        "second": 3,
+        "third": 4,
+    }
     with pytest.raises(ConfigError, match=r"^p\.first: missing$"):
         checked_arguments(takes_any, {}, "p")
 

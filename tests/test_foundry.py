@@ -1,4 +1,4 @@
-"""The llm-foundry entry points, called as llm-foundry calls them (``build_algorithm``, ``build_dataloader``)."""
+"""The llm-foundry entry points, called as it calls them (``build_algorithm``, ``build_dataloader``)."""
 
 import sys
 from importlib.metadata import entry_points
@@ -36,8 +36,21 @@ def build_dataloader(cfg, tokenizer, device_batch_size):
 
 
 def section(corpus, **dataset):
-    given = {"local": corpus, "split": "train", "shuffle": True, "shuffle_seed": 5, "max_seq_len": 16, **dataset}
-    loader = {"name": "attent_text", "dataset": given, "drop_last": True, "num_workers": 0, "pin_memory": False}
+    given = {
+        "local": corpus,
+        "split": "train",
+        "shuffle": True,
+        "shuffle_seed": 5,
+        "max_seq_len": 16,
+        **dataset,
+    }
+    loader = {
+        "name": "attent_text",
+        "dataset": given,
+        "drop_last": True,
+        "num_workers": 0,
+        "pin_memory": False,
+    }
     return OmegaConf.create(loader)
 
 
@@ -50,7 +63,9 @@ def test_the_algorithm_is_an_algorithm_class_built_from_keywords():
 def test_the_loader_yields_what_stock_streaming_does(corpus):
     from attent_stream.dataloader import TeachingDataLoader
 
-    spec = build_dataloader(section(corpus, window=4, gap=1, eos_token_id=0), tokenizer=None, device_batch_size=4)
+    spec = build_dataloader(
+        section(corpus, window=4, gap=1, eos_token_id=0), tokenizer=None, device_batch_size=4
+    )
     assert isinstance(spec, DataSpec) and isinstance(spec.dataloader, TeachingDataLoader)
     assert spec.dataloader.dataset.window == 4
     ours = list(spec.dataloader)
@@ -84,7 +99,9 @@ def test_mistakes_in_the_section_are_named(corpus, dataset, expected):
 
 
 def test_a_fractional_device_batch_size_is_refused(corpus):
-    with pytest.raises(ConfigError, match=r"^device_batch_size: expected a whole number of samples, received 0.5$"):
+    with pytest.raises(
+        ConfigError, match=r"^device_batch_size: expected a whole number of samples, received 0.5$"
+    ):
         build_dataloader(section(corpus), tokenizer=None, device_batch_size=0.5)
 
 

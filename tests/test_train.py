@@ -64,7 +64,9 @@ def model_folder(tmp_path_factory) -> str:
     folder = str(tmp_path_factory.mktemp("model"))
     vocabulary = {f"t{i}": i for i in range(254)} | {"<pad>": 254, "<mask>": 255}
     fast = Tokenizer(models.WordLevel(vocabulary, unk_token="t0"))
-    PreTrainedTokenizerFast(tokenizer_object=fast, pad_token="<pad>", mask_token="<mask>").save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=fast, pad_token="<pad>", mask_token="<mask>").save_pretrained(
+        folder
+    )
     small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     torch.manual_seed(5)
     LlamaForCausalLM(LlamaConfig(vocab_size=256, max_position_embeddings=64, **small)).save_pretrained(folder)
@@ -82,7 +84,14 @@ def cross_entropy(summary: str) -> float:
 
 
 def smoke(corpus: str, *overrides: str) -> list[str]:
-    return [f"data={corpus}", *SMALL_LM, "train_loader.num_workers=0", "max_duration=6ba", "eval_interval=6ba", *overrides]
+    return [
+        f"data={corpus}",
+        *SMALL_LM,
+        "train_loader.num_workers=0",
+        "max_duration=6ba",
+        "eval_interval=6ba",
+        *overrides,
+    ]
 
 
 def test_smoke_is_taught_counts_what_it_trains_on_and_repeats(corpus, capsys):
@@ -103,15 +112,35 @@ def test_keep_one_trains_as_no_teacher_does(corpus, capsys):
 def test_lm_tiny(corpus, model_folder, capsys, kind):
     sizes = ["hidden_size=24", "intermediate_size=32", "num_hidden_layers=1"]
     small = [f"model.config_overrides.{size}" for size in sizes]
-    run = ["max_duration=5ba", "eval_interval=5ba", "train_loader.num_workers=0", "train_loader.dataset.window=2", "seq_len=32"]
+    run = [
+        "max_duration=5ba",
+        "eval_interval=5ba",
+        "train_loader.num_workers=0",
+        "train_loader.dataset.window=2",
+        "seq_len=32",
+    ]
     given = [f"data={corpus}", f"tokenizer_path={model_folder}", "progress_bar=false", *run, *small]
-    assert train(capsys, f"lm_tiny_{kind}", *given).startswith("trained 5 batches, 80 samples, 2560 tokens; eval Language")
+    assert train(capsys, f"lm_tiny_{kind}", *given).startswith(
+        "trained 5 batches, 80 samples, 2560 tokens; eval Language"
+    )
 
 
 @pytest.mark.parametrize(("kind", "batches"), [("plain", 18), ("attent", None)])
 def test_lm_finetune_three_epochs_once(corpus, model_folder, tmp_path, capsys, kind, batches):
-    cpu = ["device=cpu", "precision=fp32", "fsdp_config=null", "train_loader.num_workers=0", "eval_loader.num_workers=0"]
-    run = ["global_train_batch_size=16", "train_loader.dataset.window=3", "seq_len=32", "progress_bar=false", "run_name=r"]
+    cpu = [
+        "device=cpu",
+        "precision=fp32",
+        "fsdp_config=null",
+        "train_loader.num_workers=0",
+        "eval_loader.num_workers=0",
+    ]
+    run = [
+        "global_train_batch_size=16",
+        "train_loader.dataset.window=3",
+        "seq_len=32",
+        "progress_bar=false",
+        "run_name=r",
+    ]
     given = [f"model_path={model_folder}", f"data={corpus}", f"save_folder={tmp_path}", *cpu, *run]
     line = train(capsys, f"lm_finetune_{kind}", *given)
     trained = int(re.match(r"trained (\d+) batches", line)[1])
@@ -121,18 +150,47 @@ def test_lm_finetune_three_epochs_once(corpus, model_folder, tmp_path, capsys, k
     assert main(again) == 0
     told = capsys.readouterr().out.splitlines()
     assert told[-2] == "nothing is left to train" and told[-1].split(";")[0] == line.split(";")[0]
-    assert main([*again, "autoresume=false", f"load_path={tmp_path}/latest-rank0.pt", "save_overwrite=true"]) == 2
+    assert (
+        main([*again, "autoresume=false", f"load_path={tmp_path}/latest-rank0.pt", "save_overwrite=true"])
+        == 2
+    )
     assert "error: max_duration: the checkpoint has been trained for 3ep already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["plain", "attent"])
 def test_vit(images, tmp_path, capsys, kind):
-    sizes = ["hidden_size=16", "intermediate_size=32", "num_hidden_layers=1", "num_attention_heads=2", "patch_size=8"]
+    sizes = [
+        "hidden_size=16",
+        "intermediate_size=32",
+        "num_hidden_layers=1",
+        "num_attention_heads=2",
+        "patch_size=8",
+    ]
     small = [f"model.config_overrides.{size}" for size in sizes]
-    cpu = ["device=cpu", "precision=fp32", "device_train_microbatch_size=4", "save_folder=null", "autoresume=false"]
-    loaders = ["train_loader.num_workers=0", "eval_loader.num_workers=0", "train_loader.dataset.window=2", "progress_bar=false"]
-    run = ["max_duration=2ep", "eval_interval=2ep", "global_train_batch_size=8", "run_name=r", "size=16", "classes=4"]
-    line = train(capsys, f"vit_{kind}", f"data={images}", *small, *cpu, *loaders, *run, "scheduler.t_warmup=2ba")
+    cpu = [
+        "device=cpu",
+        "precision=fp32",
+        "device_train_microbatch_size=4",
+        "save_folder=null",
+        "autoresume=false",
+    ]
+    loaders = [
+        "train_loader.num_workers=0",
+        "eval_loader.num_workers=0",
+        "train_loader.dataset.window=2",
+        "progress_bar=false",
+    ]
+    run = [
+        "max_duration=2ep",
+        "eval_interval=2ep",
+        "global_train_batch_size=8",
+        "run_name=r",
+        "size=16",
+        "classes=4",
+    ]
+    line = train(
+        capsys, f"vit_{kind}", f"data={images}", *small, *cpu, *loaders, *run, "scheduler.t_warmup=2ba"
+    )
     assert "eval CrossEntropy" in line and "eval MulticlassAccuracy" in line and " 0 tokens" in line
     if kind == "plain":
         assert line.startswith("trained 16 batches, 128 samples")
@@ -141,7 +199,12 @@ def test_vit(images, tmp_path, capsys, kind):
 def test_masked_lm(corpus, model_folder, capsys):
     small = "{hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2}"
     model = f"model={{name: hf_masked_lm, architecture: bert, config_overrides: {small}}}"
-    masked = ["train_loader.name=masked_text", "eval_loader.name=masked_text", f"tokenizer.path={model_folder}", model]
+    masked = [
+        "train_loader.name=masked_text",
+        "eval_loader.name=masked_text",
+        f"tokenizer.path={model_folder}",
+        model,
+    ]
     line = train(capsys, "smoke_cpu", *smoke(corpus, *masked))
     assert "eval LanguageCrossEntropy" in line and "eval MaskedAccuracy" in line
 
@@ -159,7 +222,10 @@ def failure(capsys, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("train_loader.dataset.shufle=true", "train_loader.dataset.shufle: unknown key, did you mean 'shuffle'?"),
+        (
+            "train_loader.dataset.shufle=true",
+            "train_loader.dataset.shufle: unknown key, did you mean 'shuffle'?",
+        ),
         ("train_loader.dataset.split=tran", "train_loader.dataset.local: folder '"),
         ("global_train_batch_size=x", "global_train_batch_size: expected int, received str 'x'"),
         ("precision=amp_bf16", "precision: expected fp32 on a CPU, received 'amp_bf16'"),
@@ -167,9 +233,18 @@ def failure(capsys, *arguments: str) -> str:
         ("tokenizer.path=nowhere", "tokenizer.path: folder 'nowhere' does not exist"),
         ("load_path=nowhere.pt", "load_path: 'nowhere.pt' does not exist"),
         ("model.architecture=lama", "model.architecture: unknown architecture 'lama', did you mean 'llama'?"),
-        ("model.config_overrides.hiden_size=3", "model.config_overrides.hiden_size: unknown key, did you mean 'hidden_size'?"),
-        ("model.config_overrides.hidden_size=big", "model.config_overrides.hidden_size: expected int, received str 'big'"),
-        ("model={name: hf_causal_lm, pretrained: nowhere}", "model.pretrained: folder 'nowhere' has no config.json"),
+        (
+            "model.config_overrides.hiden_size=3",
+            "model.config_overrides.hiden_size: unknown key, did you mean 'hidden_size'?",
+        ),
+        (
+            "model.config_overrides.hidden_size=big",
+            "model.config_overrides.hidden_size: expected int, received str 'big'",
+        ),
+        (
+            "model={name: hf_causal_lm, pretrained: nowhere}",
+            "model.pretrained: folder 'nowhere' has no config.json",
+        ),
         ("algorithms.attent.keep=1.5", "algorithms.attent: keep"),
         ("algorithms.attent.score=los", "algorithms.attent: score must be one of"),
         ("train_loader.dataset.window=1", "train_loader: window must be"),
@@ -209,7 +284,10 @@ def test_count_tokens_leaves_padding_out():
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
     labels = torch.where(mask.bool(), 3, -100)
     labels[0, 0] = -100
-    assert count_tokens({"input_ids": ids, "attention_mask": mask, "labels": labels}) == {"total": 8, "loss_generating": 7}
+    assert count_tokens({"input_ids": ids, "attention_mask": mask, "labels": labels}) == {
+        "total": 8,
+        "loss_generating": 7,
+    }
     assert count_tokens({"input_ids": ids}) == {"total": 10, "loss_generating": 10}
     assert count_tokens((torch.zeros(2, 3), torch.zeros(2))) == 0
 
@@ -229,14 +307,18 @@ def test_mask_tokens_hides_its_share_the_same_way_in_any_company():
     assert abs((batch["input_ids"][hidden] == 999).float().mean() - 0.8) < 0.03
     assert abs((batch["input_ids"][hidden] == original[hidden]).float().mean() - 0.1) < 0.03
     alone = collate([samples[5]])
-    assert torch.equal(alone["input_ids"][0], batch["input_ids"][5]) and torch.equal(alone["labels"][0], batch["labels"][5])
+    assert torch.equal(alone["input_ids"][0], batch["input_ids"][5]) and torch.equal(
+        alone["labels"][0], batch["labels"][5]
+    )
 
 
 def launch(ranks: int, *arguments: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "composer.cli", "-n", str(ranks), "-m", "attent_stream.train"]
     yaml = str(FOLDER / "smoke_cpu.yaml")
-    return subprocess.run([*command, yaml, *arguments], env=environment, capture_output=True, text=True, timeout=280)
+    return subprocess.run(
+        [*command, yaml, *arguments], env=environment, capture_output=True, text=True, timeout=280
+    )
 
 
 @pytest.mark.slow

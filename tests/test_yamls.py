@@ -1,4 +1,6 @@
-"""The YAMLs that come with the package: each is read and its parts are built; the pairs differ in `algorithms` alone."""
+"""The YAMLs that come with the package: each is read and its parts are built; the pairs differ in
+`algorithms` alone.
+"""
 
 from pathlib import Path
 
@@ -31,7 +33,9 @@ def tokenizer_folder(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("tokenizer")
     vocabulary = {f"t{i}": i for i in range(254)} | {"<pad>": 254, "<mask>": 255}
     fast = Tokenizer(models.WordLevel(vocabulary, unk_token="t0"))
-    PreTrainedTokenizerFast(tokenizer_object=fast, pad_token="<pad>", mask_token="<mask>").save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=fast, pad_token="<pad>", mask_token="<mask>").save_pretrained(
+        folder
+    )
     return str(folder)
 
 
@@ -40,7 +44,9 @@ def model_folder(tokenizer_folder) -> str:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    LlamaForCausalLM(LlamaConfig(vocab_size=256, max_position_embeddings=64, **small)).save_pretrained(tokenizer_folder)
+    LlamaForCausalLM(LlamaConfig(vocab_size=256, max_position_embeddings=64, **small)).save_pretrained(
+        tokenizer_folder
+    )
     return tokenizer_folder
 
 
@@ -70,22 +76,37 @@ def test_there_are_pairs_for_every_task():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_pair_differs_in_the_teacher_alone(task, given):
-    plain, taught = (yaml.safe_load((FOLDER / f"{task}_{kind}.yaml").read_text()) for kind in ("plain", "attent"))
-    teachers = {name: taught["algorithms"].pop(name) for name in list(taught["algorithms"]) if name.startswith("attent")}
+    plain, taught = (
+        yaml.safe_load((FOLDER / f"{task}_{kind}.yaml").read_text()) for kind in ("plain", "attent")
+    )
+    teachers = {
+        name: taught["algorithms"].pop(name)
+        for name in list(taught["algorithms"])
+        if name.startswith("attent")
+    }
     assert len(teachers) == 1
     assert plain == taught
-    read = [resolved(load_config(FOLDER / f"{task}_{kind}.yaml", given(f"{task}_{kind}"))) for kind in ("plain", "attent")]
+    read = [
+        resolved(load_config(FOLDER / f"{task}_{kind}.yaml", given(f"{task}_{kind}")))
+        for kind in ("plain", "attent")
+    ]
     assert {key for key in read[0] if read[0][key] != read[1][key]} == {"algorithms"}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_part_of_a_yaml_is_built(name, given):
     config = load_config(FOLDER / f"{name}.yaml", given(name))
-    for table, section in ((algorithms, config.algorithms), (callbacks, config.callbacks), (loggers, config.loggers)):
+    for table, section in (
+        (algorithms, config.algorithms),
+        (callbacks, config.callbacks),
+        (loggers, config.loggers),
+    ):
         for part, arguments in section.items():
             make(table()[part], arguments, part)
     weight = torch.nn.Parameter(torch.zeros(1))
-    optimizer = make(optimizers()[config.optimizer.name], config.optimizer.arguments, "optimizer", params=[weight])
+    optimizer = make(
+        optimizers()[config.optimizer.name], config.optimizer.arguments, "optimizer", params=[weight]
+    )
     assert optimizer.param_groups[0]["lr"] == config.optimizer.arguments["lr"]
     make(schedulers()[config.scheduler.name], config.scheduler.arguments, "scheduler")
     if config.fsdp_config is not None:
@@ -109,5 +130,9 @@ def test_the_model_has_the_size_its_name_says_and_is_ready_for_fsdp(name, given)
     blocks = [module for module in model.modules() if getattr(module, "_fsdp_wrap", False)]
     layers = hf_config(config.model, None if tokenizer is None else len(tokenizer)).num_hidden_layers
     assert len(blocks) >= layers
-    expected = {"MulticlassAccuracy", "CrossEntropy"} if task == "vit" else {"LanguageCrossEntropy", "LanguagePerplexity"}
+    expected = (
+        {"MulticlassAccuracy", "CrossEntropy"}
+        if task == "vit"
+        else {"LanguageCrossEntropy", "LanguagePerplexity"}
+    )
     assert set(model.get_metrics(is_train=False)) == expected
