@@ -1,0 +1,228 @@
+"""What a comparison of arms comes to: a table, a sentence, a JSON line an arm, a picture. Pure functions."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLORS = {"uniform": "#4d4d4d", "random": "#2a7fb8", "taught": "#d1495b"}
+KEPT, DROPPED = "#d1495b", "#9aa5b1"
+COLUMNS = ("arm", "held-out loss", "tokens trained", "candidates scored", "wall time", "spent teaching")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A held-out evaluation.
+
+    Args:
+        batch: Lesson batches trained on before it.
+        tokens: Tokens trained on before it.
+        seconds: Spent training before it, teaching included, evaluations not.
+        loss: Mean cross-entropy of held-out tokens, nats per token.
+    """
+
+    batch: int
+    tokens: int
+    seconds: float
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredWindow:
+    """A window that was chosen by score.
+
+    Args:
+        batch: Lesson batches trained on when it was chosen.
+        scores: Of its candidates, float of shape (N,).
+        kept: Which became lessons, bool of shape (N,).
+    """
+
+    batch: int
+    scores: NDArray
+    kept: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmResult:
+    """One training run.
+
+    Args:
+        name: Of the arm.
+        points: Its evaluations, the first before training and the last after it.
+        candidates: Samples that were forwarded to score them.
+        teaching_seconds: Of the last point's seconds, those spent scoring and choosing.
+        windows: Those chosen by score, in order.
+        settings: What else the run depends on, plain values.
+    """
+
+    name: str
+    points: tuple[Point, ...]
+    candidates: int
+    teaching_seconds: float
+    windows: tuple[ScoredWindow, ...]
+    settings: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if not self.points:
+            raise ValueError(f"arm {self.name!r} needs at least one evaluation, got none")
+
+    @property
+    def last(self) -> Point:
+        """The evaluation after training."""
+        return self.points[-1]
+
+    @property
+    def teaching_share(self) -> float:
+        """Share of the training seconds spent scoring and choosing, in [0, 1]."""
+        return self.teaching_seconds / self.last.seconds if self.last.seconds > 0 else 0.0
+
+
+def clock(seconds: float) -> str:
+    """59.94 -> '59.9 s', 83 -> '1 min 23 s'."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
+
+
+def table(results: Sequence[ArmResult]) -> str:
+    """Arms as lines under a heading, columns aligned."""
+    rows = [COLUMNS]
+    for r in results:
+        numbers = (f"{r.last.loss:.4f}", f"{r.last.tokens:,}", f"{r.candidates:,}", clock(r.last.seconds))
+        rows.append((r.name, *numbers, f"{100 * r.teaching_share:.1f} %"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+    def line(row: Sequence[str]) -> str:
+        return "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+
+    return "\n".join([line(rows[0]), "  ".join("-" * w for w in widths), *map(line, rows[1:])])
+
+
+def comparison(results: Sequence[ArmResult], base: str = "uniform") -> str:
+    """One line for each arm but ``base`` that says how it ended against ``base``; empty without ``base`` or others."""
+    found = {r.name: r for r in results}
+    if base not in found:
+        return ""
+    reference, lines = found[base].last, []
+    for name, result in found.items():
+        if name == base:
+            continue
+        difference = result.last.loss - reference.loss
+        verdict = "level" if abs(difference) < 5e-5 else f"{abs(difference):.4f} nats a token "
+        verdict += "" if verdict == "level" else "lower" if difference < 0 else "higher"
+        ratio = result.last.seconds / reference.seconds if reference.seconds > 0 else float("nan")
+        lines.append(f"{name} against {base}, at equal trained tokens: held-out loss {verdict}, {ratio:.2f}x the wall time.")
+    return "\n".join(lines)
+
+
+def json_line(result: ArmResult) -> str:
+    """An arm as one line of JSON: numbers, the curve, and the scores of its windows as quantiles."""
+    last = result.last
+    record = {
+        "arm": result.name,
+        "held_out_loss": last.loss,
+        "lesson_batches": last.batch,
+        "tokens_trained": last.tokens,
+        "candidates_scored": result.candidates,
+        "seconds": round(last.seconds, 3),
+        "teaching_seconds": round(result.teaching_seconds, 3),
+        "teaching_share": round(result.teaching_share, 4),
+        "settings": result.settings,
+        "curve": [
+            {"batch": p.batch, "tokens": p.tokens, "seconds": round(p.seconds, 3), "loss": p.loss} for p in result.points
+        ],
+        "windows": [
+            {"batch": w.batch, "kept": _quantiles(w.scores[w.kept]), "dropped": _quantiles(w.scores[~w.kept])}
+            for w in result.windows
+        ],
+    }
+    return json.dumps(record)
+
+
+def picture(results: Sequence[ArmResult], title: str, score_name: str) -> "Figure":
+    """Held-out loss over seconds, over tokens, and histograms of the scores of kept and dropped candidates.
+
+    Args:
+        results: The arms; the histograms are of the first that has scored windows.
+        title: Over everything.
+        score_name: What a score is, with its unit.
+
+    Returns:
+        A figure of four axes: loss over time, loss over tokens, scores early in training and late.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    figure = Figure(figsize=(15, 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=12)
+    grid = figure.add_gridspec(2, 3)
+    time, tokens = figure.add_subplot(grid[:, 0]), figure.add_subplot(grid[:, 1])
+    _curves(time, results, "seconds", "training time in seconds, teaching included")
+    _curves(tokens, results, "tokens", "tokens trained on")
+    tokens.xaxis.set_major_formatter(EngFormatter(sep=""))
+    time.set_title("Held-out loss over time")
+    tokens.set_title("Held-out loss over trained tokens")
+    early, late = figure.add_subplot(grid[0, 2]), figure.add_subplot(grid[1, 2])
+    early.set_title("Scores of candidates")
+    late.set_xlabel(score_name)
+    windows = next((r.windows for r in results if r.windows), ())
+    part = max(1, len(windows) // 5)
+    _histogram(early, windows[:part])
+    _histogram(late, windows[-part:])
+    if windows:
+        early.sharex(late)
+        early.tick_params(labelbottom=False)
+        early.legend(loc="upper left", fontsize=9, frameon=False)
+    return figure
+
+
+def _curves(axes: "Axes", results: Sequence[ArmResult], quantity: str, label: str) -> None:
+    axes.set_xlabel(label)
+    axes.set_ylabel("cross-entropy in nats per token")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    for r in results:
+        # The loss before training is the same for all, and would press the curves together.
+        points = [p for p in r.points if p.batch > 0] or r.points
+        x = [getattr(p, quantity) for p in points]
+        color = COLORS.get(r.name, "#6a4c93")
+        text = f"{r.name}: {r.last.loss:.3f} after {clock(r.last.seconds)}"
+        axes.plot(x, [p.loss for p in points], marker="o", markersize=4, linewidth=1.8, color=color, label=text)
+    axes.set_xlim(left=0)
+    axes.legend(frameon=False)
+
+
+def _histogram(axes: "Axes", windows: Sequence[ScoredWindow]) -> None:
+    axes.set_ylabel("samples")
+    axes.spines[["top", "right"]].set_visible(False)
+    if not windows:
+        axes.text(0.5, 0.5, "no window was chosen by score", ha="center", va="center", transform=axes.transAxes)
+        axes.set_yticks([])
+        return
+    scores, kept = np.concatenate([w.scores for w in windows]), np.concatenate([w.kept for w in windows])
+    finite = np.isfinite(scores)
+    scores, kept = scores[finite], kept[finite]
+    if not scores.size:
+        return
+    # Bars side by side hide a shape and stacked ones two; outlined fills show both where they overlap.
+    bins = np.linspace(scores.min(), scores.max() + 1e-6, 41)
+    for name, mask, color in (("dropped", ~kept, DROPPED), ("kept", kept, KEPT)):
+        axes.hist(scores[mask], bins, histtype="stepfilled", color=color, alpha=0.45, edgecolor=color, label=name)
+    first, last = windows[0].batch, windows[-1].batch
+    place = f"chosen at batch {first}" if first == last else f"chosen at batches {first} to {last}"
+    axes.text(0.99, 0.95, place, ha="right", va="top", fontsize=9, transform=axes.transAxes)
+
+
+def _quantiles(scores: NDArray) -> list[float] | None:
+    scores = scores[np.isfinite(scores)]
+    return [round(float(q), 5) for q in np.quantile(scores, (0.1, 0.5, 0.9))] if scores.size else None
