@@ -97,7 +97,7 @@ class AtteNT(Algorithm):
         self._scorer: Scorer | None = None
         self._ledger: Ledger | None = None
         self._micro: list[torch.Tensor] = []  # this batch's training scores, a tensor a microbatch
-        self._pending: list[torch.Tensor] = []  # (2, batch_size) ids and scores of lessons not yet in the ledger
+        self._pending: list[torch.Tensor] = []  # (3, batch_size) ids, scores and times of lessons not yet in the ledger
         self._teaching = Stopwatch()
         self._batch_began = time.perf_counter()
         self._told: int | None = None  # the epoch's length as we told it to the Trainer
@@ -117,6 +117,25 @@ class AtteNT(Algorithm):
         if self.settings.select == "random":
             return False
         return self.record != "never" or self.settings.interval.outlasts_an_epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counts and the ledger: plain numbers and tensors. All ranks must call it together."""
+        if self._loader is not None:
+            self._flush()
+        ledger = None if self._ledger is None else self._ledger.state_dict()
+        return {"version": 1, "counts": dict(self._counts), "ledger": ledger}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from ``state_dict``'s state.
+
+        Raises:
+            ValueError: A state of another version.
+        """
+        if state.get("version") != 1:
+            raise ValueError(f"expected AtteNT's state of version 1, got version {state.get('version')!r}")
+        self._counts = {name: int(state["counts"].get(name, 0)) for name in self._counts}
+        if state["ledger"] is not None and self.remembers:
+            self._ledger = Ledger.from_state(state["ledger"])
 
     def _fit_start(self, state: State, logger: Logger) -> None:
         loader = state.train_dataloader
@@ -141,7 +160,7 @@ class AtteNT(Algorithm):
         # Epoch-based schedules and the Trainer count by this; a subset asked for by the user stays.
         plain = self._loader.plain_batches
         subset = int(state.dataloader_len) if state.dataloader_len is not None else plain
-        length = len(self._loader)
+        length = self._loader.forecast()
         if state.dataloader_len is not None and (subset >= plain or subset == self._told):
             state.dataloader_len = self._told = length
         self._batch_began = time.perf_counter()
@@ -178,9 +197,10 @@ class AtteNT(Algorithm):
         if self._micro:
             ids = self._loader.epoch.lesson[0]
             scores = torch.cat(self._micro)
-            row = torch.full((2, self._loader.batch_size), -1.0, dtype=torch.float64, device=scores.device)
+            row = torch.full((3, self._loader.batch_size), -1.0, dtype=torch.float64, device=scores.device)
             row[0, : len(ids)] = torch.from_numpy(ids).to(row.device)
             row[1, : len(ids)] = scores
+            row[2] = self._loader.teacher.time(self._loader.epoch.order.epoch)
             self._pending.append(row)
             self._micro = []
         now, teaching = time.perf_counter(), self._teaching.take()
@@ -200,9 +220,10 @@ class AtteNT(Algorithm):
             return
         rows = gather_ranks(torch.stack(self._pending), self._loader.dataset.replication or 1)
         self._pending = []
-        ids, scores = rows[:, :, 0].reshape(-1), rows[:, :, 1].reshape(-1)
-        real = ids >= 0
-        self._loader.teacher.remember(ids[real].astype(np.int64), scores[real], self._loader.epoch.order.epoch)
+        for batch in rows.swapaxes(0, 1):  # (ranks, 3, batch_size), all of one time
+            ids, scores, times = batch.swapaxes(0, 1).reshape(3, -1)
+            real = ids >= 0
+            self._loader.teacher.remember(ids[real].astype(np.int64), scores[real], times[0])
 
     def _log(self, choice: Choice, logger: Logger) -> None:
         metrics, counts = choice_metrics(choice, self._loader.epoch.order.stream_starts)

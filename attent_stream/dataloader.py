@@ -80,17 +80,26 @@ class TeachingDataLoader(StreamingDataLoader):
         self.epoch: TaughtEpoch | None = None
         self._board = Board(steps=2 * dataset.window, batch_size=batch_size, ahead=dataset.window * batch_size)
         dataset.connect(self._board, teacher_timeout)
+        self._length = self.plain_batches
 
     def attach(self, teacher: Teacher | None) -> None:
         """Let this teacher choose from the next epoch on; None detaches."""
         self.teacher = teacher
+        self.forecast()
 
     def __len__(self) -> int:
-        """Batches an epoch; with a teacher, the lessons that its schedule will leave of the next one."""
-        if self.teacher is None:
-            return self.plain_batches
+        """Batches an epoch; with a teacher, the lessons that its schedule was last forecast to leave of one."""
+        return self._length
+
+    def forecast(self) -> int:
+        """Work out anew how many batches the epoch that comes next will have, and say so as length from now on.
+
+        It stays the same within an epoch unless this is called, because a Trainer holds on to it.
+        """
         full = len(self.dataset) // self.batch_size
-        return self._forecast(full) + self.plain_batches - full
+        tail = self.plain_batches - full
+        self._length = self.plain_batches if self.teacher is None else self._taught_rows(full) + tail
+        return self._length
 
     @property
     def plain_batches(self) -> int:
@@ -110,9 +119,11 @@ class TeachingDataLoader(StreamingDataLoader):
                     "this data set requires a teacher and none is attached: add AtteNT to the Trainer's algorithms, "
                     "or set require_teacher to false for plain streaming"
                 )
+            self.epoch = None
+            self.dataset.follow(None)
             yield from super().__iter__()
             return
-        order = self.dataset.begin_epoch()
+        order, first_row, position = self.dataset.begin_epoch()
         self.inbox = []
         self._board.begin()
         self.epoch = TaughtEpoch(
@@ -123,7 +134,10 @@ class TeachingDataLoader(StreamingDataLoader):
             window=self.dataset.window,
             gap=self.dataset.gap,
             drop_last=self.drop_last,
+            first_row=first_row,
+            position=position,
         )
+        self.dataset.follow(self.epoch)
         batches = DataLoader.__iter__(self)
         try:
             yield from self._lessons(self.epoch, batches)
@@ -167,7 +181,7 @@ class TeachingDataLoader(StreamingDataLoader):
             epoch.choose()
         return epoch.take_choices()
 
-    def _forecast(self, rows: int) -> int:
+    def _taught_rows(self, rows: int) -> int:
         epoch = self.dataset.next_epoch
         lessons, index = 0, 0
         while True:

@@ -9,7 +9,9 @@ from streaming import StreamingDataset
 from torch import distributed as dist
 
 from attent_stream.board import Board, BoardClosed, Posting
+from attent_stream.epoch import TaughtEpoch
 from attent_stream.order import Order, open_order
+from attent_stream.position import Position
 from attent_stream.shards import ShardFetcher
 
 
@@ -49,6 +51,10 @@ class TeachingDataset(StreamingDataset):
         self.require_teacher = require_teacher
         self._board: Board | None = None
         self._teacher_timeout = 3600.0
+        # Only in the main process:
+        self._taught: TaughtEpoch | None = None
+        self._position: Position | None = None  # loaded from a checkpoint, not yet gone on from
+        self._offset = 0  # samples of the epoch that were trained on before this process began it
 
     @property
     def shared_prefix(self) -> int:
@@ -70,24 +76,75 @@ class TeachingDataset(StreamingDataset):
         self._board = board
         self._teacher_timeout = timeout
 
-    def begin_epoch(self) -> Order:
+    def begin_epoch(self) -> tuple[Order, int, Position | None]:
         """Move on to the next epoch and build its order; called in the main process of every rank at the same time.
+
+        Returns:
+            The order, the row to start at, and the position to go on from, if a checkpoint was loaded that has one.
 
         Raises:
             AttentError: Several ranks, but torch.distributed is not initialised.
         """
         unique, world = self._unique_rank_world, self._parallel_rank_world
-        epoch, _ = self._resume(world, self.next_epoch)
+        epoch, self._offset = self._resume(world, self.next_epoch)
         if unique.num_ranks > 1 and dist.is_available() and dist.is_initialized():
             dist.barrier()  # all ranks of the node have read the counter before its leader moves it on
         if unique.is_local_leader:
             self.next_epoch = epoch + 1
-        return open_order(self, world, unique.is_local_leader, unique.ranks_per_node, epoch)
+        order = open_order(self, world, unique.is_local_leader, unique.ranks_per_node, epoch)
+        position, self._position = self._position, None
+        if position is not None and position.epoch != epoch:
+            position = None
+        return order, -(-self._offset // self.row_size), position
+
+    def follow(self, taught: TaughtEpoch | None) -> None:
+        """Tell the state of this taught epoch from now on (called by TeachingDataLoader)."""
+        self._taught = taught
+
+    def state_dict(self, num_samples: int, from_beginning: bool) -> dict[str, Any]:
+        """Where training stands; reading it changes nothing.
+
+        Beside Streaming's own entries there is ``attent``: a :class:`Position` as a JSON string, empty where no taught
+        epoch is under way. At the end of an epoch this is the start of the next one (Streaming's own state would repeat
+        the finished epoch's order).
+
+        Args:
+            num_samples: Samples trained on, by all ranks.
+            from_beginning: Whether these are counted from the start of the epoch, or of this process's part of it.
+        """
+        world, taught = self._parallel_rank_world, self._taught
+        begun = self.next_epoch > 0 if taught is None else taught.started
+        samples = num_samples if from_beginning else self._offset + num_samples
+        epoch = self.next_epoch - 1
+        if samples == 0:
+            taught, epoch = None, epoch + 1 if begun else max(epoch, 0)
+        return {
+            "epoch": epoch,
+            "sample_in_epoch": samples,
+            "num_canonical_nodes": self.num_canonical_nodes,
+            "shuffle_seed": self.shuffle_seed,
+            "initial_physical_nodes": self.initial_physical_nodes or world.num_nodes,
+            "attent": "" if taught is None else taught.position.dump(),
+        }
+
+    def load_state_dict(self, obj: dict[str, Any]) -> None:
+        """Go on from ``state_dict``'s state, or from one of plain Streaming, when next iterated.
+
+        Raises:
+            ValueError: A position of another version.
+        """
+        text = obj.get("attent", "")
+        self._position = Position.load(text) if text else None
+        super().load_state_dict({key: value for key, value in obj.items() if key != "attent"})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a spawned worker gets: not what belongs to the main process."""
+        return {**self.__dict__, "_taught": None, "_position": None}
 
     def __iter__(self) -> Iterator[Any]:
         """The samples of this worker: as Streaming partitions them, or ``Tagged`` ones as the board says."""
         if self._board is not None and self._board.generation % 2:
-            return self._taught(self._board)
+            return self._from_board(self._board)
         return self._plain()
 
     def _plain(self) -> Iterator[Any]:
@@ -106,7 +163,7 @@ class TeachingDataset(StreamingDataset):
         finally:
             fetcher.close()
 
-    def _taught(self, board: Board) -> Iterator[Tagged]:
+    def _from_board(self, board: Board) -> Iterator[Tagged]:
         world = self._unique_rank_world.detect_workers()
         worker, workers = world.worker_of_rank, world.workers_per_rank
         generation, index = board.generation, 0

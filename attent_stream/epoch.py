@@ -1,6 +1,7 @@
 """A taught epoch: segment after segment from the order, the teacher and the scores, in the main process of each rank."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from attent_stream.board import Board, Posting
 from attent_stream.errors import TeacherError
 from attent_stream.order import Order
 from attent_stream.plan import CANDIDATE, LESSON, due_lesson, interleave, lane_labels, window_rows
+from attent_stream.position import Chosen, Position
 from attent_stream.teacher import SCORED, Choice, Decision, Teacher, Window
 
 
@@ -46,7 +48,11 @@ class TaughtEpoch:
         window: Rows a window.
         gap: See ``TeachingDataset``.
         drop_last: Whether a short last batch is left out.
-        first_row: Row at which the first window starts.
+        first_row: Row at which the first window starts; past the last full row, the epoch is over.
+        position: Where to go on, or None to start.
+
+    Raises:
+        ValueError: ``position`` was reached under other settings.
     """
 
     def __init__(
@@ -60,22 +66,47 @@ class TaughtEpoch:
         gap: int,
         drop_last: bool,
         first_row: int = 0,
+        position: Position | None = None,
     ) -> None:
         self.order, self.teacher, self.board = order, teacher, board
-        self.rank, self.window, self.gap, self.first_row = rank, window, gap, first_row
+        self.rank, self.window, self.gap = rank, window, gap
+        self.first_row = position.first_row if position else first_row
         size = order.layout.batch_size
         tail = [ids for ids in order.tail(rank) if len(ids) == size or not drop_last]
+        tail = tail if self.first_row <= order.full else []
         self._tail = np.full((len(tail), size), -1, np.int64)
         for row, ids in zip(self._tail, tail, strict=True):
             row[: len(ids)] = ids
-        self._published_steps = 0  # steps in the segments before the current one
+        self._windows = -(-max(0, order.full - self.first_row) // window)
+        self._segments = self._windows + -(-len(tail) // board.steps)
+        self._postings = 0  # published so far
+        self._published_steps = 0  # number of the current segment's first step
         self._step = 0  # next step within the current segment
         self._lesson = -1  # lesson of the current segment that was handed out last
         self._waiting: Segment | None = None  # published, to follow the current one
         self._next: tuple[Window, Decision] | None = None  # to be chosen when due
         self._scores: NDArray | None = None  # of the next window, NaN where not yet known
         self._made: list[Choice] = []  # choices not yet taken
-        self.segment = self._start()
+        if position is None:
+            self.segment = self._start()
+        else:
+            position.check(self.identity)
+            self.segment = self._restore(position)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a position means depends on these."""
+        layout = self.order.layout
+        return {
+            "window": self.window,
+            "gap": self.gap,
+            "global batch size": layout.row_size,
+            "lanes": layout.node_lanes,
+            "batching_method": layout.batching,
+            "rows": self.order.full,
+            "streams": len(self.order.stream_starts),
+            "seed": self.teacher.settings.seed,
+        }
 
     @property
     def done(self) -> bool:
@@ -93,13 +124,35 @@ class TaughtEpoch:
         ids = self.segment.lessons[self._lesson]
         return ids[ids >= 0], self.segment.weights[self._lesson][ids >= 0]
 
+    @property
+    def started(self) -> bool:
+        """Whether a lesson has been handed out, now or before the position it goes on from."""
+        return self._lesson >= 0 or self.segment.index > 0
+
+    @property
+    def position(self) -> Position:
+        """Where it stands after the lesson handed out last; the inbox must be empty."""
+        scores = None if self._scores is None else self._scores.astype(np.float32)
+        return Position(
+            identity=self.identity,
+            epoch=self.order.epoch,
+            first_row=self.first_row,
+            segment=self.segment.index,
+            lesson=self._lesson + 1,
+            current=_short(self.segment),
+            following=_short(self._waiting) if self._waiting else None,
+            next_by=self._next[1].by if self._next else None,
+            next_lessons=self._next[1].lessons if self._next else 0,
+            scores=scores,
+        )
+
     def expect(self) -> int:
         """Number of the step that the loader must hand out next; moves on to the next segment where one ends.
 
         Raises:
             TeacherError: The next window has not been chosen.
         """
-        if self._step == len(self.segment.roles):
+        while self._step == len(self.segment.roles):
             if self._waiting is None:
                 raise TeacherError(
                     f"window {self.segment.index + 1} of epoch {self.order.epoch} was not chosen in time: call "
@@ -132,17 +185,19 @@ class TaughtEpoch:
             slots = self.order.of_rank(np.arange(size)[None], rank)[0]
             canonical[:, slots] = part
         self._scores[rows] = canonical
-        self.teacher.remember(self._next[0].ids[rows], canonical, self.order.epoch)
+        self.teacher.remember(self._next[0].ids[rows], canonical, self.teacher.time(self.order.epoch))
 
     def choose(self) -> None:
         """Choose and publish the next segment; to be called when ``due``."""
+        index = self.segment.index + 1
         if self._next is None:
-            self._waiting = self._publish(self._tail_segment(self.segment.index + 1), ahead=0)
+            self._waiting = self._publish(self._tail_segment(index))
             return
         window, decision = self._next
         choice = self.teacher.choose(window, decision, self._scores)
+        self._made.append(choice)
         remaining = len(self.segment.lessons) - self._lesson
-        self._waiting = self._compose(choice, self.segment.index + 1, remaining)
+        self._waiting = self._publish(self._compose(choice, index, remaining))
 
     def take_choices(self) -> list[Choice]:
         """Choices made since this was last called, for the log."""
@@ -152,8 +207,34 @@ class TaughtEpoch:
     def _start(self) -> Segment:
         window = self._window(0)
         if window is None:
-            return self._publish(self._tail_segment(0), ahead=0)
-        return self._compose(self.teacher.choose(window, self.teacher.decide(window, 0), None), 0, 0)
+            return self._publish(self._tail_segment(0))
+        choice = self.teacher.choose(window, self.teacher.decide(window, 0), None)
+        self._made.append(choice)
+        return self._publish(self._compose(choice, 0, 0))
+
+    def _restore(self, position: Position) -> Segment:
+        last = None if position.next_by is None else Decision(by=position.next_by, lessons=position.next_lessons)
+        following = position.following
+        # The decision about the next window was used up when a choice follows already; what it was stands in that choice.
+        decision = Decision(by=following.by, lessons=following.lessons) if following else last
+        segment = self._rebuild(position.current, position.segment, decision)
+        self._lesson = position.lesson - 1
+        self._step = int(np.flatnonzero(segment.roles == LESSON)[self._lesson]) + 1 if position.lesson else 0
+        self._published_steps = -self._step
+        self._publish(segment, skip=self._step)
+        tail_follows = last is None and segment.index + 1 < self._segments and self._lesson >= segment.due
+        if following or tail_follows:
+            self.segment = segment  # where the next one's first step is counted from
+            self._waiting = self._publish(self._rebuild(following, position.segment + 1, last))
+        if position.scores is not None:
+            self._scores = position.scores.astype(np.float64)
+        return segment
+
+    def _rebuild(self, chosen: Chosen | None, index: int, decision: Decision | None) -> Segment:
+        if chosen is None:
+            return self._tail_segment(index)
+        window = self._window(index)
+        return self._compose(self.teacher.recover(window, chosen), index, 0, decision)
 
     def _window(self, index: int) -> Window | None:
         begin, end = window_rows(self.order.full, self.first_row, self.window, index)
@@ -165,19 +246,18 @@ class TaughtEpoch:
         layout = self.order.layout
         return Window(epoch=self.order.epoch, index=index, ids=ids, lanes=lanes, unit=layout.unit, share=share)
 
-    def _compose(self, choice: Choice, index: int, remaining: int) -> Segment:
-        self._made.append(choice)
+    def _compose(self, choice: Choice, index: int, remaining: int, decision: Decision | None = None) -> Segment:
         lessons = self.order.of_rank(choice.ids, self.rank)
         candidates = np.empty((0, lessons.shape[1]), np.int64)
         window = self._window(index + 1)
         self._next = self._scores = None
         if window is not None:
-            decision = self.teacher.decide(window, remaining + len(lessons))
+            decision = decision or self.teacher.decide(window, remaining + len(lessons))
             self._next = window, decision
             if decision.by == SCORED:
                 candidates = self.order.of_rank(window.ids, self.rank)
                 self._scores = np.full(window.ids.shape, np.nan)
-        segment = Segment(
+        return Segment(
             index=index,
             lessons=lessons,
             weights=self.order.of_rank(choice.weights, self.rank),
@@ -186,10 +266,11 @@ class TaughtEpoch:
             due=due_lesson(len(lessons), self.gap),
             choice=choice,
         )
-        return self._publish(segment, ahead=index + 2)
 
     def _tail_segment(self, index: int) -> Segment:
-        lessons, self._tail = self._tail[: self.board.steps], self._tail[self.board.steps :]
+        begin = (index - self._windows) * self.board.steps
+        lessons = self._tail[begin : begin + self.board.steps]
+        self._next = self._scores = None
         return Segment(
             index=index,
             lessons=lessons,
@@ -202,19 +283,24 @@ class TaughtEpoch:
 
     @property
     def _more(self) -> bool:
-        """Whether anything is left to publish after the latest segment."""
-        return self._next is not None or len(self._tail) > 0
+        """Whether a segment follows the current one."""
+        return self.segment.index + 1 < self._segments
 
-    def _publish(self, segment: Segment, ahead: int) -> Segment:
+    def _publish(self, segment: Segment, skip: int = 0) -> Segment:
         ids = np.empty((len(segment.roles), segment.lessons.shape[1]), np.int64)
         ids[segment.roles == LESSON] = segment.lessons
         ids[segment.roles == CANDIDATE] = segment.candidates
-        begin, end = window_rows(self.order.full, self.first_row, self.window, ahead) if ahead else (0, 0)
+        begin, end = window_rows(self.order.full, self.first_row, self.window, segment.index + 2)
         coming = self.order.of_rank(self.order.window(begin, end), self.rank).reshape(-1)
-        first = self._first_step(segment)
-        posting = Posting(first_step=first, ids=ids, last=not self._more, ahead=coming)
-        self.board.publish(segment.index, posting)
+        first = self._published_steps + len(self.segment.roles) if self._postings else 0
+        last = segment.index + 1 >= self._segments
+        self.board.publish(self._postings, Posting(first_step=first, ids=ids[skip:], last=last, ahead=coming))
+        self._postings += 1
         return segment
 
-    def _first_step(self, segment: Segment) -> int:
-        return 0 if segment.index == 0 else self._published_steps + len(self.segment.roles)
+
+def _short(segment: Segment) -> Chosen | None:
+    choice = segment.choice
+    if choice is None:
+        return None
+    return Chosen(by=choice.decision.by, lessons=choice.decision.lessons, kept=choice.kept)

@@ -1,6 +1,9 @@
 """The ledger: what is remembered of each sample's last score."""
 
+from typing import Any
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 
@@ -37,3 +40,15 @@ class Ledger:
     def recall(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Last scores, NaN where there is none, same shape as ``ids``."""
         return np.where(self._stamps[ids] > 0, self._scores[ids], np.nan).astype(np.float32)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """All of it, as two float32 tensors of shape (num_samples,)."""
+        return {"scores": torch.from_numpy(self._scores.copy()), "stamps": torch.from_numpy(self._stamps.copy())}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Ledger":
+        """From ``state_dict``'s state."""
+        ledger = cls(len(state["scores"]))
+        ledger._scores[:] = state["scores"].cpu().numpy()
+        ledger._stamps[:] = state["stamps"].cpu().numpy()
+        return ledger

@@ -1,13 +1,14 @@
 """The teacher: decides how many of a window's candidates become lessons, by what, and which."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attent_stream.ledger import Ledger
 from attent_stream.plan import lesson_count, lesson_lanes
+from attent_stream.position import Chosen
 from attent_stream.schedule import Clock, Interval, KeepSchedule, Phases, Span
 from attent_stream.selection import NEEDS_SCORES, SELECTORS, select_lanes
 
@@ -174,6 +175,24 @@ class Teacher:
             scores = self.ledger.recall(window.ids)
         elif decision.by != SCORED:
             scores = None
+        return self._choice(window, decision, scores, self.settings.select)
+
+    def recover(self, window: Window, chosen: Chosen) -> Choice:
+        """A choice that was made before, from what was kept of it; it has no scores."""
+        decision = Decision(by=chosen.by, lessons=chosen.lessons)
+        choice = self._choice(window, decision, chosen.kept.astype(np.float64), "hard")
+        return replace(choice, scores=None)
+
+    def time(self, epoch: int) -> float:
+        """Now, in the unit in which scores age."""
+        return self._time(self.clock(0, epoch, 0.0))
+
+    def remember(self, ids: NDArray[np.int64], scores: NDArray, time: float) -> None:
+        """Put scores given at a time into the ledger, if there is one."""
+        if self.ledger is not None:
+            self.ledger.record(ids, scores, time)
+
+    def _choice(self, window: Window, decision: Decision, scores: NDArray | None, select: str) -> Choice:
         settings = self.settings
         if decision.by == ALL:
             positions = np.arange(window.ids.size).reshape(window.ids.shape)
@@ -183,7 +202,7 @@ class Teacher:
                 scores,
                 window.lanes,
                 lesson_lanes(window.lanes, decision.lessons, window.unit, offset),
-                select=settings.select,
+                select=select,
                 temperature=settings.temperature,
                 seed=settings.seed,
                 epoch=window.epoch,
@@ -191,11 +210,6 @@ class Teacher:
             )
         weights = np.ones(positions.shape, np.float32)
         return Choice(decision=decision, positions=positions, weights=weights, scores=scores, window=window)
-
-    def remember(self, ids: NDArray[np.int64], scores: NDArray, epoch: int) -> None:
-        """Put scores into the ledger, if there is one."""
-        if self.ledger is not None:
-            self.ledger.record(ids, scores, self._time(self.clock(0, epoch, 0.0)))
 
     def _known(self, window: Window, clock: Clock) -> bool:
         if self.ledger is None:

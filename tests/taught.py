@@ -57,7 +57,7 @@ def run_epochs(loader: TeachingDataLoader, epochs: int = 1, score=None) -> dict:
         return score(batch) if score else batch["difficulty"]
 
     for _ in range(epochs):
-        log["lengths"].append(len(loader))
+        log["lengths"].append(loader.forecast())
         for batch in loader:
             for choice in loader.teach(score_difficulty):
                 window = choice.window
