@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = QUICK if given.quick else FULL
     if given.steps is not None:
         settings = settings.with_steps(given.steps)
-    _quiet()
+    _environment()
     print("Loading torch, Composer and Streaming ...", flush=True)
     from attent_stream.corpus import CorpusError
 
@@ -42,10 +42,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="attent-stream demo", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--out", default="runs/demo", metavar="FOLDER", help="for corpus, results and picture")
-    parser.add_argument("--arms", default="uniform,taught", type=_arms, metavar="NAME,...", help=f"of {', '.join(ARMS)}")
-    parser.add_argument("--steps", type=_steps, metavar="N", help=f"lesson batches of each arm ({FULL.steps})")
-    parser.add_argument("--quick", action="store_true", help="a tiny model for a few steps: does everything work?")
+    parser.add_argument(
+        "--out", default="runs/demo", metavar="FOLDER", help="for corpus, results and picture"
+    )
+    parser.add_argument(
+        "--arms", default="uniform,taught", type=_arms, metavar="NAME,...", help=f"of {', '.join(ARMS)}"
+    )
+    parser.add_argument(
+        "--steps", type=_steps, metavar="N", help=f"lesson batches of each arm ({FULL.steps})"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a tiny model for a few steps: does everything work?"
+    )
     return parser
 
 
@@ -63,9 +71,11 @@ def _steps(text: str) -> int:
     return int(text)
 
 
-def _quiet() -> None:
-    """Keep the libraries' advice off the terminal; errors still come through."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the demo is made for CPU cores, so that times mean the same everywhere
+def _environment() -> None:
+    """CPU only, and the libraries' advice off the terminal; errors still come through. Before torch is imported."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # its sizes are made for CPU cores
+    # Threads that spin while they wait make a step 30 times slower once another program wants a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.simplefilter("ignore")
@@ -92,11 +102,20 @@ def _run(out: Path, arms: Sequence[str], settings: DemoSettings) -> None:
     files = python_sources(library)[:: settings.every_file]
     print(f"Corpus: {len(files):,} files of {library}: BPE tokenizer, tokens, MDS shards ...", flush=True)
     manifest, reused = make_corpus(
-        files, out / "corpus", vocab_size=settings.vocab_size, seq_len=settings.seq_len, held_out=settings.held_out
+        files,
+        out / "corpus",
+        vocab_size=settings.vocab_size,
+        seq_len=settings.seq_len,
+        held_out=settings.held_out,
     )
-    counted = [f"{manifest.total('documents', s):,} files, {manifest.total('tokens', s):,} tokens" for s in manifest.splits]
+    counted = [
+        f"{manifest.total('documents', s):,} files, {manifest.total('tokens', s):,} tokens"
+        for s in manifest.splits
+    ]
     again = " (made before)" if reused else ""
-    print(f"        {counted[0]} to train on; held out: {counted[1]}; vocabulary {manifest.vocab_size:,}{again}")
+    print(
+        f"        {counted[0]} to train on; held out: {counted[1]}; vocabulary {manifest.vocab_size:,}{again}"
+    )
     for bad in manifest.bad:
         print(f"        left out: {bad.count} x {bad.reason}, e.g. {bad.first[0]}")
 
@@ -107,7 +126,9 @@ def _run(out: Path, arms: Sequence[str], settings: DemoSettings) -> None:
         vocab_size=manifest.vocab_size,
     )
     tokens = settings.steps * settings.batch_size * settings.seq_len
-    print(f"Arms: {', '.join(arms)}; each {settings.steps} lesson batches = {tokens:,} tokens, same weights, same order")
+    print(
+        f"Arms: {', '.join(arms)}; each {settings.steps} lesson batches = {tokens:,} tokens, same weights, same order"
+    )
     # The first steps of a process pay for imports and buffers; no arm should.
     run_arm(arms[-1], shards, replace(settings, steps=2, eval_every=2, eval_samples=1, warmup=1), show=False)
     results = []
@@ -129,5 +150,8 @@ def _run(out: Path, arms: Sequence[str], settings: DemoSettings) -> None:
 
 
 def _score_name(settings: DemoSettings) -> str:
-    units = {"residual": "residual norm ‖f − f*‖ per sample, between 0 and √2", "loss": "loss in nats per token"}
+    units = {
+        "residual": "residual norm ‖f − f*‖ per sample, between 0 and √2",
+        "loss": "loss in nats per token",
+    }
     return units[settings.score]

@@ -50,7 +50,11 @@ def teacher(arm: str, settings: DemoSettings) -> AtteNT | None:
         return None
     select = "random" if arm == "random" else settings.select
     return AtteNT(
-        keep=settings.keep, score=settings.score, select=select, warmup=f"{settings.warmup}ba", seed=settings.seed
+        keep=settings.keep,
+        score=settings.score,
+        select=select,
+        warmup=f"{settings.warmup}ba",
+        seed=settings.seed,
     )
 
 
@@ -110,7 +114,9 @@ class Recorder(Callback):
         self._pause()
         loss = float(state.eval_metrics["eval"]["LanguageCrossEntropy"].compute())
         now = state.timestamp
-        self.points.append(Point(batch=int(now.batch), tokens=int(now.token), seconds=self._seconds, loss=loss))
+        self.points.append(
+            Point(batch=int(now.batch), tokens=int(now.token), seconds=self._seconds, loss=loss)
+        )
 
     def eval_after_all(self, state: State, logger: Logger) -> None:
         self._began = time.perf_counter()
@@ -119,7 +125,9 @@ class Recorder(Callback):
         choice = self._algorithm.last_choice if self._algorithm is not None else None
         if choice is not self._last_choice and choice.scores is not None:
             window = ScoredWindow(
-                batch=int(state.timestamp.batch), scores=choice.scores.reshape(-1), kept=choice.kept.reshape(-1)
+                batch=int(state.timestamp.batch),
+                scores=choice.scores.reshape(-1),
+                kept=choice.kept.reshape(-1),
             )
             self.windows.append(window)
         self._last_choice = choice
@@ -151,7 +159,9 @@ def run_arm(arm: str, shards: Shards, settings: DemoSettings, show: bool | None 
     # A new folder each time: Streaming refuses one that the shared memory of a killed run still names.
     cache = Path(tempfile.mkdtemp(prefix=f"{arm}-", dir=shards.cache))
     try:
-        with tqdm(total=settings.steps, desc=arm, unit="batch", disable=None if show is None else not show) as progress:
+        with tqdm(
+            total=settings.steps, desc=arm, unit="batch", disable=None if show is None else not show
+        ) as progress:
             return _train(arm, shards, settings, cache, progress)
     finally:
         shutil.rmtree(cache, ignore_errors=True)
@@ -169,7 +179,9 @@ def _train(arm: str, shards: Shards, settings: DemoSettings, cache: Path, progre
         window=settings.window,
         gap=2,
     )
-    loader = TeachingDataLoader(dataset, batch_size=settings.batch_size, collate_fn=TokenCollator(), num_workers=1)
+    loader = TeachingDataLoader(
+        dataset, batch_size=settings.batch_size, collate_fn=TokenCollator(), num_workers=1
+    )
     algorithm = teacher(arm, settings)
     recorder, memory = Recorder(algorithm, progress), InMemoryLogger()
     algorithms = [GradientClipping(clipping_type="norm", clipping_threshold=1.0)]

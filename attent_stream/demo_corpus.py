@@ -14,7 +14,17 @@ STREAM = "stdlib"
 HELD_OUT = "heldout"
 # Test suites, installed packages, and files that are tables rather than programs.
 SKIPPED_FOLDERS = frozenset(
-    {"__pycache__", "dist-packages", "encodings", "idlelib", "lib2to3", "pydoc_data", "site-packages", "test", "tests"}
+    {
+        "__pycache__",
+        "dist-packages",
+        "encodings",
+        "idlelib",
+        "lib2to3",
+        "pydoc_data",
+        "site-packages",
+        "test",
+        "tests",
+    }
 )
 SKIPPED_PREFIX = "_sysconfigdata"
 
@@ -28,7 +38,11 @@ def python_sources(root: Path) -> list[Path]:
     found = []
     for parent, folders, names in os.walk(root):
         folders[:] = [name for name in folders if name not in SKIPPED_FOLDERS]
-        found += [Path(parent, name) for name in names if name.endswith(".py") and not name.startswith(SKIPPED_PREFIX)]
+        found += [
+            Path(parent, name)
+            for name in names
+            if name.endswith(".py") and not name.startswith(SKIPPED_PREFIX)
+        ]
     if not found:
         raise CorpusError(f"this Python comes without its library's sources: no .py file under {root}")
     return sorted(found)

@@ -32,8 +32,8 @@ class DemoSettings:
         ValueError: One out of range.
     """
 
-    steps: int = 360
-    eval_every: int = 60
+    steps: int = 480
+    eval_every: int = 80
     eval_samples: int = 192
     batch_size: int = 8
     seq_len: int = 128
@@ -41,7 +41,7 @@ class DemoSettings:
     width: int = 192
     layers: int = 4
     lr: float = 2e-3
-    warmup: int = 30
+    warmup: int = 48
     window: int = 32
     keep: float = 0.5
     score: str = "residual"

@@ -119,7 +119,9 @@ def comparison(results: Sequence[ArmResult], base: str = "uniform") -> str:
         verdict = "level" if abs(difference) < 5e-5 else f"{abs(difference):.4f} nats a token "
         verdict += "" if verdict == "level" else "lower" if difference < 0 else "higher"
         ratio = result.last.seconds / reference.seconds if reference.seconds > 0 else float("nan")
-        lines.append(f"{name} against {base}, at equal trained tokens: held-out loss {verdict}, {ratio:.2f}x the wall time.")
+        lines.append(
+            f"{name} against {base}, at equal trained tokens: held-out loss {verdict}, {ratio:.2f}x the wall time."
+        )
     return "\n".join(lines)
 
 
@@ -128,7 +130,7 @@ def json_line(result: ArmResult) -> str:
     last = result.last
     record = {
         "arm": result.name,
-        "held_out_loss": last.loss,
+        "held_out_loss": _finite(last.loss),
         "lesson_batches": last.batch,
         "tokens_trained": last.tokens,
         "candidates_scored": result.candidates,
@@ -137,7 +139,8 @@ def json_line(result: ArmResult) -> str:
         "teaching_share": round(result.teaching_share, 4),
         "settings": result.settings,
         "curve": [
-            {"batch": p.batch, "tokens": p.tokens, "seconds": round(p.seconds, 3), "loss": p.loss} for p in result.points
+            {"batch": p.batch, "tokens": p.tokens, "seconds": round(p.seconds, 3), "loss": _finite(p.loss)}
+            for p in result.points
         ],
         "windows": [
             {"batch": w.batch, "kept": _quantiles(w.scores[w.kept]), "dropped": _quantiles(w.scores[~w.kept])}
@@ -173,12 +176,11 @@ def picture(results: Sequence[ArmResult], title: str, score_name: str) -> "Figur
     time.set_title("Held-out loss over time")
     tokens.set_title("Held-out loss over trained tokens")
     early, late = figure.add_subplot(grid[0, 2]), figure.add_subplot(grid[1, 2])
-    early.set_title("Scores of candidates")
     late.set_xlabel(score_name)
     windows = next((r.windows for r in results if r.windows), ())
     part = max(1, len(windows) // 5)
-    _histogram(early, windows[:part])
-    _histogram(late, windows[-part:])
+    _histogram(early, windows[:part], "early")
+    _histogram(late, windows[-part:], "late")
     if windows:
         early.sharex(late)
         early.tick_params(labelbottom=False)
@@ -196,17 +198,22 @@ def _curves(axes: "Axes", results: Sequence[ArmResult], quantity: str, label: st
         points = [p for p in r.points if p.batch > 0] or r.points
         x = [getattr(p, quantity) for p in points]
         color = COLORS.get(r.name, "#6a4c93")
-        text = f"{r.name}: {r.last.loss:.3f} after {clock(r.last.seconds)}"
-        axes.plot(x, [p.loss for p in points], marker="o", markersize=4, linewidth=1.8, color=color, label=text)
+        text = f"{r.name}: ends at {r.last.loss:.3f} after {clock(r.last.seconds)}"
+        axes.plot(
+            x, [p.loss for p in points], marker="o", markersize=4, linewidth=1.8, color=color, label=text
+        )
     axes.set_xlim(left=0)
-    axes.legend(frameon=False)
+    axes.legend(loc="upper right", frameon=False)
 
 
-def _histogram(axes: "Axes", windows: Sequence[ScoredWindow]) -> None:
+def _histogram(axes: "Axes", windows: Sequence[ScoredWindow], when: str) -> None:
+    axes.set_title(f"Candidates' scores {when} in training")
     axes.set_ylabel("samples")
     axes.spines[["top", "right"]].set_visible(False)
     if not windows:
-        axes.text(0.5, 0.5, "no window was chosen by score", ha="center", va="center", transform=axes.transAxes)
+        axes.text(
+            0.5, 0.5, "no window was chosen by score", ha="center", va="center", transform=axes.transAxes
+        )
         axes.set_yticks([])
         return
     scores, kept = np.concatenate([w.scores for w in windows]), np.concatenate([w.kept for w in windows])
@@ -217,10 +224,17 @@ def _histogram(axes: "Axes", windows: Sequence[ScoredWindow]) -> None:
     # Bars side by side hide a shape and stacked ones two; outlined fills show both where they overlap.
     bins = np.linspace(scores.min(), scores.max() + 1e-6, 41)
     for name, mask, color in (("dropped", ~kept, DROPPED), ("kept", kept, KEPT)):
-        axes.hist(scores[mask], bins, histtype="stepfilled", color=color, alpha=0.45, edgecolor=color, label=name)
+        axes.hist(
+            scores[mask], bins, histtype="stepfilled", color=color, alpha=0.45, edgecolor=color, label=name
+        )
     first, last = windows[0].batch, windows[-1].batch
-    place = f"chosen at batch {first}" if first == last else f"chosen at batches {first} to {last}"
-    axes.text(0.99, 0.95, place, ha="right", va="top", fontsize=9, transform=axes.transAxes)
+    axes.set_title(
+        f"Candidates' scores {when}: " + (f"batch {first}" if first == last else f"batches {first} to {last}")
+    )
+
+
+def _finite(number: float) -> float | None:
+    return number if np.isfinite(number) else None  # JSON has no word for a loss that diverged
 
 
 def _quantiles(scores: NDArray) -> list[float] | None:
