@@ -11,6 +11,7 @@ import torch
 
 from attent_stream.config_check import ConfigError, checked_arguments, join
 from attent_stream.config_sections import EvalLoaderConfig, LoaderConfig, StreamsConfig, TrainLoaderConfig
+from attent_stream.epoch_number import EpochNumber, VariesByEpoch
 
 IGNORED = -100  # Hugging Face's label for a position that has no target.
 
@@ -29,14 +30,19 @@ class CutTokens:
             [{**sample, "tokens": sample["tokens"][: self.max_seq_len]} for sample in samples]
         )
 
+    def set_epoch(self, epoch: int) -> None:
+        """Pass the epoch's number on."""
+        if isinstance(self.collate, VariesByEpoch):
+            self.collate.set_epoch(epoch)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskTokens:
     """A collator for masked LMs around one for causal LMs: BERT's 80 / 10 / 10 (Devlin et al., 2019, section
     3.1).
 
-    A sample's mask depends on ``seed`` and its tokens alone, so a candidate is scored on the very problem
-    that its lesson will be, whichever worker reads it. ``input_ids`` and ``labels`` are (B, T) int64; labels
+    A sample's mask depends on ``seed``, the epoch and its tokens alone, so a candidate is scored on the very
+    problem that its lesson will be, whichever worker reads it. ``input_ids`` and ``labels`` are (B, T) int64; labels
     are -100 where not masked.
     """
 
@@ -45,6 +51,7 @@ class MaskTokens:
     vocab_size: int
     probability: float = 0.15
     seed: int = 17
+    _epoch: EpochNumber = dataclasses.field(default_factory=EpochNumber, init=False, repr=False, compare=False)
 
     def __post_init__(self):
         if not 0 < self.probability < 1:
@@ -54,7 +61,7 @@ class MaskTokens:
         batch = dict(self.collate(samples))
         ids, labels = batch["input_ids"].clone(), batch["labels"].clone()
         for row in range(len(ids)):
-            rng = np.random.default_rng([self.seed, crc32(ids[row].numpy().tobytes())])
+            rng = np.random.default_rng([self.seed, self._epoch.get(), crc32(ids[row].numpy().tobytes())])
             draw, way = rng.random((2, ids.shape[1]))
             masked = torch.from_numpy(draw < self.probability) & (labels[row] != IGNORED)
             labels[row, ~masked] = IGNORED
@@ -63,6 +70,10 @@ class MaskTokens:
             other = rng.integers(0, self.vocab_size, ids.shape[1])
             ids[row] = torch.where(swap, torch.from_numpy(other), ids[row])
         return {**batch, "input_ids": ids, "labels": labels}
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the masks of this epoch from now on."""
+        self._epoch.set(epoch)
 
 
 def count_tokens(batch: Any) -> int | dict[str, int]:

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, default_collate
 from attent_stream.board import Board
 from attent_stream.dataset import Tagged, TeachingDataset
 from attent_stream.epoch import TaughtEpoch
+from attent_stream.epoch_number import VariesByEpoch
 from attent_stream.errors import TeacherError
 from attent_stream.gather import gather_ranks
 from attent_stream.plan import CANDIDATE, lesson_count, window_rows
@@ -44,7 +45,7 @@ class TeachingDataLoader(StreamingDataLoader):
     Args:
         dataset: What to read.
         batch_size: Samples per rank and batch; must be the data set's own.
-        collate_fn: Any collate function; it never sees anything but samples.
+        collate_fn: Any collate function; it never sees anything but samples. One that has ``set_epoch`` is told the epoch.
         teacher_timeout: Seconds that a worker waits for a window to be chosen before it raises.
         **kwargs: torch DataLoader's.
 
@@ -73,8 +74,9 @@ class TeachingDataLoader(StreamingDataLoader):
             )
         if not teacher_timeout > 0:
             raise ValueError(f"teacher_timeout must be a positive number of seconds, got {teacher_timeout!r}")
-        collate = TaggedCollate(collate_fn if collate_fn is not None else default_collate)
-        super().__init__(dataset, batch_size=batch_size, collate_fn=collate, **kwargs)
+        collate = collate_fn if collate_fn is not None else default_collate
+        super().__init__(dataset, batch_size=batch_size, collate_fn=TaggedCollate(collate), **kwargs)
+        self._collate = collate
         self.teacher: Teacher | None = None
         self.inbox: list[Candidate] = []
         self.epoch: TaughtEpoch | None = None
@@ -121,9 +123,11 @@ class TeachingDataLoader(StreamingDataLoader):
                 )
             self.epoch = None
             self.dataset.follow(None)
+            self._tell_epoch(self.dataset.coming_epoch)
             yield from super().__iter__()
             return
         order, first_row, position = self.dataset.begin_epoch()
+        self._tell_epoch(order.epoch)
         self.inbox = []
         self._board.begin()
         self.epoch = TaughtEpoch(
@@ -180,6 +184,10 @@ class TeachingDataLoader(StreamingDataLoader):
         if epoch.due:
             epoch.choose()
         return epoch.take_choices()
+
+    def _tell_epoch(self, epoch: int) -> None:
+        if isinstance(self._collate, VariesByEpoch):
+            self._collate.set_epoch(epoch)
 
     def _taught_rows(self, rows: int) -> int:
         epoch = self.dataset.next_epoch

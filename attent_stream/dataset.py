@@ -54,6 +54,7 @@ class TeachingDataset(StreamingDataset):
         # Only in the main process:
         self._taught: TaughtEpoch | None = None
         self._position: Position | None = None  # loaded from a checkpoint, not yet gone on from
+        self._loaded_epoch = 0
         self._offset = 0  # samples of the epoch that were trained on before this process began it
 
     @property
@@ -70,6 +71,11 @@ class TeachingDataset(StreamingDataset):
     def row_size(self) -> int:
         """Samples in a global batch."""
         return self._parallel_rank_world.num_ranks * self.batch_size
+
+    @property
+    def coming_epoch(self) -> int:
+        """Number of the epoch that is iterated next: a loaded state's, unless it is stale."""
+        return max(self.next_epoch, self._loaded_epoch)
 
     def connect(self, board: Board, timeout: float) -> None:
         """Read from this board whenever a taught epoch is under way on it (called by TeachingDataLoader)."""
@@ -135,6 +141,7 @@ class TeachingDataset(StreamingDataset):
         """
         text = obj.get("attent", "")
         self._position = Position.load(text) if text else None
+        self._loaded_epoch = obj["epoch"]
         super().load_state_dict({key: value for key, value in obj.items() if key != "attent"})
 
     def __getstate__(self) -> dict[str, Any]:

@@ -34,8 +34,9 @@ def test_resume_at_every_lesson(tmp_path, keep, workers):
     data |= {"window": 5, "gap": 1}
     teacher = {"keep": keep, "select": "soft"}
     whole, states = state_after_each_lesson(make_loader(data, {}, teacher), 2)
+    loader = make_loader(data, {"num_workers": workers}, teacher)
     for lesson in range(0, len(whole), 5 if workers else 1):
-        loader = make_loader(data, {"num_workers": workers}, teacher)
+        loader.dataset.next_epoch = 0  # as in a new process; a new data set each time would run out of open files
         loader.dataset.load_state_dict(states[lesson])
         loader.teacher.clock.batches = lesson + 1
         epochs = 2 - states[lesson]["epoch"]

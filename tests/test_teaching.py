@@ -12,9 +12,11 @@ import torch
 from corpora import difficulty, write_ids
 from streaming import Stream, StreamingDataset
 from taught import make_loader, make_teacher, run_epochs
+from torch.utils.data import default_collate
 
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.dataset import TeachingDataset
+from attent_stream.epoch_number import EpochNumber
 from attent_stream.errors import TeacherError
 
 
@@ -246,3 +248,32 @@ def test_empty_stream(tmp_path):
     (folder / "index.json").write_text('{"shards": [], "version": 2}')
     with pytest.raises(RuntimeError, match="Stream contains no samples"):
         TeachingDataset(local=str(folder), batch_size=4)
+
+
+class EpochOf:
+    """A collate function that puts the epoch it was told of into every batch."""
+
+    def __init__(self) -> None:
+        self.number = EpochNumber()
+
+    def set_epoch(self, epoch: int) -> None:
+        self.number.set(epoch)
+
+    def __call__(self, samples: list) -> dict:
+        batch = default_collate(samples)
+        return batch | {"epoch": torch.full_like(batch["id"], self.number.get())}
+
+
+@pytest.mark.parametrize("taught", [False, True])
+@pytest.mark.parametrize("workers", [{}, {"num_workers": 2, "persistent_workers": True}])
+def test_collate_functions_are_told_the_epoch(tmp_path, taught, workers):
+    data = {"local": write_ids(tmp_path / "data", 64), "batch_size": 4, "window": 4, "num_canonical_nodes": 1}
+    loader = make_loader(data, workers | {"collate_fn": EpochOf()}, {"keep": 0.5})
+    if not taught:
+        loader.attach(None)
+    epochs = []
+    for _ in range(3):
+        for batch in loader:
+            loader.teach(lambda b: b["difficulty"])
+            epochs.append(set(batch["epoch"].tolist()))
+    assert sorted(map(tuple, epochs)) == [(e,) for e in range(3) for _ in range(len(epochs) // 3)]

@@ -6,7 +6,7 @@ Both collators pickle, so loader workers may spawn.
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from attent_stream.corpus.errors import require
+from attent_stream.epoch_number import EpochNumber
 
 IGNORED = -100  # label that no loss counts
 CROP_PADDING = 4
@@ -57,8 +58,8 @@ class ImageCollator:
         size: height and width of the input; other images are resized (bilinear).
         mean, std: of each RGB channel, on values in [0, 1].
         augment: random crop after 4 pixels of black padding, and a horizontal flip with probability 1/2.
-        seed: of the augmentation, which depends on it and on the image's bytes alone: an image looks the same
-            in every epoch, on any number of workers, and after any resumption; a seed an epoch varies it.
+        seed: of the augmentation, which depends on it, the epoch and the image's bytes alone: an image looks the
+            same as candidate and as lesson, on any number of workers, and after any resumption.
     """
 
     size: int
@@ -66,6 +67,7 @@ class ImageCollator:
     std: tuple[float, float, float]
     augment: bool = False
     seed: int = 17
+    _epoch: EpochNumber = field(default_factory=EpochNumber, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require(self.size > 0, f"size must be positive, got {self.size!r}")
@@ -84,6 +86,10 @@ class ImageCollator:
         images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
         return images, torch.tensor([sample["label"] for sample in samples], dtype=torch.int64)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Augment for this epoch from now on."""
+        self._epoch.set(epoch)
+
     def _pixels(self, data: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
             rgb = image.convert("RGB")
@@ -94,7 +100,7 @@ class ImageCollator:
 
     def _augmented(self, pixels: np.ndarray, data: bytes) -> np.ndarray:
         digest = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
-        rng = np.random.default_rng([self.seed, digest])
+        rng = np.random.default_rng([self.seed, self._epoch.get(), digest])
         top, left = rng.integers(0, 2 * CROP_PADDING + 1, size=2)
         padded = np.pad(pixels, ((CROP_PADDING, CROP_PADDING), (CROP_PADDING, CROP_PADDING), (0, 0)))
         crop = padded[top : top + self.size, left : left + self.size]
