@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from streaming import StreamingDataset
+from streaming.base.dataset import _ShardState
 from torch import distributed as dist
 
 from attent_stream.board import Board, BoardClosed, Posting
@@ -143,6 +144,18 @@ class TeachingDataset(StreamingDataset):
         self._position = Position.load(text) if text else None
         self._loaded_epoch = obj["epoch"]
         super().load_state_dict({key: value for key, value in obj.items() if key != "attent"})
+
+    def prepare_shard(self, shard_id: int, blocking: bool = True) -> None:
+        """As Streaming's, but a shard that could not be fetched is left as not fetched.
+
+        Streaming leaves it as being fetched, and every other reader on the node waits for it for ever.
+        """
+        try:
+            super().prepare_shard(shard_id, blocking)
+        except BaseException:
+            if self._shard_states[shard_id] == _ShardState.PREPARING:
+                self._shard_states[shard_id] = _ShardState.REMOTE
+            raise
 
     def __getstate__(self) -> dict[str, Any]:
         """What a spawned worker gets: not what belongs to the main process."""

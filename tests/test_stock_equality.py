@@ -37,7 +37,12 @@ def datasets(tmp_path_factory):
         [Stream(local=local["a"], repeat=2.3), Stream(local=local["b"], repeat=0.4)],
         [Stream(local=local["a"], choose=80), Stream(local=local["c"], choose=20)],
     ]
-    return [TeachingDataset(streams=streams, batch_size=4, num_canonical_nodes=1) for streams in weighted]
+    made = [TeachingDataset(streams=streams, batch_size=4, num_canonical_nodes=1) for streams in weighted]
+    # An epoch of another size than the streams', up and down (only where the streams are weighted relatively).
+    for epoch_size in (70, 400):
+        streams = [Stream(local=local["a"], proportion=0.7), Stream(local=local["c"], proportion=0.3)]
+        made.append(TeachingDataset(streams=streams, batch_size=4, num_canonical_nodes=1, epoch_size=epoch_size))
+    return made
 
 
 def stock_batches(dataset, world: World, epoch: int, drop_last: bool, rank: int, workers: int) -> list[list[int]]:
@@ -107,8 +112,12 @@ def test_plan_equals_stock(datasets, data):
     epoch = data.draw(st.integers(0, 3), "epoch")
     drop_last = data.draw(st.booleans(), "drop_last")
     window, gap = data.draw(st.integers(2, 9), "window"), data.draw(st.integers(0, 9), "gap")
-    world = World(nodes, ranks, 1, 0)
+    dataset.sampling_method = data.draw(st.sampled_from(["balanced", "fixed"]), "sampling")
+    dataset.sampling_granularity = data.draw(st.sampled_from([1, 7]), "granularity")
     rank = data.draw(st.integers(0, nodes * ranks - 1), "rank")
+    replication = data.draw(st.sampled_from([r for r in (1, 2, 3) if nodes * ranks % r == 0]), "replication")
+    world = World(nodes, ranks, 1, rank).replicate(replication)
+    rank = world.rank
     try:
         expected = stock_batches(dataset, world, epoch, drop_last, rank, workers)
     except (ValueError, IndexError, ZeroDivisionError):
