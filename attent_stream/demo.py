@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import shutil
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -92,6 +93,8 @@ def _run(out: Path, arms: Sequence[str], settings: DemoSettings) -> None:
     from attent_stream.demo_corpus import HELD_OUT, STREAM, make_corpus, python_sources, standard_library
     from attent_stream.report import clock, comparison, json_line, picture, table
 
+    # Composer's import makes Ctrl-C a silent exit; the command line has a line to say.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if out.exists() and not out.is_dir():
         raise CorpusError(f"--out must be a folder, got the file {out}")
     out.mkdir(parents=True, exist_ok=True)
