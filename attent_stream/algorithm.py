@@ -28,7 +28,8 @@ class AtteNT(Algorithm):
     """Nonparametric teaching of attention learners (AtteNT, ICLR 2026), window by window on the stream.
 
     Needs a :class:`TeachingDataLoader` as the Trainer's train loader. At AFTER_DATALOADER it scores the candidates read so
-    far, without gradients and in eval mode, and chooses the next window's lessons when all are scored.
+    far, without gradients and in eval mode, and chooses the next window's lessons when all are scored. Transforms of a
+    ``DataSpec`` reach lessons only; put into the loader's ``collate_fn`` what scoring must see.
 
     Args:
         keep: Share of a window's rows that become lessons, in (0, 1], or a schedule ``{schedule, from, to, over, stages}``.
