@@ -6,18 +6,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from composer import Algorithm, Event, Logger, State
+from composer import Algorithm, Event, Logger, State, Time
 from composer.core import get_precision_context
-from torch.nn.parallel import DistributedDataParallel
 
 from attent_stream.clock import state_clock, total_span
 from attent_stream.dataloader import TeachingDataLoader
+from attent_stream.errors import AttentError
 from attent_stream.gather import gather_ranks
 from attent_stream.guard import untouched
 from attent_stream.ledger import Ledger
 from attent_stream.metrics import choice_metrics
 from attent_stream.schedule import Phases, Span, parse_interval, parse_keep
-from attent_stream.scoring.scorer import SCORES, Scorer, build_scorer, score_batch
+from attent_stream.scoring.fitting import FittingScorer
+from attent_stream.scoring.scorer import SCORES, Scorer, build_scorer
 from attent_stream.stopwatch import Stopwatch
 from attent_stream.teacher import ALL, Choice, Teacher, TeacherSettings
 
@@ -96,6 +97,8 @@ class AtteNT(Algorithm):
         self.last_choice: Choice | None = None
         self._loader: TeachingDataLoader | None = None
         self._scorer: Scorer | None = None
+        self._fitting: FittingScorer | None = None
+        self._first_batch: Time | None = None  # of this fit
         self._ledger: Ledger | None = None
         self._micro: list[torch.Tensor] = []  # this batch's training scores, a tensor a microbatch
         self._pending: list[torch.Tensor] = []  # (3, batch_size) ids, scores and times of lessons not yet in the ledger
@@ -146,6 +149,8 @@ class AtteNT(Algorithm):
             )
         self._loader = loader
         self._scorer = build_scorer(self.score, state.model)
+        self._fitting = FittingScorer(self._scorer, state.model)
+        self._first_batch = state.timestamp.batch
         if self._ledger is None and self.remembers:
             self._ledger = Ledger(loader.dataset.num_samples)
         total = total_span(state.max_duration)
@@ -178,13 +183,18 @@ class AtteNT(Algorithm):
             self._log(choice, logger)
 
     def _score(self, state: State, batch: Any) -> torch.Tensor:
-        # DDP's own forward would broadcast buffers; its module gives the same outputs and touches nothing.
-        model = state.model.module if isinstance(state.model, DistributedDataParallel) else state.model
-        size = self.score_batch or state.device_train_microbatch_size
-        size = size if isinstance(size, int) else self._loader.batch_size
         batch = state.device.batch_to_device(batch)
-        with untouched(model), get_precision_context(state.precision, state.precision_config):
-            return score_batch(self._scorer, model, batch, size)
+        with untouched(state.model), get_precision_context(state.precision, state.precision_config):
+            scores = self._fitting(batch, self._samples_at_once(state))
+        return state.device.tensor_to_device(scores)  # a callable's may be elsewhere, and NCCL gathers on the device only
+
+    def _samples_at_once(self, state: State) -> int:
+        if self.score_batch is not None:
+            return self.score_batch
+        if state.auto_microbatching and self._fitting.sharded and state.timestamp.batch == self._first_batch:
+            return 1  # what fits is not known before the first batch has been trained on, and here there is no second try
+        size = state.device_train_microbatch_size
+        return size if isinstance(size, int) else self._loader.batch_size
 
     def _batch_begins(self, state: State, logger: Logger) -> None:
         self._micro = []
@@ -198,6 +208,11 @@ class AtteNT(Algorithm):
         if self._micro:
             ids = self._loader.epoch.lesson[0]
             scores = torch.cat(self._micro)
+            if len(scores) != len(ids):
+                raise AttentError(
+                    f"record={self.record!r} needs a score for each of the batch's {len(ids)} lessons and the training forward "
+                    f"gave {len(scores)}: leave away the algorithm that changes batches, or set record to never"
+                )
             row = torch.full((3, self._loader.batch_size), -1.0, dtype=torch.float64, device=scores.device)
             row[0, : len(ids)] = torch.from_numpy(ids).to(row.device)
             row[1, : len(ids)] = scores
@@ -212,8 +227,8 @@ class AtteNT(Algorithm):
     def _records(self, state: State) -> bool:
         if self.record == "never" or self._loader.epoch is None:
             return False
-        choice = self._loader.epoch.segment.choice
-        return self.record == "always" or (choice is not None and choice.decision.by == ALL)
+        choice = self._loader.epoch.segment.choice  # None: what follows the last full row, of which all is kept
+        return self.record == "always" or choice is None or choice.decision.by == ALL
 
     def _flush(self) -> None:
         """Put what the training forwards of all ranks have recorded into the ledger of each."""

@@ -96,10 +96,11 @@ class Scorer:
         """The model's outputs for a batch on its device, without labels, so that it computes no loss of its
         own.
 
-        With a callable this is what the callable returns. Raises ScoreError for a batch without labels.
+        With a callable this is what the callable returns. Raises ScoreError for a batch without labels, and
+        for whatever the callable raises but for memory that runs out.
         """
         if self.function is not None:
-            return self.function(model, batch)
+            return self._called(model, batch)
         _target(batch)  # said here, before the model trips over the same batch less clearly
         return model(self._inputs(model, batch))
 
@@ -169,6 +170,15 @@ class Scorer:
             f" of shape {tuple(target.shape)}; {_CALLABLE}"
         )
 
+    def _called(self, model: Module, batch: Any) -> Any:
+        try:
+            return self.function(model, batch)
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            kind = type(error).__name__
+            raise ScoreError(f"score {self.name!r} raised {kind} on {describe(batch)}: {error}") from error
+
     def _checked(self, scores: Any, batch: Any) -> Tensor:
         expected = (batch_length(batch),)
         if not isinstance(scores, Tensor):
@@ -226,6 +236,11 @@ def score_batch(scorer: Scorer, model: Module, batch: Any, microbatch: int | Non
     ):  # not inference_mode: FSDP keeps what it unshards there and cannot train on it later
         parts = [batch] if microbatch is None else split_batch(batch, microbatch)
         return torch.cat([scorer.from_outputs(model, scorer.forward(model, part), part) for part in parts])
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device's memory has run out, here or (Composer's FSDP hooks) on another rank."""
+    return isinstance(error, torch.OutOfMemoryError) or "CUDA out of memory" in str(error)
 
 
 def unwrap(model: Module) -> Module:
