@@ -143,7 +143,6 @@ def _run(out: Path, arms: Sequence[str], settings: DemoSettings) -> None:
         print(f"        {arm}: held-out loss {last.loss:.4f} after {clock(last.seconds)}", flush=True)
         with lines.open("a", encoding="utf-8") as file:
             file.write(json_line(results[-1]) + "\n")
-    shutil.rmtree(out / "cache", ignore_errors=True)
 
     parameters = results[0].settings["parameters"]
     title = f"A LLaMA of {parameters / 1e6:.1f}M parameters on Python's standard library, {tokens:,} tokens each arm"

@@ -34,7 +34,7 @@ class Shards:
     Args:
         train: Shards that are streamed.
         held_out: Shards to evaluate on.
-        cache: Where streamed shards go; each arm has its own folder in it, removed at its end.
+        cache: Where streamed shards go; removed at the end of each arm.
         vocab_size: Tokens of the tokenizer.
     """
 
@@ -164,7 +164,7 @@ def run_arm(arm: str, shards: Shards, settings: DemoSettings, show: bool | None 
         ) as progress:
             return _train(arm, shards, settings, cache, progress)
     finally:
-        shutil.rmtree(cache, ignore_errors=True)
+        shutil.rmtree(shards.cache, ignore_errors=True)
 
 
 def _train(arm: str, shards: Shards, settings: DemoSettings, cache: Path, progress: tqdm) -> ArmResult:

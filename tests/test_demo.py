@@ -149,7 +149,8 @@ def test_end_to_end(tmp_path):
     done = subprocess.run(
         command("--out", out, "--arms", ",".join(arms)), capture_output=True, text=True, timeout=280
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     lines = done.stdout.splitlines()
     heading = next(i for i, line in enumerate(lines) if line.startswith("arm "))
     assert [line.split()[0] for line in lines[heading + 2 : heading + 5]] == arms
@@ -189,4 +190,5 @@ def test_interrupted_is_one_line(tmp_path):
     _, err = run.communicate(timeout=120)
     assert (run.returncode, err) == (130, "attent-stream: interrupted\n")
     again = subprocess.run(command("--out", tmp_path), capture_output=True, text=True, timeout=280)
-    assert (again.returncode, again.stderr) == (0, "") and "made before" in again.stdout
+    assert again.returncode == 0, again.stderr
+    assert again.stderr == "" and "made before" in again.stdout
