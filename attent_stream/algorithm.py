@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from composer import Algorithm, Event, Logger, State, Time
 from composer.core import get_precision_context
+from composer.devices import DeviceGPU
 
 from attent_stream.clock import state_clock, total_span
 from attent_stream.dataloader import TeachingDataLoader
@@ -148,6 +149,7 @@ class AtteNT(Algorithm):
                 f"AtteNT needs a TeachingDataLoader over a TeachingDataset as train_dataloader, got {type(loader).__name__}"
             )
         self._loader = loader
+        self._teaching = Stopwatch(gpu=isinstance(state.device, DeviceGPU))
         self._scorer = build_scorer(self.score, state.model)
         self._fitting = FittingScorer(self._scorer, state.model)
         self._first_batch = state.timestamp.batch

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from attent_stream.errors import TeacherError
 
-_GENERATION, _PUBLISHED, _HEADER = 0, 1, 2
+_GENERATION, _CLOSED, _PUBLISHED, _TAUGHT, _HEADER = 0, 1, 2, 3, 4
+_KNOWN = 62  # generations of which the board knows whether they are taught
 _STEP, _COUNT, _LAST, _AHEAD, _CRC, _META = 0, 1, 2, 3, 4, 5
 
 
@@ -58,19 +59,27 @@ class Board:
 
     @property
     def generation(self) -> int:
-        """Number of epochs begun and ended on this board; odd while one is under way."""
+        """Number of the latest iteration over the loader, from 1."""
         return int(self._memory[_GENERATION])
 
-    def begin(self) -> None:
-        """Start an epoch: readers of an earlier one stop."""
+    def begin(self, taught: bool) -> int:
+        """Start an iteration, and return its generation; readers of earlier ones stop."""
         words = self._memory.numpy()
+        generation = words[_GENERATION] + 1
+        bit = 1 << (generation % _KNOWN)
+        words[_TAUGHT] = (words[_TAUGHT] & ~bit) | (bit if taught else 0)
         words[_PUBLISHED] = 0
-        words[_GENERATION] += 2 if words[_GENERATION] % 2 else 1
+        words[_GENERATION] = generation
+        return int(generation)
 
     def end(self) -> None:
-        """End the epoch: its readers stop, also those that wait."""
+        """End the iteration: its readers stop, also those that wait."""
         words = self._memory.numpy()
-        words[_GENERATION] += words[_GENERATION] % 2
+        words[_CLOSED] = words[_GENERATION]
+
+    def taught(self, generation: int) -> bool:
+        """Whether that iteration is a taught one."""
+        return bool(int(self._memory[_TAUGHT]) >> (generation % _KNOWN) & 1)
 
     def publish(self, index: int, posting: Posting) -> None:
         """Publish segment ``index`` (0, 1, 2, ... within an epoch).
@@ -99,10 +108,10 @@ class Board:
         """Segment ``index``, or None while it is not published.
 
         Raises:
-            BoardClosed: The epoch ``generation`` is over.
+            BoardClosed: The iteration ``generation`` is over.
         """
         words = self._memory.numpy()
-        if words[_GENERATION] != generation:
+        if words[_GENERATION] != generation or words[_CLOSED] >= generation:
             raise BoardClosed
         if words[_PUBLISHED] <= index:
             return None

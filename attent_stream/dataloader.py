@@ -124,12 +124,13 @@ class TeachingDataLoader(StreamingDataLoader):
             self.epoch = None
             self.dataset.follow(None)
             self._tell_epoch(self.dataset.coming_epoch)
+            self.dataset.begin_iteration(taught=False)
             yield from super().__iter__()
             return
         order, first_row, position = self.dataset.begin_epoch()
         self._tell_epoch(order.epoch)
         self.inbox = []
-        self._board.begin()
+        self.dataset.begin_iteration(taught=True)
         self.epoch = TaughtEpoch(
             order,
             self.teacher,

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from streaming import StreamingDataset
 from streaming.base.dataset import _ShardState
 from torch import distributed as dist
+from torch.utils.data import get_worker_info
 
 from attent_stream.board import Board, BoardClosed, Posting
 from attent_stream.epoch import TaughtEpoch
@@ -51,6 +52,10 @@ class TeachingDataset(StreamingDataset):
         self.gap = gap
         self.require_teacher = require_teacher
         self._board: Board | None = None
+        # Which iteration over the loader this process reads for. A worker that persists is asked to iterate once for each
+        # of the loader's iterations, and may be late: it counts for itself, so as not to take a new one for the old.
+        self._generation = 0
+        self._iterated = False
         self._teacher_timeout = 3600.0
         # Only in the main process:
         self._taught: TaughtEpoch | None = None
@@ -82,6 +87,10 @@ class TeachingDataset(StreamingDataset):
         """Read from this board whenever a taught epoch is under way on it (called by TeachingDataLoader)."""
         self._board = board
         self._teacher_timeout = timeout
+
+    def begin_iteration(self, taught: bool) -> None:
+        """Announce an iteration over the loader, in the main process, before its workers are told to iterate."""
+        self._generation = self._board.begin(taught)
 
     def begin_epoch(self) -> tuple[Order, int, Position | None]:
         """Move on to the next epoch and build its order; called in the main process of every rank at the same time.
@@ -163,8 +172,11 @@ class TeachingDataset(StreamingDataset):
 
     def __iter__(self) -> Iterator[Any]:
         """The samples of this worker: as Streaming partitions them, or ``Tagged`` ones as the board says."""
-        if self._board is not None and self._board.generation % 2:
-            return self._from_board(self._board)
+        if get_worker_info() is not None:
+            self._generation += self._iterated
+            self._iterated = True
+        if self._board is not None and self._board.taught(self._generation):
+            return self._from_board(self._board, self._generation)
         return self._plain()
 
     def _plain(self) -> Iterator[Any]:
@@ -183,10 +195,10 @@ class TeachingDataset(StreamingDataset):
         finally:
             fetcher.close()
 
-    def _from_board(self, board: Board) -> Iterator[Tagged]:
+    def _from_board(self, board: Board, generation: int) -> Iterator[Tagged]:
         world = self._unique_rank_world.detect_workers()
         worker, workers = world.worker_of_rank, world.workers_per_rank
-        generation, index = board.generation, 0
+        index = 0
         fetcher = ShardFetcher(self, self.predownload)
         try:
             while True:

@@ -6,22 +6,27 @@ import torch
 
 
 class Stopwatch:
-    """Adds up the time of ``with`` blocks, without making the GPU wait while they run."""
+    """Adds up the time of ``with`` blocks, without making the GPU wait while they run.
 
-    def __init__(self) -> None:
+    Args:
+        gpu: Whether what is timed runs on the GPU.
+    """
+
+    def __init__(self, gpu: bool = False) -> None:
+        self._gpu = gpu
         self._seconds = 0.0
         self._begin = 0.0
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     def __enter__(self) -> "Stopwatch":
         self._begin = time.perf_counter()
-        if torch.cuda.is_available():
+        if self._gpu:
             self._events.append((torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)))
             self._events[-1][0].record()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if torch.cuda.is_available():
+        if self._gpu:
             self._events[-1][1].record()
         else:
             self._seconds += time.perf_counter() - self._begin

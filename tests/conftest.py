@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import atexit
+import contextlib
 import gc
 import os
 import sys
@@ -9,15 +11,39 @@ import pytest
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-@pytest.fixture(autouse=True)
-def _streaming_from_zero():
-    """Streaming numbers its data sets on a machine and opens the shared memory of all before: let each test start anew.
-
-    (Two pytest processes at once on one machine disturb each other through this; give each its own /dev/shm.)
+@contextlib.contextmanager
+def streaming_cleaned_up():
+    """Streaming closes its shared memory when the process ends, and each data set opens that of all before it: a test
+    session would run out of open files. So do afterwards what would be done at exit, for what was made inside.
     """
-    yield
-    if "streaming" in sys.modules:
-        from streaming.base.util import clean_stale_shared_memory
+    if "streaming" not in sys.modules:
+        yield
+        return
+    cleanups = []
 
-        gc.collect()
-        clean_stale_shared_memory()
+    class Collected:
+        """``atexit`` as Streaming's shared memory sees it."""
+
+        register = staticmethod(cleanups.append)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("streaming.base.shared.memory.atexit", Collected)
+        yield
+    gc.collect()
+    for cleanup in cleanups:
+        try:
+            cleanup()
+        except BufferError:  # somebody still looks at it, so it is closed at exit after all
+            atexit.register(cleanup)
+
+
+@pytest.fixture(autouse=True)
+def _streaming_per_test():
+    with streaming_cleaned_up():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _streaming_per_module():
+    with streaming_cleaned_up():
+        yield

@@ -101,10 +101,13 @@ def test_trainer_resumes_bit_for_bit(tmp_path):
     common = {"max_duration": "3ep", "seed": 3}
     whole, _, _ = fit(make_lm_loader(folder), [AtteNT(**kwargs)], make_model(), **common)
     saving = {"save_folder": str(tmp_path / "saved"), "save_interval": "1ba", "save_overwrite": True}
-    saved, _, _ = fit(make_lm_loader(folder), [AtteNT(**kwargs)], make_model(), **common, **saving)
+    loader = make_lm_loader(folder)
+    saved, _, _ = fit(loader, [AtteNT(**kwargs)], make_model(), **common, **saving)
     assert saved.losses == whole.losses
     for batch in (1, 7, 14, 15, 16, 25, 31):
-        path = next((tmp_path / "saved").glob(f"ep*-ba{batch}-rank0.pt"))
-        rest, _, _ = fit(make_lm_loader(folder), [AtteNT(**kwargs)], make_model(seed=9), **common, load_path=str(path))
+        loader.attach(None)
+        loader.dataset.next_epoch = 0  # as in a new process
+        path = str(next((tmp_path / "saved").glob(f"ep*-ba{batch}-rank0.pt")))
+        rest, _, _ = fit(loader, [AtteNT(**kwargs)], make_model(seed=9), **common, load_path=path)
         assert rest.tokens == whole.tokens[batch:], batch
         assert rest.losses == whole.losses[batch:], batch
