@@ -33,7 +33,7 @@ class TeachingDataset(StreamingDataset):
     Args:
         window: Candidate rows (global batches) per window; at least 2.
         gap: Lesson batches at the end of a window with no candidate between them, in which the next window's first
-            lessons are read ahead (at most half of them); best at least ``num_workers * prefetch_factor``. It changes what
+            lessons are read ahead (at most a quarter of them); best at least ``num_workers * prefetch_factor``. It changes what
             is trained on only by how old the model is when it scores.
         require_teacher: Whether iterating without a teacher is an error.
         **kwargs: StreamingDataset's (and any other base's) arguments.

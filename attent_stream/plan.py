@@ -128,7 +128,9 @@ def interleave(candidates: int, lessons: int, gap: int) -> NDArray[np.int8]:
         int8 array of shape (candidates + lessons,) of ``CANDIDATE`` and ``LESSON``.
     """
     room = due_lesson(lessons, gap) + 1
-    before = np.bincount(np.arange(candidates) * room // max(candidates, 1), minlength=lessons)
+    # Rounded so that the first lesson, which follows a border, has the fewest before it.
+    places = np.minimum(np.arange(1, candidates + 1) * room // max(candidates, 1), room - 1)
+    before = np.bincount(places, minlength=lessons)
     roles = np.full(candidates + lessons, CANDIDATE, np.int8)
     roles[np.cumsum(before) + np.arange(lessons)] = LESSON
     return roles
@@ -137,9 +139,9 @@ def interleave(candidates: int, lessons: int, gap: int) -> NDArray[np.int8]:
 def due_lesson(lessons: int, gap: int) -> int:
     """Index of the lesson at which all candidates of its segment have been read: the next window is chosen here.
 
-    At most half of the lessons are left without candidates, so that a short window's are not read all at once.
+    At most a quarter of the lessons (but one) is left without candidates, so that most steps read alike.
     """
-    return lessons - 1 - min(gap, lessons // 2)
+    return lessons - 1 - min(gap, max(1, lessons // 4), lessons - 1)
 
 
 def window_rows(num_rows: int, first_row: int, window: int, index: int) -> tuple[int, int]:

@@ -116,7 +116,7 @@ def test_selection_is_what_the_model_says(folder, score, microbatch):
         count = max(1, round(len(candidates) * 0.5)) if candidates else 0
         skip = count == len(candidates)
         due = max(0, len(lessons) - 2)
-        before = [(c * (due + 1)) // max(1, len(candidates)) for c in range(len(candidates))]
+        before = [min((c + 1) * (due + 1) // len(candidates), due) for c in range(len(candidates))]
         scores = {}
         for number, lesson in enumerate(lessons):
             for c, row in enumerate(candidates):
