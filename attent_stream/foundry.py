@@ -2,7 +2,8 @@
 pyproject.toml).
 
 ``algorithms: {attent: {...}}`` gives ``AtteNT``; ``train_loader: {name: attent_text, dataset: {...}, ...}`` a
-``TeachingDataLoader`` that is llm-foundry's ``text`` loader in all else. llm-foundry is imported only when it calls.
+``TeachingDataLoader`` that is llm-foundry's ``text`` loader in all else. llm-foundry is imported only when it
+calls.
 """
 
 from collections.abc import Mapping
@@ -28,9 +29,11 @@ _NOT_OF_THE_DATASET = (
 
 @dataclass(frozen=True, kw_only=True)
 class FoundryTextConfig(TeachingConfig):
-    """The ``dataset`` section of llm-foundry's ``text`` loader, and ``window``, ``gap`` and ``require_teacher``.
+    """The ``dataset`` section of llm-foundry's ``text`` loader, and ``window``, ``gap`` and
+    ``require_teacher``.
 
-    All but the last three mean what llm-foundry says of them. ``allow_unsafe_types`` must stay false: it unpickles.
+    All but these three mean what llm-foundry says of them. ``allow_unsafe_types`` must stay false: it
+    unpickles.
     """
 
     max_seq_len: int = field()
@@ -68,8 +71,8 @@ def build_text_dataloader(
 ) -> Any:
     """A Composer ``DataSpec`` of a ``TeachingDataLoader``, called as llm-foundry calls its data loaders.
 
-    Samples, batches and token counts are those of llm-foundry's ``text`` loader, made by its own data set and by
-    whatever its registries hold as ``text_collator`` and ``data_spec``.
+    Samples, batches and token counts are those of llm-foundry's ``text`` loader, made by its own data set and
+    by whatever its registries hold as ``text_collator`` and ``data_spec``.
 
     Args:
         tokenizer: llm-foundry's tokenizer.
@@ -80,8 +83,8 @@ def build_text_dataloader(
         name: The name in the YAML, which some versions pass on.
 
     Raises:
-        ConfigError: An unknown key, a wrong type or a missing folder, by the path of the key; or what the data set, the
-            loader or llm-foundry's own checks refuse.
+        ConfigError: An unknown key, a wrong type or a missing folder, by the path of the key; or what the
+            data set, the loader or llm-foundry's own checks refuse.
     """
     from attent_stream.data import check_folders, dataset_arguments
     from attent_stream.dataloader import TeachingDataLoader
@@ -110,7 +113,7 @@ def build_text_dataloader(
         "persistent_workers": persistent_workers and num_workers > 0,
         "prefetch_factor": prefetch_factor if num_workers else None,
     }
-    # llm-foundry's parts write into the sections that they are given: this copy is theirs, and is read after them.
+    # llm-foundry's parts write into the section that they are given: this copy is theirs.
     theirs = {key.name: getattr(section, key.name) for key in fields(section)}
     theirs = {key: value for key, value in theirs.items() if value is not None}
     try:

@@ -6,8 +6,8 @@ from attent_stream.dataset import TeachingDataset
 
 
 class TeachingTextDataset(TeachingDataset, StreamingTextDataset):
-    """``StreamingTextDataset`` whose samples a teacher may choose: ``tokens`` read (or ``text`` tokenized) and cut to
-    ``max_seq_len`` as llm-foundry does it.
+    """``StreamingTextDataset`` whose samples a teacher may choose: ``tokens`` read (or ``text`` tokenized)
+    and cut to ``max_seq_len`` as llm-foundry does it.
 
     A class of a module, not of a function, so that spawned loader workers can have it.
     """

@@ -1,7 +1,8 @@
-"""The llm-foundry entry points, called as it calls them; and, where it is installed, against its own ``text`` loader.
+"""The llm-foundry entry points, called as it calls them; where it is installed, against its own ``text``
+loader.
 
-llm-foundry is large and bound to older libraries, so it is no dependency of the tests: ``pip install llm-foundry`` beside this
-package in an environment of its own runs them all.
+llm-foundry is large and bound to older libraries, so it is no dependency of the tests: ``pip install
+llm-foundry`` beside this package in an environment of its own runs them all.
 """
 
 import sys
@@ -69,7 +70,7 @@ def section(corpus, kind="array", name="attent_text", workers=0, **dataset):
         "max_seq_len": 16,
         **dataset,
     }
-    # Stock llm-foundry gives up without this. Workers that persist take seconds to end, theirs and ours alike.
+    # Stock llm-foundry gives up without this. Persistent workers take seconds to end, theirs and ours alike.
     idle = {} if workers else {"prefetch_factor": None}
     return {
         "name": name,
@@ -110,7 +111,8 @@ def test_the_algorithm_is_an_algorithm_class_built_from_keywords():
         ({"window": "many"}, "train_loader.dataset.window: expected int, received str 'many'"),
         (
             {"allow_unsafe_types": True},
-            "train_loader.dataset: expected allow_unsafe_types false, as it runs what the data says, received true",
+            "train_loader.dataset: expected allow_unsafe_types false, as it runs what the data says,"
+            " received true",
         ),
         ({"local": "nowhere"}, "train_loader.dataset.local: folder 'nowhere/train' does not exist"),
         ({"max_seq_len": 1}, "train_loader.dataset: expected max_seq_len of at least 2 tokens, received 1"),
