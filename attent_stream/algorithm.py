@@ -94,9 +94,12 @@ class AtteNT(Algorithm):
             Event.BEFORE_TRAIN_BATCH: self._batch_begins,
             Event.AFTER_FORWARD: self._forward_done,
             Event.BATCH_END: self._batch_done,
+            Event.FIT_END: self._fit_end,
         }
         self.last_choice: Choice | None = None
         self._loader: TeachingDataLoader | None = None
+        self._teacher: Teacher | None = None
+        self._fitted = False  # an earlier fit of this process has ended, and the data set stands where it ended
         self._scorer: Scorer | None = None
         self._fitting: FittingScorer | None = None
         self._first_batch: Time | None = None  # of this fit
@@ -156,10 +159,19 @@ class AtteNT(Algorithm):
         if self._ledger is None and self.remembers:
             self._ledger = Ledger(loader.dataset.num_samples)
         total = total_span(state.max_duration)
-        teacher = Teacher(self.settings, clock=state_clock(state, loader), total=total, ledger=self._ledger)
+        self._teacher = teacher = Teacher(self.settings, clock=state_clock(state, loader), total=total, ledger=self._ledger)
         teacher.keep(teacher.clock(0, 0, 0.0))  # an anneal that cannot be told against max_duration is refused now
+        if self._fitted and int(state.timestamp.batch_in_epoch) > 0:
+            loader.dataset.continue_epoch(int(state.timestamp.sample_in_epoch))
+        if int(state.timestamp.batch) > 0:
+            # Composer would else go through the epochs behind, and the batches of this one, to where the data set is.
+            state.dataset_resumption["train"] = True
         loader.attach(teacher)
         self._epoch_start(state, logger)
+
+    def _fit_end(self, state: State, logger: Logger) -> None:
+        self._fitted = True
+        self._loader.attach(None)  # the loader is its owner's again, and plain
 
     def _epoch_start(self, state: State, logger: Logger) -> None:
         if self._loader is None:
@@ -168,7 +180,7 @@ class AtteNT(Algorithm):
         # Epoch-based schedules and the Trainer count by this; a subset asked for by the user stays.
         plain = self._loader.plain_batches
         subset = int(state.dataloader_len) if state.dataloader_len is not None else plain
-        length = self._loader.forecast()
+        length = self._loader.forecast(done=int(state.timestamp.batch_in_epoch))
         if state.dataloader_len is not None and (subset >= plain or subset == self._told):
             state.dataloader_len = self._told = length
         self._batch_began = time.perf_counter()
@@ -218,7 +230,7 @@ class AtteNT(Algorithm):
             row = torch.full((3, self._loader.batch_size), -1.0, dtype=torch.float64, device=scores.device)
             row[0, : len(ids)] = torch.from_numpy(ids).to(row.device)
             row[1, : len(ids)] = scores
-            row[2] = self._loader.teacher.time(self._loader.epoch.order.epoch)
+            row[2] = self._teacher.time(self._loader.epoch.order.epoch)
             self._pending.append(row)
             self._micro = []
         now, teaching = time.perf_counter(), self._teaching.take()
@@ -241,7 +253,7 @@ class AtteNT(Algorithm):
         for batch in rows.swapaxes(0, 1):  # (ranks, 3, batch_size), all of one time
             ids, scores, times = batch.swapaxes(0, 1).reshape(3, -1)
             real = ids >= 0
-            self._loader.teacher.remember(ids[real].astype(np.int64), scores[real], times[0])
+            self._teacher.remember(ids[real].astype(np.int64), scores[real], times[0])
 
     def _log(self, choice: Choice, logger: Logger) -> None:
         metrics, counts = choice_metrics(choice, self._loader.epoch.order.stream_starts)

@@ -93,14 +93,17 @@ class TeachingDataLoader(StreamingDataLoader):
         """Batches an epoch; with a teacher, the lessons that its schedule was last forecast to leave of one."""
         return self._length
 
-    def forecast(self) -> int:
+    def forecast(self, done: int = 0) -> int:
         """Work out anew how many batches the epoch that comes next will have, and say so as length from now on.
 
         It stays the same within an epoch unless this is called, because a Trainer holds on to it.
+
+        Args:
+            done: Batches of that epoch that the teacher's clock has counted already (a resume in the middle).
         """
         full = len(self.dataset) // self.batch_size
         tail = self.plain_batches - full
-        self._length = self.plain_batches if self.teacher is None else self._taught_rows(full) + tail
+        self._length = self.plain_batches if self.teacher is None else self._taught_rows(full, done) + tail
         return self._length
 
     @property
@@ -190,8 +193,8 @@ class TeachingDataLoader(StreamingDataLoader):
         if isinstance(self._collate, VariesByEpoch):
             self._collate.set_epoch(epoch)
 
-    def _taught_rows(self, rows: int) -> int:
-        epoch = self.dataset.next_epoch
+    def _taught_rows(self, rows: int, done: int) -> int:
+        epoch = self.dataset.coming_epoch
         lessons, index = 0, 0
         while True:
             begin, end = window_rows(rows, 0, self.dataset.window, index)
@@ -200,6 +203,6 @@ class TeachingDataLoader(StreamingDataLoader):
             # An epoch that turns out shorter than said only ends early; one that turns out longer would be cut off by
             # the Trainer, so the first window counts as untaught though the ledger may know it.
             untaught = index == 0 and self.teacher.scores
-            clock = self.teacher.clock(lessons, epoch, begin / rows)
+            clock = self.teacher.clock(lessons - done, epoch, begin / rows)
             lessons += end - begin if untaught else lesson_count(end - begin, self.teacher.keep(clock))
             index += 1

@@ -60,8 +60,7 @@ class TeachingDataset(StreamingDataset):
         # Only in the main process:
         self._taught: TaughtEpoch | None = None
         self._position: Position | None = None  # loaded from a checkpoint, not yet gone on from
-        self._loaded_epoch = 0
-        self._offset = 0  # samples of the epoch that were trained on before this process began it
+        self._loaded: dict[str, Any] | None = None  # the state that was loaded last
 
     @property
     def shared_prefix(self) -> int:
@@ -81,7 +80,7 @@ class TeachingDataset(StreamingDataset):
     @property
     def coming_epoch(self) -> int:
         """Number of the epoch that is iterated next: a loaded state's, unless it is stale."""
-        return max(self.next_epoch, self._loaded_epoch)
+        return max(self.next_epoch, self._loaded["epoch"] if self._loaded else 0)
 
     def connect(self, board: Board, timeout: float) -> None:
         """Read from this board whenever a taught epoch is under way on it (called by TeachingDataLoader)."""
@@ -102,7 +101,7 @@ class TeachingDataset(StreamingDataset):
             AttentError: Several ranks, but torch.distributed is not initialised.
         """
         unique, world = self._unique_rank_world, self._parallel_rank_world
-        epoch, self._offset = self._resume(world, self.next_epoch)
+        epoch, sample_in_epoch = self._resume(world, self.next_epoch)
         if unique.num_ranks > 1 and dist.is_available() and dist.is_initialized():
             dist.barrier()  # all ranks of the node have read the counter before its leader moves it on
         if unique.is_local_leader:
@@ -111,7 +110,7 @@ class TeachingDataset(StreamingDataset):
         position, self._position = self._position, None
         if position is not None and position.epoch != epoch:
             position = None
-        return order, -(-self._offset // self.row_size), position
+        return order, -(-sample_in_epoch // self.row_size), position
 
     def follow(self, taught: TaughtEpoch | None) -> None:
         """Tell the state of this taught epoch from now on (called by TeachingDataLoader)."""
@@ -128,20 +127,34 @@ class TeachingDataset(StreamingDataset):
             num_samples: Samples trained on, by all ranks.
             from_beginning: Whether these are counted from the start of the epoch, or of this process's part of it.
         """
-        world, taught = self._parallel_rank_world, self._taught
-        begun = self.next_epoch > 0 if taught is None else taught.started
-        samples = num_samples if from_beginning else self._offset + num_samples
-        epoch = self.next_epoch - 1
-        if samples == 0:
-            taught, epoch = None, epoch + 1 if begun else max(epoch, 0)
-        return {
-            "epoch": epoch,
-            "sample_in_epoch": samples,
-            "num_canonical_nodes": self.num_canonical_nodes,
+        taught, loaded = self._taught, self._loaded
+        epoch, offset = self.next_epoch - 1, 0
+        known = {
+            "num_canonical_nodes": self.num_canonical_nodes or self._default_canonical_nodes,
             "shuffle_seed": self.shuffle_seed,
-            "initial_physical_nodes": self.initial_physical_nodes or world.num_nodes,
-            "attent": "" if taught is None else taught.position.dump(),
+            "initial_physical_nodes": self.initial_physical_nodes or self._parallel_rank_world.num_nodes,
         }
+        if loaded is not None and loaded["epoch"] >= epoch:
+            epoch, offset = loaded["epoch"], loaded["sample_in_epoch"]
+            known = {name: loaded.get(name) or value for name, value in known.items()}
+        samples = num_samples if from_beginning else offset + num_samples
+        if samples == 0:
+            epoch = self.coming_epoch if taught is None or taught.started else taught.order.epoch
+            taught = None
+        text = "" if taught is None else taught.position.dump()
+        return {"epoch": epoch, "sample_in_epoch": samples, **known, "attent": text}
+
+    @property
+    def _default_canonical_nodes(self) -> int:
+        """As Streaming sets it when a first epoch begins, in the processes that iterate."""
+        nodes = self._parallel_rank_world.num_nodes
+        return 64 * nodes if self.shuffle_algo in ("py1s", "py2s") else nodes
+
+    def continue_epoch(self, num_samples: int) -> None:
+        """Let the next iteration go on in the epoch under way, after ``num_samples`` of it: another fit in this process."""
+        state = self.state_dict(num_samples, True)
+        self.next_epoch = state["epoch"]
+        self.load_state_dict(state)
 
     def load_state_dict(self, obj: dict[str, Any]) -> None:
         """Go on from ``state_dict``'s state, or from one of plain Streaming, when next iterated.
@@ -151,7 +164,7 @@ class TeachingDataset(StreamingDataset):
         """
         text = obj.get("attent", "")
         self._position = Position.load(text) if text else None
-        self._loaded_epoch = obj["epoch"]
+        self._loaded = dict(obj)
         super().load_state_dict({key: value for key, value in obj.items() if key != "attent"})
 
     def prepare_shard(self, shard_id: int, blocking: bool = True) -> None:

