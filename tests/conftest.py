@@ -7,6 +7,11 @@ import os
 import sys
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples every time, and no test that a slow machine fails.
+settings.register_profile("project", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("project")
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
