@@ -106,6 +106,7 @@ class TaughtEpoch:
             "rows": self.order.full,
             "streams": len(self.order.stream_starts),
             "seed": self.teacher.settings.seed,
+            "ranks": layout.ranks if layout.batching == "device_per_stream" else None,
         }
 
     @property
