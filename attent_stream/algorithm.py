@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from composer import Algorithm, Event, Logger, State, Time, TimeUnit
+from composer import Algorithm, Event, Logger, State, Time
 from composer.core import get_precision_context
 from composer.devices import DeviceGPU
 
@@ -180,9 +180,7 @@ class AtteNT(Algorithm):
         # Epoch-based schedules and the Trainer count by this; a subset asked for by the user stays.
         plain = self._loader.plain_batches
         subset = int(state.dataloader_len) if state.dataloader_len is not None else plain
-        length = plain
-        if state.max_duration.unit == TimeUnit.EPOCH:  # else nothing needs it, and one too short would cut the epoch off
-            length = self._loader.forecast(done=int(state.timestamp.batch_in_epoch))
+        length = self._loader.forecast(done=int(state.timestamp.batch_in_epoch))
         if state.dataloader_len is not None and (subset >= plain or subset == self._told):
             state.dataloader_len = self._told = length
         self._batch_began = time.perf_counter()

@@ -81,17 +81,16 @@ class TeachingDataLoader(StreamingDataLoader):
         self.inbox: list[Candidate] = []
         self.epoch: TaughtEpoch | None = None
         self._board = Board(steps=2 * dataset.window, batch_size=batch_size, ahead=dataset.window * batch_size)
-        self._timeout = teacher_timeout
         dataset.connect(self._board, teacher_timeout)
         self._length = self.plain_batches
 
     def attach(self, teacher: Teacher | None) -> None:
         """Let this teacher choose from the next epoch on; None detaches."""
         self.teacher = teacher
-        self._length = self.plain_batches
+        self.forecast()
 
     def __len__(self) -> int:
-        """Batches an epoch: without a teacher's choice, or as was last forecast."""
+        """Batches an epoch; with a teacher, the lessons that its schedule was last forecast to leave of one."""
         return self._length
 
     def forecast(self, done: int = 0) -> int:
@@ -128,14 +127,12 @@ class TeachingDataLoader(StreamingDataLoader):
             self.epoch = None
             self.dataset.follow(None)
             self._tell_epoch(self.dataset.coming_epoch)
-            self.dataset.connect(self._board, self._timeout)
             self.dataset.begin_iteration(taught=False)
             yield from super().__iter__()
             return
         order, first_row, position = self.dataset.begin_epoch()
         self._tell_epoch(order.epoch)
         self.inbox = []
-        self.dataset.connect(self._board, self._timeout)  # another loader may have read this data set since
         self.dataset.begin_iteration(taught=True)
         self.epoch = TaughtEpoch(
             order,
