@@ -1,29 +1,44 @@
 """``AtteNT``: the Composer algorithm. It listens to events and connects; what is computed stands elsewhere."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from composer import Algorithm, Event, Logger, State, Time
-from composer.core import get_precision_context
-from composer.devices import DeviceGPU
+from composer.core import Precision, get_precision_context
+from composer.devices import Device, DeviceGPU
+from composer.utils import dist
 
 from attent_stream.clock import state_clock, total_span
 from attent_stream.dataloader import TeachingDataLoader
-from attent_stream.errors import AttentError
+from attent_stream.dataset import TeachingDataset
 from attent_stream.gather import gather_ranks
 from attent_stream.guard import untouched
 from attent_stream.ledger import Ledger
+from attent_stream.ledger_settings import open_ledger
 from attent_stream.metrics import choice_metrics
-from attent_stream.schedule import Phases, Span, parse_interval, parse_keep
-from attent_stream.scoring.fitting import FittingScorer
-from attent_stream.scoring.scorer import SCORES, Scorer, build_scorer
+from attent_stream.payoff import Payoff
+from attent_stream.randomness import random_state, set_random_state
+from attent_stream.recorder import Recorder
+from attent_stream.reweighting import Reweighting
+from attent_stream.schedule import Span
+from attent_stream.scoring.candidates import CandidateScoring
+from attent_stream.scoring.learnability import Reference
+from attent_stream.scoring.scorer import Scorer, build_scorer
+from attent_stream.settings import parse_settings
 from attent_stream.stopwatch import Stopwatch
-from attent_stream.teacher import ALL, Choice, Teacher, TeacherSettings
+from attent_stream.teacher import AUTO, SCORED, Choice, Teacher
+from attent_stream.weighting import WeightedOutputs
 
-RECORDS = ("never", "warmup", "always")
+VERSION = 3  # of AtteNT's state
+_STATE = ("version", "counts", "told", "ledger", "random", "gain", "reweight", "fidelity", "reference")
+_LEAVE = "load_ignore_keys: ['state/algorithms*']"
+
+log = logging.getLogger(__name__)
 
 
 class AtteNT(Algorithm):
@@ -35,18 +50,38 @@ class AtteNT(Algorithm):
 
     Args:
         keep: Share of a window's rows that become lessons, in (0, 1], or a schedule ``{schedule, from, to, over, stages}``.
-        score: ``residual`` (||f(S) - f*(S)||, root mean square over valid tokens; the paper's), ``loss``, or a callable
-            ``(model, batch) -> (B,) tensor``, higher = teach it.
-        select: ``hard`` (top scores), ``soft`` (drawn by score) or ``random`` (the control: same counts, no scoring).
+        score: ``residual`` (||f(S) - f*(S)||, root mean square over valid tokens; the paper's), ``loss``, ``grad_norm``,
+            ``entropy``, ``margin``, ``learnability`` (docs/scores.md), or a callable ``(model, batch) -> (B,) tensor``, higher =
+            teach it. ``remembered``: the ledger's last training score (``ledger.score``), and no candidate is ever forwarded:
+            what is not known is trained on. ``progress``: how fast the training loss of the sample's stream falls
+            (``progress.ProgressLedger``), so that each window's quotas of streams follow what is being learnt; no forwards either.
+        select: ``auto``: by the design of ``inclusion`` that pays most by prediction, and not at all while none pays
+            (``payoff``). Or ``hard`` (top scores), ``soft`` (drawn by score) or ``random`` (the control: same counts, no scoring). With
+            weights that make up for the choice (``inclusion``): ``prune`` (the easy are dropped at random) or ``unbiased`` (in
+            proportion to the score). ``proportional``: in proportion to the score, unweighted; what ``auto`` is with ``progress``.
         interval: How long a score is reused when its sample comes again: ``dense``, a time string, a linear growth
-            ``{schedule: linear, from, to, over}``, or ``incremental``. ``1ep``: fresh in every epoch.
+            ``{schedule: linear, from, to, over}``, or ``incremental``. ``1ep``: fresh in every epoch. None: ``1dur`` with
+            ``auto``, else ``1ep``.
         warmup: Time string; before it everything is trained on.
-        anneal: Time string; in the last stretch of this length everything is trained on.
+        anneal: Time string; in the last stretch of this length everything is trained on. None: ``0.125dur`` with ``auto``
+            (InfoBatch's), else none.
         temperature: Of ``soft``: towards 0 it is ``hard``, towards infinity ``random``.
+        ceiling: Share of a window's highest scores (of each lane) that are taken for noise, and taught only where too few
+            others are left; 0.01 to 0.05 against corrupt samples.
         seed: Of every draw.
+        reweight: Weight the lessons of each batch by their own training losses (``reweighting``): a strategy (``linupper``) or
+            ``{strategy, r}``; None: not so.
         record: When the training forward's own per-sample scores fill the ledger, at no extra pass: ``never``,
-            ``warmup`` (only before ``warmup`` is over) or ``always``.
+            ``warmup`` (only before ``warmup`` is over) or ``always``. None: with ``auto`` always, where training is longer than
+            an epoch; else never.
+        ledger: What it keeps: ``sample`` (each one's score), ``shard`` or ``stream`` (the mean of each), or ``{per, limit, decay}``
+            (``LedgerSettings``).
         score_batch: Samples per scoring forward; None: the training microbatch.
+        fidelity: How much of a candidate and of the model scoring looks at: ``full``, ``auto`` (the cheapest way that agrees
+            with the full score, by measurement), or a mapping of ``layers``, ``tokens``, ``resolution``, ``patches``,
+            ``precision`` and ``proxy``; see ``scoring.fidelity`` and docs/scoring.md.
+        head: How a language model's output head is scored without its logits, a name in ``scoring.head.PATHS``; None: not so.
+        reference: Of ``learnability``: ``{model: folder}``, or ``{snapshot: 200ba}`` (``scoring.learnability``).
 
     Raises:
         ValueError: An argument out of range, a bad name (the good ones are listed).
@@ -57,58 +92,57 @@ class AtteNT(Algorithm):
         *,
         keep: float | Mapping[str, Any] = 0.7,
         score: str | Callable[[Any, Any], torch.Tensor] = "residual",
-        select: str = "hard",
-        interval: str | Mapping[str, Any] = "1ep",
+        select: str = AUTO,
+        interval: str | Mapping[str, Any] | None = None,
         warmup: str = "0ba",
-        anneal: str = "0ba",
+        anneal: str | None = None,
         temperature: float = 1.0,
+        ceiling: float = 0.0,
         seed: int = 17,
-        record: str = "never",
+        reweight: str | Mapping[str, Any] | None = None,
+        record: str | None = None,
+        ledger: str | Mapping[str, Any] | None = None,
         score_batch: int | None = None,
+        fidelity: str | Mapping[str, Any] = "full",
+        head: str | None = "auto",
+        reference: Mapping[str, Any] | None = None,
     ) -> None:
-        self.settings = TeacherSettings(
-            keep=parse_keep(keep),
-            select=select,
-            temperature=temperature,
-            interval=parse_interval(interval),
-            phases=Phases(warmup=Span.parse(warmup), anneal=Span.parse(anneal)),
-            seed=seed,
-        )
-        if not callable(score) and score not in SCORES:
-            raise ValueError(f"score must be one of {sorted(SCORES)} or a callable, got {score!r}")
-        if record not in RECORDS:
-            raise ValueError(f"record must be one of {list(RECORDS)}, got {record!r}")
-        if record != "never" and callable(score):
-            raise ValueError(
-                f"record={record!r} needs a score that the training forward gives ({sorted(SCORES)}), got a callable"
-            )
-        if score_batch is not None and score_batch < 1:
-            raise ValueError(f"score_batch must be at least 1 sample or None, got {score_batch!r}")
-        self.score = score
-        self.record = record
-        self.score_batch = score_batch
+        self.settings = parse_settings(
+            keep=keep, score=score, select=select, interval=interval, warmup=warmup, anneal=anneal, temperature=temperature,
+            ceiling=ceiling, seed=seed, reweight=reweight, record=record, ledger=ledger, score_batch=score_batch,
+            fidelity=fidelity, head=head, reference=reference,
+        )  # fmt: skip
         self._events = {
             Event.FIT_START: self._fit_start,
             Event.EPOCH_START: self._epoch_start,
             Event.AFTER_DATALOADER: self._teach,
+            Event.BATCH_START: self._learn_along,
             Event.BEFORE_TRAIN_BATCH: self._batch_begins,
+            Event.BEFORE_FORWARD: self._forward_begins,
             Event.AFTER_FORWARD: self._forward_done,
+            Event.AFTER_LOSS: self._loss_done,
             Event.BATCH_END: self._batch_done,
             Event.FIT_END: self._fit_end,
         }
         self.last_choice: Choice | None = None
         self._loader: TeachingDataLoader | None = None
+        self._device: Device | None = None
         self._teacher: Teacher | None = None
-        self._fitted = False  # an earlier fit of this process has ended, and the data set stands where it ended
-        self._scorer: Scorer | None = None
-        self._fitting: FittingScorer | None = None
+        self._fitted: TeachingDataset | None = None  # the data set of an earlier fit, which stands where that ended
+        self._scoring: CandidateScoring | None = None
+        self._reference: Reference | None = None
         self._first_batch: Time | None = None  # of this fit
         self._ledger: Ledger | None = None
-        self._micro: list[torch.Tensor] = []  # this batch's training scores, a tensor a microbatch
-        self._pending: list[torch.Tensor] = []  # (3, batch_size) ids, scores and times of lessons not yet in the ledger
+        self._kept: dict[str, Any] | None = None  # a checkpoint's ledger, until the data set is there
+        self._weighted: WeightedOutputs | None = None
+        self._losses: Scorer | None = None  # of the training forward, where lessons are weighted by them
+        self._recorder: Recorder | None = None  # where training forwards fill the ledger
+        self._reweighting = None if self.settings.reweight is None else Reweighting(self.settings.reweight)
         self._teaching = Stopwatch()
         self._batch_began = time.perf_counter()
         self._told: int | None = None  # the epoch's length as we told it to the Trainer
+        self._single_pass = False  # no sample comes again, and nobody has asked for its score to be remembered
+        self._resumed: dict[str, Any] | None = None  # a checkpoint's state that this fit has not gone on from yet
         self._counts = {"candidates": 0, "lessons": 0, "dropped": 0, "nonfinite": 0}
 
     def match(self, event: Event, state: State) -> bool:
@@ -122,16 +156,30 @@ class AtteNT(Algorithm):
     @property
     def remembers(self) -> bool:
         """Whether scores can be used again, so that a ledger is kept."""
-        if self.settings.select == "random":
+        if self.settings.teacher.select == "random" or self._single_pass:
             return False
-        return self.record != "never" or self.settings.interval.outlasts_an_epoch
+        return self.settings.record != "never" or self.settings.teacher.interval.outlasts_an_epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Counts and the ledger: plain numbers and tensors. All ranks must call it together."""
-        if self._loader is not None:
-            self._flush()
+        """Counts, the ledger and the ranks' random numbers: plain numbers and tensors. All ranks must call it together."""
+        if self._resumed is not None:
+            return self._resumed  # loaded and not gone on from yet
+        if self._loader is None:
+            return dict.fromkeys(_STATE) | {"version": VERSION, "counts": dict(self._counts)}
+        self._flush()
         ledger = None if self._ledger is None else self._ledger.state_dict()
-        return {"version": 1, "counts": dict(self._counts), "ledger": ledger}
+        states = torch.from_numpy(gather_ranks(self._device.tensor_to_device(random_state()), ranks=dist.get_world_size()))
+        return {
+            "version": VERSION,
+            "counts": dict(self._counts),
+            "told": self._told,
+            "ledger": ledger,
+            "random": states,
+            "gain": self._teacher.payoff.gain,
+            "reweight": None if self._reweighting is None else self._reweighting.state(),
+            "fidelity": self._scoring.state_dict(),
+            "reference": None if self._reference is None else self._reference.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state_dict``'s state.
@@ -139,11 +187,16 @@ class AtteNT(Algorithm):
         Raises:
             ValueError: A state of another version.
         """
-        if state.get("version") != 1:
-            raise ValueError(f"expected AtteNT's state of version 1, got version {state.get('version')!r}")
+        if state.get("version") != VERSION:
+            raise ValueError(
+                f"expected AtteNT's state of version {VERSION}, got version {state.get('version')!r}: go on with the package "
+                f"that wrote it, or leave its scores and counts behind with {_LEAVE}"
+            )
         self._counts = {name: int(state["counts"].get(name, 0)) for name in self._counts}
-        if state["ledger"] is not None and self.remembers:
-            self._ledger = Ledger.from_state(state["ledger"])
+        self._ledger, self._recorder, self._kept = None, None, state["ledger"]
+        if self._reweighting is not None:
+            self._reweighting.load(state.get("reweight"))
+        self._resumed = state
 
     def _fit_start(self, state: State, logger: Logger) -> None:
         loader = state.train_dataloader
@@ -151,26 +204,129 @@ class AtteNT(Algorithm):
             raise TypeError(
                 f"AtteNT needs a TeachingDataLoader over a TeachingDataset as train_dataloader, got {type(loader).__name__}"
             )
-        self._loader = loader
+        self._loader, self._device = loader, state.device
         self._teaching = Stopwatch(gpu=isinstance(state.device, DeviceGPU))
-        self._scorer = build_scorer(self.score, state.model)
-        self._fitting = FittingScorer(self._scorer, state.model)
+        self._weighted = WeightedOutputs(state.model)
+        self._losses = None if self._reweighting is None else build_scorer("loss", state.model, head=None)
         self._first_batch = state.timestamp.batch
-        if self._ledger is None and self.remembers:
-            self._ledger = Ledger(loader.dataset.num_samples)
+        resumed, self._resumed = self._resumed, None
+        if resumed is None and int(state.timestamp.batch) == 0:
+            self._forget()  # another run, perhaps on another corpus
+        self._open_scoring(state, resumed)
+        self._find_place(state)
         total = total_span(state.max_duration)
-        self._teacher = teacher = Teacher(self.settings, clock=state_clock(state, loader), total=total, ledger=self._ledger)
-        teacher.keep(teacher.clock(0, 0, 0.0))  # an anneal that cannot be told against max_duration is refused now
-        if self._fitted and int(state.timestamp.batch_in_epoch) > 0:
-            loader.dataset.continue_epoch(int(state.timestamp.sample_in_epoch))
-        if int(state.timestamp.batch) > 0:
-            # Composer would else go through the epochs behind, and the batches of this one, to where the data set is.
-            state.dataset_resumption["train"] = True
-        loader.attach(teacher)
+        by_default = self.settings.teacher.select == AUTO and self.settings.recorded_by_default
+        self._single_pass = by_default and _single_pass(total, loader)
+        self._open_ledger(loader.dataset)
+        settings = self.settings.teacher
+        if total is None and self.settings.annealed_by_default:  # no end to be seen coming, and none was asked for
+            settings = replace(settings, phases=replace(settings.phases, anneal=Span.parse("0ba")))
+        payoff = Payoff(cost=self._scoring_cost, gain=None if resumed is None else resumed.get("gain"))
+        self._teacher = teacher = Teacher(
+            settings, clock=state_clock(state, loader), total=total, ledger=self._ledger, payoff=payoff,
+            forwards=self.settings.forwards,
+        )
+        if self._recorder is not None:
+            self._recorder.flush()  # an interrupted fit's
+            self._recorder = None
+        if self.remembers and self.settings.record != "never":
+            scorer = build_scorer(self.settings.score, state.model, head=self.settings.head)
+            self._recorder = Recorder(scorer, loader, teacher, always=self.settings.record == "always")
+        teacher.keep(teacher.clock(0, loader.dataset.coming_epoch, 0.0))  # an anneal that cannot be told against max_duration is refused now
+        if teacher.scores and not self.remembers and loader.plain_batches <= loader.dataset.window:
+            log.warning(
+                "Nothing will be taught: the first window of an epoch is kept whole, and a window of %d rows holds all %d "
+                "batches of an epoch (set window to a quarter of them or less).",
+                loader.dataset.window, loader.plain_batches,
+            )  # fmt: skip
+        in_epoch = int(state.timestamp.batch_in_epoch)
+        goes_on = resumed is not None and in_epoch > 0
+        begun = partial(_restore_random, resumed["random"]) if goes_on and resumed["random"] is not None else None
+        subset = self._users_subset(state)
+        # Composer begins to count a user's subset anew when it resumes in the middle of an epoch.
+        loader.attach(teacher, begun=begun, at_most=subset - in_epoch if subset and in_epoch else None)
         self._epoch_start(state, logger)
+        if goes_on and resumed["told"] is not None and self._told is not None:
+            # Not told anew: learning rates over epochs depend on it, and what is forecast on the way may differ.
+            state.dataloader_len = self._told = loader.tell_length(resumed["told"])
+        self._fitted = loader.dataset
+
+    def _open_scoring(self, state: State, resumed: dict[str, Any] | None) -> None:
+        dataset = self._loader.dataset
+        known = self._scoring.state_dict() if self._scoring is not None else None  # of an earlier fit of this run
+        device = state.device.tensor_to_device(torch.empty(())).device
+        self._scoring = CandidateScoring(
+            self.settings.forwarded_score,
+            state.model,
+            head=self.settings.head,
+            fidelity=self.settings.fidelity,
+            device=device,
+            full_precision=state.precision == Precision.FP32,
+            gather=partial(gather_ranks, ranks=dataset.num_ranks, replication=dataset.replication or 1),
+            ranks=dataset.num_ranks,
+            seed=self.settings.teacher.seed,
+        )
+        if self.settings.reference is not None and (self._reference is None or self._fitted is not dataset):
+            self._reference = Reference(self.settings.reference, state.model, device)
+            self._reference.load_state_dict(None if resumed is None else resumed.get("reference"))
+        known = known if resumed is None else resumed.get("fidelity")
+        if known:
+            self._scoring.load_state_dict(known)
+
+    @property
+    def _scoring_cost(self) -> float:
+        """Of a candidate, in forwards."""
+        return self._scoring.cost + (1.0 if self._reference is not None else 0.0)
+
+    def _forget(self) -> None:
+        self._ledger, self._kept, self._recorder, self._scoring, self._reference = None, None, None, None, None
+        self._counts = dict.fromkeys(self._counts, 0)
+        if self._reweighting is not None:
+            self._reweighting.load(None)
+
+    def _find_place(self, state: State) -> None:
+        """See to it that the data set goes on where the run stands, which Composer leaves to us in two cases."""
+        time, dataset = state.timestamp, self._loader.dataset
+        if int(time.batch) == 0:
+            return
+        if self._fitted is dataset:
+            if int(time.batch_in_epoch) > 0:
+                dataset.continue_epoch(int(time.sample_in_epoch))
+        elif self._fitted is None and not dataset.resumes:
+            log.warning(
+                "The checkpoint says nothing of the data: going on behind its %d samples of epoch %d, as if all of the "
+                "epoch's samples had been trained on so far.",
+                int(time.sample_in_epoch), int(time.epoch),
+            )  # fmt: skip
+            dataset.start_at(int(time.epoch), int(time.sample_in_epoch))
+        # Composer would else go through the epochs behind, and the batches of this one, to where the data set is.
+        state.dataset_resumption["train"] = True
+
+    def _open_ledger(self, dataset: TeachingDataset) -> None:
+        if not self.remembers:
+            self._ledger = None
+        elif self._ledger is None:
+            self._ledger = open_ledger(
+                self.settings.ledger,
+                dataset,
+                ages=self.settings.teacher.interval.expires,
+                local_rank=dist.get_local_rank(),
+                ranks_per_node=dist.get_local_world_size(),
+                progress=self.settings.progress,
+            )
+        if self._ledger is not None and self._kept is not None:
+            try:
+                self._ledger.load_state_dict(self._kept)
+            except ValueError as error:
+                raise ValueError(f"{error}: go on with what the checkpoint had, or leave its scores behind with {_LEAVE}") from error
+        elif self._ledger is not None and len(self._ledger) != dataset.num_samples:
+            raise ValueError(
+                f"the last fit's ledger is of a data set of {len(self._ledger)} samples, this one has {dataset.num_samples}: go on "
+                f"with the same streams, or make a new AtteNT"
+            )
+        self._kept = None
 
     def _fit_end(self, state: State, logger: Logger) -> None:
-        self._fitted = True
         self._loader.attach(None)  # the loader is its owner's again, and plain
 
     def _epoch_start(self, state: State, logger: Logger) -> None:
@@ -178,12 +334,16 @@ class AtteNT(Algorithm):
             return
         self._flush()
         # Epoch-based schedules and the Trainer count by this; a subset asked for by the user stays.
-        plain = self._loader.plain_batches
-        subset = int(state.dataloader_len) if state.dataloader_len is not None else plain
+        subset = self._users_subset(state)
         length = self._loader.forecast(done=int(state.timestamp.batch_in_epoch))
-        if state.dataloader_len is not None and (subset >= plain or subset == self._told):
+        if subset is None and state.dataloader_len is not None:
             state.dataloader_len = self._told = length
         self._batch_began = time.perf_counter()
+
+    def _users_subset(self, state: State) -> int | None:
+        """Batches an epoch where the user asked for a part of it (``train_subset_num_batches``)."""
+        batches = None if state.dataloader_len is None else int(state.dataloader_len)
+        return None if batches is None or batches >= self._loader.plain_batches or batches == self._told else batches
 
     def _teach(self, state: State, logger: Logger) -> None:
         loader = self._loader
@@ -195,65 +355,74 @@ class AtteNT(Algorithm):
             choices = loader.teach(lambda batch: self._score(state, batch))
         for choice in choices:
             self._log(choice, logger)
+            if choice.decision.by == SCORED:
+                keep = choice.kept.mean().item()  # 1 where it was scored to see what teaching would gain
+                found = self._scoring.window_chosen(keep if keep < 1 else 0.5)
+                logger.log_metrics({f"attent/fidelity/{name}": value for name, value in found.items()})
+                self._teacher.payoff.cost = self._scoring_cost
+        if choices and self._reference is not None:
+            self._reference.window_chosen(self._teacher.clock(0, loader.epoch.order.epoch, 0.0))
+
+    def _learn_along(self, state: State, logger: Logger) -> None:
+        if self._scoring is not None and self._scoring.learns:
+            with self._teaching:
+                self._scoring.learn(state.device.batch_to_device(state.batch))
 
     def _score(self, state: State, batch: Any) -> torch.Tensor:
         batch = state.device.batch_to_device(batch)
-        with untouched(state.model), get_precision_context(state.precision, state.precision_config):
-            scores = self._fitting(batch, self._samples_at_once(state))
+        window = (self._loader.epoch.order.epoch, self._loader.epoch.segment.index + 1)
+        with untouched(self._scoring.model), get_precision_context(state.precision, state.precision_config):
+            scores = self._scoring(batch, self._samples_at_once(state), window)
+            if self._reference is not None:
+                scores = scores - self._reference.losses(batch, self._samples_at_once(state))
         return state.device.tensor_to_device(scores)  # a callable's may be elsewhere, and NCCL gathers on the device only
 
     def _samples_at_once(self, state: State) -> int:
-        if self.score_batch is not None:
-            return self.score_batch
-        if state.auto_microbatching and self._fitting.sharded and state.timestamp.batch == self._first_batch:
+        if self.settings.score_batch is not None:
+            return self.settings.score_batch
+        if state.auto_microbatching and self._scoring.sharded and state.timestamp.batch == self._first_batch:
             return 1  # what fits is not known before the first batch has been trained on, and here there is no second try
         size = state.device_train_microbatch_size
         return size if isinstance(size, int) else self._loader.batch_size
 
     def _batch_begins(self, state: State, logger: Logger) -> None:
-        self._micro = []
+        if self._recorder is not None:
+            self._recorder.begin_batch()
+        weights = None if self._loader.epoch is None else self._loader.epoch.lesson[1]
+        if self._reweighting is not None:
+            self._reweighting.begin_batch()
+        even = weights is None or (self._reweighting is None and (weights == 1).all())
+        self._weighted.begin_batch(None if even else state.device.tensor_to_device(torch.from_numpy(weights)))
+
+    def _forward_begins(self, state: State, logger: Logger) -> None:
+        self._weighted.begin_forward()
 
     def _forward_done(self, state: State, logger: Logger) -> None:
-        if self._records(state):
-            with torch.no_grad():
-                self._micro.append(self._scorer.from_outputs(state.model, state.outputs, state.batch))
+        factors = None
+        if self._reweighting is not None and self._loader.epoch is not None:
+            with self._teaching:
+                factors = self._reweighting.factors(self._losses.from_outputs(state.model, state.outputs, state.batch))
+        self._weighted.forward_done(state.outputs, state.batch, factors)
+        if self._recorder is not None:
+            with self._teaching:
+                self._recorder.forward_done(state.model, state.outputs, state.batch)
+
+    def _loss_done(self, state: State, logger: Logger) -> None:
+        self._weighted.loss_done(state.loss)
 
     def _batch_done(self, state: State, logger: Logger) -> None:
-        if self._micro:
-            ids = self._loader.epoch.lesson[0]
-            scores = torch.cat(self._micro)
-            if len(scores) != len(ids):
-                raise AttentError(
-                    f"record={self.record!r} needs a score for each of the batch's {len(ids)} lessons and the training forward "
-                    f"gave {len(scores)}: leave away the algorithm that changes batches, or set record to never"
-                )
-            row = torch.full((3, self._loader.batch_size), -1.0, dtype=torch.float64, device=scores.device)
-            row[0, : len(ids)] = torch.from_numpy(ids).to(row.device)
-            row[1, : len(ids)] = scores
-            row[2] = self._teacher.time(self._loader.epoch.order.epoch)
-            self._pending.append(row)
-            self._micro = []
+        if self._recorder is not None:
+            self._recorder.end_batch()
+        if self._reweighting is not None and self._loader.epoch is not None:
+            self._reweighting.end_batch(self._loader.batch_size)
         now, teaching = time.perf_counter(), self._teaching.take()
         share = teaching / max(now - self._batch_began, 1e-9)
         self._batch_began = now
         logger.log_metrics({"attent/seconds": teaching, "attent/share_of_step": share})
 
-    def _records(self, state: State) -> bool:
-        if self.record == "never" or self._loader.epoch is None:
-            return False
-        choice = self._loader.epoch.segment.choice  # None: what follows the last full row, of which all is kept
-        return self.record == "always" or choice is None or choice.decision.by == ALL
-
     def _flush(self) -> None:
-        """Put what the training forwards of all ranks have recorded into the ledger of each."""
-        if not self._pending:
-            return
-        rows = gather_ranks(torch.stack(self._pending), self._loader.dataset.replication or 1)
-        self._pending = []
-        for batch in rows.swapaxes(0, 1):  # (ranks, 3, batch_size), all of one time
-            ids, scores, times = batch.swapaxes(0, 1).reshape(3, -1)
-            real = ids >= 0
-            self._teacher.remember(ids[real].astype(np.int64), scores[real], times[0])
+        if self._recorder is not None:
+            self._recorder.flush()
 
     def _log(self, choice: Choice, logger: Logger) -> None:
         metrics, counts = choice_metrics(choice, self._loader.epoch.order.stream_starts)
@@ -261,3 +430,21 @@ class AtteNT(Algorithm):
             self._counts[name] += count
         self.last_choice = choice
         logger.log_metrics({f"attent/{k}": v for k, v in {**metrics, **self._counts}.items()})
+
+
+def _single_pass(total: Span | None, loader: TeachingDataLoader) -> bool:
+    """Whether training is known to see no sample twice."""
+    if total is None:
+        return False
+    epoch = {"ep": 1, "ba": loader.plain_batches, "sp": loader.dataset.num_samples}.get(total.unit)
+    return epoch is not None and total.value <= epoch
+
+
+def _restore_random(states: torch.Tensor) -> None:
+    """Give this rank the random numbers that it had at the checkpoint, if as many ranks of the same kind go on."""
+    expected = (dist.get_world_size(), len(random_state()))
+    if states.shape == expected:
+        set_random_state(states[dist.get_global_rank()])
+    else:
+        log.info("The checkpoint is of %d ranks or of other devices: random numbers (dropout) begin anew on these %d.",
+                 len(states), dist.get_world_size())  # fmt: skip

@@ -5,7 +5,6 @@ batches out in order, so every step of segment ``k`` has been read by then. The 
 tensor, passed on to workers by fork or spawn, and goes when the last process that maps it goes, however it ends.
 """
 
-import os
 import time
 import zlib
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from attent_stream.errors import TeacherError
+from attent_stream.watch import here, parent_gone
 
 _GENERATION, _CLOSED, _PUBLISHED, _TAUGHT, _HEADER = 0, 1, 2, 3, 4
 _KNOWN = 62  # generations of which the board knows whether they are taught
@@ -72,10 +72,16 @@ class Board:
         words[_GENERATION] = generation
         return int(generation)
 
-    def end(self) -> None:
-        """End the iteration: its readers stop, also those that wait."""
+    def cancel(self, generation: int) -> None:
+        """Take back the iteration begun last, of which no reader was told."""
         words = self._memory.numpy()
-        words[_CLOSED] = words[_GENERATION]
+        if words[_GENERATION] == generation:
+            words[_GENERATION] = generation - 1
+
+    def end(self, generation: int) -> None:
+        """End that iteration and those before: their readers stop, also those that wait."""
+        words = self._memory.numpy()
+        words[_CLOSED] = max(words[_CLOSED], generation)
 
     def taught(self, generation: int) -> bool:
         """Whether that iteration is a taught one."""
@@ -101,7 +107,7 @@ class Board:
         body[: posting.ids.size] = posting.ids.reshape(-1)
         body[posting.ids.size : posting.ids.size + len(posting.ahead)] = posting.ahead
         slot[:_CRC] = posting.first_step, count, posting.last, len(posting.ahead)
-        slot[_CRC] = _checksum(slot, posting.ids.size + len(posting.ahead))
+        slot[_CRC] = _checksum(slot, posting.ids.size + len(posting.ahead), words[_GENERATION], index)
         words[_PUBLISHED] = index + 1  # only now: a reader that sees the number sees the posting
 
     def read(self, generation: int, index: int) -> Posting | None:
@@ -118,7 +124,9 @@ class Board:
         slot = self._slot_of(index).copy()
         first, count, last, ahead = (int(word) for word in slot[:_CRC])
         size = count * self.batch_size
-        if not (0 <= count <= self.steps and 0 <= ahead <= self.ahead) or slot[_CRC] != _checksum(slot, size + ahead):
+        if not (0 <= count <= self.steps and 0 <= ahead <= self.ahead) or slot[_CRC] != _checksum(
+            slot, size + ahead, generation, index
+        ):
             return None  # the writer's stores are not all visible yet, or a new epoch has begun: look again
         body = slot[_META:]
         ids = body[:size].reshape(count, self.batch_size)
@@ -134,14 +142,14 @@ class Board:
             BoardClosed: The epoch is over, or the process that publishes has gone.
             TeacherError: Nothing was published in ``timeout`` seconds.
         """
-        parent, pause, start = os.getppid(), 0.0005, time.monotonic()
+        pause, start = 0.0005, time.monotonic()
         while (posting := self.read(generation, index)) is None:
-            if os.getppid() != parent:
+            if parent_gone():
                 raise BoardClosed
             if time.monotonic() - start > timeout:
                 raise TeacherError(
-                    f"a loader worker waited {timeout:.0f} s for segment {index} and the teacher did not publish it: the "
-                    f"training process is stuck or very slow (raise teacher_timeout if it is slow on purpose)"
+                    f"a loader worker of {here()} waited {timeout:.0f} s for segment {index} and the teacher did not publish "
+                    f"it: the training process is stuck or very slow (raise teacher_timeout if it is slow on purpose)"
                 )
             time.sleep(pause)
             pause = min(pause * 1.5, 0.01)
@@ -156,5 +164,7 @@ class BoardClosed(Exception):
     """The epoch that a reader reads is over."""
 
 
-def _checksum(slot: NDArray[np.int64], size: int) -> int:
-    return zlib.crc32(slot[_META : _META + size].tobytes(), zlib.crc32(slot[:_CRC].tobytes()))
+def _checksum(slot: NDArray[np.int64], size: int, generation: int, index: int) -> int:
+    """Of a posting and of which it is, so that a slot's last posting is not taken for a new one whose stores are late."""
+    which = zlib.crc32(np.array([generation, index], np.int64).tobytes())
+    return zlib.crc32(slot[_META : _META + size].tobytes(), zlib.crc32(slot[:_CRC].tobytes(), which))

@@ -97,6 +97,8 @@ def build_trainer(config: TrainConfig) -> Any:
     from composer import Trainer
     from composer.utils import dist, get_device, reproducibility
 
+    from attent_stream.checkpoint import numbers_only
+
     check_machine(config, dist.get_world_size())
     on_gpu = _on_gpu(config)
     if config.deterministic_mode:
@@ -137,17 +139,18 @@ def build_trainer(config: TrainConfig) -> Any:
     }
     train = build_train(config.train_loader, batch_size, **shared)
     try:
-        return Trainer(
-            model=model,
-            train_dataloader=train,
-            eval_dataloader=evaluators or None,
-            optimizers=optimizer,
-            schedulers=None
-            if scheduler is None
-            else make(schedulers()[scheduler.name], scheduler.arguments, "scheduler"),
-            **parts,
-            **settings,
-        )
+        with numbers_only(config.load_unsafe_types):
+            return Trainer(
+                model=model,
+                train_dataloader=train,
+                eval_dataloader=evaluators or None,
+                optimizers=optimizer,
+                schedulers=None
+                if scheduler is None
+                else make(schedulers()[scheduler.name], scheduler.arguments, "scheduler"),
+                **parts,
+                **settings,
+            )
     except (TypeError, ValueError, FileExistsError) as error:
         raise ConfigError(
             f"the Trainer refuses this configuration: {' '.join(str(error).split())}"

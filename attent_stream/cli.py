@@ -1,8 +1,10 @@
-"""The command line: `attent-stream corpus text|images`, `train`, `demo`; handlers import what they need."""
+"""The command line: `attent-stream corpus text|images`, `train`, `bench`, `demo`; handlers import what they need."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+
+from attent_stream.redaction import MaskedParser, mask_process, masked_text
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -20,9 +22,16 @@ def _demo(arguments: list[str]) -> int:
     return int(demo(arguments) or 0)
 
 
+def _bench(arguments: list[str]) -> int:
+    from attent_stream.bench.command import main as bench
+
+    return int(bench(arguments) or 0)
+
+
 # Commands with a parser of their own: all that follows is theirs, --help too.
 FORWARDED = {
     "train": (_train, "train from a YAML: attent-stream train FILE.yaml [key=value ...]"),
+    "bench": (_bench, "arms of a task against plain, shorter and random: attent-stream bench FILE.yaml --data FOLDER"),
     "demo": (_demo, "pretrain a small model on Python's own sources, taught and uniform"),
 }
 
@@ -39,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: by argparse, for --help (0) and arguments that it refuses (2).
     """
+    if argv is None:
+        mask_process()
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         if argv and argv[0] in FORWARDED:
@@ -51,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="attent-stream", description="AtteNT on the stream.")
+    parser = MaskedParser(prog="attent-stream", description="AtteNT on the stream.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     corpus = commands.add_parser("corpus", help="make MDS shards of text or images")
     kinds = corpus.add_subparsers(required=True, metavar="KIND")
@@ -188,7 +199,7 @@ def _report(manifest, out: str) -> int:
     for part in manifest.parts:
         if part.samples == 0:
             print(f"{part.path} has too little text for one sample and was not written", file=sys.stderr)
-    print(f"{out}: complete")
+    print(f"{masked_text(out)}: complete")
     return 0
 
 

@@ -25,8 +25,10 @@ def state_clock(state: State, loader: TeachingDataLoader) -> ClockReader:
     """A clock over a Trainer's state.
 
     Samples and tokens that lie ahead are counted as the run's mean a batch so far. Epochs are counted in rows of the order
-    that lie behind, so that what a schedule over epochs keeps does not depend on what it kept.
+    that lie behind, so that what a schedule over epochs keeps does not depend on what it kept; and from the start of this
+    run, whatever the data set has been iterated before.
     """
+    epochs_before = loader.dataset.coming_epoch - int(state.timestamp.epoch)
 
     def read(ahead: int, epoch: int, share: float) -> Clock:
         now = state.timestamp
@@ -35,7 +37,7 @@ def state_clock(state: State, loader: TeachingDataLoader) -> ClockReader:
         if batches:
             per_batch = (int(now.sample) / batches, int(now.token) / batches)
         elapsed = {
-            "ep": epoch + share,
+            "ep": epoch - epochs_before + share,
             "ba": float(batches + ahead),
             "sp": int(now.sample) + ahead * per_batch[0],
             "tok": int(now.token) + ahead * per_batch[1],

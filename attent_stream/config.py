@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from attent_stream.config_check import ConfigError, masked, nearest, typed
+from attent_stream.config_check import ConfigError, nearest, typed
 from attent_stream.config_sections import (
     EvalLoaderConfig,
     ModelConfig,
@@ -15,6 +15,7 @@ from attent_stream.config_sections import (
     TokenizerConfig,
     TrainLoaderConfig,
 )
+from attent_stream.redaction import masked
 
 __all__ = ["ConfigError", "TrainConfig", "load_config", "resolved_yaml"]
 
@@ -30,7 +31,7 @@ class TrainConfig:
     is epochs.
 
     Batch sizes are in samples, ``dist_timeout`` in seconds. ``variables`` are free names for
-    ``${variables.x}``.
+    ``${variables.x}``. ``load_unsafe_types``: checkpoints may hold objects, whose making runs code.
     """
 
     model: ModelConfig
@@ -70,6 +71,7 @@ class TrainConfig:
     load_weights_only: bool = False
     load_strict_model_weights: bool = True
     load_ignore_keys: list[str] | None = None
+    load_unsafe_types: bool = False
     autoresume: bool = False
     progress_bar: bool = True
     log_to_console: bool = False
@@ -141,11 +143,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     return config
 
 
-def _plain(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """The file and the overrides as plain values, interpolations resolved."""
+def read_yaml(path: str | Path) -> Any:
+    """A YAML file that holds a mapping, as OmegaConf reads it, interpolations not resolved. Raises ConfigError."""
     import yaml
     from omegaconf import DictConfig, OmegaConf
-    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+    from omegaconf.errors import OmegaConfBaseException
 
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -156,6 +158,16 @@ def _plain(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(f"{path}: not a readable YAML file, {_reason(error)}") from error
     if not isinstance(tree, DictConfig):
         raise ConfigError(f"{path}: expected a mapping of keys, received a list")
+    return tree
+
+
+def _plain(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """The file and the overrides as plain values, interpolations resolved."""
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+    tree = read_yaml(path)
     for override in overrides:
         key, sign, value = override.partition("=")
         key = key.strip()
@@ -167,7 +179,8 @@ def _plain(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
                 key = f"variables.{key}"
             OmegaConf.update(tree, key, OmegaConf.from_dotlist([f"value={value}"])["value"], merge=False)
         except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, IndexError) as error:
-            raise ConfigError(f"{key}: cannot be set to {value!r}, {_reason(error)}") from error
+            shown = masked(value, key.rpartition(".")[2])
+            raise ConfigError(f"{key}: cannot be set to {shown!r}, {_reason(error)}") from error
     try:
         return OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:

@@ -6,24 +6,19 @@ import collections.abc
 import dataclasses
 import difflib
 import inspect
-import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Union
 
-MASK = "***"
-_CREDENTIAL = re.compile(
-    r"secret|password|passwd|credential|authorization"
-    r"|(^|_)(api|access|private|account)_?keys?$"
-    r"|(^|_)(api|auth|access|hub|bearer|session|security)_?tokens?$|^token$",
-    re.IGNORECASE,
-)
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+:[^/@\s]+(?=@)")
+from attent_stream.redaction import masked, masked_text
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be run; its message is one sentence that starts with the key's path."""
+    """A configuration that cannot be run; its message is one sentence that starts with the key's path, secrets masked."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(masked_text(message))
 
 
 def join(path: str, key: object) -> str:
@@ -87,8 +82,9 @@ def describe_value(value: object) -> str:
 
 
 def _wrong(value: object, hint: Any, path: str) -> ConfigError:
+    key = path.rpartition(".")[2].partition("[")[0]
     return ConfigError(
-        f"{path or 'the file'}: expected {describe_hint(hint)}, received {describe_value(value)}"
+        f"{path or 'the file'}: expected {describe_hint(hint)}, received {describe_value(masked(value, key))}"
     )
 
 
@@ -235,14 +231,3 @@ def _hints(factory: Callable) -> dict[str, Any]:
         return typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
     except (NameError, TypeError):
         return {}  # Names imported for type checkers only: the constructor judges the values.
-
-
-def masked(value: Any, key: str = "") -> Any:
-    """A copy of plain ``value`` in which everything under a key that looks like a credential is ``***``."""
-    if isinstance(value, Mapping):
-        return {name: masked(item, str(name)) for name, item in value.items()}
-    if value is not None and not isinstance(value, bool | int | float) and _CREDENTIAL.search(key):
-        return MASK
-    if isinstance(value, list | tuple):
-        return [masked(item) for item in value]
-    return _USERINFO.sub(MASK, value) if isinstance(value, str) else value

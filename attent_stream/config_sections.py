@@ -113,11 +113,14 @@ class StreamsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TeachingConfig(StreamsConfig):
-    """The arguments of ``TeachingDataset``: Streaming's, and ``window`` and ``gap`` in global batches."""
+    """The arguments of ``TeachingDataset``: Streaming's, ``window`` and ``gap`` in global batches, ``order`` (streaming, lazy
+    or auto).
+    """
 
     window: int | None = None
     gap: int | None = None
     require_teacher: bool | None = None
+    order: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +128,8 @@ class LoaderConfig:
     """What every loader has: the samples' kind (``name``), the arguments of its collator and of torch's
     DataLoader.
 
-    ``pin_memory`` left out is true on a GPU. ``timeout`` is in seconds, 0 waits for ever.
+    ``pin_memory`` left out is true on a GPU. ``timeout``: seconds to wait for a batch of the
+    workers, 0 for ever.
     """
 
     name: Literal["text", "masked_text", "image"]
@@ -136,7 +140,7 @@ class LoaderConfig:
     persistent_workers: bool = True
     pin_memory: bool | None = None
     drop_last: bool = True
-    timeout: float = 0.0
+    timeout: float = 3600.0
     multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None
 
     def __post_init__(self):

@@ -181,11 +181,10 @@ def loader_arguments(loader: LoaderConfig, on_gpu: bool) -> dict[str, Any]:
         "persistent_workers": loader.persistent_workers and loader.num_workers > 0,
         "pin_memory": on_gpu if loader.pin_memory is None else loader.pin_memory,
         "drop_last": loader.drop_last,
-        "timeout": loader.timeout,
     }
     optional = {"prefetch_factor": loader.prefetch_factor}
     if loader.num_workers > 0:
-        optional["multiprocessing_context"] = loader.multiprocessing_context
+        optional |= {"multiprocessing_context": loader.multiprocessing_context, "timeout": loader.timeout}
     return {**arguments, **{name: value for name, value in optional.items() if value is not None}}
 
 
@@ -222,14 +221,16 @@ def build_eval(
     on_gpu: bool,
     metrics: list[str],
 ) -> Any:
-    """An ``Evaluator`` on a stock ``StreamingDataset``: what is held out is never taught."""
+    """An ``Evaluator`` on a stock ``StreamingDataset`` (its index checked): what is held out is never taught."""
     from composer import DataSpec, Evaluator
-    from streaming import StreamingDataLoader, StreamingDataset
+    from streaming import StreamingDataLoader
+
+    from attent_stream.index_check import CheckedDataset
 
     check_folders(loader.dataset, join(path, "dataset"))
     collate = build_collate(loader, path, tokenizer, seed, training=False)
     try:
-        dataset = StreamingDataset(**dataset_arguments(loader.dataset, batch_size))
+        dataset = CheckedDataset(**dataset_arguments(loader.dataset, batch_size))
         made = StreamingDataLoader(
             dataset, batch_size=batch_size, collate_fn=collate, **loader_arguments(loader, on_gpu)
         )

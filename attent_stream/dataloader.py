@@ -1,6 +1,7 @@
 """``TeachingDataLoader``: one loader for lessons and candidates; the Trainer only sees the lessons."""
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -8,13 +9,17 @@ from streaming import StreamingDataLoader
 from torch.utils.data import DataLoader, default_collate
 
 from attent_stream.board import Board
-from attent_stream.dataset import Tagged, TeachingDataset
+from attent_stream.dataset import EpochStart, Tagged, TeachingDataset
 from attent_stream.epoch import TaughtEpoch
 from attent_stream.epoch_number import VariesByEpoch
-from attent_stream.errors import TeacherError
+from attent_stream.errors import CollateError, TeacherError
 from attent_stream.gather import gather_ranks
+from attent_stream.places import collate_fault, places
 from attent_stream.plan import CANDIDATE, lesson_count, window_rows
-from attent_stream.teacher import Choice, Teacher
+from attent_stream.position import Position
+from attent_stream.scoring.batch import ScoreError
+from attent_stream.teacher import Choice, Teacher, untaught
+from attent_stream.watch import WORKER_TIMEOUT, here, next_batch
 
 
 class Candidate(NamedTuple):
@@ -25,15 +30,20 @@ class Candidate(NamedTuple):
 
 
 class TaggedCollate:
-    """The user's collate function, with the step number carried around it."""
+    """The user's collate function, with the step number carried around it; what it raises is told with where."""
 
-    def __init__(self, collate: Callable[[list], Any]) -> None:
+    def __init__(self, collate: Callable[[list], Any], dataset: TeachingDataset) -> None:
         self.collate = collate
+        self._dataset = dataset
 
     def __call__(self, samples: list) -> Any:
-        if isinstance(samples[0], Tagged):
+        if not isinstance(samples[0], Tagged):
+            return self.collate(samples)
+        try:
             return Tagged(samples[0].step, self.collate([sample.value for sample in samples]))
-        return self.collate(samples)
+        except Exception as error:
+            ids = [sample.sample_id for sample in samples]
+            raise CollateError(collate_fault(self.collate, error, places(self._dataset, ids))) from error
 
 
 class TeachingDataLoader(StreamingDataLoader):
@@ -47,7 +57,7 @@ class TeachingDataLoader(StreamingDataLoader):
         batch_size: Samples per rank and batch; must be the data set's own.
         collate_fn: Any collate function; it never sees anything but samples. One that has ``set_epoch`` is told the epoch.
         teacher_timeout: Seconds that a worker waits for a window to be chosen before it raises.
-        **kwargs: torch DataLoader's.
+        **kwargs: torch DataLoader's; ``timeout`` (seconds to wait for a batch of the workers) is an hour if it is not given.
 
     Raises:
         TypeError: The data set is no TeachingDataset.
@@ -74,19 +84,31 @@ class TeachingDataLoader(StreamingDataLoader):
             )
         if not teacher_timeout > 0:
             raise ValueError(f"teacher_timeout must be a positive number of seconds, got {teacher_timeout!r}")
+        if kwargs.get("num_workers", 0) > 0:
+            kwargs.setdefault("timeout", WORKER_TIMEOUT)
         collate = collate_fn if collate_fn is not None else default_collate
-        super().__init__(dataset, batch_size=batch_size, collate_fn=TaggedCollate(collate), **kwargs)
+        super().__init__(dataset, batch_size=batch_size, collate_fn=TaggedCollate(collate, dataset), **kwargs)
         self._collate = collate
         self.teacher: Teacher | None = None
         self.inbox: list[Candidate] = []
         self.epoch: TaughtEpoch | None = None
-        self._board = Board(steps=2 * dataset.window, batch_size=batch_size, ahead=dataset.window * batch_size)
-        dataset.connect(self._board, teacher_timeout)
+        self._board = Board(steps=2 * dataset.window, batch_size=batch_size, ahead=2 * dataset.window * batch_size)
+        self._teacher_timeout = teacher_timeout
+        self._begun: Callable[[], None] | None = None
+        self._at_most: int | None = None
         self._length = self.plain_batches
 
-    def attach(self, teacher: Teacher | None) -> None:
-        """Let this teacher choose from the next epoch on; None detaches."""
-        self.teacher = teacher
+    def attach(
+        self, teacher: Teacher | None, begun: Callable[[], None] | None = None, at_most: int | None = None
+    ) -> None:
+        """Let this teacher choose from the next epoch on; None detaches.
+
+        Args:
+            teacher: The teacher.
+            begun: Called once, when the next iteration has its workers and has not asked them for anything.
+            at_most: Lesson batches after which the next iteration ends, None for all.
+        """
+        self.teacher, self._begun, self._at_most = teacher, begun, at_most
         self.forecast()
 
     def __len__(self) -> int:
@@ -96,15 +118,21 @@ class TeachingDataLoader(StreamingDataLoader):
     def forecast(self, done: int = 0) -> int:
         """Work out anew how many batches the epoch that comes next will have, and say so as length from now on.
 
-        It stays the same within an epoch unless this is called, because a Trainer holds on to it.
+        It stays the same within an epoch unless this is called, because a Trainer holds on to it, and cuts the epoch off
+        there: it may be too long, but never too short. Where it cannot be foreseen it is the length without a teacher.
 
         Args:
             done: Batches of that epoch that the teacher's clock has counted already (a resume in the middle).
         """
         full = len(self.dataset) // self.batch_size
         tail = self.plain_batches - full
-        self._length = self.plain_batches if self.teacher is None else self._taught_rows(full, done) + tail
-        return self._length
+        known = self.teacher is not None and self.teacher.foreseeable
+        return self.tell_length(self._taught_rows(full, done) + tail if known else self.plain_batches)
+
+    def tell_length(self, batches: int) -> int:
+        """Say so many batches as length from now on, and return it."""
+        self._length = batches
+        return batches
 
     @property
     def plain_batches(self) -> int:
@@ -118,45 +146,61 @@ class TeachingDataLoader(StreamingDataLoader):
         Raises:
             TeacherError: The data set requires a teacher and none is attached, or a window was not chosen in time.
         """
-        if self.teacher is None:
-            if self.dataset.require_teacher:
-                raise TeacherError(
-                    "this data set requires a teacher and none is attached: add AtteNT to the Trainer's algorithms, "
-                    "or set require_teacher to false for plain streaming"
-                )
-            self.epoch = None
-            self.dataset.follow(None)
-            self._tell_epoch(self.dataset.coming_epoch)
-            self.dataset.begin_iteration(taught=False)
-            yield from super().__iter__()
-            return
-        order, first_row, position = self.dataset.begin_epoch()
-        self._tell_epoch(order.epoch)
-        self.inbox = []
-        self.dataset.begin_iteration(taught=True)
-        self.epoch = TaughtEpoch(
-            order,
-            self.teacher,
+        position = self.dataset.coming_position
+        teacher = self.teacher
+        if teacher is None and self.dataset.require_teacher:
+            raise TeacherError(
+                "this data set requires a teacher and none is attached: add AtteNT to the Trainer's algorithms, "
+                "or set require_teacher to false for plain streaming"
+            )
+        if teacher is None and position is not None:
+            teacher = untaught(position.identity["seed"])  # what was taught before is gone on from, and all of the rest kept
+        self.epoch = None
+        self.dataset.follow(None)
+        begun = self.dataset.begin_epoch() if teacher else None
+        self._tell_epoch(begun.order.epoch if begun else self.dataset.coming_epoch)
+        generation = self.dataset.begin_iteration(self._board, teacher is not None, self._teacher_timeout)
+        if begun:
+            try:
+                self.epoch = self._open(teacher, begun, position)
+            except ValueError:  # a position of another run: no worker has been told to iterate
+                self._board.cancel(generation)
+                self.dataset.end_iteration(self._board, generation)
+                raise
+            self.dataset.follow(self.epoch)
+        try:
+            yield from self._taught(self.epoch) if begun else super().__iter__()
+        finally:
+            self._board.end(generation)  # before the workers are told to stop: some may wait for a segment that will not come
+            self.dataset.end_iteration(self._board, generation)
+
+    def _open(self, teacher: Teacher, begun: EpochStart, position: Position | None) -> TaughtEpoch:
+        return TaughtEpoch(
+            begun.order,
+            teacher,
             self._board,
             rank=self.dataset.rank,
             window=self.dataset.window,
             gap=self.dataset.gap,
             drop_last=self.drop_last,
-            first_row=first_row,
+            first_row=begun.first_row,
             position=position,
         )
-        self.dataset.follow(self.epoch)
+
+    def _taught(self, epoch: TaughtEpoch) -> Iterator[Any]:
+        self.inbox = []
         batches = DataLoader.__iter__(self)
-        try:
-            yield from self._lessons(self.epoch, batches)
-        finally:
-            self._board.end()  # before the workers are told to stop: some may wait for a segment that will not come
+        self._begun, has_begun = None, self._begun
+        self._at_most, at_most = None, self._at_most
+        if has_begun is not None:
+            has_begun()
+        return islice(self._lessons(epoch, batches), at_most)
 
     def _lessons(self, epoch: TaughtEpoch, batches: Iterator[Tagged]) -> Iterator[Any]:
         self.num_samples_yielded = 0
         while not epoch.done:
             expected = epoch.expect()
-            tagged = next(batches)
+            tagged = next_batch(batches, self.timeout)
             if tagged.step != expected:
                 raise TeacherError(f"the workers returned step {tagged.step} where step {expected} was due")
             role, index = epoch.advance()
@@ -164,6 +208,8 @@ class TeachingDataLoader(StreamingDataLoader):
                 self.inbox.append(Candidate(index, tagged.value))
                 continue
             self.num_samples_yielded += len(epoch.lesson[0])
+            if self.teacher is None and epoch.due:
+                epoch.choose()  # nobody teaches any more, and everything is kept
             yield tagged.value
 
     def teach(self, score: Callable[[Any], torch.Tensor]) -> list[Choice]:
@@ -181,13 +227,21 @@ class TeachingDataLoader(StreamingDataLoader):
         if epoch is None:
             return []
         if self.inbox:
-            scores = torch.stack([score(candidate.batch) for candidate in self.inbox]).float()
+            scores = torch.stack([self._scored(score, candidate) for candidate in self.inbox]).float()
             rows = [candidate.row for candidate in self.inbox]
             self.inbox = []
-            epoch.record(rows, gather_ranks(scores, self.dataset.replication or 1))
+            ranks, replication = self.dataset.num_ranks, self.dataset.replication or 1
+            epoch.record(rows, gather_ranks(scores, ranks=ranks, replication=replication))
         if epoch.due:
             epoch.choose()
         return epoch.take_choices()
+
+    def _scored(self, score: Callable[[Any], torch.Tensor], candidate: Candidate) -> torch.Tensor:
+        try:
+            return score(candidate.batch)
+        except ScoreError as error:
+            where = places(self.dataset, self.epoch.segment.candidates[candidate.row])
+            raise ScoreError(f"{error}; on {here()} for {where}") from error
 
     def _tell_epoch(self, epoch: int) -> None:
         if isinstance(self._collate, VariesByEpoch):

@@ -1,33 +1,63 @@
 """``TeachingDataset``: a StreamingDataset that reads what its rank publishes."""
 
+import logging
+import os
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from streaming import StreamingDataset
-from streaming.base.dataset import _ShardState
 from torch import distributed as dist
 from torch.utils.data import get_worker_info
 
+from attent_stream import cache, index
 from attent_stream.board import Board, BoardClosed, Posting
 from attent_stream.epoch import TaughtEpoch
-from attent_stream.order import Order, open_order
+from attent_stream.errors import TeacherError
+from attent_stream.index_check import CheckedStreams
+from attent_stream.lazy_order import lazy_steps
+from attent_stream.node_memory import meet
+from attent_stream.order import (
+    AUTO,
+    LAZY,
+    ORDERS,
+    SHARING,
+    STREAMING,
+    Order,
+    check_same_kind,
+    open_order,
+    order_kind,
+)
 from attent_stream.position import Position
 from attent_stream.shards import ShardFetcher
+from attent_stream.spans import searched_spans
+from attent_stream.watch import leave_with_parent
+
+log = logging.getLogger(__name__)
 
 
 class Tagged(NamedTuple):
-    """A sample or batch with the number of the step it belongs to, so that nothing of ours is inside the batch."""
+    """A sample (with its id) or batch with the number of the step it belongs to, so that nothing of ours is inside it."""
 
     step: int
     value: Any
+    sample_id: int = -1
 
 
-class TeachingDataset(StreamingDataset):
+class EpochStart(NamedTuple):
+    """An epoch that begins or is gone on with: its order, and the row at which its first window starts."""
+
+    order: Order
+    first_row: int
+
+
+class TeachingDataset(CheckedStreams, StreamingDataset):
     """A StreamingDataset whose samples a teacher may choose, window by window.
 
-    Without a teacher it yields exactly what StreamingDataset does. All of StreamingDataset's arguments are kept and passed
+    Without a teacher it yields exactly what StreamingDataset does (unless its order is lazy). All of StreamingDataset's arguments are kept and passed
     on by keyword, so a subclass of this and another StreamingDataset works: ``class Mine(TeachingDataset, TheirText)``.
 
     Args:
@@ -36,30 +66,46 @@ class TeachingDataset(StreamingDataset):
             lessons are read ahead (at most a quarter of them); best at least ``num_workers * prefetch_factor``. It changes what
             is trained on only by how old the model is when it scores.
         require_teacher: Whether iterating without a teacher is an error.
+        order: ``streaming`` for the very order that StreamingDataset has; ``lazy`` for one drawn alike, of which only what is
+            read next is ever computed; ``auto`` for ``lazy`` from ``order.LAZY_FROM`` samples an epoch on.
         **kwargs: StreamingDataset's (and any other base's) arguments.
 
     Raises:
-        ValueError: ``window`` or ``gap`` out of range, or what StreamingDataset raises.
+        ValueError: ``window`` or ``gap`` out of range, an unknown ``order``, an index.json that can't be trusted, or what StreamingDataset raises.
+        StoreError: An index cannot be had.
     """
 
-    def __init__(self, *, window: int = 32, gap: int = 8, require_teacher: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, *, window: int = 32, gap: int = 8, require_teacher: bool = False, order: str = AUTO, **kwargs: Any
+    ) -> None:
         if isinstance(window, bool) or not isinstance(window, int) or window < 2:
             raise ValueError(f"window must be an integer of at least 2 (rows per window), got {window!r}")
         if isinstance(gap, bool) or not isinstance(gap, int) or gap < 0:
             raise ValueError(f"gap must be an integer of at least 0 (lesson batches), got {gap!r}")
-        super().__init__(**kwargs)
+        if order not in ORDERS:
+            raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
+        begin = time.time()
+        index.fetch_indices(kwargs)
+        with index.index_errors_named(kwargs.get("remote"), int(os.environ.get("RANK", "0"))), searched_spans():
+            super().__init__(**kwargs)
+        cache.take_over(self, begin)
         self.window = window
         self.gap = gap
         self.require_teacher = require_teacher
-        self._board: Board | None = None
-        # Which iteration over the loader this process reads for. A worker that persists is asked to iterate once for each
+        self.order = order_kind(order, self.epoch_size)
+        if self.order == LAZY and self._unique_rank_world.rank == 0:
+            log.warning(
+                f"order: lazy ({'asked for' if order == LAZY else 'auto'}, {self.epoch_size} samples an epoch): shuffled as Streaming "
+                f"does it, but not in its very sequence; order: streaming has that, for 46 bytes a sample while it is made"
+            )
+        self._board: Board | None = None  # of the TeachingDataLoader that iterates, if one does
+        # Which iteration over that loader this process reads for. A worker that persists is asked to iterate once for each
         # of the loader's iterations, and may be late: it counts for itself, so as not to take a new one for the old.
         self._generation = 0
         self._iterated = False
         self._teacher_timeout = 3600.0
         # Only in the main process:
         self._taught: TaughtEpoch | None = None
-        self._position: Position | None = None  # loaded from a checkpoint, not yet gone on from
         self._loaded: dict[str, Any] | None = None  # the state that was loaded last
 
     @property
@@ -73,29 +119,52 @@ class TeachingDataset(StreamingDataset):
         return self._parallel_rank_world.rank
 
     @property
+    def num_ranks(self) -> int:
+        """Ranks that read different samples."""
+        return self._parallel_rank_world.num_ranks
+
+    @property
     def row_size(self) -> int:
         """Samples in a global batch."""
-        return self._parallel_rank_world.num_ranks * self.batch_size
+        return self.num_ranks * self.batch_size
 
     @property
     def coming_epoch(self) -> int:
-        """Number of the epoch that is iterated next: a loaded state's, unless it is stale."""
-        return max(self.next_epoch, self._loaded["epoch"] if self._loaded else 0)
+        """Number of the epoch that is iterated next."""
+        return self.next_epoch
 
-    def connect(self, board: Board, timeout: float) -> None:
-        """Read from this board whenever a taught epoch is under way on it (called by TeachingDataLoader)."""
-        self._board = board
-        self._teacher_timeout = timeout
+    @property
+    def coming_position(self) -> Position | None:
+        """Where the next iteration goes on within a taught epoch: a loaded state's position, None to start one.
 
-    def begin_iteration(self, taught: bool) -> None:
-        """Announce an iteration over the loader, in the main process, before its workers are told to iterate."""
-        self._generation = self._board.begin(taught)
+        Raises:
+            ValueError: A position of another version.
+        """
+        text = self._loaded.get("attent") if self.resumes else None
+        return Position.load(text) if text and text != LAZY else None
 
-    def begin_epoch(self) -> tuple[Order, int, Position | None]:
-        """Move on to the next epoch and build its order; called in the main process of every rank at the same time.
+    @property
+    def resumes(self) -> bool:
+        """Whether the next iteration goes on from a loaded state: no other has yet."""
+        return self._loaded is not None and self.next_epoch <= self._loaded["epoch"]
+
+    def begin_iteration(self, board: Board, taught: bool, timeout: float) -> int:
+        """Announce an iteration over a loader, in the main process, before its workers are told to iterate.
 
         Returns:
-            The order, the row to start at, and the position to go on from, if a checkpoint was loaded that has one.
+            Its number on that board.
+        """
+        self._board, self._teacher_timeout = board, timeout
+        self._generation = board.begin(taught)
+        return self._generation
+
+    def end_iteration(self, board: Board, generation: int) -> None:
+        """Be a plain data set again to whoever iterates it next, unless another iteration has begun already."""
+        if self._board is board and self._generation == generation:
+            self._board = None
+
+    def begin_epoch(self) -> EpochStart:
+        """Move on to the next epoch and build its order; called in the main process of every rank at the same time.
 
         Raises:
             AttentError: Several ranks, but torch.distributed is not initialised.
@@ -103,14 +172,11 @@ class TeachingDataset(StreamingDataset):
         unique, world = self._unique_rank_world, self._parallel_rank_world
         epoch, sample_in_epoch = self._resume(world, self.next_epoch)
         if unique.num_ranks > 1 and dist.is_available() and dist.is_initialized():
-            dist.barrier()  # all ranks of the node have read the counter before its leader moves it on
+            meet(SHARING)  # all ranks of the node have read the counter before its leader moves it on
         if unique.is_local_leader:
             self.next_epoch = epoch + 1
         order = open_order(self, world, unique.is_local_leader, unique.ranks_per_node, epoch)
-        position, self._position = self._position, None
-        if position is not None and position.epoch != epoch:
-            position = None
-        return order, -(-sample_in_epoch // self.row_size), position
+        return EpochStart(order, -(-sample_in_epoch // self.row_size))
 
     def follow(self, taught: TaughtEpoch | None) -> None:
         """Tell the state of this taught epoch from now on (called by TeachingDataLoader)."""
@@ -119,8 +185,8 @@ class TeachingDataset(StreamingDataset):
     def state_dict(self, num_samples: int, from_beginning: bool) -> dict[str, Any]:
         """Where training stands; reading it changes nothing.
 
-        Beside Streaming's own entries there is ``attent``: a :class:`Position` as a JSON string, empty where no taught
-        epoch is under way. At the end of an epoch this is the start of the next one (Streaming's own state would repeat
+        Beside Streaming's own entries there is ``attent``: a :class:`Position` as a JSON string; where no taught epoch is
+        under way, it is empty, or ``lazy`` within an epoch of that order. At the end of an epoch this is the start of the next one (Streaming's own state would repeat
         the finished epoch's order).
 
         Args:
@@ -128,21 +194,31 @@ class TeachingDataset(StreamingDataset):
             from_beginning: Whether these are counted from the start of the epoch, or of this process's part of it.
         """
         taught, loaded = self._taught, self._loaded
-        epoch, offset = self.next_epoch - 1, 0
+        to_come = self.resumes
+        if to_come:
+            taught = None
+        epoch, offset, text = self.next_epoch - 1, 0, ""
         known = {
             "num_canonical_nodes": self.num_canonical_nodes or self._default_canonical_nodes,
             "shuffle_seed": self.shuffle_seed,
             "initial_physical_nodes": self.initial_physical_nodes or self._parallel_rank_world.num_nodes,
         }
+        if taught is not None:
+            epoch = taught.order.epoch
         if loaded is not None and loaded["epoch"] >= epoch:
             epoch, offset = loaded["epoch"], loaded["sample_in_epoch"]
             known = {name: loaded.get(name) or value for name, value in known.items()}
         samples = num_samples if from_beginning else offset + num_samples
-        if samples == 0:
-            epoch = self.coming_epoch if taught is None or taught.started else taught.order.epoch
-            taught = None
-        text = "" if taught is None else taught.position.dump()
-        return {"epoch": epoch, "sample_in_epoch": samples, **known, "attent": text}
+        if samples == 0 and (taught is None or taught.started):
+            epoch = self.coming_epoch
+        elif taught is not None:
+            text = taught.position.dump() if samples else ""
+        elif to_come and samples == offset:
+            text = loaded.get("attent", "")
+        return {"epoch": epoch, "sample_in_epoch": samples, **known, "attent": text or self._order_mark(samples)}
+
+    def _order_mark(self, samples: int) -> str:
+        return LAZY if samples and self.order == LAZY else ""
 
     @property
     def _default_canonical_nodes(self) -> int:
@@ -152,50 +228,70 @@ class TeachingDataset(StreamingDataset):
 
     def continue_epoch(self, num_samples: int) -> None:
         """Let the next iteration go on in the epoch under way, after ``num_samples`` of it: another fit in this process."""
-        state = self.state_dict(num_samples, True)
-        self.next_epoch = state["epoch"]
-        self.load_state_dict(state)
+        self.load_state_dict(self.state_dict(num_samples, True))
 
-    def load_state_dict(self, obj: dict[str, Any]) -> None:
+    def start_at(self, epoch: int, num_samples: int) -> None:
+        """Let the next iteration start in ``epoch`` after ``num_samples`` of its order, as a plain run's checkpoint would."""
+        self.next_epoch = epoch
+        self.load_state_dict({**self.state_dict(num_samples, True), "epoch": epoch, "attent": self._order_mark(num_samples)})
+
+    def load_state_dict(self, obj: dict[str, Any] | None) -> None:
         """Go on from ``state_dict``'s state, or from one of plain Streaming, when next iterated.
 
+        Unlike Streaming, which takes the state of an epoch that this process has left behind for stale, this goes back to it.
+
         Raises:
-            ValueError: A position of another version.
+            ValueError: A position of another version, or within an epoch of the other order.
         """
-        text = obj.get("attent", "")
-        self._position = Position.load(text) if text else None
-        self._loaded = dict(obj)
+        if obj is None:
+            return  # of a run whose data set had no state
+        text = obj.get("attent")
+        if text and text != LAZY:
+            check_same_kind(Position.load(text).identity.get("order kind") or STREAMING, self.order)
+        elif obj["epoch"] >= 0 and obj["sample_in_epoch"]:
+            check_same_kind(text or STREAMING, self.order)
+        elif "attent" not in obj and obj["sample_in_epoch"] == 0:
+            obj = {**obj, "epoch": obj["epoch"] + 1}  # plain Streaming tells the epoch that it has finished
         super().load_state_dict({key: value for key, value in obj.items() if key != "attent"})
+        self._loaded = dict(obj)
+        self.next_epoch = obj["epoch"]
 
     def prepare_shard(self, shard_id: int, blocking: bool = True) -> None:
-        """As Streaming's, but a shard that could not be fetched is left as not fetched.
+        """As Streaming's, but what arrives is checked, every wait ends, and what fails has a name (see ``cache.py``).
 
-        Streaming leaves it as being fetched, and every other reader on the node waits for it for ever.
+        Raises:
+            StoreError: The shard cannot be had; its kinds say why.
         """
-        try:
-            super().prepare_shard(shard_id, blocking)
-        except BaseException:
-            if self._shard_states[shard_id] == _ShardState.PREPARING:
-                self._shard_states[shard_id] = _ShardState.REMOTE
-            raise
+        cache.prepare_shard(self, shard_id, blocking)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a spawned worker gets: not what belongs to the main process."""
-        return {**self.__dict__, "_taught": None, "_position": None}
+        return {**self.__dict__, "_taught": None}
 
     def __iter__(self) -> Iterator[Any]:
         """The samples of this worker: as Streaming partitions them, or ``Tagged`` ones as the board says."""
         if get_worker_info() is not None:
+            if not self._iterated:
+                leave_with_parent()
             self._generation += self._iterated
             self._iterated = True
+            self._shared_barrier.lock = FileLock(self._shared_barrier.filelock_path)  # one held open is not for forks
         if self._board is not None and self._board.taught(self._generation):
             return self._from_board(self._board, self._generation)
         return self._plain()
 
     def _plain(self) -> Iterator[Any]:
+        if self._board is None and self.coming_position is not None:
+            raise TeacherError(
+                "this data set was loaded with the state of a taught run, which only a TeachingDataLoader can go on from: a "
+                "plain loader would count its lessons as places in the order and repeat samples"
+            )
         self._unique_worker_world = self._unique_rank_world.detect_workers()
         self._parallel_worker_world = self._parallel_rank_world.detect_workers()
         epoch, sample_in_epoch = self._resume_incr_epoch()
+        if self.order == LAZY:
+            yield from self._plain_lazy(epoch, -(-sample_in_epoch // self.row_size))
+            return
         ids = self._get_work(epoch, sample_in_epoch)
         ids = ids[ids != -1]
         fetcher = ShardFetcher(self, self.predownload)
@@ -205,6 +301,20 @@ class TeachingDataset(StreamingDataset):
                 batch = ids[begin : begin + self.batch_size]
                 fetcher.advance(len(batch))
                 yield from map(self.__getitem__, batch.tolist())
+        finally:
+            fetcher.close()
+
+    def _plain_lazy(self, epoch: int, first_row: int) -> Iterator[Any]:
+        world = self._parallel_worker_world
+        order = open_order(self, world, False, 1, epoch)
+        steps = lazy_steps(order, self.rank, first_row, world.worker_of_rank, world.workers_per_rank)
+        fetcher = ShardFetcher(self, self.predownload)
+        try:
+            for batches, ahead in steps:
+                fetcher.expect(np.concatenate([*batches, *ahead]))
+                for batch in batches:
+                    fetcher.advance(len(batch))
+                    yield from map(self.__getitem__, batch.tolist())
         finally:
             fetcher.close()
 
@@ -223,7 +333,7 @@ class TeachingDataset(StreamingDataset):
                     wanted = ids[ids >= 0]
                     fetcher.advance(len(wanted))
                     for sample_id in wanted.tolist():
-                        yield Tagged(step, self[sample_id])
+                        yield Tagged(step, self[sample_id], sample_id)
                 if posting.last:
                     return
                 index += 1

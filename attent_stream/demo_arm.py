@@ -2,14 +2,13 @@
 
 import shutil
 import tempfile
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from composer import Callback, State, Trainer
+from composer import State, Trainer
 from composer.algorithms import GradientClipping
 from composer.loggers import InMemoryLogger, Logger
 from composer.metrics.nlp import LanguageCrossEntropy
@@ -25,6 +24,7 @@ from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.corpus.batches import TokenCollator
 from attent_stream.demo_settings import DemoSettings
 from attent_stream.report import ArmResult, Point, ScoredWindow
+from attent_stream.training_time import TrainingTime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ def held_out_loader(shards: Shards, settings: DemoSettings) -> DataLoader:
     return DataLoader(samples, batch_size=32, collate_fn=TokenCollator())
 
 
-class Recorder(Callback):
+class Recorder(TrainingTime):
     """Notes the held-out losses, the training time without evaluations and the scored windows; moves the bar.
 
     Args:
@@ -96,30 +96,19 @@ class Recorder(Callback):
     """
 
     def __init__(self, algorithm: AtteNT | None, bar: tqdm) -> None:
+        super().__init__()
         self.points: list[Point] = []
         self.windows: list[ScoredWindow] = []
         self._algorithm = algorithm
         self._bar = bar
-        self._seconds = 0.0
-        self._began: float | None = None  # None while no training goes on
         self._last_choice: Any = None
 
-    def fit_start(self, state: State, logger: Logger) -> None:
-        self._began = time.perf_counter()
-
-    def eval_before_all(self, state: State, logger: Logger) -> None:
-        self._pause()
-
     def eval_end(self, state: State, logger: Logger) -> None:
-        self._pause()
         loss = float(state.eval_metrics["eval"]["LanguageCrossEntropy"].compute())
         now = state.timestamp
         self.points.append(
-            Point(batch=int(now.batch), tokens=int(now.token), seconds=self._seconds, loss=loss)
+            Point(batch=int(now.batch), tokens=int(now.token), seconds=self.seconds, loss=loss)
         )
-
-    def eval_after_all(self, state: State, logger: Logger) -> None:
-        self._began = time.perf_counter()
 
     def batch_end(self, state: State, logger: Logger) -> None:
         choice = self._algorithm.last_choice if self._algorithm is not None else None
@@ -136,11 +125,6 @@ class Recorder(Callback):
             told["held-out loss"] = f"{self.points[-1].loss:.3f}"
         self._bar.set_postfix(told, refresh=False)
         self._bar.update()
-
-    def _pause(self) -> None:
-        if self._began is not None:
-            self._seconds += time.perf_counter() - self._began
-            self._began = None
 
 
 def run_arm(arm: str, shards: Shards, settings: DemoSettings, show: bool | None = None) -> ArmResult:

@@ -1,5 +1,6 @@
 """A taught epoch: segment after segment from the order, the teacher and the scores, in the main process of each rank."""
 
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +9,18 @@ from numpy.typing import NDArray
 
 from attent_stream.board import Board, Posting
 from attent_stream.errors import TeacherError
-from attent_stream.order import Order
-from attent_stream.plan import CANDIDATE, LESSON, due_lesson, interleave, lane_labels, window_rows
+from attent_stream.order import STREAMING, Order
+from attent_stream.plan import (
+    CANDIDATE,
+    LESSON,
+    canonical_slots,
+    due_lesson,
+    interleave,
+    lane_labels,
+    window_rows,
+)
 from attent_stream.position import Chosen, Position
-from attent_stream.teacher import SCORED, Choice, Decision, Teacher, Window
+from attent_stream.teacher import ALL, RANDOM, REMEMBERED, SCORED, Choice, Decision, Teacher, Window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +83,7 @@ class TaughtEpoch:
         size = order.layout.batch_size
         tail = [ids for ids in order.tail(rank) if len(ids) == size or not drop_last]
         tail = tail if self.first_row <= order.full else []
+        self._streams, self._order = _fingerprint(order.stream_starts), _order_fingerprint(order)
         self._tail = np.full((len(tail), size), -1, np.int64)
         for row, ids in zip(self._tail, tail, strict=True):
             row[: len(ids)] = ids
@@ -105,8 +115,11 @@ class TaughtEpoch:
             "batching_method": layout.batching,
             "rows": self.order.full,
             "streams": len(self.order.stream_starts),
+            "samples before each stream": self._streams,
+            "order (shuffle, its seed, stream proportions)": self._order,
             "seed": self.teacher.settings.seed,
             "ranks": layout.ranks if layout.batching == "device_per_stream" else None,
+            "order kind": self.order.kind if self.order.kind != STREAMING else None,  # which older positions do not tell
         }
 
     @property
@@ -182,9 +195,8 @@ class TaughtEpoch:
         """
         size = self.order.layout.row_size
         canonical = np.empty((len(rows), size), np.float64)
-        for rank, part in enumerate(scores):
-            slots = self.order.of_rank(np.arange(size)[None], rank)[0]
-            canonical[:, slots] = part
+        # All ranks at once: a loop over 8,192 of them, for each drained inbox, would be what stops a large job first.
+        canonical[:, canonical_slots(self.order.origin)] = scores.swapaxes(0, 1).reshape(len(rows), size)
         self._scores[rows] = canonical
         self.teacher.remember(self._next[0].ids[rows], canonical, self.teacher.time(self.order.epoch))
 
@@ -214,7 +226,7 @@ class TaughtEpoch:
         return self._publish(self._compose(choice, 0, 0))
 
     def _restore(self, position: Position) -> Segment:
-        last = None if position.next_by is None else Decision(by=position.next_by, lessons=position.next_lessons)
+        last = self._planned(position)
         following = position.following
         # The decision about the next window was used up when a choice follows already; what it was stands in that choice.
         decision = Decision(by=following.by, lessons=following.lessons) if following else last
@@ -227,9 +239,22 @@ class TaughtEpoch:
         if following or tail_follows:
             self.segment = segment  # where the next one's first step is counted from
             self._waiting = self._publish(self._rebuild(following, position.segment + 1, last))
-        if position.scores is not None:
+        if position.scores is not None and self._scores is not None:
             self._scores = position.scores.astype(np.float64)
         return segment
+
+    def _planned(self, position: Position) -> Decision | None:
+        """What was decided of the window to be chosen next; decided anew where this teacher could not carry it out."""
+        if position.next_by is None:
+            return None
+        window = self._window(position.segment + (2 if position.following else 1))
+        decision = Decision(by=position.next_by, lessons=position.next_lessons)
+        if self.teacher.stands(decision, window):
+            return decision
+        ahead = position.current.lessons - position.lesson + (position.following.lessons if position.following else 0)
+        fresh = self.teacher.decide(window, ahead)
+        # The turns of some of its candidates have passed: it is kept whole, like an epoch's first.
+        return Decision(by=ALL, lessons=len(window.ids)) if fresh.by == SCORED else fresh
 
     def _rebuild(self, chosen: Chosen | None, index: int, decision: Decision | None) -> Segment:
         if chosen is None:
@@ -291,17 +316,40 @@ class TaughtEpoch:
         ids = np.empty((len(segment.roles), segment.lessons.shape[1]), np.int64)
         ids[segment.roles == LESSON] = segment.lessons
         ids[segment.roles == CANDIDATE] = segment.candidates
-        begin, end = window_rows(self.order.full, self.first_row, self.window, segment.index + 2)
-        coming = self.order.of_rank(self.order.window(begin, end), self.rank).reshape(-1)
         first = self._published_steps + len(self.segment.roles) if self._postings else 0
         last = segment.index + 1 >= self._segments
-        self.board.publish(self._postings, Posting(first_step=first, ids=ids[skip:], last=last, ahead=coming))
+        self.board.publish(self._postings, Posting(first_step=first, ids=ids[skip:], last=last, ahead=self._ahead(segment.index)))
         self._postings += 1
         return segment
+
+    def _ahead(self, index: int) -> NDArray[np.int64]:
+        """Ids of this rank that will be wanted after a segment. Of a window that is chosen without reading its candidates only
+        what would be chosen now, so that no shard is fetched for what is dropped.
+        """
+        near = np.empty(0, np.int64)
+        if self._next is not None:
+            window, decision = self._next
+            if decision.by in (RANDOM, REMEMBERED) and self.teacher.stands(decision, window):  # after a resume it may not
+                return self.order.of_rank(self.teacher.choose(window, decision, None).ids, self.rank).reshape(-1)
+            if decision.by == ALL:
+                near = self.order.of_rank(window.ids, self.rank).reshape(-1)
+        begin, end = window_rows(self.order.full, self.first_row, self.window, index + 2)
+        return np.concatenate([near, self.order.of_rank(self.order.window(begin, end), self.rank).reshape(-1)])
+
+
+def _fingerprint(ids: NDArray) -> str:
+    return f"{zlib.crc32(np.ascontiguousarray(ids, np.int64).tobytes()):08x}"
+
+
+def _order_fingerprint(order: Order) -> str:
+    """Of some rows from all over the epoch: another shuffle, seed or set of streams changes nearly all of them."""
+    places = np.unique(np.linspace(0, order.full, 16, endpoint=False).astype(np.int64)) if order.full else []
+    return _fingerprint(np.array([order.window(place, place + 1) for place in places]))
 
 
 def _short(segment: Segment) -> Chosen | None:
     choice = segment.choice
     if choice is None:
         return None
-    return Chosen(by=choice.decision.by, lessons=choice.decision.lessons, kept=choice.kept)
+    weights = None if (choice.weights == 1).all() else choice.weights.astype(np.float16)
+    return Chosen(by=choice.decision.by, lessons=choice.decision.lessons, kept=choice.kept, weights=weights)

@@ -1,9 +1,50 @@
 """The errors a user can meet; each message is one sentence that says what was expected and what to do."""
 
+from attent_stream.redaction import masked_text
+
 
 class AttentError(RuntimeError):
-    """Base of every error this package raises for something that went wrong while running."""
+    """Base of every error this package raises for something that went wrong while running; secrets in it are masked."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(masked_text(message))
 
 
 class TeacherError(AttentError):
     """A taught epoch has no teacher, or its teacher did not choose the next window in time."""
+
+
+class StoreError(AttentError):
+    """A shard or index could not be had; the message says of which stream, on which rank, why, and what to do."""
+
+
+class UnreachableError(StoreError):
+    """The store did not answer, answered with an error of its own, or took longer than ``download_timeout``."""
+
+
+class DeniedError(StoreError):
+    """The store refused the credentials, or there are none."""
+
+
+class MissingError(StoreError):
+    """The store has no such object."""
+
+
+class CorruptError(StoreError):
+    """What arrived is not what the index says: another size, another hash, or it does not decompress."""
+
+
+class DiskFullError(StoreError):
+    """The cache folder cannot take a shard: no space, over quota, or over the largest file allowed."""
+
+
+class CacheFolderError(StoreError):
+    """The cache folder cannot be used: no permission, a read-only disk, or it was removed under the run."""
+
+
+class CacheLimitError(StoreError):
+    """``cache_limit`` leaves no room for the shards that are being read."""
+
+
+class CollateError(AttentError):
+    """A collate function raised; the message names its samples, their shards and the rank."""

@@ -29,10 +29,10 @@ _NOT_OF_THE_DATASET = (
 
 @dataclass(frozen=True, kw_only=True)
 class FoundryTextConfig(TeachingConfig):
-    """The ``dataset`` section of llm-foundry's ``text`` loader, and ``window``, ``gap`` and
-    ``require_teacher``.
+    """The ``dataset`` section of llm-foundry's ``text`` loader, and ``window``, ``gap``,
+    ``order`` and ``require_teacher``.
 
-    All but these three mean what llm-foundry says of them. ``allow_unsafe_types`` must stay false: it
+    All but these four mean what llm-foundry says of them. ``allow_unsafe_types`` must stay false: it
     unpickles.
     """
 
@@ -65,7 +65,7 @@ def build_text_dataloader(
     pin_memory: bool = True,
     prefetch_factor: int | None = 2,
     persistent_workers: bool = True,
-    timeout: float = 0,
+    timeout: float = 3600.0,
     teacher_timeout: float = 3600.0,
     name: str = "attent_text",
 ) -> Any:
@@ -109,7 +109,7 @@ def build_text_dataloader(
         "drop_last": drop_last,
         "num_workers": num_workers,
         "pin_memory": pin_memory,
-        "timeout": timeout,
+        "timeout": timeout if num_workers else 0,
         "persistent_workers": persistent_workers and num_workers > 0,
         "prefetch_factor": prefetch_factor if num_workers else None,
     }

@@ -5,19 +5,34 @@ import torch
 from numpy.typing import NDArray
 from torch import distributed as dist
 
+from attent_stream.errors import AttentError
+from attent_stream.watch import together
 
-def gather_ranks(values: torch.Tensor, replication: int) -> NDArray:
+
+def gather_ranks(values: torch.Tensor, *, ranks: int, replication: int = 1) -> NDArray:
     """All ranks' values, without the copies that replication makes.
 
     Args:
-        values: This rank's, any shape, the same on all ranks.
+        values: This rank's, of one axis or more, the same shape on all ranks.
+        ranks: How many ranks with values of their own there must be.
         replication: How many consecutive ranks read the same samples (their values are taken to be the same).
 
     Returns:
-        Array of shape (ranks // replication, *values.shape), on the CPU.
+        Array of shape (ranks, *values.shape), on the CPU.
+
+    Raises:
+        AttentError: Another number of ranks: torch.distributed is not initialised, or not for this job.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if world != ranks * replication:
+        raise AttentError(
+            f"expected torch.distributed to connect {ranks * replication} ranks, got {world}: build the Trainer (or call "
+            f"torch.distributed.init_process_group) on every rank before iterating the loader"
+        )
+    if world == 1:
         return values.detach().cpu().numpy()[None]
-    everyone = [torch.empty_like(values) for _ in range(dist.get_world_size())]
-    dist.all_gather(everyone, values.detach().contiguous())
-    return np.ascontiguousarray(torch.stack(everyone[::replication]).cpu().numpy())
+    # Into one tensor: a list of thousands is thousands of copies on the device.
+    everyone = values.new_empty((world * values.shape[0], *values.shape[1:]))
+    with together("the gathering of all ranks' scores"):
+        dist.all_gather_into_tensor(everyone, values.detach().contiguous())
+        return np.ascontiguousarray(everyone.view(world, *values.shape)[::replication].cpu().numpy())

@@ -16,12 +16,14 @@ def choice_metrics(choice: Choice, stream_starts: NDArray[np.int64]) -> tuple[di
         stream_starts: First sample id of each stream, shape (num_streams,).
 
     Returns:
-        Metrics by name: ``keep``, ``kept_q10`` ... ``dropped_q90`` (score quantiles; only where there are scores) and
+        Metrics by name: ``keep``, ``gain`` (predicted, of ``auto``), ``kept_q10`` ... ``dropped_q90`` (score quantiles; only where there are scores) and
         ``stream_0_candidates`` / ``stream_0_kept`` ... (shares, where there are several streams). And counts by name:
         ``candidates`` (samples forwarded to score them), ``lessons``, ``dropped``, ``nonfinite`` (samples).
     """
     kept = choice.kept
     metrics = {"keep": kept.mean().item()}
+    if choice.gain is not None:
+        metrics["gain"] = choice.gain
     nonfinite = 0
     if choice.scores is not None:
         finite = np.isfinite(choice.scores)

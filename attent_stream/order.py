@@ -1,12 +1,13 @@
-"""The epoch's order: every sample id in the sequence in which Streaming itself would yield it, as rows.
+"""The epoch's order: every sample id in the sequence in which it is read, as rows; loader workers never see it.
 
-Built by Streaming's own ``generate_work`` once a node and shared between the node's ranks; loader workers never see it.
+Either Streaming's own, built by its ``generate_work`` once a node and shared between the node's ranks, or, for corpora too
+large for that, one that every rank computes where it looks at it (``lazy_order.py``).
 """
 
+import logging
 import mmap
-import os
-import tempfile
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,56 @@ from streaming.base.world import World
 from torch import distributed as dist
 
 from attent_stream.errors import AttentError
-from attent_stream.plan import Layout, canonical_slots
+from attent_stream.lazy_order import lazy_order
+from attent_stream.node_memory import mapped, mapping, node_file, node_path
+from attent_stream.plan import STRIPED, Layout, canonical_slots, rank_slots
+
+SHARING = "the sharing of an epoch's order"  # what the ranks do together where an epoch begins
+
+
+log = logging.getLogger(__name__)
+
+AUTO, LAZY, STREAMING = "auto", "lazy", "streaming"
+ORDERS = (AUTO, LAZY, STREAMING)
+LAZY_FROM = 100_000_000  # samples an epoch from which `auto` is lazy: Streaming's own order takes 4.5 GB and 42 CPU-seconds there
+
+
+class Order(Protocol):
+    """One epoch's order.
+
+    Attributes:
+        kind: ``STREAMING`` or ``LAZY``.
+        epoch: Which epoch.
+        full: How many rows at the front have a sample for every rank and slot.
+        layout: Where slots go now.
+        origin: Layout in which the rows were laid out (differs from ``layout`` only after a resume on a number of nodes
+            that does not divide the canonical ones).
+        stream_starts: First sample id of each stream, shape (num_streams,).
+    """
+
+    kind: str
+    epoch: int
+    layout: Layout
+    origin: Layout
+    stream_starts: NDArray[np.int64]
+
+    @property
+    def full(self) -> int:
+        """See above."""
+
+    def window(self, begin: int, end: int) -> NDArray[np.int64]:
+        """Sample ids of rows ``[begin, end)`` in canonical slot order, int64 of shape (end - begin, row_size)."""
+
+    def of_rank(self, ids: NDArray, rank: int) -> NDArray:
+        """The part of canonical rows ``(n, row_size)`` that ``rank`` reads, shape (n, batch_size)."""
+
+    def tail(self, rank: int) -> list[NDArray[np.int64]]:
+        """What ``rank`` reads after the full rows: one array of ids a step, each of 1 to batch_size ids."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
-    """One epoch's order.
+class StreamingOrder:
+    """One epoch's order as Streaming made it.
 
     Args:
         epoch: Which epoch.
@@ -28,8 +73,7 @@ class Order:
             has no sample. Only rows at the end hold any.
         full: How many rows at the front have no -1.
         layout: Where slots go now.
-        origin: Layout in which Streaming built the rows (differs from ``layout`` only after a resume on a number of
-            nodes that does not divide the canonical ones).
+        origin: Layout in which Streaming built the rows (see ``Order``).
         stream_starts: First sample id of each stream, shape (num_streams,).
     """
 
@@ -39,6 +83,7 @@ class Order:
     layout: Layout
     origin: Layout
     stream_starts: NDArray[np.int64]
+    kind = STREAMING
 
     def window(self, begin: int, end: int) -> NDArray[np.int64]:
         """Sample ids of rows ``[begin, end)`` in canonical slot order, int64 of shape (end - begin, row_size)."""
@@ -50,8 +95,7 @@ class Order:
 
     def of_rank(self, ids: NDArray, rank: int) -> NDArray:
         """The part of canonical rows ``(n, row_size)`` that ``rank`` reads, shape (n, batch_size)."""
-        slots = canonical_slots(self.origin).reshape(self.layout.ranks, self.layout.batch_size)[rank]
-        return ids[:, slots]
+        return ids[:, rank_slots(self.layout, self.origin, rank)]
 
     def tail(self, rank: int) -> list[NDArray[np.int64]]:
         """What ``rank`` reads after the full rows: one array of ids a step, each of 1 to batch_size ids."""
@@ -76,36 +120,65 @@ def generate_rows(dataset, world: World, epoch: int) -> NDArray[np.int64]:
 
 
 def layouts(dataset, world: World) -> tuple[Layout, Layout]:
-    """The layout of this world, and the one in which Streaming lays out the rows (see ``Order``)."""
+    """The layout of this world, and the one in which Streaming lays out the rows (see ``Order``).
+
+    Raises:
+        ValueError: The global batch cannot be shared out evenly to as many ranks as at the first start.
+    """
     initial = dataset.initial_physical_nodes or world.num_nodes
     canonical = dataset.num_canonical_nodes
     common = {"canonical_nodes": canonical, "initial_nodes": initial, "batching": dataset.batching_method}
     now = Layout(nodes=world.num_nodes, ranks_per_node=world.ranks_per_node, batch_size=dataset.batch_size, **common)
     divides = canonical % world.num_nodes == 0 or world.num_nodes % canonical == 0
-    if dataset.partition_algo != "relaxed" or divides:
+    if dataset.partition_algo != "relaxed" or divides or dataset.batching_method not in STRIPED:
         return now, now
     # Streaming's relaxed partitioning falls back to the first start's nodes, with this start's ranks per node.
-    batch = now.row_size // (initial * world.ranks_per_node)
+    batch, rest = divmod(now.row_size, initial * world.ranks_per_node)
+    if rest:
+        raise ValueError(
+            f"expected a global batch that the {initial * world.ranks_per_node} ranks of the first start divide, got {now.row_size}"
+        )
     return now, Layout(nodes=initial, ranks_per_node=world.ranks_per_node, batch_size=batch, **common)
 
 
-def open_order(dataset, world: World, local_leader: bool, ranks_per_node: int, epoch: int) -> Order:
-    """Build the order on the node's leader, share it with the node's other ranks, and wrap it.
+def order_kind(asked: str, epoch_size: int) -> str:
+    """Which order an epoch of so many samples gets, ``LAZY`` or ``STREAMING``, where ``asked`` is one of ``ORDERS``."""
+    return asked if asked != AUTO else LAZY if epoch_size >= LAZY_FROM else STREAMING
 
-    Every rank of the job must call this at the same time: it holds two barriers where a node has several ranks.
+
+def check_same_kind(saved: str, now: str) -> None:
+    """Refuse to go on in the middle of an epoch of the other order.
+
+    Raises:
+        ValueError: Naming both.
+    """
+    if saved != now:
+        raise ValueError(
+            f"the checkpoint stands within an epoch of order: {saved}, this data set has order: {now}: other samples lie behind it; "
+            f"set order={saved!r}, or start at an epoch's beginning"
+        )
+
+
+def open_order(dataset, world: World, local_leader: bool, ranks_per_node: int, epoch: int) -> Order:
+    """The data set's order for an epoch: computed as it is read, or built on the node's leader and shared with its others.
+
+    Every rank of the job must call this at the same time: for Streaming's order, it holds two barriers where a node has
+    several ranks.
 
     Raises:
         AttentError: Several ranks, but torch.distributed is not initialised.
     """
+    now, origin = layouts(dataset, world)
+    if order_kind(dataset.order, dataset.epoch_size) == LAZY:
+        return lazy_order(dataset, now, origin, epoch)
     if ranks_per_node == 1:
         rows = _compact(generate_rows(dataset, world, epoch), dataset.num_samples)
     else:
         rows = _shared_rows(dataset, world, local_leader, epoch)
-    now, origin = layouts(dataset, world)
     partial = np.flatnonzero(rows.min(axis=1) < 0) if len(rows) else np.empty(0, np.int64)
     full = int(partial[0]) if len(partial) else len(rows)
     starts = np.asarray(dataset.sample_offset_per_stream, np.int64)
-    return Order(epoch=epoch, rows=rows, full=full, layout=now, origin=origin, stream_starts=starts)
+    return StreamingOrder(epoch=epoch, rows=rows, full=full, layout=now, origin=origin, stream_starts=starts)
 
 
 def _compact(rows: NDArray[np.int64], num_samples: int) -> NDArray[np.integer]:
@@ -118,22 +191,23 @@ def _shared_rows(dataset, world: World, local_leader: bool, epoch: int) -> NDArr
             "a taught epoch on several ranks needs torch.distributed, which is not initialised: build the Trainer "
             "(or call torch.distributed.init_process_group) before iterating the loader"
         )
-    folder = "/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()
-    path = os.path.join(folder, f"{dataset.shared_prefix:06}_attent_order")
-    if local_leader:
-        rows = np.ascontiguousarray(_compact(generate_rows(dataset, world, epoch), dataset.num_samples))
-        if os.path.exists(path):
-            os.unlink(path)  # left by a killed run that held this prefix before us
-        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            np.array([rows.shape[0], rows.shape[1], rows.itemsize], np.int64).tofile(file)
-            rows.tofile(file)
+    path = node_path(f"{dataset.shared_prefix:06}_attent_order")
+    if not local_leader:
+        with mapping(SHARING):
+            memory = mapped(path)
+        return _unpacked(memory)
+    rows = np.ascontiguousarray(_compact(generate_rows(dataset, world, epoch), dataset.num_samples))
+    with node_file(path) as file:
+        np.array([rows.shape[0], rows.shape[1], rows.itemsize], np.int64).tofile(file)
+        rows.tofile(file)
+        file.flush()
         del rows
-    dist.barrier()
-    with open(path, "rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    dist.barrier()
-    if local_leader:
-        os.unlink(path)  # the mappings keep the memory; nothing is left behind if the job is killed from here on
+        with mapping(SHARING):
+            memory = mapped(path)
+        return _unpacked(memory)
+
+
+def _unpacked(mapped: mmap.mmap) -> NDArray[np.integer]:
     count, size, itemsize = np.frombuffer(mapped, np.int64, 3)
     dtype = np.int32 if itemsize == 4 else np.int64
     return np.frombuffer(mapped, dtype, count * size, 24).reshape(count, size)

@@ -7,6 +7,7 @@ striping (``streaming/base/partition/orig.py``), so a row keeps its slots when a
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import gcd
 
 import numpy as np
@@ -71,18 +72,26 @@ class Layout:
         return self.batch_size if UNIT[self.batching] == "device" else self.row_size
 
 
+@lru_cache(maxsize=8)
 def canonical_slots(layout: Layout) -> NDArray[np.int64]:
     """Canonical slot of each slot in reading order (node, rank, sample).
 
     Returns:
-        int64 array of shape (row_size,), a permutation.
+        Read-only int64 array of shape (row_size,), a permutation; it is asked for many times a window.
     """
-    if layout.batching not in STRIPED:
-        return np.arange(layout.row_size)
-    node, rank, sample = np.meshgrid(
-        np.arange(layout.nodes), np.arange(layout.ranks_per_node), np.arange(layout.batch_size), indexing="ij"
-    )
-    return ((sample * layout.ranks_per_node + rank) * layout.nodes + node).reshape(-1)
+    slots = np.arange(layout.row_size)
+    if layout.batching in STRIPED:
+        node, rank, sample = np.meshgrid(
+            np.arange(layout.nodes), np.arange(layout.ranks_per_node), np.arange(layout.batch_size), indexing="ij"
+        )
+        slots = ((sample * layout.ranks_per_node + rank) * layout.nodes + node).reshape(-1)
+    slots.flags.writeable = False
+    return slots
+
+
+def rank_slots(layout: Layout, origin: Layout, rank: int) -> NDArray[np.int64]:
+    """Canonical slots that a rank reads of rows laid out as ``origin``, shape (batch_size,), in reading order."""
+    return canonical_slots(origin).reshape(layout.ranks, layout.batch_size)[rank]
 
 
 def lane_labels(rows: NDArray[np.int64], layout: Layout, stream_starts: NDArray[np.int64]) -> NDArray[np.int64]:

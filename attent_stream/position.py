@@ -13,16 +13,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-VERSION = 1
+VERSION = 3
+_BITS = {"bool": 1, "float16": 16, "float32": 32}
+_LARGEST = 1 << 28  # candidates of a window, far beyond 1,024 nodes: what a few bytes of zlib may ask for ends here
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """A window's choice, short: how, how many lesson rows, and which candidates (bool of shape (C, row_size))."""
+    """A window's choice, short.
+
+    Args:
+        by: How it was chosen.
+        lessons: How many lesson rows.
+        kept: Which candidates, bool of shape (C, row_size).
+        weights: Of the lessons, float16 of shape (lessons, row_size); None where all are 1.
+    """
 
     by: str
     lessons: int
     kept: NDArray[np.bool_]
+    weights: NDArray[np.float16] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,17 +73,23 @@ class Position:
         """From ``dump``'s string.
 
         Raises:
-            ValueError: Another version, or no such string.
+            ValueError: Another version, or no such string; its arrays may not unpack to more than their shapes say, nor these
+                be absurd.
         """
         try:
             fields = json.loads(text)
             version = fields.pop("version")
-        except (json.JSONDecodeError, AttributeError, KeyError) as error:
-            raise ValueError(f"expected a position written by attent_stream, got {text[:40]!r}...") from error
+        except (json.JSONDecodeError, AttributeError, KeyError, RecursionError, TypeError) as error:
+            raise ValueError(f"expected a position written by attent_stream, got {str(text)[:40]!r}...") from error
         if version != VERSION:
             raise ValueError(f"expected a position of version {VERSION}, got version {version}")
-        chosen = {name: _chosen(fields[name]) for name in ("current", "following")}
-        return cls(**{**fields, **chosen, "scores": _array(fields["scores"])})
+        try:
+            for name in ("epoch", "first_row", "segment", "lesson", "next_lessons"):
+                _count(fields[name], name)
+            chosen = {name: _chosen(fields[name]) for name in ("current", "following")}
+            return cls(**{**fields, **chosen, "scores": _array(fields["scores"])})
+        except (KeyError, TypeError, ValueError, zlib.error) as error:
+            raise ValueError(f"the checkpoint's teaching position is damaged: {error}") from error
 
     def check(self, identity: dict[str, Any]) -> None:
         """Refuse to resume under other settings.
@@ -91,7 +107,7 @@ class Position:
 def _pack(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         data = np.packbits(value) if value.dtype == bool else value
-        text = base64.b85encode(zlib.compress(data.tobytes(), 1)).decode()
+        text = base64.b64encode(zlib.compress(data.tobytes(), 1)).decode()
         return {"dtype": str(value.dtype), "shape": list(value.shape), "data": text}
     if isinstance(value, Chosen):
         return {name: _pack(part) for name, part in vars(value).items()}
@@ -101,13 +117,36 @@ def _pack(value: Any) -> Any:
 def _array(value: Any) -> NDArray | None:
     if value is None:
         return None
-    shape, data = tuple(value["shape"]), zlib.decompress(base64.b85decode(value["data"]))
-    if value["dtype"] == "bool":
-        return np.unpackbits(np.frombuffer(data, np.uint8), count=int(np.prod(shape))).astype(bool).reshape(shape)
-    if value["dtype"] != "float32":
-        raise ValueError(f"expected an array of bool or float32 in a position, got {value['dtype']!r}")
-    return np.frombuffer(data, np.float32).reshape(shape).copy()
+    shape, kind = value["shape"], value["dtype"]
+    if kind not in _BITS:
+        raise ValueError(f"expected an array of {', '.join(_BITS)} in a position, got {str(kind)[:40]!r}")
+    counts = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and 0 <= n <= _LARGEST for n in shape)
+    if not counts or shape[0] * shape[1] > _LARGEST:
+        raise ValueError(f"expected an array of two axes and at most {_LARGEST} candidates, got shape {str(shape)[:40]}")
+    count = shape[0] * shape[1]
+    size = -(-count * _BITS[kind] // 8)
+    unpacker = zlib.decompressobj()
+    data = unpacker.decompress(base64.b64decode(value["data"], validate=True), size + 1)  # 1 more tells that there is more
+    if len(data) != size or not unpacker.eof:
+        raise ValueError(f"expected {size} bytes for shape {shape} of {kind}, got {'more' if len(data) > size else len(data)}")
+    if kind == "bool":
+        return np.unpackbits(np.frombuffer(data, np.uint8), count=count).astype(bool).reshape(shape)
+    return np.frombuffer(data, kind).reshape(shape).copy()
+
+
+def _count(value: Any, name: str) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"expected {name} to be a whole number of at least 0, got {str(value)[:40]!r}")
+    return value
 
 
 def _chosen(value: Any) -> Chosen | None:
-    return None if value is None else Chosen(by=value["by"], lessons=value["lessons"], kept=_array(value["kept"]))
+    if value is None:
+        return None
+    lessons, kept, weights = _count(value["lessons"], "lessons"), _array(value["kept"]), _array(value["weights"])
+    if kept is None:
+        raise ValueError("expected which candidates were kept, got nothing")
+    shape = lessons, kept.shape[1]
+    if weights is not None and (weights.shape != shape or not (np.isfinite(weights) & (weights >= 0)).all()):
+        raise ValueError(f"expected finite weights of shape {shape}, got shape {weights.shape} or a weight that is none")
+    return Chosen(by=str(value["by"]), lessons=lessons, kept=kept, weights=weights)

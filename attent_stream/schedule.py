@@ -248,6 +248,11 @@ class Interval:
         longest = max(self.start, self.end)
         return self.incremental or (longest > 1 if self.unit == "ep" else longest > 0)
 
+    @property
+    def expires(self) -> bool:
+        """Whether a score can grow too old before training ends."""
+        return self.incremental or self.unit != "dur" or min(self.start, self.end) < 1
+
     def at(self, clock: Clock) -> float:
         """The interval at a time, in ``unit``."""
         if self.incremental:

@@ -7,10 +7,12 @@ is not finite is unknown: it is never preferred over a known one, and when fewer
 rest is drawn at random from the unknown.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from attent_stream.inclusion import INCLUSIONS, draw, proportional, weights
 
 Selector = Callable[[NDArray | None, int, int, np.random.Generator, float], NDArray[np.int64]]
 
@@ -60,14 +62,10 @@ def soft(
     Raises:
         ValueError: As ``hard``, or a temperature that is not positive.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be greater than 0, got {temperature!r}")
-
     def keys(known: NDArray) -> NDArray:
-        z, noise = _standardised(known), rng.gumbel(size=len(known))
-        # Same order in both branches; each keeps its terms finite at its end of the range.
-        return z + temperature * noise if temperature < 1 else z / temperature + noise
+        return _soft_keys(_standardised(known), rng.gumbel(size=len(known)), temperature)
 
+    _check_temperature(temperature)
     return _top(_checked(scores, size, count), keys, count, rng)
 
 
@@ -93,8 +91,25 @@ def random(
     return np.sort(rng.permutation(size)[:count]).astype(np.int64)
 
 
-SELECTORS: dict[str, Selector] = {"hard": hard, "soft": soft, "random": random}
-NEEDS_SCORES: frozenset[str] = frozenset({"hard", "soft"})
+def _by_inclusion(design: Callable[[NDArray, int, float], NDArray[np.float64]], ordered: bool = False) -> Selector:
+    def selector(
+        scores: NDArray | None, size: int, count: int, rng: np.random.Generator, temperature: float
+    ) -> NDArray[np.int64]:
+        _check_temperature(temperature)
+        checked = _checked(scores, size, count)
+        return draw(design(checked, count, temperature), count, rng, along=checked if ordered else None)
+
+    return selector
+
+
+SELECTORS: dict[str, Selector] = {
+    "hard": hard,
+    "soft": soft,
+    "random": random,
+    "proportional": _by_inclusion(proportional, ordered=True),
+    **{name: _by_inclusion(design) for name, design in INCLUSIONS.items()},
+}
+NEEDS_SCORES: frozenset[str] = frozenset(SELECTORS) - {"random"}
 
 
 def select_lanes(
@@ -135,23 +150,98 @@ def select_lanes(
         raise ValueError(f"select must be one of {', '.join(SELECTORS)}, got {select!r}")
     if scores is None and select in NEEDS_SCORES:
         raise ValueError(f"select={select!r} needs scores of shape {lanes.shape}, got None")
+    if select == "soft":
+        _check_temperature(temperature)
     if scores is not None and scores.shape != lanes.shape:
         raise ValueError(f"scores must have the candidates' shape {lanes.shape}, got {scores.shape}")
     if np.array_equal(lanes, wanted):
         return np.arange(lanes.size, dtype=np.int64).reshape(lanes.shape)
 
     flat_scores = None if scores is None else scores.reshape(-1)
-    candidates = _by_lane(lanes)
-    none = np.empty(0, np.int64)
+    labels, starts, sizes, order = _by_lane(lanes)
+    lessons, slot_starts, counts, slot_order = _by_lane(wanted)
+    found = np.searchsorted(labels, lessons)
+    known = found < len(labels)
+    known[known] = labels[found[known]] == lessons[known]
+    available = np.zeros(len(lessons), np.int64)
+    available[known] = sizes[found[known]]
+    short = np.flatnonzero(available < counts)
+    if len(short):
+        lane, has, asked = (int(part[short[0]]) for part in (lessons, available, counts))
+        raise ValueError(f"lane {lane} has {has} candidates for {asked} lesson slots")
     selected = np.empty(wanted.size, np.int64)
-    for lane, slots in _by_lane(wanted).items():
-        members = candidates.get(lane, none)
-        if len(members) < len(slots):
-            raise ValueError(f"lane {lane} has {len(members)} candidates for {len(slots)} lesson slots")
-        rng = np.random.default_rng([seed, epoch, window, lane])
+    # Thousands of lanes are selected from together where they are alike: as rows of one array.
+    alike = np.stack([available, counts], axis=1)
+    kinds, kind_of = np.unique(alike, axis=0, return_inverse=True)
+    kind_of = kind_of.reshape(-1)
+    for kind, (size, count) in enumerate(kinds.tolist()):
+        which = np.flatnonzero(kind_of == kind)
+        members = order[starts[found[which], None] + np.arange(size)]
+        slots = slot_order[slot_starts[which, None] + np.arange(count)]
+        names = lessons[which].tolist()
         lane_scores = None if flat_scores is None else flat_scores[members]
-        selected[slots] = members[SELECTORS[select](lane_scores, len(members), len(slots), rng, temperature)]
+
+        def rng_of(lane: int, names: list[int] = names) -> np.random.Generator:
+            return np.random.default_rng([seed, epoch, window, names[lane]])
+
+        positions = _select_each(select, lane_scores, len(which), size, count, rng_of, temperature)
+        selected[slots] = np.take_along_axis(members, positions, axis=1)
     return selected.reshape(wanted.shape)
+
+
+def below_ceiling(scores: NDArray, lanes: NDArray[np.integer], ceiling: float) -> NDArray:
+    """Scores of which the highest of each lane are taken for noise: made NaN, so that they are preferred over nothing.
+
+    Args:
+        scores: Float of shape (C, S).
+        lanes: Lane of each, non-negative ints of the same shape.
+        ceiling: Share of a lane's finite scores that goes, rounded down, in [0, 1); of equal ones the later go first.
+
+    Returns:
+        ``scores`` itself for 0, else a copy.
+    """
+    if ceiling == 0:
+        return scores
+    flat = scores.reshape(-1).astype(np.float64)
+    _, starts, sizes, members = _by_lane(lanes)
+    lane = np.repeat(np.arange(len(starts)), sizes)
+    known = np.isfinite(flat[members])
+    members, lane = members[known], lane[known]
+    members = members[np.lexsort((flat[members], lane))]  # stable: of equal ones the later stand behind
+    counts = np.bincount(lane, minlength=len(starts))
+    behind = np.repeat(np.cumsum(counts), counts) - np.arange(len(members))  # from a lane's highest, 1, on
+    out = scores.reshape(-1).copy()
+    out[members[behind <= np.repeat(np.floor(ceiling * counts + 1e-9), counts)]] = np.nan
+    return out.reshape(scores.shape)
+
+
+def lane_weights(
+    scores: NDArray | None, lanes: NDArray[np.integer], positions: NDArray[np.int64], *, select: str, temperature: float
+) -> NDArray[np.float32]:
+    """Weights of the lessons that ``select_lanes`` selected.
+
+    Args:
+        scores: As there.
+        lanes: As there.
+        positions: What it returned, shape (L, S).
+        select: As there.
+        temperature: As there.
+
+    Returns:
+        Float32 of shape (L, S), exact in 16 bits, so that a checkpoint holds what was trained with. 1 but for selectors of
+        ``INCLUSIONS``, where each weighs as much more as it was less likely to be selected (``inclusion.weights``).
+    """
+    if select not in INCLUSIONS or positions.size == lanes.size:
+        return np.ones(positions.shape, np.float32)
+    flat_scores, flat_lanes = scores.reshape(-1).astype(np.float64), lanes.reshape(-1)
+    labels, starts, sizes, order = _by_lane(lanes)
+    counts = np.bincount(np.searchsorted(labels, flat_lanes[positions.reshape(-1)]), minlength=len(labels))
+    out = np.ones(lanes.size)
+    for start, size, count in zip(starts, sizes, counts, strict=True):
+        members = order[start : start + size]
+        pi = INCLUSIONS[select](flat_scores[members], int(count), temperature)
+        out[members] = weights(pi, flat_scores[members], int(count))
+    return out[positions].astype(np.float16).astype(np.float32)
 
 
 def quota_rows(keys: NDArray[np.integer], count: int, u: float) -> NDArray[np.int64]:
@@ -184,16 +274,68 @@ def quota_rows(keys: NDArray[np.integer], count: int, u: float) -> NDArray[np.in
     return np.sort(np.argsort(keys, kind="stable")[chosen]).astype(np.int64)
 
 
-def _by_lane(lanes: NDArray[np.integer]) -> dict[int, NDArray[np.int64]]:
-    """Flat positions of every lane, ascending."""
+def _by_lane(lanes: NDArray[np.integer]) -> tuple[NDArray, NDArray, NDArray, NDArray[np.int64]]:
+    """Every lane's label, first place and size in the flat positions sorted by lane, ascending within one; and these."""
     flat = lanes.reshape(-1)
-    if not flat.size:
-        return {}
-    if flat.min() < 0:
+    if flat.size and flat.min() < 0:
         raise ValueError(f"lanes must be non-negative, got {flat.min()}")
+    if flat.size and flat.max() < 2**16:
+        flat = flat.astype(np.uint16)  # numpy sorts these by radix: 10 times as fast as int64
     order = np.argsort(flat, kind="stable")
-    labels, starts = np.unique(flat[order], return_index=True)
-    return dict(zip(labels.tolist(), np.split(order, starts[1:]), strict=True))
+    ordered = flat[order]
+    starts = np.flatnonzero(np.diff(ordered, prepend=-1)) if flat.size else np.empty(0, np.int64)
+    return ordered[starts].astype(np.int64), starts, np.diff(starts, append=flat.size), order
+
+
+def _select_each(
+    select: str,
+    scores: NDArray | None,
+    lanes: int,
+    size: int,
+    count: int,
+    rng_of: Callable[[int], np.random.Generator],
+    temperature: float,
+) -> NDArray[np.int64]:
+    """``SELECTORS[select]`` of each of ``lanes`` alike lanes, ``scores`` of shape (lanes, size); shape (lanes, count).
+
+    Where there is a function for all lanes together, it has those whose scores are all known, to the same result.
+    """
+    positions = np.empty((lanes, count), np.int64)
+    alone = np.arange(lanes)
+    if select in _TOGETHER:
+        known = np.isfinite(scores).all(axis=1)
+        together, alone = np.flatnonzero(known), np.flatnonzero(~known)
+        keys = _TOGETHER[select](scores[together].astype(np.float64), map(rng_of, together), temperature)
+        positions[together] = _top_of_each(keys, count)
+    for lane in alone:
+        lane_scores = None if scores is None else scores[lane]
+        positions[lane] = SELECTORS[select](lane_scores, size, count, rng_of(lane), temperature)
+    return positions
+
+
+def _soft_together(scores: NDArray[np.float64], rngs: Iterable[np.random.Generator], temperature: float) -> NDArray:
+    noise = np.empty(scores.shape)
+    for lane, rng in enumerate(rngs):
+        noise[lane] = rng.gumbel(size=scores.shape[1])
+    return _soft_keys(_standardised(scores), noise, temperature)
+
+
+# (finite scores of shape (lanes, size), a generator a lane, temperature) -> keys of the same shape, the largest are selected
+_TOGETHER: dict[str, Callable[[NDArray, Iterable[np.random.Generator], float], NDArray]] = {
+    "hard": lambda scores, rngs, temperature: scores,
+    "soft": _soft_together,
+}
+
+
+def _top_of_each(keys: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Ascending positions of each row's ``count`` largest keys, of equal ones the earlier; without a sort."""
+    lanes, size = keys.shape
+    if not lanes or not count:
+        return np.empty((lanes, count), np.int64)
+    least = np.partition(keys, size - count, axis=1)[:, size - count, None]
+    above, level = keys > least, keys == least
+    room = count - np.count_nonzero(above, axis=1)[:, None]
+    return np.nonzero(above | (level & (np.cumsum(level, axis=1) <= room)))[1].reshape(lanes, count)
 
 
 def _check_count(size: int, count: int) -> None:
@@ -220,11 +362,24 @@ def _top(
     return np.sort(np.concatenate([best, fill])).astype(np.int64)
 
 
+def _check_temperature(temperature: float) -> None:
+    if not temperature > 0:
+        raise ValueError(f"temperature must be greater than 0, got {temperature!r}")
+
+
+def _soft_keys(z: NDArray, noise: NDArray, temperature: float) -> NDArray:
+    # Same order in both branches; each keeps its terms finite at its end of the range.
+    return z + temperature * noise if temperature < 1 else z / temperature + noise
+
+
 def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``values`` with mean 0 and standard deviation 1, or zeros if they have no spread."""
-    if not values.size or values.min() == values.max():
+    """``values`` with mean 0 and standard deviation 1 along the last axis, or zeros where they have no spread."""
+    if not values.size:
         return np.zeros_like(values)
+    flat = values.min(axis=-1, keepdims=True) == values.max(axis=-1, keepdims=True)
     # In units of the range, so that neither huge nor tiny values overflow or vanish when squared.
-    scaled = values / np.abs(values).max()
-    scaled = (scaled - scaled.min()) / (scaled.max() - scaled.min())
-    return (scaled - scaled.mean()) / scaled.std()
+    scaled = values / np.where(flat, 1.0, np.abs(values).max(axis=-1, keepdims=True))
+    low, high = scaled.min(axis=-1, keepdims=True), scaled.max(axis=-1, keepdims=True)
+    scaled = (scaled - low) / np.where(flat, 1.0, high - low)
+    spread = np.where(flat, 1.0, scaled.std(axis=-1, keepdims=True))
+    return np.where(flat, 0.0, (scaled - scaled.mean(axis=-1, keepdims=True)) / spread)

@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from streaming.base.dataset import _ShardState
 
+from attent_stream import fetch
+
 _BLOCK = 256
 
 
 class ShardFetcher:
-    """Prepares the shards of coming samples in the background.
+    """Prepares the shards of coming samples in the background, each at the latest before its first sample is read.
 
     Args:
         dataset: The StreamingDataset that is read.
@@ -23,6 +25,9 @@ class ShardFetcher:
     """
 
     def __init__(self, dataset, predownload: int) -> None:
+        for stream in dataset.streams:
+            # A forked worker has its parent's connections; two workers on one of them read each other's answers.
+            fetch.reconnect(stream)
         self._dataset = dataset
         self._predownload = predownload
         self._turn = threading.Condition()
@@ -41,16 +46,20 @@ class ShardFetcher:
             self._turn.notify()
 
     def advance(self, count: int) -> None:
-        """Say that the next ``count`` of them are being read now.
+        """Say that the next ``count`` of them are being read now; their shards have been prepared once when this returns.
 
         Raises:
-            Exception: What went wrong in the background, if anything did.
+            Exception: What went wrong in the background, if anything did, or in preparing one of these shards.
         """
         with self._turn:
+            ids = self._coming[self._read : self._read + count]
             self._read += count
             self._turn.notify()
         if self._error is not None:
             raise self._error
+        # A file that was in the cache from the start may be cut: it is not to be read before it was looked at.
+        shards = self._shards_of(ids)
+        self._prepare(shards[~self._touched[shards]], True)
 
     def close(self) -> None:
         """Stop the thread after the shard it is at."""
@@ -72,14 +81,19 @@ class ShardFetcher:
 
     def _run(self) -> None:
         data = self._dataset
-        starts = data.sample_offset_per_shard
         try:
             while (block := self._next_block()) is not None:
-                shards = np.searchsorted(starts, block, side="right") - 1
+                shards = self._shards_of(block)
                 states = data._shard_states.numpy()
-                absent = (states[shards] != _ShardState.LOCAL) | ~self._touched[shards]
-                for shard in dict.fromkeys(shards[absent].tolist()):
-                    data.prepare_shard(shard, False)
-                    self._touched[shard] = True
+                self._prepare(shards[(states[shards] != _ShardState.LOCAL) | ~self._touched[shards]], False)
         except BaseException as error:  # raised in the reader, at its next sample
             self._error = error
+
+    def _shards_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.searchsorted(self._dataset.sample_offset_per_shard, ids, side="right") - 1
+
+    def _prepare(self, shards: NDArray[np.int64], blocking: bool) -> None:
+        # One that another process prepares now counts as looked at: who claims a cut file removes it first.
+        for shard in dict.fromkeys(shards.tolist()):
+            self._dataset.prepare_shard(shard, blocking)
+            self._touched[shard] = True

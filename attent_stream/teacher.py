@@ -7,15 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attent_stream.ledger import Ledger
+from attent_stream.payoff import Payoff, best_design
 from attent_stream.plan import lesson_count, lesson_lanes
 from attent_stream.position import Chosen
 from attent_stream.schedule import Clock, Interval, KeepSchedule, Phases, Span
-from attent_stream.selection import NEEDS_SCORES, SELECTORS, select_lanes
+from attent_stream.selection import NEEDS_SCORES, SELECTORS, below_ceiling, lane_weights, select_lanes
 
 # How a window is chosen.
 ALL = "all"  # everything is kept: before the warm-up is over, in the anneal, at keep 1, and the first window of an epoch
 RANDOM = "random"  # no score is asked for
 SCORED = "scored"  # its candidates are read and forwarded
+AUTO = "auto"  # a select: by the design that pays most, and not at all while none pays
 REMEMBERED = "remembered"  # the ledger knows every one of its samples
 
 # (lessons until then, epoch, share of the epoch's rows behind) -> the time it will be
@@ -28,14 +30,15 @@ class TeacherSettings:
 
     Args:
         keep: Share of a window's rows to keep, over time.
-        select: Name of a selector.
+        select: Name of a selector, or ``auto``.
         temperature: For selectors that draw: towards 0 is hard, towards infinity random; positive.
         interval: How long a remembered score is good.
         phases: When to teach.
         seed: Of every draw.
+        ceiling: Share of the highest scores, of each lane of a window, that are taken for noise.
 
     Raises:
-        ValueError: A selector that is none, a temperature not positive, a negative seed.
+        ValueError: A selector that is none, a temperature not positive, a negative seed, a ceiling out of [0, 1).
     """
 
     keep: KeepSchedule
@@ -44,14 +47,18 @@ class TeacherSettings:
     interval: Interval
     phases: Phases
     seed: int
+    ceiling: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.select not in SELECTORS:
-            raise ValueError(f"select must be one of {sorted(SELECTORS)}, got {self.select!r}")
+        if self.select not in (AUTO, *SELECTORS):
+            raise ValueError(f"select must be one of {sorted([AUTO, *SELECTORS])}, got {self.select!r}")
         if not self.temperature > 0 or not np.isfinite(self.temperature):
             raise ValueError(f"temperature must be a positive number, got {self.temperature!r}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"seed must be an integer of at least 0, got {self.seed!r}")
+        number = isinstance(self.ceiling, (int, float)) and not isinstance(self.ceiling, bool)
+        if not number or not 0 <= self.ceiling < 1:
+            raise ValueError(f"ceiling must be a share in [0, 1), got {self.ceiling!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +100,7 @@ class Choice:
         weights: Of each lesson's loss, float32 of the same shape.
         scores: Of all candidates, float of shape (C, row_size), or None where none was asked for.
         window: What was chosen from.
+        gain: Predicted by ``auto``, in plain steps a step; None where it did not look.
     """
 
     decision: Decision
@@ -100,6 +108,7 @@ class Choice:
     weights: NDArray[np.float32]
     scores: NDArray | None
     window: Window
+    gain: float | None = None
 
     @property
     def ids(self) -> NDArray[np.int64]:
@@ -122,20 +131,44 @@ class Teacher:
         clock: Tells what time it will be.
         total: Length of training, or None where it is not known.
         ledger: Memory of scores, or None to remember nothing.
+        payoff: Says when ``auto`` teaches.
+        forwards: Whether candidates may be forwarded to score them; else they are chosen by the ledger or all kept.
     """
 
     def __init__(
-        self, settings: TeacherSettings, *, clock: ClockReader, total: Span | None = None, ledger: Ledger | None = None
+        self,
+        settings: TeacherSettings,
+        *,
+        clock: ClockReader,
+        total: Span | None = None,
+        ledger: Ledger | None = None,
+        payoff: Payoff | None = None,
+        forwards: bool = True,
     ) -> None:
         self.settings = settings
         self.clock = clock
         self.total = total
         self.ledger = ledger
+        self.payoff = payoff or Payoff(cost=1.0)
+        self.forwards = forwards
 
     @property
     def scores(self) -> bool:
         """Whether it ever asks for scores."""
-        return self.settings.select in NEEDS_SCORES
+        return self.settings.select == AUTO or self.settings.select in NEEDS_SCORES
+
+    @property
+    def foreseeable(self) -> bool:
+        """Whether the number of lessons of an epoch can be told before it: what samples and tokens will be is not known, nor
+        which windows ``auto`` will teach, nor, where nothing is forwarded to score it, which will be remembered."""
+        settings = self.settings
+        if settings.select == AUTO or not self.forwards:
+            return False
+        spans = [span for span in (settings.phases.warmup, settings.phases.anneal) if span.value > 0]
+        if settings.keep.start != settings.keep.end:
+            spans.append(settings.keep.over)
+        total = self.total.unit if self.total else None
+        return all((total if span.unit == "dur" else span.unit) in ("ep", "ba") for span in spans)
 
     def keep(self, clock: Clock) -> float:
         """Share of rows to keep at a time: 1 outside of teaching."""
@@ -158,10 +191,25 @@ class Teacher:
         if not self.scores:
             return Decision(by=RANDOM, lessons=lessons)
         if self._known(window, clock):
+            if self.settings.select == AUTO and not self._pays(window, lessons):
+                return Decision(by=ALL, lessons=rows)
             return Decision(by=REMEMBERED, lessons=lessons)
-        if window.index == 0:
+        if window.index == 0 or not self.forwards:
             return Decision(by=ALL, lessons=rows)  # nothing of this epoch has been trained on while it could be scored
+        if self.settings.select == AUTO and not self.payoff.scores(lessons / rows):
+            # Scored and kept whole, to see what it would gain, or not even scored.
+            return Decision(by=SCORED if self.payoff.probes(window.index, window.share) else ALL, lessons=rows)
         return Decision(by=SCORED, lessons=lessons)
+
+    def stands(self, decision: Decision, window: Window) -> bool:
+        """Whether a decision made before a resume is one that this teacher, perhaps of other settings, can carry out."""
+        if decision.by == ALL:
+            return True
+        if min(self.settings.keep.start, self.settings.keep.end) == 1 or (decision.by == RANDOM) == self.scores:
+            return False  # where all is kept now, nothing is dropped; with scores not at random, without them not by them
+        if decision.by != REMEMBERED:
+            return True
+        return self.ledger is not None and self._enough(np.isfinite(self._recalled(window)))
 
     def choose(self, window: Window, decision: Decision, scores: NDArray | None) -> Choice:
         """Choose a window's lessons.
@@ -172,16 +220,28 @@ class Teacher:
             scores: Its candidates' scores, float of shape (C, row_size), if ``decision.by`` is ``SCORED``.
         """
         if decision.by == REMEMBERED:
-            scores = self.ledger.recall(window.ids)
+            scores = self._recalled(window)
         elif decision.by != SCORED:
             scores = None
-        return self._choice(window, decision, scores, self.settings.select)
+        if scores is None:
+            return self._choice(window, decision, None, self.settings.select)
+        raw, scores = scores, below_ceiling(scores, window.lanes, self.settings.ceiling)
+        if self.settings.select != AUTO:
+            return replace(self._choice(window, decision, scores, self.settings.select), scores=raw)
+        rows, lessons = len(window.ids), decision.lessons
+        if lessons == rows:  # a probe: what would it be, were it taught?
+            lessons = lesson_count(rows, self.keep(self.clock(0, window.epoch, window.share)))
+        design = best_design(scores, lessons * window.ids.shape[1], self.settings.temperature)
+        if decision.by == SCORED and lessons < rows:
+            self.payoff.see(design.gain)
+        return replace(self._choice(window, decision, scores, design.name), scores=raw, gain=design.gain)
 
     def recover(self, window: Window, chosen: Chosen) -> Choice:
         """A choice that was made before, from what was kept of it; it has no scores."""
         decision = Decision(by=chosen.by, lessons=chosen.lessons)
         choice = self._choice(window, decision, chosen.kept.astype(np.float64), "hard")
-        return replace(choice, scores=None)
+        weights = choice.weights if chosen.weights is None else chosen.weights.astype(np.float32)
+        return replace(choice, scores=None, weights=weights)
 
     def time(self, epoch: int) -> float:
         """Now, in the unit in which scores age."""
@@ -208,15 +268,43 @@ class Teacher:
                 epoch=window.epoch,
                 window=window.index,
             )
-        weights = np.ones(positions.shape, np.float32)
+        weights = lane_weights(scores, window.lanes, positions, select=select, temperature=settings.temperature)
         return Choice(decision=decision, positions=positions, weights=weights, scores=scores, window=window)
 
     def _known(self, window: Window, clock: Clock) -> bool:
         if self.ledger is None:
             return False
         age = self.settings.interval.at(clock)
-        return bool(self.ledger.known(window.ids, self._time(clock), age).all())
+        return self._enough(self.ledger.known(window.ids, self._time(clock), age))
+
+    def _enough(self, known: NDArray[np.bool_]) -> bool:
+        """Whether a window can be chosen by what is known of it. Where nothing is forwarded to learn the rest, half will do."""
+        return bool(known.all()) if self.forwards else bool(known.mean() >= 0.5)
+
+    def _recalled(self, window: Window) -> NDArray[np.float32]:
+        """Remembered scores; what is not known has the highest of them, or it would never be trained on and become known."""
+        scores = self.ledger.recall(window.ids)
+        known = np.isfinite(scores)
+        return scores if known.all() else np.where(known, scores, scores[known].max(initial=0.0)).astype(np.float32)
+
+    def _pays(self, window: Window, lessons: int) -> bool:
+        scores = below_ceiling(self._recalled(window), window.lanes, self.settings.ceiling)
+        design = best_design(scores, lessons * window.ids.shape[1], self.settings.temperature)
+        return self.payoff.pays(design.gain, lessons / len(window.ids), scored=False)
 
     def _time(self, clock: Clock) -> float:
         elapsed = clock.elapsed(self.settings.interval.unit)
         return float(np.floor(elapsed)) if self.settings.interval.unit == "ep" else elapsed
+
+
+def untaught(seed: int) -> Teacher:
+    """A teacher that keeps everything and needs no scores: what a taught epoch goes on with when AtteNT is taken away."""
+    settings = TeacherSettings(
+        keep=KeepSchedule(start=1.0, end=1.0),
+        select="random",
+        temperature=1.0,
+        interval=Interval(),
+        phases=Phases(),
+        seed=seed,
+    )
+    return Teacher(settings, clock=lambda ahead, epoch, share: Clock(ep=epoch + share, ba=0, sp=0, tok=0, dur=0))

@@ -2,14 +2,15 @@
 trained.
 """
 
-import argparse
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
 from attent_stream.config import ConfigError, TrainConfig, load_config, resolved, resolved_yaml
+from attent_stream.redaction import MaskedParser, mask_process, masked_text
 
 log = logging.getLogger(__name__)
 
@@ -20,13 +21,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A run that ``autoresume`` finds finished is told so and ends with 0.
     """
-    parser = argparse.ArgumentParser(prog="attent-stream train", description=__doc__)
+    parser = MaskedParser(prog="attent-stream train", description=__doc__)
     parser.add_argument("config", metavar="YAML", help="the run, see yamls/")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings over the file's, e.g. optimizer.lr=1e-4"
     )
     parser.add_argument("--check", action="store_true", help="print the resolved configuration and stop")
-    given = parser.parse_args(argv)
+    if argv is None:
+        mask_process()
+    given = parser.parse_intermixed_args(argv)  # overrides may stand before and after an option
     try:
         config = load_config(given.config, given.overrides)
         if given.check:
@@ -38,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if _environment("LOCAL_RANK") == 0:
             where = f"rank {_environment('RANK')}: " if _environment("RANK") else ""
             print(f"error: {where}{' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        log.debug("the configuration error was raised here", exc_info=error)
+        trace = masked_text("".join(traceback.format_exception(error)))
+        log.debug("the configuration error was raised here: %s", trace)
         return 2
     return 0
 
@@ -72,12 +76,14 @@ def train(config: TrainConfig) -> None:
 def _fit(trainer: Any, config: TrainConfig) -> None:
     from composer import Callback
 
+    from attent_stream.watch import together
+
     class Started(Callback):
-        """Notes that every algorithm has taken its place; what they refuse before is the configuration."""
+        """Notes that a first batch has come: what is refused before is the configuration, or a checkpoint of another."""
 
         started = False
 
-        def fit_start(self, state: Any, logger: Any) -> None:
+        def batch_start(self, state: Any, logger: Any) -> None:
             self.started = True
 
     note = Started()
@@ -85,7 +91,8 @@ def _fit(trainer: Any, config: TrainConfig) -> None:
     if config.eval_first and trainer.state.timestamp.batch == 0:
         trainer.eval()
     try:
-        trainer.fit()
+        with together("training"):
+            trainer.fit()
     except (TypeError, ValueError) as error:
         if note.started:
             raise

@@ -155,12 +155,14 @@ PARALLEL = {
     None: lambda: None,
     "fsdp1": lambda: {"fsdp": {"mixed_precision": "FULL"}},
     "fsdp2": lambda: {"fsdp": FSDP2Config(mixed_precision="FULL")},
+    "fsdp1_sharded": lambda: {"fsdp": {"mixed_precision": "FULL", "state_dict_type": "sharded"}},
+    "fsdp2_sharded": lambda: {"fsdp": FSDP2Config(mixed_precision="FULL", state_dict_type="sharded")},
 }
 
 
 def fit(
     *, data, attent=None, cls="AtteNT", model="gpt2", dropout=0.0, parallel=None, backend=None, microbatch=None, workers=0,
-    duration="1ep", reference=False, auto=False, precision="fp32",
+    duration="1ep", reference=False, auto=False, precision="fp32", saving=None, lr=0.1,
 ) -> dict:  # fmt: skip
     """One training; what this rank saw of it.
 
@@ -172,6 +174,7 @@ def fit(
         parallel: A name in ``PARALLEL``.
         backend: Of torch.compile: ``count`` runs and counts the graphs.
         reference: Also log the ledger, and what it must hold.
+        saving: The Trainer's arguments about checkpoints.
         auto: Let the trainer think that it looks for the microbatch itself (Composer refuses to without a GPU).
     """
     torch._dynamo.reset()
@@ -200,7 +203,7 @@ def fit(
         trainer = Trainer(
             model=learner,
             train_dataloader=loader,
-            optimizers=torch.optim.SGD(learner.parameters(), lr=0.1),
+            optimizers=torch.optim.SGD(learner.parameters(), lr=lr),
             max_duration=duration,
             algorithms=[algorithm] if algorithm else [],
             callbacks=[watch, check] if reference else [watch],
@@ -211,6 +214,7 @@ def fit(
             device_train_microbatch_size=microbatch,
             precision=precision,
             seed=5,
+            **(saving or {}),
         )
         trainer.state.auto_microbatching = auto
         trainer.fit()

@@ -7,12 +7,15 @@ import json
 import os
 import sys
 
+import numpy as np
 import torch
 from torch import distributed as dist
 
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.dataset import TeachingDataset
-from attent_stream.ledger import Ledger
+from attent_stream.ledger import SampleLedger
+from attent_stream.ledger_settings import LedgerSettings, open_ledger
+from attent_stream.payoff import Payoff
 from attent_stream.schedule import Clock, Phases, Span, parse_interval, parse_keep
 from attent_stream.teacher import Teacher, TeacherSettings
 
@@ -28,7 +31,8 @@ class Counter:
 
 
 def make_teacher(
-    *, keep=0.5, select="hard", interval="dense", warmup="0ba", anneal="0ba", temperature=1.0, total=None, ledger=None
+    *, keep=0.5, select="hard", interval="dense", warmup="0ba", anneal="0ba", temperature=1.0, total=None, ledger=None,
+    seed=3, cost=1.0,
 ) -> Teacher:
     """A teacher whose clock is its own counter."""
     settings = TeacherSettings(
@@ -37,10 +41,10 @@ def make_teacher(
         temperature=temperature,
         interval=parse_interval(interval),
         phases=Phases(warmup=Span.parse(warmup), anneal=Span.parse(anneal)),
-        seed=3,
+        seed=seed,
     )
     total = Span.parse(total) if total else None
-    return Teacher(settings, clock=Counter(), total=total, ledger=Ledger(ledger) if ledger else None)
+    return Teacher(settings, clock=Counter(), total=total, ledger=SampleLedger(ledger) if ledger else None, payoff=Payoff(cost))
 
 
 def run_epochs(loader: TeachingDataLoader, epochs: int = 1, score=None) -> dict:
@@ -83,7 +87,15 @@ def main(rank: str, world: str, port: str, out: str, spec: str) -> None:
     dist.init_process_group("gloo")
     spec = json.loads(spec)
     loader = make_loader(spec["data"], spec["loader"], spec["teacher"])
+    if spec.get("shared"):
+        dataset, teacher = loader.dataset, loader.teacher
+        teacher.ledger = open_ledger(LedgerSettings(), dataset, ages=True, local_rank=int(rank), ranks_per_node=int(world))
+        ids = np.arange(dataset.num_samples)
+        teacher.remember(ids, ids % spec["shared"] / spec["shared"], 0.0)
     log = run_epochs(loader, spec["epochs"])
+    if spec.get("shared"):
+        codes = loader.teacher.ledger._codes
+        log["shared"] = [str(codes.dtype), codes.flags.owndata]
     with open(out, "w") as file:
         json.dump(log, file)
     dist.barrier()

@@ -90,7 +90,7 @@ def folder(tmp_path):
 
 def test_keep_one_trains_as_plain(folder):
     plain, _, _ = fit(make_loader(folder), [], make_model(0.1), seed=1)
-    taught, _, _ = fit(make_loader(folder), [AtteNT(keep=1.0)], make_model(0.1), seed=1)
+    taught, _, _ = fit(make_loader(folder), [AtteNT(select="hard", keep=1.0)], make_model(0.1), seed=1)
     assert taught.tokens == plain.tokens
     assert taught.losses == plain.losses
 
@@ -101,7 +101,7 @@ def test_selection_is_what_the_model_says(folder, score, microbatch):
     """Oracle: the training loop written out, with the scores computed in float64 from the model at the right steps."""
     loader = make_loader(folder, window=4)
     watch, memory, trainer = fit(
-        loader, [AtteNT(keep=0.5, score=score)], max_duration="1ep", device_train_microbatch_size=microbatch
+        loader, [AtteNT(select="hard", keep=0.5, score=score)], max_duration="1ep", device_train_microbatch_size=microbatch
     )
     model = make_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -153,7 +153,7 @@ def float64_scores(model, row, score):
 
 
 def test_metrics(folder):
-    _, memory, _ = fit(make_loader(folder), [AtteNT(keep=0.5)])
+    _, memory, _ = fit(make_loader(folder), [AtteNT(select="hard", keep=0.5)])
     last = {name: values[-1][1] for name, values in memory.data.items() if name.startswith("attent/")}
     assert {"attent/keep", "attent/kept_q50", "attent/dropped_q50", "attent/seconds", "attent/share_of_step"} <= set(last)
     assert last["attent/lessons"] + last["attent/dropped"] == 100
@@ -183,7 +183,7 @@ def test_batchnorm_dropout_and_classifier(tmp_path):
     model.module[1].eval()  # a frozen norm stays in eval mode
     dataset = TeachingDataset(local=str(tmp_path / "images"), batch_size=4, window=4)
     loader = TeachingDataLoader(dataset, batch_size=4, collate_fn=collate)
-    algorithm = Watched(keep=0.5)
+    algorithm = Watched(select="hard", keep=0.5)
     watch, memory, _ = fit(loader, [algorithm], model)
     assert algorithm.taught == len(watch.losses)
     assert len(watch.losses) == 4 + 3 * 2
@@ -192,7 +192,7 @@ def test_batchnorm_dropout_and_classifier(tmp_path):
 
 def test_record_fills_the_ledger_from_the_training_forward(folder):
     """attent_simple: the first epoch's own losses, no scoring pass ever."""
-    algorithm = AtteNT(keep=0.5, score="loss", interval="1dur", warmup="1ep", record="warmup")
+    algorithm = AtteNT(select="hard", keep=0.5, score="loss", interval="1dur", warmup="1ep", record="warmup")
     watch, memory, trainer = fit(
         make_loader(folder, num_workers=2), [algorithm], max_duration="3ep", device_train_microbatch_size=3
     )
@@ -205,7 +205,7 @@ def test_record_fills_the_ledger_from_the_training_forward(folder):
 
 def test_epoch_length_is_told(folder):
     loader = make_loader(folder)
-    _, _, trainer = fit(loader, [AtteNT(keep=0.5)], max_duration="2ep")
+    _, _, trainer = fit(loader, [AtteNT(select="hard", keep=0.5)], max_duration="2ep")
     per_epoch = 4 + 5 * 2 + 1
     assert int(trainer.state.dataloader_len) == per_epoch
     assert int(trainer.state.timestamp.batch) == 2 * per_epoch
@@ -215,7 +215,7 @@ def test_callable_score(folder):
     def length(model, batch):
         return batch["input_ids"].float().mean(1)
 
-    watch, _, _ = fit(make_loader(folder), [AtteNT(keep=0.5, score=length)])
+    watch, _, _ = fit(make_loader(folder), [AtteNT(select="hard", keep=0.5, score=length)])
     plain, _, _ = fit(make_loader(folder), [])
     mean = [np.mean(batch) for batch in watch.tokens]
     assert np.mean(mean) > np.mean([np.mean(batch) for batch in plain.tokens]) + 0.5
@@ -224,8 +224,8 @@ def test_callable_score(folder):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"keep": 0}, "keep must be"),
-        ({"keep": 1.5}, "keep must be"),
+        ({"select": "hard", "keep": 0}, "keep must be"),
+        ({"select": "hard", "keep": 1.5}, "keep must be"),
         ({"score": "los"}, "score must be one of"),
         ({"select": "top"}, "select must be one of"),
         ({"record": "sometimes"}, "record must be one of"),
@@ -260,7 +260,7 @@ def test_batch_without_labels(folder):
     dataset = TeachingDataset(local=folder, batch_size=BATCH, window=4)
     loader = TeachingDataLoader(dataset, batch_size=BATCH, collate_fn=Unlabelled())
     with pytest.raises(ValueError, match="no tensor 'labels'"):
-        fit(loader, [AtteNT(keep=0.5)])
+        fit(loader, [AtteNT(select="hard", keep=0.5)])
 
 
 def test_anneal_in_another_unit_than_the_duration(folder):

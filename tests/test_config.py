@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attent_stream.config import load_config, resolved, resolved_yaml
-from attent_stream.config_check import ConfigError, checked_arguments, masked, nearest, typed
+from attent_stream.config_check import ConfigError, checked_arguments, nearest, typed
 from attent_stream.config_sections import StreamConfig, TeachingConfig
+from attent_stream.redaction import masked
 
 BASE = """
 variables:
@@ -382,7 +383,7 @@ def test_dataset_keys_are_those_of_streaming():
     unsafe_or_derived = {"self", "batch_size", "allow_unsafe_types", "stream_name", "stream_config"}
     theirs = set(inspect.signature(StreamingDataset.__init__).parameters) - unsafe_or_derived
     ours = {field.name for field in dataclasses.fields(TeachingConfig)}
-    assert ours - theirs == {"window", "gap", "require_teacher", "max_seq_len"} and theirs <= ours
+    assert ours - theirs == {"order", "window", "gap", "require_teacher", "max_seq_len"} and theirs <= ours
     assert {field.name for field in dataclasses.fields(StreamConfig)} == set(
         inspect.signature(Stream).parameters
     )

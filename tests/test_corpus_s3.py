@@ -1,67 +1,27 @@
-"""The corpus tool against an S3 server, where one is installed (pip install 'moto[server]')."""
+"""The corpus tool against real S3 servers (`.ci/servers` installs them)."""
 
+import contextlib
 import json
-import shutil
-import socket
-import subprocess
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from corpus_files import documents, read_tokens, write_jsonl
+from stores import use_s3
 
 from attent_stream.corpus import CorpusError, Manifest, TextCorpusSettings, sources_from, write_text_corpus
 
-SERVER = shutil.which("moto_server")
-pytestmark = pytest.mark.skipif(SERVER is None, reason="moto_server is not installed")
 BUCKET = "corpora"
-ATTEMPTS = 300
-
-
-def wait_until_ready(process, port):
-    for _ in range(ATTEMPTS):
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            # A closed port refuses at once; a server that ends paces the attempts and shows at once too.
-            try:
-                process.wait(timeout=0.1)
-            except subprocess.TimeoutExpired:
-                continue
-            break
-    raise RuntimeError(f"the S3 server did not start (exit status {process.poll()})")
-
-
-@pytest.fixture(scope="module")
-def endpoint():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [SERVER, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        wait_until_ready(process, port)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture
-def s3(endpoint, monkeypatch):
+def s3(s3_server, monkeypatch):
     import boto3
 
-    monkeypatch.setenv("S3_ENDPOINT_URL", endpoint)
-    for name, value in {
-        "ACCESS_KEY_ID": "k",
-        "SECRET_ACCESS_KEY": "s",
-        "DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    client = boto3.client("s3", endpoint_url=endpoint)
-    client.create_bucket(Bucket=BUCKET)
+    use_s3(monkeypatch, s3_server)
+    client = boto3.client("s3", endpoint_url=s3_server)
+    with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
+        client.create_bucket(Bucket=BUCKET)
     yield client
     for key in keys(client):
         client.delete_object(Bucket=BUCKET, Key=key)

@@ -98,9 +98,9 @@ def test_arms_differ_in_the_algorithm_alone():
     from attent_stream.demo_arm import teacher
 
     assert teacher("uniform", FULL) is None
-    assert teacher("random", FULL).settings.select == "random"
-    assert teacher("taught", FULL).settings.select == FULL.select
-    assert teacher("taught", FULL).settings.keep == teacher("random", FULL).settings.keep
+    assert teacher("random", FULL).settings.teacher.select == "random"
+    assert teacher("taught", FULL).settings.teacher.select == FULL.select
+    assert teacher("taught", FULL).settings.teacher.keep == teacher("random", FULL).settings.teacher.keep
 
 
 def test_evaluations_are_not_training_time(monkeypatch):
@@ -108,10 +108,10 @@ def test_evaluations_are_not_training_time(monkeypatch):
 
     from torchmetrics import MeanMetric
 
-    from attent_stream import demo_arm
+    from attent_stream import demo_arm, training_time
 
     now = [100.0]
-    monkeypatch.setattr(demo_arm.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(training_time.time, "perf_counter", lambda: now[0])
     metric = MeanMetric()
     metric.update(2.5)
     state = SimpleNamespace(

@@ -5,10 +5,6 @@ Oracles: one rank with a batch of 2N against two ranks with N each, a plain run,
 
 import contextlib
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +13,11 @@ import torch
 from composer import Algorithm, Event
 from composer.models import HuggingFaceModel
 from corpora import write_tokens
+from ports import free_port
 from ranks_fit import LENGTH, VOCAB, energy, fit
 from test_algorithm import fit as fit_here
 from test_algorithm import make_loader, make_model
+from together import run_together
 
 from attent_stream import AtteNT
 from attent_stream.errors import AttentError
@@ -38,23 +36,10 @@ def settings(folder: str, ranks: int) -> dict:
 
 def run_ranks(folder: Path, jobs: dict[str, dict], world: int = 2) -> list[dict]:
     """Run ``ranks_fit.py`` on several gloo ranks; what each saw of every job."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = str(sock.getsockname()[1])
-    program = str(Path(__file__).with_name("ranks_fit.py"))
+    port = str(free_port())
     outs = [folder / f"rank{rank}.json" for rank in range(world)]
-    said = [folder / f"rank{rank}.txt" for rank in range(world)]
-    ranks = []
-    for rank, (out, text) in enumerate(zip(outs, said, strict=True)):
-        command = [sys.executable, program, str(rank), str(world), port, str(out), json.dumps(jobs)]
-        with open(text, "w") as file:
-            ranks.append(subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": "1"}))
-    try:
-        ends = [rank.wait(timeout=840) for rank in ranks]
-        assert ends == [0] * world, "\n".join(text.read_text()[-3000:] for text in said)
-    finally:
-        for rank in ranks:
-            rank.kill()
+    arguments = [[str(rank), str(world), port, str(out), json.dumps(jobs)] for rank, out in enumerate(outs)]
+    run_together("ranks_fit.py", arguments, folder=folder, timeout=840)
     return [json.loads(out.read_text()) for out in outs]
 
 
@@ -63,8 +48,8 @@ def folder(tmp_path_factory):
     return write_tokens(tmp_path_factory.mktemp("tokens") / "data", SAMPLES, length=LENGTH, vocab=VOCAB)
 
 
-TAUGHT = {"keep": 0.5}
-RECORD = {"keep": 0.5, "score": "loss", "record": "always", "interval": "1dur"}
+TAUGHT = {"select": "hard", "keep": 0.5}
+RECORD = {"select": "hard", "keep": 0.5, "score": "loss", "record": "always", "interval": "1dur"}
 
 
 @pytest.fixture(scope="module")
@@ -80,16 +65,22 @@ def alone(folder):
     return logs
 
 
+def rate(parallel: str | None) -> float:
+    """The learning rate that trains as one rank does: torch's FSDP2 sums gradients over gloo ranks, where it should average
+    them (stock Composer trains so too)."""
+    return 0.1 / 2 if parallel == "fsdp2" else 0.1
+
+
 def jobs_of(folder: str, parallel: str | None, backend: str | None = None) -> dict[str, dict]:
-    common = {"data": settings(folder, 2), "parallel": parallel, "backend": backend}
+    common = {"data": settings(folder, 2), "parallel": parallel, "backend": backend, "lr": rate(parallel)}
     plain = common | {"dropout": 0.1}
-    scored = {"attent": {"keep": 1.0}, "cls": "ScoresLessons"}
+    scored = {"attent": {"select": "hard", "keep": 1.0}, "cls": "ScoresLessons"}
     # Stock Composer cannot compile FSDP1 with gradient accumulation: torch 2.7 trips over the gradients of the first part.
     microbatch = None if parallel == "fsdp1" and backend else 3
     return {
         "taught": common | {"attent": TAUGHT, "duration": "2ep", "microbatch": microbatch},
         "plain": plain,
-        "all": plain | {"attent": {"keep": 1.0}},
+        "all": plain | {"attent": {"select": "hard", "keep": 1.0}},
         "scored": plain | scored,
     }
 
@@ -130,7 +121,7 @@ def check_record(logs: list[dict], alone: dict) -> None:
     ids = [int(sample) for sample in expected]
     for log in logs:
         ledger = np.array(log["record"]["ledger"])
-        np.testing.assert_allclose(ledger[ids], [*expected.values()], rtol=2e-6)
+        np.testing.assert_allclose(ledger[ids], [*expected.values()], rtol=5e-4)  # of 16 bits
         assert ledger.tolist() == logs[0]["record"]["ledger"]
         assert [choice[:2] for choice in log["record"]["choices"]] == [c[:2] for c in alone["record"]["choices"]]
     np.testing.assert_allclose(logs[0]["record"]["losses"], alone["record"]["losses"], rtol=2e-6)
@@ -138,7 +129,7 @@ def check_record(logs: list[dict], alone: dict) -> None:
 
 def record_job(folder: str, parallel: str | None) -> dict:
     job = {"data": settings(folder, 2), "attent": RECORD, "duration": "2ep", "parallel": parallel}
-    return job | {"microbatch": 3, "reference": True}
+    return job | {"microbatch": 3, "reference": True, "lr": rate(parallel)}
 
 
 @pytest.mark.timeout(900)  # a minute, but for a machine that others use
@@ -149,9 +140,9 @@ def test_ddp(folder, alone, tmp_path):
     jobs = jobs_of(folder, None) | {
         "record": record_job(folder, None),
         "norm plain": norm,
-        "norm scored": norm | {"attent": {"keep": 1.0}, "cls": "ScoresLessons"},
-        "enough": short | {"attent": {"keep": 0.5, "score": "energy", "score_batch": 2}},
-        "short": short | {"attent": {"keep": 0.5, "score": "short_on_rank_1"}},
+        "norm scored": norm | {"attent": {"select": "hard", "keep": 1.0}, "cls": "ScoresLessons"},
+        "enough": short | {"attent": {"select": "hard", "keep": 0.5, "score": "energy", "score_batch": 2}},
+        "short": short | {"attent": {"select": "hard", "keep": 0.5, "score": "short_on_rank_1"}},
     }
     logs = run_ranks(tmp_path, jobs)
     check_taught(logs, alone)
@@ -164,6 +155,32 @@ def test_ddp(folder, alone, tmp_path):
     assert logs[1]["short"]["samples"] == [4] + [2] * (2 * len(logs[0]["short"]["samples"]))
 
 
+SHARDED = ["fsdp1_sharded", "fsdp2_sharded"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("parallel", [None, *SHARDED])
+def test_resumed_from_a_checkpoint(folder, tmp_path, parallel):
+    """In the middle of a window, at an epoch's border and in the middle of an epoch; also from checkpoints that all ranks
+    write together, each its shards. With dropout: each rank goes on with its own random numbers."""
+    attent = {"keep": 0.5, "score": "loss", "select": "soft", "record": "always", "interval": "1dur"}
+    common = {"data": settings(folder, 2), "parallel": parallel, "attent": attent, "duration": "2ep", "dropout": 0.1}
+    saved = str(tmp_path / "saved")
+    jobs = {"whole": common | {"saving": {"save_folder": saved, "save_interval": "1ba"}}}
+    places = {"ep0-ba3": 3, "ep0-ba10": 10, "ep1-ba13": 13}
+    for name, batches in places.items():
+        path = f"{saved}/{name}" + ("" if parallel else "-rank0.pt")
+        jobs[str(batches)] = common | {"saving": {"load_path": path}}
+    for log in run_ranks(tmp_path, jobs):
+        assert not [job["error"] for job in log.values() if "error" in job]
+        for batches in places.values():
+            resumed, whole = log[str(batches)], log["whole"]
+            assert resumed["rows"] == whole["rows"][batches:], batches
+            assert resumed["losses"] == whole["losses"][batches:], batches
+            assert resumed["model"] == whole["model"], batches
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("parallel", ["fsdp1", "fsdp2"])
@@ -171,7 +188,7 @@ def test_fsdp(folder, alone, tmp_path, parallel):
     jobs = jobs_of(folder, parallel) | {
         "record": record_job(folder, parallel) | {"workers": 1},
         "auto": {"data": settings(folder, 2), "parallel": parallel, "attent": TAUGHT, "auto": True},
-        "short": {"data": settings(folder, 2), "parallel": parallel, "attent": {"keep": 0.5, "score": "short_of_memory"}},
+        "short": {"data": settings(folder, 2), "parallel": parallel, "attent": {"select": "hard", "keep": 0.5, "score": "short_of_memory"}},
     }
     logs = run_ranks(tmp_path, jobs)
     check_taught(logs, alone)
@@ -193,7 +210,7 @@ def test_compiled(folder, alone, tmp_path, parallel):
     jobs = jobs_of(folder, parallel, "count")
     if parallel is None:
         norm = {"data": settings(folder, 2), "model": "norm", "dropout": 0.1, "backend": "count"}
-        jobs |= {"norm plain": norm, "norm scored": norm | {"attent": {"keep": 1.0}, "cls": "ScoresLessons"}}
+        jobs |= {"norm plain": norm, "norm scored": norm | {"attent": {"select": "hard", "keep": 1.0}, "cls": "ScoresLessons"}}
     logs = run_ranks(tmp_path, jobs)
     check_taught(logs, alone)
     for log in logs:
@@ -212,7 +229,7 @@ def test_compiled_alone(folder, alone):
 
 
 def test_compiled_by_aot_autograd(folder):
-    runs = {"plain": {}, "scored": {"attent": {"keep": 1.0}, "cls": "ScoresLessons"}}
+    runs = {"plain": {}, "scored": {"attent": {"select": "hard", "keep": 1.0}, "cls": "ScoresLessons"}}
     common = {"data": settings(folder, 1), "model": "norm", "dropout": 0.1, "backend": "aot_eager"}
     check_untouched({name: fit(**common, **run) for name, run in runs.items()})
 
@@ -226,7 +243,7 @@ def test_gradient_accumulation_records_each_lesson(folder, alone, microbatch):
 
 def test_warmup_records_the_rest_of_an_epoch_too(folder):
     """Or the windows that its samples come into in the next epoch would have to be scored."""
-    attent = {"keep": 0.5, "score": "loss", "interval": "1dur", "warmup": "1ep", "record": "warmup"}
+    attent = {"select": "hard", "keep": 0.5, "score": "loss", "interval": "1dur", "warmup": "1ep", "record": "warmup"}
     log = fit(data=settings(folder, 1), attent=attent, duration="3ep")
     assert log["samples"] == []
     assert [by for by, *_ in log["choices"]] == ["all"] * 3 + ["remembered"] * 6
@@ -243,7 +260,7 @@ class Cut(Algorithm):
 
 
 def test_record_among_algorithms_that_change_batches(folder):
-    attent = AtteNT(keep=0.5, score="loss", record="always")
+    attent = AtteNT(select="hard", keep=0.5, score="loss", record="always")
     with pytest.raises(AttentError, match="each of the batch's 4 lessons and the training forward gave 2"):
         fit_here(make_loader(folder), [attent, Cut()])
 
@@ -263,7 +280,7 @@ def test_auto_microbatching(folder, monkeypatch):
     log = fit(**job, auto=True)
     assert log["rows"] == expected["rows"]
     assert log["losses"] == expected["losses"]
-    np.testing.assert_allclose(log["ledger"], expected["ledger"], rtol=1e-5)
+    np.testing.assert_allclose(log["ledger"], expected["ledger"], rtol=1e-3)  # of 16 bits
     first = log["forwards"][0]
     assert first > 0 and log["samples"] == [4] * first + [2] * (len(log["samples"]) - first)
 
@@ -298,8 +315,8 @@ def test_autocast(folder, bf16, monkeypatch):
         return scores
 
     monkeypatch.setattr(Scorer, "from_outputs", watched)
-    scored = {"attent": {"keep": 1.0, "score": "loss"}, "cls": "ScoresLessons"}
-    runs = {"plain": {}, "all": {"attent": {"keep": 1.0}}, "scored": scored}
+    scored = {"attent": {"select": "hard", "keep": 1.0, "score": "loss"}, "cls": "ScoresLessons"}
+    runs = {"plain": {}, "all": {"attent": {"select": "hard", "keep": 1.0}}, "scored": scored}
     logs = {name: fit(data=settings(folder, 1), dropout=0.1, precision="amp_bf16", **run) for name, run in runs.items()}
     check_untouched(logs)
     assert dtypes == {torch.bfloat16}
@@ -310,8 +327,8 @@ def test_autocast(folder, bf16, monkeypatch):
 
 def test_out_of_memory_halves_what_is_scored_at_once(folder, caplog):
     data = settings(folder, 1)
-    expected = fit(data=data, attent={"keep": 0.5, "score": "energy", "score_batch": 2})
-    log = fit(data=data, attent={"keep": 0.5, "score": "short_of_memory"})
+    expected = fit(data=data, attent={"select": "hard", "keep": 0.5, "score": "energy", "score_batch": 2})
+    log = fit(data=data, attent={"select": "hard", "keep": 0.5, "score": "short_of_memory"})
     assert {key: log[key] for key in SAME} == {key: expected[key] for key in SAME}
     assert log["samples"] == [8, 4] + [2] * len(expected["samples"])  # kept for the rest of the run
     said = [record.getMessage() for record in caplog.records if record.name == "attent_stream.scoring.fitting"]
@@ -324,7 +341,7 @@ def no_memory(model, batch):
 
 def test_out_of_memory_with_one_sample(folder):
     with pytest.raises(AttentError, match="out of memory with a single sample"):
-        fit_here(make_loader(folder), [AtteNT(keep=0.5, score=no_memory)])
+        fit_here(make_loader(folder), [AtteNT(select="hard", keep=0.5, score=no_memory)])
 
 
 def no_such_key(model, batch):
@@ -344,7 +361,7 @@ def no_such_key(model, batch):
 )
 def test_bad_callables(folder, score, message):
     with pytest.raises(ScoreError, match=message):
-        fit_here(make_loader(folder), [AtteNT(keep=0.5, score=score)])
+        fit_here(make_loader(folder), [AtteNT(select="hard", keep=0.5, score=score)])
 
 
 def test_not_finite_scores_are_counted_and_not_taught(folder):
@@ -357,7 +374,7 @@ def test_not_finite_scores_are_counted_and_not_taught(folder):
         seen.extend(batch["input_ids"][:2].tolist())
         return scores
 
-    watch, memory, _ = fit_here(make_loader(folder), [AtteNT(keep=0.5, score=score)])
+    watch, memory, _ = fit_here(make_loader(folder), [AtteNT(select="hard", keep=0.5, score=score)])
     assert memory.data["attent/nonfinite"][-1][1] == len(seen) == memory.data["attent/candidates"][-1][1] / 2
     taught = [row for batch in watch.tokens[4:] for row in batch]
     assert not [row for row in taught if row in seen]

@@ -187,11 +187,13 @@ def test_the_data_set_is_taught_and_llm_foundrys(foundry, corpus, tokenizer):
 
     from attent_stream import TeachingDataset
     from attent_stream.foundry_text import TeachingTextDataset
+    from attent_stream.index_check import CheckedStreams
 
     made = built(section(corpus, window=4, gap=1), tokenizer).dataloader.dataset
-    assert type(made).__mro__[:4] == (
+    assert type(made).__mro__[:5] == (
         TeachingTextDataset,
         TeachingDataset,
+        CheckedStreams,
         StreamingTextDataset,
         StreamingDataset,
     )

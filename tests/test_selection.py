@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 from attent_stream.selection import (
     NEEDS_SCORES,
     SELECTORS,
+    below_ceiling,
     hard,
     quota_rows,
     random,
@@ -179,6 +180,22 @@ def test_select_lanes_is_the_loop_over_lanes(case, select):
     assert len(np.unique(got)) == got.size  # and is selected once
 
 
+@given(st.integers(0, 2**31), st.sampled_from([(64, 6), (40, 300), (3, 4096)]), st.floats(0.05, 20), st.booleans())
+def test_lanes_selected_together_are_as_each_alone(seed, shape, temperature, rounded):
+    """Larger lanes, where sums of a row could differ from those of a lone array; with ties, and a lane with unknown scores."""
+    lanes, size = shape
+    scores = rng(seed).normal(size=(size, lanes)).astype(np.float32)
+    scores = np.round(scores, 1) if rounded else scores
+    scores[seed % size, 0] = np.nan
+    labels = np.arange(lanes)[None].repeat(size, 0)
+    for select in sorted(SELECTORS):
+        got = lanes_of(scores, labels, labels[: size // 2], select, temperature=temperature) // lanes
+        for lane in range(lanes):
+            generator = np.random.default_rng([17, 2, 3, lane])
+            alone = SELECTORS[select](scores[:, lane], size, size // 2, generator, temperature)
+            np.testing.assert_array_equal(got[:, lane], alone)
+
+
 def test_a_draw_depends_on_seed_epoch_window_and_lane_only():
     lanes = np.repeat(np.arange(2), 50)[None].repeat(4, 0)
     base = lanes_of(None, lanes, lanes[:2], "random")
@@ -193,7 +210,7 @@ def test_a_draw_depends_on_seed_epoch_window_and_lane_only():
 @pytest.mark.parametrize(
     "change, text",
     [
-        ({"select": "best"}, "select must be one of hard, soft, random, got 'best'"),
+        ({"select": "best"}, "select must be one of hard, soft, random, proportional, prune, unbiased, got 'best'"),
         ({"scores": None}, r"select='hard' needs scores of shape \(3, 2\), got None"),
         ({"scores": np.zeros((2, 2))}, r"shape \(3, 2\), got \(2, 2\)"),
         ({"wanted": np.array([[0, 0], [0, 0]])}, "lane 0 has 3 candidates for 4 lesson slots"),
@@ -251,3 +268,18 @@ def test_quota_rows_is_unbiased(case):
     for step in range(len(keys)):  # every offset the function tells apart
         counts[quota_rows(keys, count, (step + 0.5) / len(keys))] += 1
     assert (counts == count).all()
+
+
+@given(windows(), st.floats(0, 0.99))
+def test_below_the_ceiling_is_the_loop_over_lanes(case, ceiling):
+    scores, lanes, _ = case
+    flat, labels = scores.reshape(-1), lanes.reshape(-1)
+    expected = flat.copy()
+    for lane in np.unique(labels):
+        members = [i for i in np.flatnonzero(labels == lane) if np.isfinite(flat[i])]
+        highest = sorted(members, key=lambda i: (flat[i], i))[::-1]
+        for i in highest[: int(ceiling * len(members) + 1e-9)]:
+            expected[i] = np.nan
+    before = scores.copy()
+    np.testing.assert_array_equal(below_ceiling(scores, lanes, ceiling).reshape(-1), expected)
+    np.testing.assert_array_equal(scores, before)

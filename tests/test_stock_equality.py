@@ -16,7 +16,7 @@ from attent_stream.board import Board
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.dataset import TeachingDataset
 from attent_stream.epoch import TaughtEpoch
-from attent_stream.order import Order, generate_rows, layouts
+from attent_stream.order import StreamingOrder, generate_rows, layouts
 from attent_stream.plan import LESSON
 
 
@@ -68,10 +68,10 @@ def our_batches(dataset, world: World, epoch: int, drop_last: bool, rank: int, w
     now, origin = layouts(dataset, world)
     partial = np.flatnonzero(rows.min(axis=1) < 0)
     full = int(partial[0]) if len(partial) else len(rows)
-    order = Order(
+    order = StreamingOrder(
         epoch=epoch, rows=rows, full=full, layout=now, origin=origin, stream_starts=dataset.sample_offset_per_stream
     )
-    board = Board(steps=2 * window, batch_size=dataset.batch_size, ahead=window * dataset.batch_size)
+    board = Board(steps=2 * window, batch_size=dataset.batch_size, ahead=2 * window * dataset.batch_size)
     generation = board.begin(taught=True)
     taught = TaughtEpoch(order, teacher, board, rank=rank, window=window, gap=gap, drop_last=drop_last)
     batches, step = [], 0

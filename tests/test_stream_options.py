@@ -81,8 +81,8 @@ def test_subclass_of_another_dataset(tmp_path, taught):
 def test_replicated_ranks_see_the_same(tmp_path):
     data = {"local": write_ids(tmp_path / "data", 240), "batch_size": 8, "shuffle": True, "num_canonical_nodes": 1}
     data |= {"window": 5, "gap": 1}
-    alone = run_epochs(make_loader(data, {}, {"keep": 0.4}), 2)
-    spec = {"data": data | {"replication": 2}, "loader": {"num_workers": 1}, "teacher": {"keep": 0.4}, "epochs": 2}
+    alone = run_epochs(make_loader(data, {}, {"select": "hard", "keep": 0.4}), 2)
+    spec = {"data": data | {"replication": 2}, "loader": {"num_workers": 1}, "teacher": {"select": "hard", "keep": 0.4}, "epochs": 2}
     logs = run_ranks(tmp_path, 2, spec)
     assert logs[0] == logs[1] == json.loads(json.dumps(alone))
 

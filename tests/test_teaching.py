@@ -1,17 +1,16 @@
 """A corpus whose right selection is known: agreement with a brute-force loop, on any number of workers and ranks."""
 
 import json
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from corpora import difficulty, write_ids
+from ports import free_port
 from streaming import Stream, StreamingDataset
 from taught import make_loader, make_teacher, run_epochs
+from together import run_together
 from torch.utils.data import default_collate
 
 from attent_stream.dataloader import TeachingDataLoader
@@ -53,7 +52,7 @@ def brute_force(order: list[int], batch: int, window: int, keep: float, lanes: i
 def test_hard_selection_is_brute_force(tmp_path, workers, canonical, keep):
     data = {"local": write_ids(tmp_path / "data", 371), "batch_size": 8, "shuffle": True, "num_canonical_nodes": canonical}
     expected = brute_force(stock_order(data), 8, 6, keep, lanes=canonical)
-    loader = make_loader(data | {"window": 6, "gap": 2}, {"num_workers": workers}, {"keep": keep})
+    loader = make_loader(data | {"window": 6, "gap": 2}, {"num_workers": workers}, {"select": "hard", "keep": keep})
     log = run_epochs(loader)
     assert log["lessons"] == expected
     assert log["lengths"] == [len(expected)]
@@ -74,7 +73,7 @@ def test_lessons_do_not_depend_on_workers(tmp_path, select):
 def test_conservation(tmp_path):
     data = {"local": write_ids(tmp_path / "data", 333), "batch_size": 5, "shuffle": True, "num_canonical_nodes": 1}
     order = stock_order(data)
-    loader = make_loader(data | {"window": 7}, {}, {"keep": 0.3})
+    loader = make_loader(data | {"window": 7}, {}, {"select": "hard", "keep": 0.3})
     run = run_epochs(loader)
     windows = []
     for epoch, index, by, kept in run["choices"]:
@@ -91,7 +90,7 @@ def test_conservation(tmp_path):
 
 def test_scores_come_before_they_are_needed_and_early(tmp_path):
     data = {"local": write_ids(tmp_path / "data", 400), "batch_size": 4, "window": 10, "gap": 2, "num_canonical_nodes": 1}
-    loader = make_loader(data, {}, {"keep": 0.5})
+    loader = make_loader(data, {}, {"select": "hard", "keep": 0.5})
     for _ in loader:
         loader.teach(lambda batch: batch["difficulty"])
         segment = loader.epoch.segment
@@ -103,7 +102,7 @@ def test_scores_come_before_they_are_needed_and_early(tmp_path):
 
 def test_teach_not_called_is_an_error_not_a_hang(tmp_path):
     data = {"local": write_ids(tmp_path / "data", 200), "batch_size": 4, "window": 5, "num_canonical_nodes": 1}
-    loader = make_loader(data, {"num_workers": 2}, {"keep": 0.5})
+    loader = make_loader(data, {"num_workers": 2}, {"select": "hard", "keep": 0.5})
     with pytest.raises(TeacherError, match="window 1 of epoch 0 was not chosen in time"):
         list(loader)
 
@@ -123,7 +122,7 @@ def test_non_finite_scores_never_select(tmp_path):
         scores[batch["id"] % 3 == 0] = torch.tensor([float("nan"), float("inf")])[torch.randint(2, (1,))]
         return scores
 
-    loader = make_loader(data, {}, {"keep": 0.5})
+    loader = make_loader(data, {}, {"select": "hard", "keep": 0.5})
     log = run_epochs(loader, score=score)
     for _, index, _, kept in log["choices"]:
         assert index == 0 or all(i % 3 for row in kept for i in row)
@@ -131,7 +130,7 @@ def test_non_finite_scores_never_select(tmp_path):
 
 def test_remembered_scores_skip_the_candidates(tmp_path):
     data = {"local": write_ids(tmp_path / "data", 160), "batch_size": 4, "shuffle": True, "num_canonical_nodes": 1}
-    loader = make_loader(data | {"window": 5}, {}, {"keep": 0.5, "interval": "10ep", "ledger": 160})
+    loader = make_loader(data | {"window": 5}, {}, {"select": "hard", "keep": 0.5, "interval": "10ep", "ledger": 160})
     log = run_epochs(loader, 5)
     stock, known, expected = StreamingDataset(**data), set(), []
     for epoch in range(5):
@@ -148,13 +147,13 @@ def test_remembered_scores_skip_the_candidates(tmp_path):
 
 def test_scores_are_not_reused_past_the_interval(tmp_path):
     data = {"local": write_ids(tmp_path / "data", 160), "batch_size": 4, "shuffle": True, "num_canonical_nodes": 1}
-    loader = make_loader(data | {"window": 5}, {}, {"keep": 0.5, "interval": "1ep", "ledger": 160})
+    loader = make_loader(data | {"window": 5}, {}, {"select": "hard", "keep": 0.5, "interval": "1ep", "ledger": 160})
     assert "remembered" not in {by for *_, by, _ in run_epochs(loader, 3)["choices"]}
 
 
 def test_random_keeps_the_same_counts_and_reads_nothing_more(tmp_path):
     data = {"local": write_ids(tmp_path / "data", 320), "batch_size": 4, "window": 8, "shuffle": True, "num_canonical_nodes": 1}
-    hard = run_epochs(make_loader(data, {}, {"keep": 0.5}))
+    hard = run_epochs(make_loader(data, {}, {"select": "hard", "keep": 0.5}))
     chance = run_epochs(make_loader(data, {}, {"keep": 0.5, "select": "random"}))
     assert len(chance["lessons"]) == 10 * 8 // 2  # its first window needs no scores, so it is not kept whole
     assert len(hard["lessons"]) == 8 + 9 * 4
@@ -163,7 +162,7 @@ def test_random_keeps_the_same_counts_and_reads_nothing_more(tmp_path):
 
 def test_warmup_and_anneal(tmp_path):
     data = {"local": write_ids(tmp_path / "data", 320), "batch_size": 4, "window": 8, "num_canonical_nodes": 1}
-    teacher = {"keep": 0.5, "warmup": "20ba", "anneal": "18ba", "total": "60ba"}
+    teacher = {"select": "hard", "keep": 0.5, "warmup": "20ba", "anneal": "18ba", "total": "60ba"}
     log = run_epochs(make_loader(data, {}, teacher))
     by = [b for _, _, b, _ in log["choices"]]
     starts = np.cumsum([0] + [len(kept) for *_, kept in log["choices"]])[:-1]
@@ -178,7 +177,7 @@ def test_batching_methods_keep_their_promise(tmp_path, batching):
         streams.append(Stream(local=write_ids(tmp_path / name, size, first=first)))
         first += size
     data = {"streams": streams, "batch_size": 8, "shuffle": True, "num_canonical_nodes": 1, "batching_method": batching}
-    log = run_epochs(make_loader(data | {"window": 6, "gap": 1}, {}, {"keep": 0.5}))
+    log = run_epochs(make_loader(data | {"window": 6, "gap": 1}, {}, {"select": "hard", "keep": 0.5}))
     of_first = [sum(i < 200 for i in batch) for batch in log["lessons"]]
     if batching == "stratified":
         assert set(of_first) == {5}
@@ -189,29 +188,19 @@ def test_batching_methods_keep_their_promise(tmp_path, batching):
 
 def run_ranks(tmp_path: Path, world: int, spec: dict) -> list[dict]:
     """Run ``taught.py`` on several gloo ranks of one node."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = str(sock.getsockname()[1])
+    port = str(free_port())
     outs = [tmp_path / f"rank{world}_{rank}.json" for rank in range(world)]
-    program = str(Path(__file__).with_name("taught.py"))
-    ranks = [
-        subprocess.Popen([sys.executable, program, str(rank), str(world), port, str(out), json.dumps(spec)])
-        for rank, out in enumerate(outs)
-    ]
-    try:
-        assert [rank.wait(timeout=240) for rank in ranks] == [0] * world
-    finally:
-        for rank in ranks:
-            rank.kill()
+    arguments = [[str(rank), str(world), port, str(out), json.dumps(spec)] for rank, out in enumerate(outs)]
+    run_together("taught.py", arguments, folder=tmp_path, timeout=240)
     return [json.loads(out.read_text()) for out in outs]
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(3, marks=pytest.mark.slow)])
-def test_four_ranks_train_on_the_lessons_of_one(tmp_path, workers):
+@pytest.mark.parametrize(("workers", "order"), [(0, "streaming"), pytest.param(3, "lazy", marks=pytest.mark.slow)])
+def test_four_ranks_train_on_the_lessons_of_one(tmp_path, workers, order):
     """Same global batches on 1 and 4 ranks; every rank makes as many scoring passes and lessons as the others."""
     data = {"local": write_ids(tmp_path / "data", 16 * 20), "shuffle": True, "num_canonical_nodes": 4}
-    data |= {"window": 5, "gap": 1, "partition_algo": "relaxed"}
-    teacher = {"keep": 0.4}
+    data |= {"window": 5, "gap": 1, "partition_algo": "relaxed", "order": order}
+    teacher = {"select": "hard", "keep": 0.4}
     alone = run_epochs(make_loader(data | {"batch_size": 16}, {}, teacher), 2)
     spec = {"data": data | {"batch_size": 4}, "loader": {"num_workers": workers}, "teacher": teacher, "epochs": 2}
     logs = run_ranks(tmp_path, 4, spec)
@@ -269,7 +258,7 @@ class EpochOf:
 @pytest.mark.parametrize("workers", [{}, {"num_workers": 2, "persistent_workers": True}])
 def test_collate_functions_are_told_the_epoch(tmp_path, taught, workers):
     data = {"local": write_ids(tmp_path / "data", 64), "batch_size": 4, "window": 4, "num_canonical_nodes": 1}
-    loader = make_loader(data, workers | {"collate_fn": EpochOf()}, {"keep": 0.5})
+    loader = make_loader(data, workers | {"collate_fn": EpochOf()}, {"select": "hard", "keep": 0.5})
     if not taught:
         loader.attach(None)
     epochs = []

@@ -260,6 +260,15 @@ def test_what_the_teacher_refuses_when_training_starts_is_one_sentence_too(corpu
     assert "error: " in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_a_checkpoint_of_another_run_is_refused_in_one_sentence(corpus, tmp_path, capsys):
+    saved = str(tmp_path / "saved")
+    train(capsys, "smoke_cpu", *smoke(corpus, f"save_folder={saved}", "save_interval=3ba"))
+    path = next(Path(saved).glob("ep0-ba3-*"))
+    other = smoke(corpus, f"load_path={path}", "train_loader.dataset.window=5")
+    assert main([str(FOLDER / "smoke_cpu.yaml"), *other]) == 2
+    assert "reached under other settings (window: 4 in the checkpoint, 5 now" in capsys.readouterr().err
+
+
 def test_a_folder_without_shards_is_named(tmp_path, capsys):
     (tmp_path / "train").mkdir()
     assert "has no index.json, it is no MDS data set" in failure(capsys, f"data={tmp_path}")

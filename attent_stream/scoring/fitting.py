@@ -5,14 +5,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
-from torch.distributed.tensor import DTensor
 from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
 from attent_stream.errors import AttentError
 from attent_stream.scoring.batch import batch_length
-from attent_stream.scoring.scorer import Scorer, out_of_memory, score_batch
+from attent_stream.scoring.memory import out_of_memory
+from attent_stream.scoring.scorer import Scorer, score_batch
+from attent_stream.scoring.wrapping import is_sharded
+from attent_stream.watch import here
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class FittingScorer:
         self._scorer = scorer
         self._model = scored_module(scorer, model)
 
-    def __call__(self, batch: Any, microbatch: int) -> Tensor:
+    def __call__(self, batch: Any, microbatch: int, draw: tuple[int, ...] = ()) -> Tensor:
         """Scores of a batch, ``microbatch`` samples at a time or fewer; see ``score_batch``.
 
         Raises:
@@ -48,7 +49,7 @@ class FittingScorer:
         asked = size = min(microbatch, batch_length(batch), self.limit or microbatch)
         while True:
             try:
-                scores = score_batch(self._scorer, self._model, batch, size)
+                scores = score_batch(self._scorer, self._model, batch, size, draw)
                 break
             except RuntimeError as error:
                 if not out_of_memory(error):
@@ -67,21 +68,15 @@ class FittingScorer:
     def _smaller(self, size: int, error: RuntimeError) -> int:
         if self.sharded:
             raise AttentError(
-                f"scoring ran out of memory with {size} samples at once, and all ranks of a sharded model must score alike: "
-                f"set score_batch to less than {size}, or device_train_microbatch_size where score_batch is not set"
+                f"scoring ran out of memory with {size} samples at once on {here()}, and all ranks of a sharded model must score "
+                f"alike: set score_batch to less than {size}, or device_train_microbatch_size where score_batch is not set"
             ) from error
         if size == 1:
             raise AttentError(
-                "scoring ran out of memory with a single sample (score_batch is 1 by now): training needs more memory than "
-                "there is, or score holds on to what it computes"
+                f"scoring ran out of memory with a single sample on {here()} (score_batch is 1 by now): training needs more "
+                "memory than there is, or score holds on to what it computes"
             ) from error
         return size // 2
-
-
-def is_sharded(model: Module) -> bool:
-    """Whether a forward of the model needs the other ranks (FSDP 1 and 2, tensor parallelism)."""
-    wrapped = any(isinstance(module, (FullyShardedDataParallel, FSDPModule)) for module in model.modules())
-    return wrapped or any(isinstance(param, DTensor) for param in model.parameters())
 
 
 def scored_module(scorer: Scorer, model: Module) -> Module:

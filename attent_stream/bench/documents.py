@@ -1,0 +1,98 @@
+"""Documents of a text task: read, cleaned, spoilt with planted noise."""
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from attent_stream.corpus.errors import require
+
+SHORTEST = 200  # characters of a clean document
+RUN = 32  # words whose second occurrence counts as a copy
+# Lines as they stand on every page of a site, written for this benchmark.
+BOILERPLATE = (
+    "All rights reserved. Reproduction without permission is not allowed.",
+    "Click here to subscribe to our newsletter and never miss an update again.",
+    "We use cookies to improve your experience. By going on you accept our use of cookies.",
+    "Home | About | Contact | Terms of use | Privacy | Site map",
+    "Please enable JavaScript in your browser to see this page as it was meant.",
+    "Share this: e-mail, print, more. Like this: loading ...",
+    "You must be logged in to post a comment. Log in or register.",
+    "Posted in Uncategorized. Tagged with news. Leave a reply. Previous. Next.",
+)
+
+
+def read_jsonl(path: Path, megabytes: float, rng: np.random.Generator, longest: int | None = None) -> list[str]:
+    """Documents of a .jsonl.zst in random order, up to ``megabytes`` (1e6 bytes of UTF-8) of text: a file may be sorted.
+
+    Args:
+        path: With a JSON object that has ``text`` a line.
+        megabytes: At which to stop; the document that passes it is the last.
+        rng: Of the order.
+        longest: Characters taken of a document, from its beginning: for little text of many documents.
+    """
+    import zstandard
+
+    require(path.is_file(), f"the data folder has no {path.name}")
+    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as raw:
+        texts = [json.loads(line)["text"][:longest] for line in io.TextIOWrapper(raw, "utf-8")]
+    return list(first([texts[i] for i in rng.permutation(len(texts))], megabytes))
+
+
+def first(texts: Iterable[str], megabytes: float) -> Iterator[str]:
+    """Texts until there are ``megabytes`` of them."""
+    left = megabytes * 1e6
+    for text in texts:
+        if left <= 0:
+            return
+        yield text
+        left -= len(text.encode())
+
+
+def clean(documents: Iterable[str]) -> Iterator[str]:
+    """Without short documents and without those of which half of the runs of 32 words have been seen before."""
+    seen: set[bytes] = set()
+    for text in documents:
+        if len(text) < SHORTEST:
+            continue
+        words = text.lower().split()
+        starts = range(0, max(1, len(words) - RUN + 1), RUN // 2)
+        # Every run is remembered from every place, but looked up from a few: copies need not begin alike.
+        runs = {_digest(words[i : i + RUN]) for i in range(max(1, len(words) - RUN + 1))}
+        copies = sum(_digest(words[i : i + RUN]) in seen for i in starts)
+        seen |= runs
+        if 2 * copies < len(starts):
+            yield text
+
+
+def spoilt(documents: Iterable[str], share: float, rng: np.random.Generator) -> Iterator[str]:
+    """With planted noise, ``share`` of all characters: by turns the words of the last document shuffled, and boilerplate."""
+    good = planted = 0
+    turn = False
+    for text in documents:
+        yield text
+        good += len(text)
+        while planted < share / (1 - share) * good - len(text) / 2:
+            noise = _shuffled(text, rng) if turn else _boilerplate(len(text), rng)
+            turn = not turn
+            planted += max(1, len(noise))
+            yield noise
+
+
+def _shuffled(text: str, rng: np.random.Generator) -> str:
+    words = text.split()
+    return " ".join(words[i] for i in rng.permutation(len(words)))
+
+
+def _boilerplate(length: int, rng: np.random.Generator) -> str:
+    lines: list[str] = []
+    while sum(map(len, lines)) < length:
+        lines.append(BOILERPLATE[rng.integers(len(BOILERPLATE))])
+    return "\n".join(lines)
+
+
+def _digest(words: list[str]) -> bytes:
+    return blake2b(" ".join(words).encode(), digest_size=8).digest()

@@ -1,0 +1,52 @@
+"""Floating point operations of a run, by one formula for every arm.
+
+A trained token costs 6 N + 12 L H T: 2 N for the forward's matrix products with N weights, twice that for the backward, and
+4 L H T + 8 L H T for attention over T positions in L layers of width H (PaLM, arXiv 2204.02311, appendix B). A candidate's
+token costs a third: one forward. Norms, softmax, selection and evaluations count as nothing. N is all weights that
+multiply: without embedding tables, with the head, tied or not.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What the formula needs.
+
+    Args:
+        weights: N.
+        layers, width, positions: L, H, T.
+    """
+
+    weights: int
+    layers: int
+    width: int
+    positions: int
+
+    @property
+    def trained_token(self) -> float:
+        """FLOPs of forward and backward, a token."""
+        return 6.0 * self.weights + 12.0 * self.layers * self.width * self.positions
+
+    def run(self, trained: float, candidates: float) -> float:
+        """FLOPs of a run.
+
+        Args:
+            trained: Tokens trained on (for images: patches).
+            candidates: Tokens forwarded to score them.
+        """
+        return self.trained_token * (trained + candidates / 3)
+
+
+def shape_of(model: Any, config: Any, positions: int) -> Shape:
+    """Of a torch module, its Hugging Face config and the number of positions of a sample."""
+    import torch
+
+    tables = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Embedding))
+    weights = sum(p.numel() for p in model.parameters() if p.ndim > 1) - tables
+    if getattr(config, "tie_word_embeddings", False) and tables:
+        weights += config.vocab_size * config.hidden_size
+    return Shape(
+        weights=weights, layers=config.num_hidden_layers, width=config.hidden_size, positions=positions
+    )

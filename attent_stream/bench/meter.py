@@ -1,0 +1,55 @@
+"""Notes held-out measures and what training has cost until then, teaching in and evaluations out."""
+
+from typing import Any
+
+from composer import State
+from composer.loggers import InMemoryLogger, Logger
+
+from attent_stream.bench.flops import Shape
+from attent_stream.bench.record import Point
+from attent_stream.training_time import TrainingTime
+
+
+class Meter(TrainingTime):
+    """Collects a ``Point`` a round of evaluations.
+
+    Args:
+        metric: Composer's name of the measure.
+        memory: The run's logger, in which AtteNT's own numbers are looked up.
+        shape: Of the model, for FLOPs.
+    """
+
+    def __init__(self, metric: str, memory: InMemoryLogger, shape: Shape) -> None:
+        super().__init__()
+        self.points: list[Point] = []
+        self._metric = metric
+        self._memory = memory
+        self._shape = shape
+
+    def eval_after_all(self, state: State, logger: Logger) -> None:
+        """Note what the evaluators found, then go on timing."""
+        positions, samples = self._shape.positions, int(state.timestamp.sample)
+        candidates = int(max(self._logged("candidates"), default=0)) * positions
+        self.points.append(
+            Point(
+                step=int(state.timestamp.batch),
+                tokens=samples * positions,
+                candidates=candidates,
+                seconds=self.seconds,
+                cpu_seconds=self.cpu_seconds,
+                teaching_seconds=sum(self._logged("seconds")),
+                flops=self._shape.run(samples * positions, candidates),
+                measures={
+                    label: float(metrics[self._metric].compute()) for label, metrics in state.eval_metrics.items()
+                },
+            )
+        )
+        super().eval_after_all(state, logger)
+
+    def _logged(self, name: str) -> list[float]:
+        return [float(value) for _, value in self._memory.data.get(f"attent/{name}", [])]
+
+
+def memory_of(trainer: Any) -> InMemoryLogger:
+    """The in-memory logger that a run's YAML names."""
+    return next(found for found in trainer.logger.destinations if isinstance(found, InMemoryLogger))

@@ -1,0 +1,135 @@
+"""Which runs a bench has, and the training configuration of each: pure functions."""
+
+import copy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from attent_stream.bench.prepare import MEAN, STD, Prepared, digest
+from attent_stream.bench.settings import PLAIN, BenchConfig
+
+VERSION = 1  # of what a run measures: another one makes every run anew
+SWEEP, ARM = "sweep", "arm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training run.
+
+    Args:
+        arm: Its name.
+        length: Share of the task's steps.
+        seed: Of weights, order and draws.
+        lr: Peak learning rate.
+        role: ``sweep`` (plain, to find the learning rate) or ``arm``.
+    """
+
+    arm: str
+    length: float
+    seed: int
+    lr: float
+    role: str = ARM
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.arm} {self.length:g} seed {self.seed}" + (f" lr {self.lr:g}" if self.role == SWEEP else "")
+
+
+def steps_of(bench: BenchConfig, length: float) -> int:
+    """Optimizer steps of a length."""
+    return max(1, round(length * bench.steps))
+
+
+def sweep(bench: BenchConfig) -> list[Run]:
+    """Plain runs, one of each learning rate; none where there is one rate to choose from."""
+    if len(bench.learning_rates) == 1:
+        return []
+    return [
+        Run(arm=PLAIN, length=bench.sweep_length, seed=bench.seeds[0], lr=lr, role=SWEEP)
+        for lr in bench.learning_rates
+    ]
+
+
+def arm_runs(bench: BenchConfig, lr: float) -> list[Run]:
+    """Every arm and length of a seed, then of the next: a bench that is stopped has whole seeds, and arms alternate in time."""
+    return [
+        Run(arm=name, length=length, seed=seed, lr=lr)
+        for seed in bench.seeds
+        for name, arm in bench.arms.items()
+        for length in sorted(arm.lengths, reverse=True)
+    ]
+
+
+def key(bench: BenchConfig, run: Run, data: Prepared, start: str | None) -> str:
+    """Of all settings on which a run's numbers depend, machine aside; places on disk are not among them.
+
+    Args:
+        bench: The task.
+        run: The run.
+        data: Its data.
+        start: Fingerprint of the weights it starts from, None for random ones.
+    """
+    arm = bench.arms[run.arm]
+    kept = {name: getattr(bench, name) for name in ("task", "base", "metric", "evals")}
+    steps = steps_of(bench, run.length)
+    return digest(
+        [VERSION, kept, steps, arm.algorithms, run.seed, run.lr, run.role, data.fingerprint, start]
+    )
+
+
+def tree(bench: BenchConfig, run: Run, data: Prepared, cache: Path, start: Path | None) -> dict[str, Any]:
+    """The training YAML of a run.
+
+    Args:
+        bench: The task.
+        run: The run.
+        data: Its data.
+        cache: An empty folder for streamed shards; Streaming refuses one that a killed run's shared memory names.
+        start: Folder of pretrained weights.
+    """
+    made = copy.deepcopy(bench.base)
+    steps = steps_of(bench, run.length)
+    made |= {"seed": run.seed, "max_duration": f"{steps}ba", "progress_bar": False, "run_name": None}
+    made["eval_interval"] = f"{max(1, -(-steps // bench.evals))}ba"
+    made["optimizer"] = {**made.get("optimizer", {}), "lr": run.lr}
+    made["algorithms"] = {**copy.deepcopy(bench.arms[run.arm].algorithms), **made.get("algorithms", {})}
+    made["loggers"] = {"in_memory": {}}
+    loader = made.setdefault("train_loader", {})
+    loader["name"] = "text" if bench.text is not None else "image"
+    loader["dataset"] = {
+        "shuffle": True,
+        **loader.get("dataset", {}),
+        "shuffle_seed": run.seed,
+        "streams": {
+            name: {"remote": str(folder.absolute()), "local": str(cache / "train" / name)}
+            for name, folder in data.train.items()
+        },
+    }
+    made["eval_loader"] = [
+        {
+            "name": loader["name"],
+            "label": label,
+            "num_workers": 0,
+            "drop_last": False,
+            "dataset": {"remote": str(folder.absolute()), "local": str(cache / "held_out" / label)},
+        }
+        for label, folder in data.held_out.items()
+    ]
+    if bench.images is not None:
+        collate = {"size": bench.images.size, "mean": MEAN, "std": STD}
+        loader["collate"] = {"augment": True, **loader.get("collate", {}), **collate}
+        for held in made["eval_loader"]:
+            held["collate"] = {"augment": False, **collate}
+        overrides = {"image_size": bench.images.size, "num_labels": data.classes}
+        made["model"]["config_overrides"] = {**made["model"].get("config_overrides", {}), **overrides}
+    else:
+        made["tokenizer"] = {"path": str(data.tokenizer)}
+    if start is not None:
+        made["model"] = {"name": made["model"]["name"], "pretrained": str(start)}
+    return made
+
+
+def settings_of(bench: BenchConfig) -> dict[str, Any]:
+    """The bench as plain values, for results."""
+    return asdict(bench)

@@ -1,0 +1,172 @@
+"""The data of a task, written once below the bench's folder: train and held-out corpora, by a hash of their settings."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attent_stream.bench.documents import clean, first, read_jsonl, spoilt
+from attent_stream.bench.pictures import ARCHIVE, chosen, draw_shapes, mislabelled, read_archive
+from attent_stream.bench.settings import ImageData, TextData
+from attent_stream.corpus import ImageCorpusSettings, Manifest, Source, TextCorpusSettings, write_text_corpus
+from attent_stream.corpus.images import write_image_corpus
+from attent_stream.corpus.parallel import available_cores
+from attent_stream.demo_corpus import STREAM, python_sources, standard_library
+
+DONE = "prepared.json"  # written last
+STANDARD_LIBRARY, DRAWN = "Python's standard library", "drawn shapes"
+SHARD = "1mb"
+TEXT_VERSION = 2  # of what is made of the same settings
+HELD_OUT_CHARACTERS = 2000  # of a held-out document: a stream's few held-out samples come of many
+MEAN, STD = [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]  # of natural images' RGB, in [0, 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Where a task's data lies.
+
+    Args:
+        folder: Of everything.
+        train: Stream's name -> folder of its shards.
+        held_out: Label -> folder of its shards.
+        samples: Trained on in an epoch.
+        source: What it was made of, in words.
+        tokenizer: Its folder; None for images.
+        classes: Their number; 0 for text.
+    """
+
+    folder: Path
+    train: dict[str, Path]
+    held_out: dict[str, Path]
+    samples: int
+    source: str
+    tokenizer: Path | None = None
+    classes: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the content: part of every run's key."""
+        return digest([str(self.folder.name), self.source, self.samples])
+
+
+def digest(value: Any) -> str:
+    """A hash of plain values, 16 hexadecimal digits."""
+    return sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def prepare(
+    settings: TextData | ImageData, data: Path | None, out: Path, tokenizer: Path | None = None
+) -> Prepared:
+    """The data at ``out``, made unless it is there.
+
+    Args:
+        settings: Of the task.
+        data: Folder of the sources; None: what every machine has.
+        out: The bench's folder.
+        tokenizer: A given one, for text; None: trained on the training text.
+
+    Raises:
+        CorpusError: A source is missing, or what the corpus tool refuses.
+    """
+    kind = "text" if isinstance(settings, TextData) else "images"
+    version = [TEXT_VERSION] if kind == "text" else []
+    key = digest([*version, kind, asdict(settings), data is not None, None if tokenizer is None else tokenizer.parts[-3:]])
+    folder = out / "data" / key
+    if not (folder / DONE).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            if kind == "text":
+                _text(settings, data, folder, Path(work), tokenizer)
+            else:
+                _images(settings, data, folder, Path(work))
+        source = data is None and (STANDARD_LIBRARY if kind == "text" else DRAWN)
+        (folder / DONE).write_text(json.dumps({"source": source or "the data folder"}), "utf-8")
+    return _found(folder, kind)
+
+
+def _found(folder: Path, kind: str) -> Prepared:
+    train, held = Manifest.load(folder / "train"), Manifest.load(folder / "held_out")
+    return Prepared(
+        folder=folder,
+        train={p.stream: folder / "train" / p.path for p in train.parts if p.split == "train" and p.samples},
+        held_out={p.stream: folder / "held_out" / p.path for p in held.parts if p.samples},
+        samples=train.total("samples", "train"),
+        source=json.loads((folder / DONE).read_text("utf-8"))["source"],
+        tokenizer=folder / "train" / train.tokenizer if train.tokenizer else None,
+        classes=len(train.classes),
+    )
+
+
+def _text(settings: TextData, data: Path | None, folder: Path, work: Path, tokenizer: Path | None) -> None:
+    rng = np.random.default_rng(settings.seed)
+    parts: dict[str, dict[str, Iterable[str]]] = {"train": {}, "held_out": {}}
+    if data is None:
+        files = [path.read_text("utf-8", "ignore") for path in python_sources(standard_library())]
+        order = rng.permutation(len(files))
+        held = len(files) // 20
+        parts["held_out"][STREAM] = first([files[i] for i in order[:held]], settings.held_out)
+        parts["train"][STREAM] = first([files[i] for i in order[held:]], sum(settings.streams.values()))
+    else:
+        for name, megabytes in settings.streams.items():
+            parts["train"][name] = read_jsonl(data / f"{name}.train.jsonl.zst", megabytes, rng)
+            held = data / f"{name}.valid.jsonl.zst"
+            parts["held_out"][name] = read_jsonl(held, settings.held_out, rng, HELD_OUT_CHARACTERS)
+    for split, streams in parts.items():
+        sources = []
+        for name, documents in streams.items():
+            if settings.clean:
+                documents = clean(documents)
+            if split == "train" and settings.noise:
+                documents = spoilt(documents, settings.noise, rng)
+            path = work / f"{split}-{name}.jsonl"
+            with path.open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps({"text": text}) + "\n" for text in documents)
+            sources.append(Source(name=name, paths=(str(path),)))
+        given = folder / "train" / "tokenizer" if split == "held_out" else tokenizer
+        write_text_corpus(
+            TextCorpusSettings(
+                sources=tuple(sources),
+                out=str(folder / split),
+                tokenizer=None if given is None else str(given),
+                vocab_size=settings.vocab_size if given is None else None,
+                seq_len=settings.seq_len,
+                workers=available_cores(),
+                shard_size=SHARD,
+                progress=False,
+            )
+        )
+
+
+def _images(settings: ImageData, data: Path | None, folder: Path, work: Path) -> None:
+    rng = np.random.default_rng(settings.seed)
+    if data is None:
+        train, held = (draw_shapes(n, settings.size, rng) for n in (settings.images, settings.held_out))
+    else:
+        archive = read_archive(data / ARCHIVE)
+        train, held = archive["train"], archive["test"]
+    splits = {
+        "train": mislabelled(list(chosen(train, settings.images, rng)), settings.wrong, rng),
+        "held_out": list(chosen(held, settings.held_out, rng)),
+    }
+    for split, images in splits.items():
+        for number, (label, payload) in enumerate(images):
+            path = work / split / label / f"{number:06d}{'.png' if payload[:4] == bytes([137, 80, 78, 71]) else '.jpg'}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(payload)
+        write_image_corpus(
+            ImageCorpusSettings(
+                folder=str(work / split),
+                out=str(folder / split),
+                seed=settings.seed,
+                workers=available_cores(),
+                shard_size=SHARD,
+                progress=False,
+            )
+        )

@@ -1,0 +1,73 @@
+"""A stream's shard readers from its index, made once a process and without Streaming's copy of each entry."""
+
+import json
+import os
+from typing import Any
+
+from streaming import Stream
+from streaming.base.format import FileInfo, Reader, get_index_basename
+from streaming.base.format.mds import MDSReader
+
+_SUPPORTED = 2  # version of an index
+
+
+def read_shards(stream: Stream, world: Any, allow_unsafe_types: bool) -> list[Reader]:
+    """As ``stream.get_shards``, which is what is called wherever an index is not plainly of MDS shards and here.
+
+    Args:
+        stream: The stream, its defaults applied.
+        world: Streaming's ``World`` of this rank.
+        allow_unsafe_types: Whether columns may hold pickle.
+
+    Raises:
+        Exception: What Streaming raises.
+    """
+    path = os.path.join(stream.local, stream.split or "", get_index_basename())
+    readers = None
+    if type(stream).get_shards is Stream.get_shards and os.path.exists(path):
+        readers = _mds_readers(stream, path, allow_unsafe_types)
+    return stream.get_shards(world, allow_unsafe_types) if readers is None else readers
+
+
+def hand_on(stream: Stream, readers: list[Reader]) -> None:
+    """Let the stream's next ``get_shards`` return these readers instead of making others."""
+    stream.get_shards = _Once(stream, readers)
+
+
+class _Once:
+    """Stands for a stream's ``get_shards`` until it is called; the stream is its own again then."""
+
+    def __init__(self, stream: Stream, readers: list[Reader]) -> None:
+        self._stream, self._readers = stream, readers
+
+    def __call__(self, world: Any, allow_unsafe_types: bool) -> list[Reader]:
+        del self._stream.get_shards
+        return self._readers
+
+
+def _mds_readers(stream: Stream, path: str, allow_unsafe_types: bool) -> list[Reader] | None:
+    """Readers of an index as Streaming's MDSWriter makes it, None where it is any other."""
+    try:
+        with open(path) as file:
+            index = json.load(file)
+        if index["version"] != _SUPPORTED:
+            return None
+        entries, readers, columns = index.pop("shards"), [], None
+        for number, entry in enumerate(entries):
+            entries[number] = None  # its memory is the reader's from here on
+            if entry.pop("version") != _SUPPORTED or entry.pop("format") != "mds":
+                return None
+            mine = {name: entry.pop(name) for name in ("column_names", "column_encodings", "column_sizes", "hashes")}
+            fresh = mine != columns
+            if fresh:  # as a rule all shards have the same, and share it
+                columns = mine
+            for key in ("raw_data", "zip_data"):
+                info = entry.pop(key)
+                entry[key] = FileInfo(**info) if info else None
+            reader = MDSReader(stream.local, stream.split, **entry, **columns)
+            if fresh:
+                reader.validate(allow_unsafe_types)
+            readers.append(reader)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return None  # Streaming says what is wrong with it
+    return readers

@@ -1,0 +1,38 @@
+"""What training has put around a model, and the model inside."""
+
+from torch._dynamo.eval_frame import OptimizedModule
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
+from torch.nn import Module
+from torch.nn.parallel import DistributedDataParallel
+
+
+def unwrap(model: Module) -> Module:
+    """The module inside of DDP, FSDP and torch.compile."""
+    while isinstance(model, (DistributedDataParallel, FullyShardedDataParallel, OptimizedModule)):
+        model = model._orig_mod if isinstance(model, OptimizedModule) else model.module
+    return model
+
+
+def is_sharded(model: Module) -> bool:
+    """Whether a forward of the model needs the other ranks (FSDP 1 and 2, tensor parallelism)."""
+    wrapped = any(isinstance(module, (FullyShardedDataParallel, FSDPModule)) for module in model.modules())
+    return wrapped or any(isinstance(param, DTensor) for param in model.parameters())
+
+
+def is_compiled(model: Module) -> bool:
+    """Whether torch.compile runs the model's forward or that of any part, by a wrapper, ``Module.compile`` or, as
+    Composer does, by a forward put in the place of the class's.
+    """
+    return any(
+        isinstance(module, OptimizedModule)
+        or module._compiled_call_impl is not None
+        or hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
+        for module in model.modules()
+    )
+
+
+def model_name(model: Module) -> str:
+    """The class of a model's network, for messages: of what a Hugging Face model or a ComposerClassifier holds."""
+    inner = unwrap(model)
+    return type(getattr(inner, "model", getattr(inner, "module", inner))).__name__

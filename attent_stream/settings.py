@@ -1,0 +1,151 @@
+"""AtteNT's arguments, checked together."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from attent_stream.ledger_settings import LedgerSettings
+from attent_stream.reweighting import ReweightSettings
+from attent_stream.schedule import Phases, Span, parse_interval, parse_keep
+from attent_stream.scoring.fidelity import FULL, AutoFidelity, Fidelity, parse_fidelity
+from attent_stream.scoring.head import check_head
+from attent_stream.scoring.learnability import LEARNABILITY, ReferenceSettings
+from attent_stream.scoring.scores import SCORES
+from attent_stream.teacher import AUTO, REMEMBERED, TeacherSettings
+
+PROGRESS = "progress"  # a score: how fast the sample's stream is being learnt
+PROPORTIONAL = "proportional"  # the selector that goes with it
+RECORDS = ("never", "warmup", "always")
+_DEFAULTS = {"interval": "1ep", "anneal": "0ba", "record": "never"}
+_AUTO_DEFAULTS = {"interval": "1dur", "anneal": "0.125dur", "record": "always"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What one AtteNT does; see there for what its arguments mean.
+
+    Args:
+        teacher: How windows are chosen.
+        score: A name in ``SCORES``, ``learnability``, or a callable.
+        forwards: Whether candidates may be forwarded to score them.
+        record: When training forwards fill the ledger, a name in ``RECORDS``.
+        recorded_by_default: Nobody has asked for ``record``, so it may be left away where no sample comes again.
+        annealed_by_default: Nobody has asked for ``anneal``.
+        ledger: What is remembered.
+        progress: Whether it remembers how fast each stream is being learnt instead.
+        reweight: How lessons are weighted by their own losses, or None.
+        fidelity: How much of a candidate is looked at.
+        head: How the output head is scored.
+        reference: Of ``learnability``, else None.
+        score_batch: Samples per scoring forward, or None.
+    """
+
+    teacher: TeacherSettings
+    score: str | Callable[[Any, Any], Tensor]
+    forwards: bool
+    record: str
+    recorded_by_default: bool
+    annealed_by_default: bool
+    ledger: LedgerSettings
+    progress: bool
+    reweight: ReweightSettings | None
+    fidelity: Fidelity | AutoFidelity
+    head: str | None
+    reference: ReferenceSettings | None
+    score_batch: int | None
+
+    @property
+    def forwarded_score(self) -> str | Callable[[Any, Any], Tensor]:
+        """What a candidate's own forward gives: of ``learnability`` the loss, from which the reference's is taken."""
+        return "loss" if self.reference is not None else self.score
+
+
+def parse_settings(
+    *,
+    keep: float | Mapping[str, Any],
+    score: str | Callable[[Any, Any], Tensor],
+    select: str,
+    interval: str | Mapping[str, Any] | None,
+    warmup: str,
+    anneal: str | None,
+    temperature: float,
+    ceiling: float,
+    seed: int,
+    reweight: str | Mapping[str, Any] | None,
+    record: str | None,
+    ledger: str | Mapping[str, Any] | None,
+    score_batch: int | None,
+    fidelity: str | Mapping[str, Any],
+    head: str | None,
+    reference: Mapping[str, Any] | None,
+) -> Settings:
+    """AtteNT's arguments as settings.
+
+    Raises:
+        ValueError: One out of range, a bad name (the good ones are listed), or two that contradict each other.
+    """
+    remembered = LedgerSettings.parse(ledger)
+    forwards = callable(score) or score not in (REMEMBERED, PROGRESS)
+    progress = not callable(score) and score == PROGRESS
+    if progress:
+        if select not in (AUTO, PROPORTIONAL) or remembered.per == "shard":
+            raise ValueError(
+                f"score={PROGRESS!r} is of whole streams: select must be {PROPORTIONAL!r} and ledger.per left away, "
+                f"got {select!r} and {remembered.per!r}"
+            )
+        select = PROPORTIONAL
+    defaults = _AUTO_DEFAULTS if select == AUTO else _DEFAULTS
+    if not forwards:
+        if record == "never":
+            raise ValueError(f"score={score!r} needs record to be always or warmup, got 'never'")
+        defaults = _AUTO_DEFAULTS | {"anneal": defaults["anneal"]}
+        score = remembered.score
+    if not callable(score) and score not in (LEARNABILITY, *SCORES):
+        raise ValueError(f"score must be one of {sorted([*SCORES, LEARNABILITY, PROGRESS, REMEMBERED])} or a callable, got {score!r}")
+    if (reference is not None) != (score == LEARNABILITY):
+        raise ValueError(f"score {LEARNABILITY!r} and reference go together, got score {score!r} and reference {reference!r}")
+    teacher = TeacherSettings(
+        keep=parse_keep(keep),
+        select=select,
+        temperature=temperature,
+        ceiling=ceiling,
+        interval=parse_interval(defaults["interval"] if interval is None else interval),
+        phases=Phases(warmup=Span.parse(warmup), anneal=Span.parse(defaults["anneal"] if anneal is None else anneal)),
+        seed=seed,
+    )
+    if score_batch is not None and score_batch < 1:
+        raise ValueError(f"score_batch must be at least 1 sample or None, got {score_batch!r}")
+    looks = parse_fidelity(fidelity)
+    if callable(score) and looks != FULL:
+        raise ValueError(f"fidelity must be full where score is a callable, which looks at what it likes, got {fidelity!r}")
+    check_head(head)
+    return Settings(
+        teacher=teacher,
+        score=score,
+        forwards=forwards,
+        record=_record(record, score, defaults["record"]),
+        recorded_by_default=record is None,
+        annealed_by_default=anneal is None,
+        ledger=remembered,
+        progress=progress,
+        reweight=None if reweight is None else ReweightSettings.parse(reweight),
+        fidelity=looks,
+        head=head,
+        reference=None if reference is None else ReferenceSettings.parse(reference),
+        score_batch=score_batch,
+    )
+
+
+def _record(record: str | None, score: str | Callable[[Any, Any], Tensor], default: str) -> str:
+    recordable = [name for name, known in SCORES.items() if known.outputs]
+    told = not callable(score) and score in recordable
+    if record is None:
+        return default if told else "never"
+    if record not in RECORDS:
+        raise ValueError(f"record must be one of {list(RECORDS)}, got {record!r}")
+    if record != "never" and not told:
+        got = "a callable" if callable(score) else repr(score)
+        raise ValueError(f"record={record!r} needs a score that the training forward gives ({recordable}), got {got}")
+    return record

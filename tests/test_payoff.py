@@ -1,0 +1,109 @@
+"""``select: auto``: teaches where it pays. Oracles: the gains of known spreads, counts of what was read."""
+
+import numpy as np
+import pytest
+import torch
+from corpora import write_ids, write_tokens
+from taught import make_loader, run_epochs
+from test_algorithm import LENGTH, VOCAB, fit
+from test_algorithm import make_loader as make_lm_loader
+
+from attent_stream import AtteNT
+from attent_stream.inclusion import INCLUSIONS, moment_gain
+from attent_stream.payoff import MARGIN, Payoff, best_design
+
+ROWS = 80
+
+
+def heavy(batch) -> torch.Tensor:
+    """Few samples have most of the gradient."""
+    return (batch["id"] % 10 == 3).float() * 20 + 0.1
+
+
+def even(batch) -> torch.Tensor:
+    return 1 + 0.01 * (batch["id"] % 7)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return {"local": write_ids(tmp_path / "data", 4 * ROWS), "batch_size": 4, "num_canonical_nodes": 1, "window": 8, "gap": 2}
+
+
+def kinds(log) -> list[str]:
+    return [by for _, _, by, _ in log["choices"]]
+
+
+def test_the_best_design_has_the_largest_gain():
+    rng = np.random.default_rng(2)
+    for spread in (0.01, 0.5, 2.0):
+        scores = np.exp(spread * rng.normal(size=(8, 16)))
+        design = best_design(scores, 64)
+        gains = {name: moment_gain(scores.reshape(-1), inclusion(scores.reshape(-1), 64, 1.0)) for name, inclusion in INCLUSIONS.items()}
+        assert design.gain == max(gains.values()) == gains[design.name]
+    assert best_design(scores, 64).gain > 1.5
+    assert best_design(np.ones((8, 16)), 64).gain == pytest.approx(1.0)  # of equals: as good as plain, not better
+
+
+def test_what_pays():
+    payoff = Payoff(cost=0.3)
+    assert payoff.pays(1.0 + MARGIN + 0.001, 0.5, scored=False) and not payoff.pays(1.0 + MARGIN, 0.5, scored=False)
+    assert payoff.pays(1.2 + MARGIN + 0.001, 0.5, scored=True) and not payoff.pays(1.2 + MARGIN - 0.001, 0.5, scored=True)
+    assert not payoff.scores(0.5)  # nothing is known
+    payoff.see(3.0)
+    assert payoff.scores(0.5)
+    for _ in range(10):
+        payoff.see(1.0)
+    assert not payoff.scores(0.5)
+
+
+def test_probes_cost_a_hundredth_at_most():
+    for cost in (0.05, 1.0, 3.0):
+        for windows in (3, 5, 20, 50, 200, 1000):
+            probed = sum(Payoff(cost).probes(index, index / windows) for index in range(windows))
+            assert probed * cost / 3 <= 0.01 * windows + 1e-9
+    assert Payoff(0.05).probes(1, 1 / 5)
+    assert [i for i in range(200) if Payoff(1.0).probes(i, i / 200)] == [1, 65, 129, 193]
+
+
+@pytest.mark.parametrize(("score", "taught"), [(heavy, True), (even, False)])
+def test_one_pass(data, score, taught):
+    log = run_epochs(make_loader(data, {}, {"select": "auto", "keep": 0.5, "cost": 0.1}), 1, score)
+    assert kinds(log)[:2] == ["all", "scored"]
+    assert len(log["choices"][1][3]) == 8  # a probe: it is kept whole
+    later = kinds(log)[2:]
+    assert later == ["scored" if taught else "all"] * len(later)
+    assert len(log["lessons"]) == (2 * 8 + 8 * 4 if taught else ROWS)
+    dear = run_epochs(make_loader(data, {}, {"select": "auto", "keep": 0.5, "cost": 1.0}), 1, score)
+    assert set(kinds(dear)) == {"all"} and not dear["scored"]  # of ten windows even one probe is too dear
+
+
+@pytest.mark.parametrize(("score", "taught"), [(heavy, True), (even, False)])
+def test_seen_again(data, score, taught):
+    """Remembered scores are free; nothing is scored."""
+    loader = make_loader(data, {}, {"select": "auto", "keep": 0.5, "interval": "9ep", "ledger": 4 * ROWS})
+    ids = torch.arange(4 * ROWS)
+    loader.teacher.remember(ids.numpy(), score({"id": ids}).numpy(), 0.0)
+    log = run_epochs(loader, 1, score)
+    assert set(kinds(log)) == {"remembered" if taught else "all"} and not log["scored"]
+    assert len(log["lessons"]) == (ROWS // 2 if taught else ROWS)
+
+
+def test_its_length_is_not_told_too_short(data):
+    loader = make_loader(data, {}, {"select": "auto", "keep": 0.5})
+    assert loader.forecast() == ROWS
+
+
+def test_the_default_is_auto(tmp_path):
+    """Nothing is remembered or scored in a single short pass, and it trains as plain streaming does; seen again, scores are
+    remembered.
+    """
+    folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
+    plain, _, _ = fit(make_lm_loader(folder), [], max_duration="1ep", seed=1)
+    algorithm = AtteNT()
+    assert algorithm.settings.teacher.select == "auto" and algorithm.settings.record == "always"
+    taught, _, _ = fit(make_lm_loader(folder), [algorithm], max_duration="1ep", seed=1)
+    assert taught.losses == plain.losses
+    assert algorithm.state_dict()["ledger"] is None
+    fit(make_lm_loader(folder), [algorithm], max_duration="2ep", seed=1)
+    assert algorithm.state_dict()["ledger"] is not None
+    assert AtteNT(score=lambda model, batch: batch["input_ids"][:, 0].float()).settings.record == "never"

@@ -1,0 +1,63 @@
+"""GETs of each shard, counted at the server: stock Streaming against a taught run, on one node and on two."""
+
+import numpy as np
+import pytest
+from corpora import write_ids
+from store_proxy import StoreProxy
+from store_ranks import nodes_are_possible, run_nodes
+from stores import SAMPLES, use_s3, write_buckets
+from taught import make_loader, run_epochs
+
+
+@pytest.mark.parametrize(("nodes", "per_node"), [(1, 2), (2, 1)])
+def test_each_shard_is_got_once_by_one_node(tmp_path, monkeypatch, nodes, per_node):
+    if nodes > 1 and not nodes_are_possible():
+        pytest.skip("a mount namespace with a tmpfs of its own is not allowed here: no second node")
+    proxy = StoreProxy(write_buckets(tmp_path / "store"))
+    try:
+        use_s3(monkeypatch, proxy.url)
+        read = run_nodes(tmp_path, nodes, per_node)
+        gets = proxy.gets()
+    finally:
+        proxy.stop()
+    shards = {f"bucket/plain/{path.name}" for path in (tmp_path / "store" / "bucket" / "plain").glob("*.mds")}
+    by_kind = {}
+    for kind in ("stock", "taught"):
+        mine = {(node, key): count for (node, key), count in gets.items() if node.startswith(kind)}
+        assert {key for _, key in mine} == shards
+        assert set(mine.values()) == {1}, kind  # no node asks twice
+        by_kind[kind] = sorted((node.removeprefix(kind), key) for node, key in mine)
+    # Which node gets which shard is as in stock; one that lies across the border of two nodes' samples is got by both.
+    assert by_kind["taught"] == by_kind["stock"]
+    assert len(by_kind["taught"]) <= len(shards) + nodes - 1
+    print(f"nodes {nodes}: {len(shards)} shards, GETs stock {len(by_kind['stock'])}, taught {len(by_kind['taught'])}")
+    assert sorted(i for rank in read for i in rank["stock"]) == list(range(SAMPLES))
+    seen = [rank["taught"] for rank in read]
+    assert len({len(log["lessons"]) for log in seen}) == 1 and len({len(log["scored"]) for log in seen}) == 1
+
+
+@pytest.mark.parametrize("select", ["hard", "random"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_shards_of_dropped_samples_alone_are_never_got(tmp_path, monkeypatch, select, workers):
+    """Windows that are chosen without reading their candidates: by the ledger, or at random."""
+    write_ids(tmp_path / "store" / "bucket" / "ids", 320, per_shard=8)
+    proxy = StoreProxy(tmp_path / "store")
+    try:
+        use_s3(monkeypatch, proxy.url)
+        data = {"remote": "s3://bucket/ids", "local": str(tmp_path / "cache"), "batch_size": 4, "num_canonical_nodes": 1}
+        data |= {"window": 16, "gap": 2, "shuffle": False, "predownload": 16}
+        teacher = {"select": select, "keep": 0.25, "interval": "9ep", "ledger": 320}
+        loader = make_loader(data, {"num_workers": workers}, teacher)
+        loader.teacher.forwards = False
+        spanner, ids = loader.dataset.spanner, np.arange(320)
+        shard_of = np.array([spanner[int(i)][0] for i in ids])
+        loader.teacher.remember(ids, (shard_of % 4 == 1) + 0.5 + ids / 1e4, 0.0)
+        log = run_epochs(loader, 1)
+        gets = {key.rsplit("/", 1)[1]: count for (_, key), count in proxy.gets().items() if key.endswith(".mds")}
+    finally:
+        proxy.stop()
+    assert not log["scored"]
+    needed = {f"shard.{shard_of[i]:05}.mds" for batch in log["lessons"] for i in batch}
+    assert set(gets) == needed and set(gets.values()) == {1}
+    if select == "hard":
+        assert len(needed) < loader.dataset.num_shards * 0.7

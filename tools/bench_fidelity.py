@@ -1,0 +1,372 @@
+"""What a cheap score costs and what it loses: the frontier of ``fidelity``.
+
+    python tools/bench_fidelity.py [--data FOLDER] [--quick] [--device cuda] [--out tools/results/FILE.json] [--plot FILE.png]
+
+For each way: ``s``, the time in which it scores one candidate over that of one full forward with its loss, medians of calls
+that take turns; and, at 1, 10 and 50 % of a training run, the rank correlation (Spearman) of its scores with the full one's
+on held-out candidates, and the share of the better half that both keep (``overlap``).
+
+On a CPU ``s`` is of a GPT-2 of 125M parameters at 2,048 tokens and of a ViT-S at 224 pixels, with random weights, fp32; the
+ranks are of smaller models with as many layers, really trained: on the texts and images in ``--data``
+(``NAME.train.jsonl.zst``, ``NAME.valid.jsonl.zst``, ``cifar10_jpeg.tar.zst``), else on Python's standard library and on drawn
+gratings. On a CUDA device the very models are trained, under bf16 autocast. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a thread that waits is not busy
+
+import numpy as np
+import torch
+from bench_fidelity_data import image_sets, token_rows
+from composer.models import ComposerClassifier, HuggingFaceModel
+from torch.nn import functional as F
+from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTForImageClassification
+
+from attent_stream.models import Logits
+from attent_stream.scoring import build_scorer, reference, score_batch, split_batch
+from attent_stream.scoring.agreement import kept_overlap, spearman
+from attent_stream.scoring.fidelity import FULL, Fidelity, parse_fidelity
+from attent_stream.scoring.positions import at as at_positions
+from attent_stream.scoring.positions import strided_positions
+from attent_stream.scoring.reduction import Reduction
+
+SCORES = ("loss", "residual")
+AT = (0.01, 0.1, 0.5)  # of the training run
+TARGETS = {"lm": (0.12, 0.9), "vit": (0.25, 0.85)}  # (s at most, Spearman at least, at half of the run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Of a language model or a ViT, and of its training."""
+
+    layers: int
+    width: int
+    heads: int
+    length: int  # tokens, or pixels of a side
+    classes: int = 10  # or vocabulary
+    patch: int = 16
+    steps: int = 0
+    batch: int = 0
+    candidates: int = 0
+    lr: float = 1e-3
+
+
+SIZES = {
+    "cpu": {
+        "lm": Size(layers=12, width=128, heads=2, length=2048, classes=4096, steps=240, batch=2, candidates=96),
+        "lm_cost": Size(layers=12, width=768, heads=12, length=2048, classes=50257),
+        "vit": Size(layers=12, width=128, heads=4, length=32, patch=4, steps=600, batch=32, candidates=768),
+        "vit_cost": Size(layers=12, width=384, heads=6, length=224, classes=1000),
+    },
+    "quick": {
+        "lm": Size(layers=6, width=64, heads=2, length=512, classes=512, steps=40, batch=2, candidates=32, lr=3e-3),
+        "lm_cost": Size(layers=6, width=256, heads=4, length=1024, classes=8192),
+        "vit": Size(layers=4, width=64, heads=2, length=32, patch=4, steps=40, batch=16, candidates=96),
+        "vit_cost": Size(layers=4, width=192, heads=3, length=224, classes=100),
+    },
+    "cuda": {
+        "lm": Size(layers=12, width=768, heads=12, length=2048, classes=32768, steps=2000, batch=16, candidates=512, lr=6e-4),
+        "lm_cost": Size(layers=12, width=768, heads=12, length=2048, classes=50257),
+        "vit": Size(layers=12, width=384, heads=6, length=32, patch=4, steps=10000, batch=128, candidates=2048, lr=5e-4),
+        "vit_cost": Size(layers=12, width=384, heads=6, length=224, classes=1000),
+    },
+}
+
+
+def lm_ways(layers: int, quick: bool = False) -> list[Fidelity]:
+    """Alone and composed, in layers of so many; a few of them where it is to be quick."""
+    if quick:
+        some = [{"layers": n, **part} for n in (1, 2) for part in ({}, {"tokens": {"share": 0.25}})]
+        return [FULL, *map(parse_fidelity, [*some, {"tokens": {"share": 0.25}}])]
+    given: list[dict] = [{"tokens": {"share": share}} for share in (0.0625, 0.125, 0.25)]
+    given += [{"tokens": {"share": 0.25, "take": "first"}}]
+    for count in sorted({1, 2, max(3, layers // 4), layers // 2} - {layers}):
+        given += [{"layers": count}, *({"layers": count, "tokens": {"share": share}} for share in (0.0625, 0.125, 0.25))]
+    given += [{"layers": layers // 2, "tokens": {"share": 0.25, "take": "first"}}]
+    return [FULL, *map(parse_fidelity, given)]
+
+
+def vit_ways(layers: int, quick: bool = False) -> list[Fidelity]:
+    """The same for a ViT."""
+    if quick:
+        some = [{"layers": layers // 2}, {"layers": layers // 2, "patches": 0.25}, {"patches": 0.25}, {"resolution": 0.5}]
+        return [FULL, *map(parse_fidelity, some)]
+    early = [{"layers": count} for count in sorted({max(1, layers // 4), layers // 2, 3 * layers // 4})]
+    given = [*early, *({"patches": share} for share in (0.125, 0.25, 0.5)), {"resolution": 0.5}, {"resolution": 0.75}]
+    given += [{**part, "patches": share} for part in early[1:] for share in (0.25, 0.5)]
+    given += [{"layers": layers // 2, "resolution": 0.75}, {"resolution": 0.5, "patches": 0.5}]
+    return [FULL, *map(parse_fidelity, given)]
+
+
+WAYS: dict[str, Callable[[int, bool], list[Fidelity]]] = {"lm": lm_ways, "vit": vit_ways}
+
+
+def language_model(size: Size) -> HuggingFaceModel:
+    config = GPT2Config(
+        vocab_size=size.classes, n_positions=size.length, n_embd=size.width, n_layer=size.layers, n_head=size.heads,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+    )  # fmt: skip
+    return HuggingFaceModel(GPT2LMHeadModel(config), tokenizer=None, use_logits=True, shift_labels=True)
+
+
+def image_model(size: Size) -> ComposerClassifier:
+    config = ViTConfig(
+        hidden_size=size.width, num_hidden_layers=size.layers, num_attention_heads=size.heads, image_size=size.length,
+        intermediate_size=4 * size.width, patch_size=size.patch, num_labels=size.classes,
+    )  # fmt: skip
+    return ComposerClassifier(Logits(ViTForImageClassification(config)), num_classes=size.classes)
+
+
+MODELS: dict[str, Callable[[Size], torch.nn.Module]] = {"lm": language_model, "vit": image_model}
+
+
+def text_batch(rows: torch.Tensor) -> dict:
+    return {"input_ids": rows, "attention_mask": torch.ones_like(rows), "labels": rows}
+
+
+def mean_loss(model: torch.nn.Module, batch) -> torch.Tensor:
+    """Of a forward as in training."""
+    if isinstance(batch, dict):
+        return model(batch)["loss"]
+    return F.cross_entropy(model(batch), batch[1])
+
+
+def cost(kind: str, size: Size, ways: list[Fidelity], device: str, seconds: float, head: str) -> dict[str, float]:
+    """``s`` of each way; ``head`` as of ``build_scorer``."""
+    microbatch = {"lm": 1, "vit": 4}[kind] if device == "cpu" else {"lm": 16, "vit": 128}[kind]
+    torch.manual_seed(0)
+    model = MODELS[kind](size).to(device).eval()
+    generator = torch.Generator().manual_seed(1)
+    if kind == "lm":
+        batch = text_batch(torch.randint(0, size.classes, (microbatch, size.length), generator=generator).to(device))
+    else:
+        pixels = torch.randn(microbatch, 3, size.length, size.length, generator=generator)
+        batch = (pixels.to(device), (torch.arange(microbatch) % size.classes).to(device))
+    scorers = {way.name: build_scorer("loss", model, head=head, fidelity=way) for way in ways}
+    calls = {"forward": lambda: mean_loss(model, batch)}
+    calls |= {name: lambda scorer=scorer: score_batch(scorer, model, batch, None, (0,)) for name, scorer in scorers.items()}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    with torch.no_grad(), _autocast(device):
+        for call in calls.values():
+            call()  # compiles, and makes the comparison that comes every 256 forwards
+        end = time.perf_counter() + seconds
+        while not times["forward"] or time.perf_counter() < end:
+            for name, call in calls.items():
+                _wait(device)
+                begin = time.perf_counter()
+                call()
+                _wait(device)
+                times[name].append(time.perf_counter() - begin)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    print(f"{kind}: {len(times['forward'])} rounds, forward {medians['forward']:.3f} s", file=sys.stderr, flush=True)
+    return {name: medians[name] / medians["forward"] for name in scorers}
+
+
+def ranks(kind: str, size: Size, device: str, data: Path | None, ways: list[Fidelity]) -> tuple[list[dict], dict]:
+    """Train, and at each of ``AT`` compare every way with the full score."""
+    torch.manual_seed(0)
+    needed = max(1, int(AT[-1] * size.steps)) * size.batch
+    if kind == "lm":
+        limit = 1 << 20 if size.steps <= 100 else 24 << 20 if device == "cpu" else 400 << 20
+        train, held, source = token_rows(
+            data, vocab_size=size.classes, length=size.length, rows=needed, held_out=size.candidates, limit=limit
+        )
+        count, pick = len(train), lambda index: text_batch(train[index].to(device))
+        candidates = text_batch(held.to(device))
+    else:
+        (pixels, classes), held, source = image_sets(data, images=min(50000, needed), held_out=size.candidates)
+        count, pick = len(pixels), lambda index: (pixels[index].to(device), classes[index].to(device))
+        candidates = tuple(part.to(device) for part in held)
+    model = MODELS[kind](size).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=size.lr, betas=(0.9, 0.95), weight_decay=0.1)
+    warmup = max(1, size.steps // 20)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, 0.5 * (1 + np.cos(np.pi * step / size.steps)))
+    )
+    stops = [max(1, int(at * size.steps)) for at in AT]
+    entries, losses, order = [], [], np.random.default_rng(0)
+    for step in range(1, stops[-1] + 1):
+        model.train()
+        with _autocast(device):
+            loss = mean_loss(model, pick(order.integers(0, count, size.batch)))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.detach())
+        if step in stops:
+            at = AT[stops.index(step)]
+            recent = torch.stack(losses[-20:]).mean().item()
+            print(f"{kind}: step {step} of {size.steps}, loss {recent:.3f}", file=sys.stderr, flush=True)
+            entries += [{**entry, "at": at} for entry in compare(kind, model.eval(), candidates, ways, device)]
+    return entries, {"data": source, "steps": size.steps, "loss_at_half": round(torch.stack(losses[-20:]).mean().item(), 3)}
+
+
+def compare(kind: str, model: torch.nn.Module, candidates, ways: list[Fidelity], device: str) -> list[dict]:
+    """Spearman and overlap of the better half of each way with the full score, for both scores."""
+    entries, full = [], {}
+    measure = text_scores if kind == "lm" else image_scores
+    for way, name, values in measure(model, candidates, ways, device):
+        values = values.double().cpu().numpy()
+        truth = full.setdefault(name, values)  # the first way is the full one
+        entries.append({
+            "model": kind, "way": way.name, "score": name, "spearman": round(spearman(values, truth), 4),
+            "overlap": round(kept_overlap(values, truth, 0.5), 4),
+        })  # fmt: skip
+    return entries
+
+
+def image_scores(model: torch.nn.Module, candidates, ways: list[Fidelity], device: str):
+    """(way, score's name, values) of every way."""
+    for way in ways:
+        for name in SCORES:
+            scorer = build_scorer(name, model, fidelity=way)
+            with torch.no_grad(), _autocast(device):
+                yield way, name, torch.cat([score_batch(scorer, model, part, None, (0,)) for part in split_batch(candidates, 64)])
+
+
+def text_scores(model: torch.nn.Module, candidates, ways: list[Fidelity], device: str):
+    """The same, one forward for all ways that differ in strided tokens only."""
+    forwards: dict[Fidelity, list] = {}
+    for way in ways:
+        strided = way.tokens is not None and way.tokens.take == "strided"
+        base = replace(way, tokens=None) if strided else way
+        if base not in forwards:
+            forwards[base] = [token_scores(model, base, part, device) for part in split_batch(candidates, 4)]
+        tokens = [torch.cat(parts) for parts in zip(*forwards[base], strict=True)]
+        if strided:
+            positions = strided_positions(tokens[-1], way.tokens.share)
+            tokens = [at_positions(values, positions, fill) for values, fill in zip(tokens, (0, 0, reference.IGNORED), strict=True)]
+        nll, residual_sq, labels = tokens
+        valid = labels != reference.IGNORED
+        yield way, "loss", reference.sample_mean(nll, valid)
+        yield way, "residual", reference.sample_mean(residual_sq, valid).sqrt()
+
+
+def token_scores(model: torch.nn.Module, way: Fidelity, batch: dict, device: str) -> tuple[torch.Tensor, ...]:
+    """Loss, squared residual and label of each token."""
+    reduction = Reduction(way, model, text=True)
+    batch = reduction.batch(batch)
+    labels = F.pad(batch["labels"][:, 1:], (0, 1), value=reference.IGNORED)
+    with torch.no_grad(), _autocast(device), reduction.forward(()):
+        logits = model({key: value for key, value in batch.items() if key != "labels"})["logits"].float()
+    return (*reference.token_scores(logits, labels), labels)
+
+
+def frontier(quick: bool, device: str = "cpu", data: Path | None = None) -> dict:
+    """All of it: ``frontier``, a list of {model, way, score, s, spearman, overlap, at}, and ``frontier_targets``."""
+    sizes = SIZES["quick" if quick else device]
+    result: list[dict] = []
+    said = {}
+    for kind in MODELS:
+        size, cost_size = sizes[kind], sizes[f"{kind}_cost"]
+        ways = WAYS[kind](size.layers, quick)
+        s = cost(kind, cost_size, ways, device, 1.0 if quick else 120.0, "reference" if quick else "auto")
+        entries, about = ranks(kind, size, device, data, ways)
+        print(json.dumps(entries), file=sys.stderr, flush=True)
+        result += [{**entry, "s": round(s[entry["way"]], 4)} for entry in entries]
+        said[kind] = {**about, "ranks_of": vars(size), "s_of": vars(cost_size)}
+    return {"frontier": result, "frontier_targets": {kind: target(result, kind) for kind in MODELS}, "frontier_about": said}
+
+
+def again(result: dict, kinds: list[str], device: str) -> dict:
+    """An earlier result with ``s`` measured anew, for where the machine was busy; the ranks stay."""
+    sizes = SIZES["quick" if result.get("quick") else device]
+    for kind in kinds:
+        ways = WAYS[kind](sizes[kind].layers, bool(result.get("quick")))
+        s = cost(kind, sizes[f"{kind}_cost"], ways, device, 60.0, "auto")
+        for entry in result["frontier"]:
+            if entry["model"] == kind:
+                entry["s"] = round(s[entry["way"]], 4)
+        result["frontier_targets"][kind] = target(result["frontier"], kind)
+    return result | {"s_measured_again": kinds}
+
+
+def target(entries: list[dict], kind: str) -> dict:
+    """The way with the highest agreement at half of the run of those cheap enough, and whether it suffices."""
+    most, least = TARGETS[kind]
+    half = [e for e in entries if (e["model"], e["at"], e["score"]) == (kind, AT[-1], "loss") and e["s"] <= most]
+    best = max(half, key=lambda entry: entry["spearman"], default=None)
+    return {"s_at_most": most, "spearman_at_least": least, "met": best is not None and best["spearman"] >= least, "best": best}
+
+
+def plot(result: dict, file: Path) -> None:
+    """Agreement over cost, a panel a model, at half of the run; a line along the ways that none beats."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    shown = [entry for entry in result["frontier"] if entry["score"] == "loss"]
+    figure, axes = pyplot.subplots(1, len(MODELS), figsize=(12, 4.6), constrained_layout=True)
+    for axis, kind in zip(axes, MODELS, strict=True):
+        for at, colour in zip(AT, ("#bbbbbb", "#7799cc", "#223366"), strict=True):
+            entries = sorted((e for e in shown if e["model"] == kind and e["at"] == at), key=lambda e: e["s"])
+            axis.scatter([e["s"] for e in entries], [e["spearman"] for e in entries], color=colour, s=18, label=f"{at:.0%}")
+            best = [e for i, e in enumerate(entries) if all(e["spearman"] > other["spearman"] for other in entries[:i])]
+            axis.step([e["s"] for e in best], [e["spearman"] for e in best], color=colour, where="post", linewidth=1)
+            if at == AT[-1]:
+                for entry in best:
+                    label = entry["way"].replace("_", " ")
+                    axis.annotate(label, (entry["s"], entry["spearman"]), fontsize=7, xytext=(3, -9), textcoords="offset points")
+        most, least = TARGETS[kind]
+        axis.fill_between([0, most], least, 1.0, color="#dfeedd", zorder=0, label="target")
+        axis.set(xlabel="cost of scoring a candidate, in forwards", ylabel="rank correlation with the full score", title=kind)
+        axis.set_xlim(0, 1.1)
+        axis.legend(title="of the run", fontsize=8)
+    figure.savefig(file, dpi=110)
+
+
+def _autocast(device: str):
+    return torch.autocast("cuda", torch.bfloat16) if device == "cuda" else nullcontext()
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with texts and images")
+    parser.add_argument("--quick", action="store_true", help="small models: about 15 s")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--again", type=Path, metavar="FILE", help="an earlier result: measure only its costs anew")
+    parser.add_argument("--only", choices=MODELS, help="with --again: of one model")
+    parser.add_argument("--out", type=Path, help="also write the JSON object here")
+    parser.add_argument("--plot", type=Path, help="draw the frontier here (png)")
+    args = parser.parse_args()
+    begin = time.perf_counter()
+    if args.again:
+        earlier = json.loads(args.again.read_text())
+        kinds = [args.only] if args.only else list(MODELS)
+        _save(again(earlier, kinds, args.device), args)
+        return
+    result = frontier(args.quick, args.device, args.data)
+    name = torch.cuda.get_device_name() if args.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    result |= {"quick": args.quick, "torch": torch.__version__, "on": name, "seconds": round(time.perf_counter() - begin, 1)}
+    _save(result, args)
+
+
+def _save(result: dict, args: argparse.Namespace) -> None:
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    if args.plot:
+        plot(result, args.plot)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""The output head without its logits, against ways that have them: ``bench_scoring.py`` runs this."""
+
+import ctypes
+import gc
+import importlib.util
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from attent_stream.scoring import reference
+from attent_stream.scoring.head import difference, head_scores
+
+CLASSES, WIDTH, TOKENS = 50257, 768, 1024
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def full_scores(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss and squared residual as one writes them first: all logits, cross-entropy, then a pass for the residual."""
+    logits = F.linear(hidden, weight)
+    nll = F.cross_entropy(logits, labels, reduction="none")
+    p = logits.softmax(-1, dtype=torch.float32)
+    return nll, p.square().sum(-1) - 2 * p.gather(1, labels[:, None])[:, 0] + 1
+
+
+def cpu_head(quick: bool) -> dict:
+    """``gemm_ratio``, ``full_logits_speedup``, ``logits_memory_ratio`` and what they are made of."""
+    details = {}
+    with torch.no_grad():
+        for dtype in (torch.bfloat16, torch.float32):
+            details[str(dtype).removeprefix("torch.")] = _cpu_dtype(dtype, 5 if quick else 60)
+    worst = {
+        "gemm_ratio": max(entry["gemm_ratio"] for entry in details.values()),
+        "full_logits_speedup": min(entry["full_logits_speedup"] for entry in details.values()),
+        "logits_memory_ratio": max(entry["logits_memory_ratio"] or 0.0 for entry in details.values()) or None,
+    }
+    return {**worst, "head": {"classes": CLASSES, "width": WIDTH, "tokens": TOKENS, **details}}
+
+
+def _cpu_dtype(dtype: torch.dtype, seconds: float) -> dict:
+    hidden, weight, labels = _operands(CLASSES, WIDTH, TOKENS, dtype, "cpu")
+    logits = torch.empty(TOKENS, CLASSES, dtype=dtype)
+    calls = {
+        "gemm": lambda: F.linear(hidden, weight),
+        "gemm_reused": lambda: torch.mm(hidden, weight.t(), out=logits),
+        "head": lambda: head_scores(hidden, weight, labels, path="chunked"),
+        "full": lambda: full_scores(hidden, weight, labels),
+    }
+    begin = time.perf_counter()
+    scores = calls["head"]()
+    compiling = time.perf_counter() - begin
+    error = difference(scores, reference.token_scores(F.linear(hidden, weight), labels))
+    repeats, cpu, end = [], [], time.perf_counter() + seconds
+    while not repeats or time.perf_counter() < end:
+        wall, busy = _alternating(calls, 3)
+        repeats.append(wall)
+        cpu.append(busy)
+    ratios = [rep["head"] / min(rep["gemm"], rep["gemm_reused"]) for rep in repeats]
+    cpu_ratios = [rep["head"] / min(rep["gemm"], rep["gemm_reused"]) for rep in cpu]
+    speedups = [rep["full"] / rep["head"] for rep in repeats]
+    extra = peak_extra_bytes(calls["head"])
+    everything = peak_extra_bytes(calls["full"])
+    return {
+        "gemm_ratio": round(min(ratios), 3),
+        "gemm_ratio_median": round(statistics.median(ratios), 3),
+        "gemm_ratio_cpu_seconds": round(statistics.median(cpu_ratios), 3),
+        "full_logits_speedup": round(max(speedups), 3),
+        "full_logits_speedup_median": round(statistics.median(speedups), 3),
+        "logits_memory_ratio": None if extra is None else round(extra / logits.nbytes, 4),
+        "full_memory_ratio": None if everything is None else round(everything / logits.nbytes, 4),
+        "full_logits_speedup_cpu_seconds": round(statistics.median(rep["full"] / rep["head"] for rep in cpu), 3),
+        "ms": {name: round(1e3 * min(rep[name] for rep in repeats), 1) for name in calls},
+        "cpu_ms": {name: round(1e3 * min(rep[name] for rep in cpu), 1) for name in calls},
+        "largest_error": error,
+        "first_call_s": round(compiling, 1),
+        "repeats": len(repeats),
+    }
+
+
+def _operands(classes: int, width: int, tokens: int, dtype: torch.dtype, device: str) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator(device).manual_seed(0)
+    hidden = torch.randn(tokens, width, generator=generator, device=device).to(dtype)
+    weight = (torch.randn(classes, width, generator=generator, device=device) * 3 / width**0.5).to(dtype)
+    return hidden, weight, torch.randint(0, classes, (tokens,), generator=generator, device=device)
+
+
+def _alternating(calls: dict[str, Callable], rounds: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Median seconds of each call, called in turn: by the wall, and of all its threads on a processor."""
+    wall: dict[str, list[float]] = {name: [] for name in calls}
+    busy: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            begin, began = time.perf_counter(), time.process_time()
+            call()
+            wall[name].append(time.perf_counter() - begin)
+            busy[name].append(time.process_time() - began)
+    return tuple({name: statistics.median(values) for name, values in times.items()} for times in (wall, busy))
+
+
+def peak_extra_bytes(call: Callable) -> int | None:
+    """By how much the process's resident memory rises during a call (Linux), with what libraries need for themselves."""
+    if not _CLEAR.exists():
+        return None
+    libc = ctypes.CDLL(None)
+    libc.mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD: large blocks come fresh from the kernel, and go back to it
+    gc.collect()
+    libc.malloc_trim(0)
+    _CLEAR.write_text("5")  # sets the high-water mark to what is resident now
+    before = _resident("VmHWM")
+    call()
+    return _resident("VmHWM") - before
+
+
+def _resident(name: str) -> int:
+    return 1024 * int(re.search(rf"{name}:\s+(\d+)", _STATUS.read_text()).group(1))
+
+
+def gpu_head() -> dict:
+    """Every size on a CUDA device, in bf16; each contestant's milliseconds and peak extra memory, None where it ran out."""
+    name = torch.cuda.get_device_name()
+    print(f"{name}; Liger {_installed('liger_kernel')}, cut-cross-entropy {_installed('cut_cross_entropy')}", file=sys.stderr)
+    rows = []
+    with torch.no_grad():
+        for classes in (32000, 50257, 128256):
+            for width in (768, 2048, 4096):
+                for tokens in (8192, 16384, 32768, 65536):
+                    rows.append(_gpu_size(classes, width, tokens))
+                    print(rows[-1], file=sys.stderr, flush=True)
+    return {"device": name, "gpu_head": rows}
+
+
+def _gpu_size(classes: int, width: int, tokens: int) -> dict:
+    hidden, weight, labels = _operands(classes, width, tokens, torch.bfloat16, "cuda")
+    few = min(tokens, 8192)
+    buffer = torch.empty(few, classes, dtype=torch.bfloat16, device="cuda")
+
+    def gemm() -> None:
+        for start in range(0, tokens, few):
+            torch.mm(hidden[start : start + few], weight.t(), out=buffer)
+
+    compiled = torch.compile(full_scores)
+    calls = {
+        "gemm": gemm,
+        "chunked": lambda: head_scores(hidden, weight, labels, path="chunked"),
+        "triton": lambda: head_scores(hidden, weight, labels, path="triton"),
+        "auto": lambda: head_scores(hidden, weight, labels),
+        "eager": lambda: full_scores(hidden, weight, labels),
+        "compiled": lambda: compiled(hidden, weight, labels),
+    }
+    if _installed("liger_kernel"):
+        from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
+
+        calls["liger_loss_only"] = lambda: liger_fused_linear_cross_entropy(hidden, weight, labels, reduction="none")
+    if _installed("cut_cross_entropy"):
+        from cut_cross_entropy import linear_cross_entropy
+
+        calls["cce_loss_only"] = lambda: linear_cross_entropy(hidden, weight, labels, reduction="none")
+    measured = {name: _gpu_call(call) for name, call in calls.items()}
+    bare = measured["gemm"]["ms"]
+    for entry in measured.values():
+        if entry is not None:
+            entry["gemm_ratio"] = round(entry["ms"] / bare, 3)
+    return {"classes": classes, "width": width, "tokens": tokens, **measured}
+
+
+def _gpu_call(call: Callable) -> dict | None:
+    try:
+        for _ in range(3):
+            call()
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        times = []
+        for _ in range(10):
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            call()
+            end.record()
+            torch.cuda.synchronize()
+            times.append(begin.elapsed_time(end))
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return None
+    extra = torch.cuda.max_memory_allocated() - before
+    return {"ms": round(statistics.median(times), 3), "extra_mib": round(extra / 2**20, 1)}
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None

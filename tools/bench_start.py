@@ -1,0 +1,152 @@
+"""What an epoch's start and a resume cost: Streaming's whole order against the lazy one's first window.
+
+    python tools/bench_start.py [--quick]
+
+Each measurement is a process of its own; memory is its peak over what it held after its imports. ``start`` is the time from
+shard sizes to the ids of the first window (32 batches of 8 ranks, 8 samples each), ``middle`` to those of a window in the middle
+of the epoch. Batches/s are of two loaders that read the same files, alternating in one process. ``--quick`` compares at 1e7
+samples instead of 1e8. The last line is one JSON object: ``start_s`` and ``start_mb`` (lazy, at 1e9 samples), ``middle_s``,
+``stock_ratio_1e8`` (CPU time of stock over lazy), ``stock_mb_ratio_1e8``, ``plan_1e10_s``, ``batches_ratio`` (by the
+wall, and ``batches_cpu_ratio`` by CPU time, which other processes disturb less), ...
+"""
+
+import argparse
+import json
+import logging
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from streaming import MDSWriter
+from streaming.base.world import World
+from synthetic import SyntheticDataset
+
+from attent_stream import TeachingDataLoader, TeachingDataset
+from attent_stream.lazy_order import lazy_order
+from attent_stream.order import generate_rows, layouts
+
+WINDOW, WORLD = 32, (1, 8)
+
+
+def memory_mb(field: str) -> float:
+    """A line of this process's status in MB: VmRSS now, VmHWM the most so far."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
+def measure(kind: str, samples: int, place: float) -> dict[str, float]:
+    """CPU and wall seconds and MB from shard sizes to a window's ids."""
+    data, world = SyntheticDataset(samples), World(*WORLD, 1, 0)
+    before, wall, cpu = memory_mb("VmRSS"), time.perf_counter(), time.process_time()
+    if kind == "stock":
+        rows = generate_rows(data, world, 0)
+        ids = rows[int(place * len(rows)) :][:WINDOW]
+    else:
+        order = lazy_order(data, *layouts(data, world), 0)
+        begin = int(place * order.full)
+        ids = order.of_rank(order.window(begin, begin + WINDOW), 0)
+    assert len(ids) == WINDOW and ids.min() >= 0 and ids.max() < samples
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {"wall_s": wall, "cpu_s": cpu, "mb": max(0.0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before)}
+
+
+def measured(kind: str, samples: int, place: float = 0.0) -> dict[str, float]:
+    """``measure`` in a process of its own."""
+    command = [sys.executable, __file__, "--measure", kind, str(samples), str(place)]
+    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    told = "  ".join(f"{name} {value:10.3f}" for name, value in result.items())
+    print(f"{kind:6} {samples:14,} samples  at {place:.1f}  {told}", flush=True)
+    return result
+
+
+def collate(samples: list) -> np.ndarray:
+    """The tokens of a batch."""
+    return np.stack([sample["tokens"] for sample in samples])
+
+
+def cpu_seconds() -> float:
+    """Of this process and the workers that have ended."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def batches_a_second(samples: int, rounds: int) -> tuple[float, float]:
+    """Batches of the lazy order over those of Streaming's, without a teacher, a second and a CPU second: medians of rounds."""
+    with tempfile.TemporaryDirectory() as folder:
+        with MDSWriter(out=folder, columns={"tokens": "ndarray:uint16"}, size_limit=1 << 20) as writer:
+            for _ in range(samples):
+                writer.write({"tokens": np.zeros(128, np.uint16)})
+        data = {"local": folder, "batch_size": 16, "shuffle": True}
+        loaders = {
+            order: TeachingDataLoader(TeachingDataset(**data, order=order), batch_size=16, num_workers=1, collate_fn=collate)
+            for order in ("lazy", "streaming")
+        }
+        ratios = []
+        for turn in range(rounds):
+            took = {}
+            for order in sorted(loaders, reverse=turn % 2 == 0):
+                begin = time.perf_counter(), cpu_seconds()
+                for _ in loaders[order]:
+                    pass
+                took[order] = time.perf_counter() - begin[0], cpu_seconds() - begin[1]
+            ratios.append([streaming / lazy for lazy, streaming in zip(took["lazy"], took["streaming"], strict=True)])
+            print("batches/s, lazy over streaming: {:.3f}; a CPU second: {:.3f}".format(*ratios[-1]), flush=True)
+        wall, cpu = (statistics.median(part) for part in zip(*ratios, strict=True))
+        return wall, cpu
+
+
+def window_us(samples: int) -> float:
+    """CPU microseconds of the lazy order for a sample id, in windows all over an epoch."""
+    data, world = SyntheticDataset(samples), World(*WORLD, 1, 0)
+    order = lazy_order(data, *layouts(data, world), 0)
+    begin, windows = time.process_time(), 50
+    for place in np.linspace(0, order.full - WINDOW, windows).astype(int).tolist():
+        order.window(place, place + WINDOW)
+    return (time.process_time() - begin) * 1e6 / (windows * WINDOW * order.layout.row_size)
+
+
+def main() -> None:
+    """Measure, print, and end with the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="stock at 1e7 samples, fewer rounds")
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        kind, samples, place = options.measure
+        print(json.dumps(measure(kind, int(samples), float(place))))
+        return
+    logging.getLogger("attent_stream").setLevel(logging.ERROR)
+    size, name = (10**7, "1e7") if options.quick else (10**8, "1e8")
+    lazy = [measured("lazy", size) for _ in range(3)]
+    stock = measured("stock", size)
+    lazy += [measured("lazy", size) for _ in range(2)]
+    cpu, mb = (statistics.median(run[part] for run in lazy) for part in ("cpu_s", "mb"))
+    starts, middles = zip(*((measured("lazy", 10**9), measured("lazy", 10**9, 0.5)) for _ in range(3)), strict=True)
+    plan = measured("lazy", 10**10, 0.5)
+    batches, batches_cpu = batches_a_second(20_000 if options.quick else 60_000, 3 if options.quick else 7)
+    result = {
+        "start_s": round(statistics.median(run["wall_s"] for run in starts), 3),
+        "start_mb": round(max(run["mb"] for run in starts), 1),
+        "middle_s": round(statistics.median(run["wall_s"] for run in middles), 3),
+        "middle_mb": round(max(run["mb"] for run in middles), 1),
+        f"stock_ratio_{name}": round(stock["cpu_s"] / cpu, 1),
+        f"stock_mb_ratio_{name}": round(stock["mb"] / max(mb, 0.1), 1),
+        f"stock_{name}_cpu_s": round(stock["cpu_s"], 2),
+        f"stock_{name}_mb": round(stock["mb"], 1),
+        f"lazy_{name}_cpu_s": round(cpu, 4),
+        f"lazy_{name}_mb": round(mb, 1),
+        "plan_1e10_s": round(plan["wall_s"], 3),
+        "plan_1e10_mb": round(plan["mb"], 1),
+        "lazy_us_an_id": round(window_us(10**9), 3),
+        "batches_ratio": round(batches, 3),
+        "batches_cpu_ratio": round(batches_cpu, 3),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

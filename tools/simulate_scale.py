@@ -1,0 +1,381 @@
+"""A job of many nodes, planned without a model: brute-force proof of its invariants, and what the plan costs a rank.
+
+    python tools/simulate_scale.py [--nodes 1024] [--ranks 8] [--batch-size 8] [--shuffle-algo py1e] [--select hard] ...
+
+The order is Streaming's own for that many nodes; scores are a scramble of the sample ids. Some ranks go through the epoch as
+in a job (``TaughtEpoch`` with a board, every scoring pass, every choice); for every rank it is checked that it reads as many
+lessons and candidates as all others, only samples of its own node and canonical node, and that each candidate is scored by
+one rank, and kept or dropped, once. The last line is one JSON object; the exit status is 1 if anything does not hold.
+
+CPU seconds are of this process (``time.process_time``), one thread; memory is what numpy and Python allocate at the peak
+(tracemalloc), beside the order.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+import tracemalloc
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from streaming import Stream
+from streaming.base.partition import get_partitions
+from streaming.base.world import World
+
+from attent_stream.board import Board
+from attent_stream.epoch import TaughtEpoch
+from attent_stream.index_check import check_stream
+from attent_stream.ledger import SampleLedger
+from attent_stream.metrics import choice_metrics
+from attent_stream.order import StreamingOrder, generate_rows, layouts
+from attent_stream.plan import CANDIDATE, LESSON, lane_labels, window_rows
+from attent_stream.position import Position
+from attent_stream.schedule import Clock, Phases, Span, parse_interval, parse_keep
+from attent_stream.selection import SELECTORS
+from attent_stream.teacher import SCORED, Choice, Teacher, TeacherSettings
+
+SHARD = 4096  # samples a shard
+CANONICAL = {"py1e": 1, "py1br": 1, "py1s": 64, "py2s": 64, "naive": 1}  # Streaming's default of them a node
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is simulated: nodes, ranks a node, samples a rank and step, rows a window, windows an epoch, ..."""
+
+    nodes: int
+    ranks: int
+    batch_size: int
+    shuffle_algo: str
+    window: int
+    windows: int
+    gap: int
+    keep: float
+    select: str
+    probes: int
+    shards: int
+
+    @property
+    def row(self) -> int:
+        """Samples in a global batch."""
+        return self.nodes * self.ranks * self.batch_size
+
+    @property
+    def samples(self) -> int:
+        """Full windows, one cut short, and a last batch that is not full, as far as Streaming need not repeat samples for it."""
+        rest = self.batch_size // 2 * self.nodes * self.ranks
+        rest -= rest % self.canonical_nodes
+        return self.row * (self.window * (self.windows - 1) + self.window // 2) + rest
+
+    @property
+    def canonical_nodes(self) -> int:
+        """Streaming's default for the shuffle."""
+        return CANONICAL[self.shuffle_algo] * self.nodes
+
+
+class SyntheticData:
+    """As much of a StreamingDataset of one stream as its order is made of."""
+
+    partition_algo, batching_method, shuffle, shuffle_seed, initial_physical_nodes = "relaxed", "random", True, 9176, None
+
+    def __init__(self, job: Job) -> None:
+        self.num_canonical_nodes = job.canonical_nodes
+        self.batch_size, self.epoch_size, self.shuffle_algo = job.batch_size, job.samples, job.shuffle_algo
+        self.shuffle_block_size = max(4_000_000 // self.num_canonical_nodes, 1 << 18)
+
+    def resample_streams(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Every sample once, in shards of ``SHARD``."""
+        full, rest = divmod(self.epoch_size, SHARD)
+        return np.array([SHARD] * full + [rest] * (rest > 0), np.int64), np.arange(self.epoch_size)
+
+
+def make_order(data: SyntheticData, world: World) -> StreamingOrder:
+    """Streaming's order of the job, as ``open_order`` wraps it on one node."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of blocks smaller than a shard: the size of this corpus is no advice
+        rows = generate_rows(data, world, 0).astype(np.int32)
+    partial = np.flatnonzero(rows.min(axis=1) < 0)
+    now, origin = layouts(data, world)
+    full = int(partial[0]) if len(partial) else len(rows)
+    return StreamingOrder(epoch=0, rows=rows, full=full, layout=now, origin=origin, stream_starts=np.zeros(1, np.int64))
+
+
+def make_teacher(job: Job) -> Teacher:
+    """A teacher of constant keep from the first lesson on."""
+    settings = TeacherSettings(
+        keep=parse_keep(job.keep),
+        select=job.select,
+        temperature=1.0,
+        interval=parse_interval("dense"),
+        phases=Phases(warmup=Span.parse("0ba"), anneal=Span.parse("0ba")),
+        seed=17,
+    )
+    return Teacher(settings, clock=lambda ahead, epoch, share: Clock(ep=epoch + share, ba=ahead, sp=0, tok=0, dur=0))
+
+
+def score_of(ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """A score in [0, 1) that no shuffle resembles, same shape."""
+    return (ids * 2654435761 % 2**32 / 2**32).astype(np.float32)
+
+
+@dataclass
+class Costs:
+    """CPU seconds of each call by name, and sizes in bytes."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    def time(self, name: str, call: Callable[[], Any]) -> Any:
+        """``call()``, timed."""
+        start = time.process_time()
+        result = call()
+        self.seconds.setdefault(name, []).append(time.process_time() - start)
+        return result
+
+    def size(self, name: str, value: int) -> None:
+        """Keep the largest."""
+        self.sizes[name] = max(self.sizes.get(name, 0), value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What one rank did: roles of its steps, ids it read in each, its choices, weights of its lessons, how often it gathered."""
+
+    roles: list[int]
+    ids: list[NDArray[np.int64]]
+    choices: list[Choice]
+    weights: list[NDArray[np.float32]]
+    gathers: int
+
+
+def run_rank(job: Job, order: StreamingOrder, rank: int, costs: Costs) -> Run:
+    """Go through the epoch as the main process of ``rank`` does."""
+    board = Board(steps=2 * job.window, batch_size=job.batch_size, ahead=2 * job.window * job.batch_size)
+    costs.size("board", board.nbytes)
+    teacher = make_teacher(job)
+    epoch = costs.time(
+        "start",
+        lambda: TaughtEpoch(order, teacher, board, rank=rank, window=job.window, gap=job.gap, drop_last=True),
+    )
+    roles, ids, weights, inbox, gathers = [], [], [], [], 0
+    choices = epoch.take_choices()
+    while not epoch.done:
+        epoch.expect()
+        role, index = epoch.advance()
+        roles.append(role)
+        ids.append(epoch.segment.candidates[index] if role == CANDIDATE else epoch.lesson[0])
+        if role == CANDIDATE:
+            inbox.append(index)
+            continue
+        weights.append(epoch.lesson[1])
+        if inbox:
+            begin, _ = window_rows(order.full, 0, job.window, epoch.segment.index + 1)
+            gathered = gathered_scores(order, begin + np.array(inbox))
+            costs.size("collectives received by a rank, a candidate row", gathered[:, 0].nbytes)
+            rows, inbox, gathers = inbox, [], gathers + 1
+            costs.time("record the scores of a collective", lambda rows=rows, all=gathered: epoch.record(rows, all))
+        if epoch.due:
+            before = costs.time("checkpoint", lambda: epoch.position.dump())
+            costs.size("position in a checkpoint", len(before))
+            costs.time("choose and publish a window", epoch.choose)
+            after = epoch.position.dump()
+            costs.size("position in a checkpoint", len(after))
+            costs.time("go on from a checkpoint", lambda text=after: resume(job, order, rank, text))
+        made = epoch.take_choices()
+        for choice in made:
+            costs.time("metrics of a window", lambda choice=choice: choice_metrics(choice, order.stream_starts))
+        choices += made
+    return Run(roles=roles, ids=ids, choices=choices, weights=weights, gathers=gathers)
+
+
+def resume(job: Job, order: StreamingOrder, rank: int, text: str) -> TaughtEpoch:
+    """The epoch as another process takes it up from a checkpoint."""
+    board = Board(steps=2 * job.window, batch_size=job.batch_size, ahead=2 * job.window * job.batch_size)
+    settings = {"rank": rank, "window": job.window, "gap": job.gap, "drop_last": True}
+    return TaughtEpoch(order, make_teacher(job), board, **settings, position=Position.load(text))
+
+
+def read_index(costs: Costs, shards: int) -> None:
+    """What a rank does with an index.json: Streaming's reading of it, and our check, which reads it once more."""
+    shard = {"column_encodings": ["ndarray:uint16"], "column_names": ["tokens"], "column_sizes": [None], "compression": None}
+    shard |= {"format": "mds", "hashes": [], "samples": SHARD, "size_limit": 1 << 26, "version": 2, "zip_data": None}
+    raw = [{"basename": f"shard.{number:06}.mds", "bytes": 1 << 24, "hashes": {}} for number in range(shards)]
+    with tempfile.TemporaryDirectory() as folder:
+        index = {"shards": [{**shard, "raw_data": info} for info in raw], "version": 2}
+        Path(folder, "index.json").write_text(json.dumps(index))
+        stream, world = Stream(local=folder), World(1, 1, 1, 0)
+        costs.time("index.json, read by Streaming", lambda: stream.get_shards(world, False))
+        costs.time("index.json, read and checked by us", lambda: check_stream(stream, 0, world, False))
+        costs.size("index.json, a shard", os.path.getsize(os.path.join(folder, "index.json")) // shards)
+
+
+def gathered_scores(order: StreamingOrder, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """All ranks' scores of those rows as ``gather_ranks`` returns them, from the order's own rows."""
+    layout = order.layout
+    mine = np.asarray(order.rows[rows], np.int64).reshape(len(rows), layout.ranks, layout.batch_size)
+    return score_of(mine).swapaxes(0, 1)
+
+
+def places(job: Job, order: StreamingOrder, data: SyntheticData) -> tuple[NDArray, NDArray, NDArray]:
+    """By Streaming alone: node and canonical node of each sample, and the canonical node of each slot in reading order.
+
+    A shuffle moves samples within a canonical node only, so a place's canonical node is seen where nothing is shuffled.
+    """
+    plain = get_partitions("relaxed", job.samples, data.num_canonical_nodes, job.nodes, job.ranks, 1, job.batch_size, 0, None)
+    plain = plain.transpose(3, 2, 0, 1, 4).reshape(plain.shape[3], -1)
+    owner = (plain * data.num_canonical_nodes // job.samples).astype(np.int32)
+    node = np.full(job.samples, -1, np.int32)
+    canonical = np.full(job.samples, -1, np.int32)
+    slots = np.arange(job.row) // (job.ranks * job.batch_size)
+    for row in range(order.full):
+        node[order.rows[row]] = slots
+        canonical[order.rows[row]] = owner[row]
+    same = bool((owner[: order.full] == owner[0]).all())
+    return node, canonical, owner[0] if same else np.full(job.row, -1, np.int32)
+
+
+def check(job: Job, order: StreamingOrder, data: SyntheticData, runs: dict[int, Run]) -> dict[str, Any]:
+    """Look at all ranks; counts of what does not hold, which must be 0, and of what was looked at."""
+    node, canonical, slot_owner = places(job, order, data)
+    first = next(iter(runs.values()))
+    layout = order.layout
+    wrong = dict.fromkeys(("unequal counts", "other node", "other canonical node", "not once", "weights", "ranks disagree"), 0)
+    seen = {"windows": len(first.choices), "candidates": 0, "lessons": 0, "dropped": 0, "scored windows": 0}
+    reading = np.arange(job.row).reshape(layout.ranks, layout.batch_size)
+    expected_node = np.arange(layout.ranks) // job.ranks
+    finest = layout.node_lanes == data.num_canonical_nodes  # else a lane is of several canonical nodes of one node
+    for choice in first.choices:
+        ids, window = choice.ids, choice.window
+        begin, end = window_rows(order.full, 0, job.window, window.index)
+        stock = np.sort(np.asarray(order.rows[begin:end], np.int64).reshape(-1))
+        wrong["not once"] += int((np.sort(window.ids.reshape(-1)) != stock).sum())  # candidates: the next slice of the order
+        kept = np.sort(ids.reshape(-1))
+        wrong["not once"] += int((np.diff(kept) == 0).sum()) + int((~np.isin(kept, stock, assume_unique=True)).sum())
+        dropped = int((~choice.kept).sum())
+        wrong["not once"] += abs(len(stock) - len(kept) - dropped)
+        wrong["weights"] += int((~np.isfinite(choice.weights) | (choice.weights < 0)).sum())
+        seen["candidates"] += len(stock)
+        seen["lessons"] += len(kept)
+        seen["dropped"] += dropped
+        seen["scored windows"] += choice.decision.by == SCORED
+        read = np.zeros(job.samples, np.int8)
+        for rank in range(layout.ranks):
+            lessons, candidates = order.of_rank(ids, rank), order.of_rank(window.ids, rank)
+            wrong["unequal counts"] += lessons.shape != (choice.decision.lessons, job.batch_size)
+            wrong["unequal counts"] += candidates.shape != (end - begin, job.batch_size)
+            wrong["other node"] += int((node[lessons] != expected_node[rank]).sum())
+            wrong["other node"] += int((node[candidates] != expected_node[rank]).sum())
+            wrong["weights"] += order.of_rank(choice.weights, rank).shape != lessons.shape
+            if finest:
+                wrong["other canonical node"] += int((canonical[lessons] != slot_owner[reading[rank]]).sum())
+            read[candidates] += 1
+            read[lessons] += 2
+        wrong["not once"] += int((read[stock] % 2 != 1).sum()) + int((read >= 4).sum())
+    for rank, run in runs.items():
+        wrong["unequal counts"] += (run.roles, run.gathers) != (first.roles, first.gathers)
+        wrong["weights"] += [len(part) for part in run.weights] != [job.batch_size] * len(run.weights)
+        same = all(np.array_equal(a.ids, b.ids) for a, b in zip(run.choices, first.choices, strict=True))
+        wrong["ranks disagree"] += not same
+        lessons = np.concatenate([order.of_rank(choice.ids, rank) for choice in first.choices])
+        mine = [ids for role, ids in zip(run.roles, run.ids, strict=True) if role == LESSON][: len(lessons)]
+        wrong["ranks disagree"] += not np.array_equal(np.stack(mine), lessons)
+    tails = {len([ids for ids in order.tail(rank) if len(ids) == job.batch_size]) for rank in range(layout.ranks)}
+    wrong["unequal counts"] += len(tails) - 1
+    return {"wrong": wrong, "seen": seen}
+
+
+def check_elastic(job: Job, order: StreamingOrder) -> int:
+    """Slots whose lane would be split, or whose sample would differ, if the job went on with half the nodes (0: none)."""
+    if job.nodes % 2:
+        return 0
+    half = SyntheticData(job)
+    half.batch_size, half.initial_physical_nodes = 2 * job.batch_size, job.nodes
+    other = make_order(half, World(job.nodes // 2, job.ranks, 1, 0))
+    rows = min(order.full, other.full)
+    differ = int((order.window(0, rows) != other.window(0, rows)).sum())
+    lanes = lane_labels(order.window(0, 1), order.layout, order.stream_starts)[0]
+    nodes = np.arange(job.row) % (job.nodes // 2)
+    low, high = np.full(lanes.max() + 1, job.nodes), np.zeros(lanes.max() + 1, np.int64)
+    np.minimum.at(low, lanes, nodes)
+    np.maximum.at(high, lanes, nodes)
+    return differ + int((low != high).sum())
+
+
+def simulate(job: Job) -> dict[str, Any]:
+    """Everything of one job."""
+    data, world = SyntheticData(job), World(job.nodes, job.ranks, 1, 0)
+    costs = Costs()
+    tracemalloc.start()
+    order = costs.time("order of the epoch", lambda: make_order(data, world))
+    order_peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    ranks = np.linspace(0, order.layout.ranks - 1, job.probes).astype(int).tolist()
+    runs = {rank: run_rank(job, order, rank, costs) for rank in dict.fromkeys(ranks)}
+    read_index(costs, job.shards)
+    tracemalloc.start()
+    run_rank(job, order, ranks[-1], Costs())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    checked = check(job, order, data, runs)
+    checked["wrong"]["on half the nodes"] = check_elastic(job, order)
+    first = next(iter(runs.values()))
+    ledger = SampleLedger(1000).state_dict()
+    sizes = {
+        **costs.sizes,
+        "collectives sent by a rank, a candidate row": 4 * job.batch_size,
+        "order held by a node, a sample": order.rows.itemsize,
+        "order while it is made, a sample": round(order_peak / job.samples, 1),
+        "ledger of a rank, a sample": sum(part.numel() * part.element_size() for part in ledger.values() if hasattr(part, "numel")) / 1000,
+        "peak of a rank beside the order": peak,
+        "peak of a rank beside the order, a candidate": round(peak / (job.row * job.window), 1),
+    }
+    return {
+        "ok": not any(checked["wrong"].values()),
+        **vars(job),
+        "global_batch_size": job.row,
+        "lanes": order.layout.node_lanes,
+        "canonical_nodes": job.canonical_nodes,
+        "samples": job.samples,
+        "steps_of_a_rank": {
+            "lessons": first.roles.count(LESSON),
+            "scoring passes": first.roles.count(CANDIDATE),
+            "collectives": first.gathers,
+        },
+        **checked,
+        "cpu_seconds": {name: round(max(values), 4) for name, values in costs.seconds.items()},
+        "bytes": sizes,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Simulate, print, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", type=int, default=1024)
+    parser.add_argument("--ranks", type=int, default=8, help="of a node (8)")
+    parser.add_argument("--batch-size", type=int, default=8, help="samples of a rank and step (8)")
+    parser.add_argument("--shuffle-algo", choices=sorted(CANONICAL), default="py1e", help="also sets the canonical nodes (py1e)")
+    parser.add_argument("--window", type=int, default=32, help="rows (32)")
+    parser.add_argument("--windows", type=int, default=3, help="of the epoch, the last one short (3)")
+    parser.add_argument("--gap", type=int, default=8, help="lessons without candidates (8)")
+    parser.add_argument("--keep", type=float, default=0.5)
+    parser.add_argument("--select", choices=sorted(SELECTORS), default="hard")
+    parser.add_argument("--probes", type=int, default=2, help="ranks that go through the whole epoch (2)")
+    parser.add_argument("--shards", type=int, default=10_000, help="of the index.json that is read (10,000)")
+    result = simulate(Job(**vars(parser.parse_args(argv))))
+    for part in ("steps_of_a_rank", "seen", "wrong", "cpu_seconds", "bytes"):
+        print(part.replace("_", " "))
+        for name, value in result[part].items():
+            print(f"  {name:52} {value:>16,}")
+    print(json.dumps(result))
+    return 0 if result["ok"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
