@@ -8,6 +8,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+import torch
 from streaming import StreamingDataLoader, StreamingDataset
 from taught import make_loader
 from torch import distributed as dist
@@ -91,6 +92,7 @@ def run_rank(spec: dict, out: str) -> None:
             trained = spec["state"]["sample_in_epoch"] if spec.get("state") and not clock.batches - spec["lessons"] else 0
             for batch in loader:
                 loader.teach(score)
+                dist.all_reduce(torch.zeros(1))  # as a step does with gradients: nobody runs ahead by more than a lesson
                 clock.batches += 1
                 trained += loader.dataset.row_size
                 line = [loader.epoch.lesson[0].tolist(), len(scored), loader.dataset.state_dict(trained, True)]

@@ -25,6 +25,8 @@ from attent_stream.guard import untouched
 from attent_stream.scoring import ScoreError
 from attent_stream.scoring.scorer import Scorer
 
+pytestmark = pytest.mark.processes
+
 SAMPLES = 101  # 12 rows of 8 and a rest of 5, which Streaming fills up to 3 a rank; windows of 5, 5 and 2 rows
 SAME = ("rows", "losses", "grads", "model")  # what a run must share, bit for bit, with one that trains on the same
 

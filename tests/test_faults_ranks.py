@@ -18,6 +18,8 @@ sys.path.insert(0, str(TESTS.parent / "tools"))
 from ports import free_port  # noqa: E402
 from zygote import Child, Zygote, until  # noqa: E402
 
+pytestmark = pytest.mark.processes
+
 SOON = 120
 GLOBAL_BATCH = 16
 
@@ -132,8 +134,9 @@ def test_killed_and_gone_on_with_by_other_numbers_of_ranks(zygote, tmp_path, spe
             reached = until_lesson - lessons
             there = until(lambda outs=outs, reached=reached: min(len(lines(out)) for out in outs) >= reached, SOON)
             assert there, [rank.said[-1000:] for rank in ranks]
-            for rank in ranks:
-                rank.kill()
+            for signum in (signal.SIGSTOP, signal.SIGKILL):  # stopped first: none sees another's end, and raises
+                for rank in ranks:
+                    rank.kill(signum)
             assert [rank.wait(SOON) for rank in ranks] == [-signal.SIGKILL] * world
         logs = [lines(out) for out in outs]
         done = min(map(len, logs))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 SOAK = Path(__file__).parent.parent / "tools" / "soak.py"
 
 

@@ -21,6 +21,8 @@ TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS.parent / "tools"))
 from zygote import Zygote, running, until  # noqa: E402
 
+pytestmark = pytest.mark.processes
+
 SOON = 60  # seconds in which all must have ended; it takes about two
 
 

@@ -11,6 +11,8 @@ from composer.core import Event
 from corpora import write_tokens
 from test_algorithm import LENGTH, VOCAB
 
+pytestmark = pytest.mark.processes
+
 STEPS = (Event.BEFORE_DATALOADER, Event.AFTER_DATALOADER, Event.AFTER_FORWARD, Event.BATCH_END, Event.BATCH_CHECKPOINT)
 SETTINGS = {
     # Scored windows; an anneal; learning rates over epochs, whose length must be told alike after a resume.

@@ -19,6 +19,8 @@ from ports import free_port  # noqa: E402
 from soak import Lessons, read, taught  # noqa: E402
 from zygote import PRIVATE, Zygote, private_memory, running, until  # noqa: E402
 
+pytestmark = pytest.mark.processes
+
 SOON = 900  # imports take most of it, and minutes on a machine that is used by others
 
 

@@ -22,7 +22,7 @@ from attent_stream.cli import main
 from attent_stream.dataset import TeachingDataset
 from attent_stream.errors import DeniedError, MissingError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 CORPUS = "s3://runs/corpus"
 
 

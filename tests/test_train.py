@@ -14,6 +14,8 @@ from streaming import MDSWriter
 from attent_stream.data import MaskTokens, count_tokens, device_batch_size
 from attent_stream.train import main
 
+pytestmark = pytest.mark.processes
+
 FOLDER = Path(__file__).parent.parent / "yamls"
 SMALL_LM = ["seq_len=32", "vocab_size=256"]
 
