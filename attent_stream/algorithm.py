@@ -72,8 +72,8 @@ class AtteNT(Algorithm):
         reweight: Weight the lessons of each batch by their own training losses (``reweighting``): a strategy (``linupper``) or
             ``{strategy, r}``; None: not so.
         record: When the training forward's own per-sample scores fill the ledger, at no extra pass: ``never``,
-            ``warmup`` (only before ``warmup`` is over) or ``always``. None: with ``auto`` always, where training is longer than
-            an epoch; else never.
+            ``warmup`` (only before ``warmup`` is over) or ``always``. None: with ``auto`` where training is longer than an
+            epoch, one batch in eight until their spread promises that teaching pays, and then always; else never.
         ledger: What it keeps: ``sample`` (each one's score), ``shard`` or ``stream`` (the mean of each), or ``{per, limit, decay}``
             (``LedgerSettings``).
         score_batch: Samples per scoring forward; None: the training microbatch.
@@ -231,7 +231,9 @@ class AtteNT(Algorithm):
             self._recorder = None
         if self.remembers and self.settings.record != "never":
             scorer = build_scorer(self.settings.score, state.model, head=self.settings.head)
-            self._recorder = Recorder(scorer, loader, teacher, always=self.settings.record == "always")
+            self._recorder = Recorder(
+                scorer, loader, teacher, always=self.settings.record == "always", thrifty=by_default,
+            )  # fmt: skip
         teacher.keep(teacher.clock(0, loader.dataset.coming_epoch, 0.0))  # an anneal that cannot be told against max_duration is refused now
         if teacher.scores and not self.remembers and loader.plain_batches <= loader.dataset.window:
             log.warning(

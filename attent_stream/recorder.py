@@ -12,6 +12,8 @@ from attent_stream.gather import gather_ranks
 from attent_stream.scoring.scorer import Scorer
 from attent_stream.teacher import ALL, Teacher
 
+THRIFTY_EVERY = 8  # batches, of which one is recorded to see the spread of scores
+
 
 class Recorder:
     """Scores lessons by their own training forwards, and gathers all ranks' once a window.
@@ -21,21 +23,28 @@ class Recorder:
         loader: Says which samples a batch has.
         teacher: Remembers.
         always: Whether lessons of taught windows are recorded too, or only of those that are kept whole.
+        thrifty: Whether one batch in ``THRIFTY_EVERY`` is enough while teaching does not promise to pay.
     """
 
-    def __init__(self, scorer: Scorer, loader: TeachingDataLoader, teacher: Teacher, *, always: bool) -> None:
-        self._scorer, self._loader, self._teacher, self._always = scorer, loader, teacher, always
+    def __init__(
+        self, scorer: Scorer, loader: TeachingDataLoader, teacher: Teacher, *, always: bool, thrifty: bool = False
+    ) -> None:
+        self._scorer, self._loader, self._teacher = scorer, loader, teacher
+        self._always, self._thrifty = always, thrifty
+        self._records = True  # this batch
         self._micro: list[torch.Tensor] = []  # this batch's scores, a tensor a microbatch
         self._pending: list[torch.Tensor] = []  # (3, batch_size) ids, scores and times of lessons not yet in the ledger
 
     def begin_batch(self) -> None:
         """Before a batch's first forward, also where one that failed begins anew."""
         self._micro = []
+        batches = self._teacher.clock(0, self._loader.dataset.coming_epoch, 0.0).ba if self._thrifty else 0
+        self._records = batches % THRIFTY_EVERY == 0 or self._teacher.promising
 
     def forward_done(self, model: Module, outputs: Any, batch: Any) -> None:
         """After a microbatch's forward."""
         epoch = self._loader.epoch
-        if epoch is None:
+        if epoch is None or not self._records:
             return
         choice = epoch.segment.choice  # None: what follows the last full row, of which all is kept
         if self._always or choice is None or choice.decision.by == ALL:

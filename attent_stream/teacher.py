@@ -18,7 +18,10 @@ ALL = "all"  # everything is kept: before the warm-up is over, in the anneal, at
 RANDOM = "random"  # no score is asked for
 SCORED = "scored"  # its candidates are read and forwarded
 AUTO = "auto"  # a select: by the design that pays most, and not at all while none pays
-REMEMBERED = "remembered"  # the ledger knows every one of its samples
+REMEMBERED = "remembered"  # the ledger knows enough of its samples
+_ENOUGH = 0.9  # known, so that a window is not read and forwarded for the few that an epoch left out or that had no score
+_SAMPLE = 24  # scores, from which the spread of a window's is estimated
+_HALF = 0.5  # where nothing is forwarded to learn the rest
 
 # (lessons until then, epoch, share of the epoch's rows behind) -> the time it will be
 ClockReader = Callable[[int, int, float], Clock]
@@ -209,7 +212,7 @@ class Teacher:
             return False  # where all is kept now, nothing is dropped; with scores not at random, without them not by them
         if decision.by != REMEMBERED:
             return True
-        return self.ledger is not None and self._enough(np.isfinite(self._recalled(window)))
+        return self.ledger is not None and self._enough(np.isfinite(self.ledger.recall(window.ids)))
 
     def choose(self, window: Window, decision: Decision, scores: NDArray | None) -> Choice:
         """Choose a window's lessons.
@@ -224,7 +227,7 @@ class Teacher:
         elif decision.by != SCORED:
             scores = None
         if scores is None:
-            return self._choice(window, decision, None, self.settings.select)
+            return replace(self._choice(window, decision, None, self.settings.select), gain=self._seen_again(window, decision))
         raw, scores = scores, below_ceiling(scores, window.lanes, self.settings.ceiling)
         if self.settings.select != AUTO:
             return replace(self._choice(window, decision, scores, self.settings.select), scores=raw)
@@ -235,6 +238,11 @@ class Teacher:
         if decision.by == SCORED and lessons < rows:
             self.payoff.see(design.gain)
         return replace(self._choice(window, decision, scores, design.name), scores=raw, gain=design.gain)
+
+    @property
+    def promising(self) -> bool:
+        """Whether, by what it has seen last, ``auto`` would teach a window whose scores are remembered."""
+        return self.payoff.gain is not None and self.payoff.pays(self.payoff.gain, 1.0, scored=False)
 
     def recover(self, window: Window, chosen: Chosen) -> Choice:
         """A choice that was made before, from what was kept of it; it has no scores."""
@@ -251,6 +259,19 @@ class Teacher:
         """Put scores given at a time into the ledger, if there is one."""
         if self.ledger is not None:
             self.ledger.record(ids, scores, time)
+
+    def _seen_again(self, window: Window, decision: Decision) -> float | None:
+        """The gain that ``auto`` predicts for a window that it keeps whole, from those samples of it that are remembered."""
+        if decision.by != ALL or self.settings.select != AUTO or self.ledger is None:
+            return None
+        lessons = lesson_count(len(window.ids), self.keep(self.clock(0, window.epoch, window.share)))
+        scores = self.ledger.recall(window.ids)
+        known = scores[np.isfinite(scores)]
+        if lessons == len(window.ids) or len(known) < _SAMPLE:
+            return None
+        gain = best_design(known, round(len(known) * lessons / len(window.ids)), self.settings.temperature).gain
+        self.payoff.see(gain)
+        return gain
 
     def _choice(self, window: Window, decision: Decision, scores: NDArray | None, select: str) -> Choice:
         settings = self.settings
@@ -278,8 +299,8 @@ class Teacher:
         return self._enough(self.ledger.known(window.ids, self._time(clock), age))
 
     def _enough(self, known: NDArray[np.bool_]) -> bool:
-        """Whether a window can be chosen by what is known of it. Where nothing is forwarded to learn the rest, half will do."""
-        return bool(known.all()) if self.forwards else bool(known.mean() >= 0.5)
+        """Whether a window can be chosen by what is known of it."""
+        return bool(known.mean() >= (_ENOUGH if self.forwards else _HALF))
 
     def _recalled(self, window: Window) -> NDArray[np.float32]:
         """Remembered scores; what is not known has the highest of them, or it would never be trained on and become known."""

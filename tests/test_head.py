@@ -197,6 +197,9 @@ def test_scores_of_logits_that_are_there(dtype, eager, monkeypatch):
     monkeypatch.setattr(chunked, "_EAGER_ELEMENTS", 400)
     for got, expected in zip(head.logit_scores(logits, labels), want, strict=True):
         torch.testing.assert_close(got, expected, rtol=2e-6, atol=2e-6)
+    for small in (0, 2**22):
+        monkeypatch.setattr(head, "SMALL", small)
+        torch.testing.assert_close(head.logit_losses(logits, labels), want[0], rtol=2e-6, atol=2e-6)
     assert torch.equal(logits, before)
 
 

@@ -88,6 +88,18 @@ def test_seen_again(data, score, taught):
     assert len(log["lessons"]) == (ROWS // 2 if taught else ROWS)
 
 
+@pytest.mark.parametrize(("score", "promising"), [(heavy, True), (even, False)])
+def test_what_a_part_of_the_scores_promises(data, score, promising):
+    """Too few are remembered to teach by them (seven eighths), enough to see their spread."""
+    loader = make_loader(data, {}, {"select": "auto", "keep": 0.5, "interval": "9ep", "ledger": 4 * ROWS, "cost": 1.0})
+    ids = torch.arange(4 * ROWS)
+    ids = ids[ids % 8 > 0]
+    assert not loader.teacher.promising
+    loader.teacher.remember(ids.numpy(), score({"id": ids}).numpy(), 0.0)
+    log = run_epochs(loader, 1, even)
+    assert kinds(log)[0] == "all" and loader.teacher.promising == promising
+
+
 def test_its_length_is_not_told_too_short(data):
     loader = make_loader(data, {}, {"select": "auto", "keep": 0.5})
     assert loader.forecast() == ROWS
@@ -106,4 +118,8 @@ def test_the_default_is_auto(tmp_path):
     assert algorithm.state_dict()["ledger"] is None
     fit(make_lm_loader(folder), [algorithm], max_duration="2ep", seed=1)
     assert algorithm.state_dict()["ledger"] is not None
+    known = np.isfinite(algorithm._ledger.recall(np.arange(100)))
+    assert 0.1 < known.mean() < 0.5  # a batch in eight: their spread has not promised anything
+    fit(make_lm_loader(folder), [whole := AtteNT(record="always")], max_duration="2ep", seed=1)
+    assert np.isfinite(whole._ledger.recall(np.arange(96))).mean() > 0.9
     assert AtteNT(score=lambda model, batch: batch["input_ids"][:, 0].float()).settings.record == "never"

@@ -137,7 +137,7 @@ def test_remembered_scores_skip_the_candidates(tmp_path):
         order = [sample["id"] for sample in stock]
         for index in range(8):
             window = set(order[index * 20 : index * 20 + 20])
-            by = "remembered" if window <= known else "scored" if index else "all"
+            by = "remembered" if len(window & known) >= 18 else "scored" if index else "all"  # of 20: nine tenths
             known |= window if by == "scored" else set()
             expected.append([epoch, index, by])
     assert [choice[:3] for choice in log["choices"]] == expected

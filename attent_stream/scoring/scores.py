@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from attent_stream.scoring import reference
 from attent_stream.scoring.chunked import Compiled, transformed
 from attent_stream.scoring.grad_norm import HeadInputs, head_grad_norms
-from attent_stream.scoring.head import SMALL, logit_scores
+from attent_stream.scoring.head import SMALL, logit_losses, logit_scores
 from attent_stream.scoring.reference import IGNORED
 
 # What the target of a model is: class indices, class probabilities, independent yes/no outputs, or numbers.
@@ -42,6 +42,10 @@ def _loss(nll: Tensor, residual_sq: Tensor, valid: Tensor) -> Tensor:
 
 def _of_logits(combine: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda logits, labels: combine(*logit_scores(logits, labels), labels != IGNORED)
+
+
+def _losses_of_logits(logits: Tensor, labels: Tensor) -> Tensor:
+    return reference.sample_mean(logit_losses(logits, labels), labels != IGNORED)
 
 
 def entropies(z: Tensor, labels: Tensor) -> Tensor:
@@ -131,7 +135,7 @@ SCORES: dict[str, Score] = {
     "loss": Score(
         tokens=_loss,
         outputs={
-            CLASSES: _of_logits(_loss),
+            CLASSES: _losses_of_logits,
             PROBABILITIES: reference.loss_from_probabilities,
             BINARY: reference.binary_loss,
             REGRESSION: reference.regression_loss,
