@@ -417,7 +417,7 @@ class AtteNT(Algorithm):
             self._recorder.end_batch()
         if self._reweighting is not None and self._loader.epoch is not None:
             self._reweighting.end_batch(self._loader.batch_size)
-        now, teaching = time.perf_counter(), self._teaching.take()
+        now, teaching = time.perf_counter(), self._teaching.take(wait=False)  # or the host would wait for the batch's last forward
         share = teaching / max(now - self._batch_began, 1e-9)
         self._batch_began = now
         logger.log_metrics({"attent/seconds": teaching, "attent/share_of_step": share})

@@ -31,11 +31,19 @@ class Stopwatch:
         else:
             self._seconds += time.perf_counter() - self._begin
 
-    def take(self) -> float:
-        """Seconds within the blocks since the last call, then starts from 0; waits for the GPU to have done them."""
+    def take(self, wait: bool = True) -> float:
+        """Seconds within the blocks since the last call, then starts from 0.
+
+        Args:
+            wait: For blocks that the GPU has not done yet; else they are left for the next call.
+        """
         seconds, self._seconds = self._seconds, 0.0
+        pending = []
         for begin, end in self._events:
+            if not wait and not end.query():
+                pending.append((begin, end))
+                continue
             end.synchronize()
             seconds += begin.elapsed_time(end) / 1000
-        self._events = []
+        self._events = pending
         return seconds
