@@ -42,6 +42,7 @@ class Log(Callback):
 def live(spec: dict, kill: list | None) -> None:
     """One life."""
     data = {"local": spec["folder"], "batch_size": BATCH, "window": 4, "gap": 1, "shuffle": True, "num_canonical_nodes": 1}
+    data["order"] = spec["order"]
     loader = TeachingDataLoader(
         TeachingDataset(**data), batch_size=BATCH, collate_fn=TokenCollator(), num_workers=2, prefetch_factor=3
     )

@@ -162,12 +162,15 @@ SHARDED = ["fsdp1_sharded", "fsdp2_sharded"]
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("parallel", [None, *SHARDED])
-def test_resumed_from_a_checkpoint(folder, tmp_path, parallel):
+@pytest.mark.parametrize(
+    ("parallel", "order"), [(None, "streaming"), *((name, order) for name in SHARDED for order in ("streaming", "lazy"))]
+)
+def test_resumed_from_a_checkpoint(folder, tmp_path, parallel, order):
     """In the middle of a window, at an epoch's border and in the middle of an epoch; also from checkpoints that all ranks
     write together, each its shards. With dropout: each rank goes on with its own random numbers."""
     attent = {"keep": 0.5, "score": "loss", "select": "soft", "record": "always", "interval": "1dur"}
-    common = {"data": settings(folder, 2), "parallel": parallel, "attent": attent, "duration": "2ep", "dropout": 0.1}
+    data = settings(folder, 2) | {"order": order}
+    common = {"data": data, "parallel": parallel, "attent": attent, "duration": "2ep", "dropout": 0.1}
     saved = str(tmp_path / "saved")
     jobs = {"whole": common | {"saving": {"save_folder": saved, "save_interval": "1ba"}}}
     places = {"ep0-ba3": 3, "ep0-ba10": 10, "ep1-ba13": 13}

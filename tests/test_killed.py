@@ -28,9 +28,9 @@ SETTINGS = {
 }
 
 
-def run(tmp_path: Path, name: str, lives: list, attent: dict, trainer: dict) -> list[dict]:
+def run(tmp_path: Path, name: str, lives: list, attent: dict, trainer: dict, order: str) -> list[dict]:
     """The steps of all lives."""
-    spec = {"attent": attent, "run": trainer, "lives": lives, "out": str(tmp_path / f"{name}.jsonl")}
+    spec = {"attent": attent, "run": trainer, "order": order, "lives": lives, "out": str(tmp_path / f"{name}.jsonl")}
     spec |= {"folder": str(tmp_path / "tokens"), "held_out": str(tmp_path / "held_out"), "saved": str(tmp_path / name)}
     program = str(Path(__file__).with_name("killed.py"))
     done = subprocess.run(
@@ -42,16 +42,16 @@ def run(tmp_path: Path, name: str, lives: list, attent: dict, trainer: dict) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["scored", "ledger"])
-def test_killed_and_resumed(tmp_path, name):
+@pytest.mark.parametrize(("name", "order"), [("scored", "streaming"), ("scored", "lazy"), ("ledger", "streaming")])
+def test_killed_and_resumed(tmp_path, name, order):
     write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
     write_tokens(tmp_path / "held_out", 8, length=LENGTH, vocab=VOCAB, seed=1)
-    whole = run(tmp_path, "whole", [None], *SETTINGS[name])
+    whole = run(tmp_path, "whole", [None], *SETTINGS[name], order)
     assert [step["batch"] for step in whole] == list(range(len(whole)))
     # In the first window, at borders of windows and of epochs, in the anneal, twice at the same place, at every kind of event.
     places = [2, 7, 7, 9, 15, 16, 22, len(whole) - 1]
     lives = [[batch, STEPS[i % len(STEPS)].value] for i, batch in enumerate(places)]
-    killed = run(tmp_path, "killed", [*lives, None], *SETTINGS[name])
+    killed = run(tmp_path, "killed", [*lives, None], *SETTINGS[name], order)
     for step in killed:
         assert step == whole[step["batch"]]
     assert {step["batch"] for step in killed} == set(range(len(whole)))
