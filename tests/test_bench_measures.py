@@ -149,6 +149,7 @@ def test_what_is_told_is_escaped_and_whole():
     rows = quality_rows(bench, records, found, "command")
     assert [row["arm"] for row in rows] == ["random", "ours"]
     assert rows[0]["time_saved_vs_plain"] is None and NOT_REACHED in rows[0]["why"] and rows[1]["seeds"] == 3
+    assert rows[1]["length"] == 0.5 and rows[1]["ahead_of_shorter"] is not None  # at 0.75 it is better than all of plain's
     assert json.loads(json.dumps(rows)) == rows
 
 

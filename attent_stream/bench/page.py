@@ -127,13 +127,16 @@ def page(sections: Sequence[str]) -> str:
 
 
 def quality_rows(bench: BenchConfig, records: Sequence[Record], found: Comparison, command: str) -> list[dict]:
-    """Rows of quality.json; what has no value is null, and ``why`` says so. ``ahead_of_*`` are of the longest length."""
+    """Rows of quality.json; what has no value is null, and ``why`` says so. ``ahead_of_*`` are of the longest length that can be
+    held against shorter plain runs, or of the longest.
+    """
     used = [r for r in records if r.role == "arm"]
     made = []
     for arm, saved in found.saved.items():
         if arm == PLAIN:
             continue
-        row = max((row for row in found.rows if row.arm == arm), key=lambda row: row.length)
+        rows = [row for row in found.rows if row.arm == arm]
+        row = max(rows, key=lambda row: (row.ahead_of_shorter.value is not None, row.length))
         made.append(
             {
                 "task": bench.task,
