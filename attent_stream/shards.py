@@ -10,6 +10,7 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 from streaming.base.dataset import _ShardState
+from torch.utils.data import get_worker_info
 
 from attent_stream import fetch
 
@@ -62,10 +63,16 @@ class ShardFetcher:
         self._prepare(shards[~self._touched[shards]], True)
 
     def close(self) -> None:
-        """Stop the thread after the shard it is at."""
+        """Stop the thread after the shard it is at.
+
+        In a loader's worker, which may end now, also wait for it: a shard that is left claimed and not fetched would keep
+        everybody on the node who needs it waiting until the claim is too old.
+        """
         with self._turn:
             self._closed = True
             self._turn.notify()
+        if get_worker_info() is not None:
+            self._thread.join()  # a fetch ends in bounded time
 
     def _next_block(self) -> NDArray[np.int64] | None:
         with self._turn:
@@ -95,5 +102,7 @@ class ShardFetcher:
     def _prepare(self, shards: NDArray[np.int64], blocking: bool) -> None:
         # One that another process prepares now counts as looked at: who claims a cut file removes it first.
         for shard in dict.fromkeys(shards.tolist()):
+            if self._closed:
+                return
             self._dataset.prepare_shard(shard, blocking)
             self._touched[shard] = True

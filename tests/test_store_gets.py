@@ -61,3 +61,23 @@ def test_shards_of_dropped_samples_alone_are_never_got(tmp_path, monkeypatch, se
     assert set(gets) == needed and set(gets.values()) == {1}
     if select == "hard":
         assert len(needed) < loader.dataset.num_shards * 0.7
+
+
+@pytest.mark.parametrize("seed", [1, 3])
+def test_a_worker_that_ends_leaves_no_shard_half_fetched(tmp_path, monkeypatch, seed):
+    """It may be fetching, ahead, what another will read: who would wait until that claim is too old, and get it again. (With
+    these seeds both happened, when the thread that fetches ended with its worker.)
+    """
+    write_ids(tmp_path / "store" / "bucket" / "ids", 320, per_shard=8)
+    proxy = StoreProxy(tmp_path / "store")
+    try:
+        use_s3(monkeypatch, proxy.url)
+        proxy.faults({"kind": "delay", "seconds": 0.15, "match": r"\.mds"})
+        data = {"remote": "s3://bucket/ids", "local": str(tmp_path / "cache"), "batch_size": 4, "num_canonical_nodes": 1}
+        data |= {"window": 16, "gap": 2, "shuffle": False, "predownload": 16, "download_timeout": 3}
+        teacher = {"select": "random", "keep": 0.25, "interval": "9ep", "ledger": 320, "seed": seed}
+        log = run_epochs(make_loader(data, {"num_workers": 2}, teacher), 1)
+        gets = proxy.gets()
+    finally:
+        proxy.stop()
+    assert len(log["lessons"]) == 20 and set(gets.values()) == {1}
