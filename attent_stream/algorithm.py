@@ -231,9 +231,7 @@ class AtteNT(Algorithm):
             self._recorder = None
         if self.remembers and self.settings.record != "never":
             scorer = build_scorer(self.settings.score, state.model, head=self.settings.head)
-            self._recorder = Recorder(
-                scorer, loader, teacher, always=self.settings.record == "always", thrifty=by_default,
-            )  # fmt: skip
+            self._recorder = Recorder(scorer, loader, teacher, always=self.settings.record == "always", thrifty=by_default)
         teacher.keep(teacher.clock(0, loader.dataset.coming_epoch, 0.0))  # an anneal that cannot be told against max_duration is refused now
         if teacher.scores and not self.remembers and loader.plain_batches <= loader.dataset.window:
             log.warning(

@@ -38,8 +38,9 @@ class Recorder:
     def begin_batch(self) -> None:
         """Before a batch's first forward, also where one that failed begins anew."""
         self._micro = []
-        batches = self._teacher.clock(0, self._loader.dataset.coming_epoch, 0.0).ba if self._thrifty else 0
-        self._records = batches % THRIFTY_EVERY == 0 or self._teacher.promising
+        if self._thrifty:
+            batches = self._teacher.clock(0, self._loader.dataset.coming_epoch, 0.0).ba
+            self._records = batches % THRIFTY_EVERY == 0 or self._teacher.promising
 
     def forward_done(self, model: Module, outputs: Any, batch: Any) -> None:
         """After a microbatch's forward."""

@@ -20,8 +20,8 @@ SCORED = "scored"  # its candidates are read and forwarded
 AUTO = "auto"  # a select: by the design that pays most, and not at all while none pays
 REMEMBERED = "remembered"  # the ledger knows enough of its samples
 _ENOUGH = 0.9  # known, so that a window is not read and forwarded for the few that an epoch left out or that had no score
-_SAMPLE = 24  # scores, from which the spread of a window's is estimated
 _HALF = 0.5  # where nothing is forwarded to learn the rest
+_SAMPLE = 24  # scores, from which the spread of a window's is estimated
 
 # (lessons until then, epoch, share of the epoch's rows behind) -> the time it will be
 ClockReader = Callable[[int, int, float], Clock]

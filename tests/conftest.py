@@ -52,6 +52,48 @@ def streaming_cleaned_up():
             atexit.register(cleanup)
 
 
+@pytest.fixture(scope="module")
+def zygote():
+    """Forks what ``faulty.py`` has, imported once."""
+    from zygote import Zygote
+
+    tests = Path(__file__).parent
+    made = Zygote(["streaming", "faulty"], [str(tests), str(tests.parent)])
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def buckets(tmp_path_factory):
+    """A folder of buckets; see ``stores.write_buckets``."""
+    from stores import write_buckets
+
+    return write_buckets(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def shared_proxy(buckets):
+    from store_proxy import StoreProxy
+
+    proxy = StoreProxy(buckets)
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture
+def proxy(shared_proxy, monkeypatch):
+    """A store with these buckets and no faults yet, that S3 clients speak to; nobody waits between tries."""
+    from stores import use_s3
+
+    from attent_stream import fetch
+
+    use_s3(monkeypatch, shared_proxy.url)
+    monkeypatch.setattr(fetch, "pause", lambda attempt, longest: 0)  # workers are forked: it holds for them too
+    shared_proxy.faults()
+    shared_proxy.forget()
+    return shared_proxy
+
+
 @pytest.fixture(autouse=True)
 def _streaming_per_test():
     gc.freeze()  # so that afterwards only what the test has made is looked through: a quarter of a second less for each

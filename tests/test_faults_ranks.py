@@ -24,13 +24,6 @@ SOON = 120
 GLOBAL_BATCH = 16
 
 
-@pytest.fixture(scope="module")
-def zygote():
-    made = Zygote(["streaming", "faulty"], [str(TESTS), str(TESTS.parent)])
-    yield made
-    made.close()
-
-
 @pytest.fixture
 def spec(tmp_path):
     data = {"local": write_ids(tmp_path / "data", GLOBAL_BATCH * 30), "shuffle": True, "num_canonical_nodes": 4, "window": 5}

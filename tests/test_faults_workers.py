@@ -19,18 +19,11 @@ from attent_stream.errors import AttentError, CollateError, TeacherError
 
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS.parent / "tools"))
-from zygote import Zygote, running, until  # noqa: E402
+from zygote import running, until  # noqa: E402
 
 pytestmark = pytest.mark.processes
 
 SOON = 60  # seconds in which all must have ended; it takes about two
-
-
-@pytest.fixture(scope="module")
-def zygote():
-    made = Zygote(["streaming", "faulty"], [str(TESTS), str(TESTS.parent)])
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -8,25 +8,13 @@ import shutil
 import numpy as np
 import pytest
 from store_proxy import StoreProxy
-from stores import RUN, SAMPLES, taught_run, use_s3, write_buckets
+from stores import RUN, SAMPLES, taught_run, use_s3
 from streaming.base.dataset import _ShardState
 
 from attent_stream import cache, fetch
 from attent_stream.dataset import TeachingDataset
 from attent_stream.errors import CorruptError, DeniedError, MissingError, StoreError, UnreachableError
 from attent_stream.shards import ShardFetcher
-
-
-@pytest.fixture(scope="module")
-def buckets(tmp_path_factory):
-    return write_buckets(tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture(scope="module")
-def shared_proxy(buckets):
-    proxy = StoreProxy(buckets)
-    yield proxy
-    proxy.stop()
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +26,6 @@ def undisturbed(buckets):
 @pytest.fixture
 def expected(undisturbed):
     return undisturbed["plain"]
-
-
-@pytest.fixture
-def proxy(shared_proxy, monkeypatch):
-    use_s3(monkeypatch, shared_proxy.url)
-    monkeypatch.setattr(fetch, "pause", lambda attempt, longest: 0)  # workers are forked: it holds for them too
-    shared_proxy.faults()
-    shared_proxy.forget()
-    return shared_proxy
 
 
 def plain_reads(dataset) -> list[int]:

@@ -7,8 +7,7 @@ import subprocess
 
 import pytest
 import streaming.base.stream
-from store_proxy import StoreProxy
-from stores import CREDENTIALS, SAMPLES, shards_in, taught_run, use_s3, write_buckets
+from stores import CREDENTIALS, SAMPLES, shards_in, taught_run
 from streaming import Stream
 from streaming.base.dataset import _ShardState
 
@@ -23,27 +22,6 @@ from attent_stream.errors import (
     StoreError,
     UnreachableError,
 )
-
-
-@pytest.fixture(scope="module")
-def buckets(tmp_path_factory):
-    return write_buckets(tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture(scope="module")
-def shared_proxy(buckets):
-    proxy = StoreProxy(buckets)
-    yield proxy
-    proxy.stop()
-
-
-@pytest.fixture
-def proxy(shared_proxy, monkeypatch):
-    use_s3(monkeypatch, shared_proxy.url)
-    monkeypatch.setattr(fetch, "pause", lambda attempt, longest: 0)
-    shared_proxy.faults()
-    shared_proxy.forget()
-    return shared_proxy
 
 
 @pytest.fixture

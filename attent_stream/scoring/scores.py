@@ -40,8 +40,8 @@ def _loss(nll: Tensor, residual_sq: Tensor, valid: Tensor) -> Tensor:
     return reference.sample_mean(nll, valid)
 
 
-def _of_logits(combine: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda logits, labels: combine(*logit_scores(logits, labels), labels != IGNORED)
+def _residuals_of_logits(logits: Tensor, labels: Tensor) -> Tensor:
+    return _residual(*logit_scores(logits, labels), labels != IGNORED)
 
 
 def _losses_of_logits(logits: Tensor, labels: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ SCORES: dict[str, Score] = {
     "residual": Score(
         tokens=_residual,
         outputs={
-            CLASSES: _of_logits(_residual),
+            CLASSES: _residuals_of_logits,
             PROBABILITIES: reference.residual_from_probabilities,
             BINARY: reference.binary_residual,
             REGRESSION: reference.regression_residual,
