@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,7 +27,7 @@ from attent_stream.reweighting import Reweighting
 from attent_stream.schedule import Span
 from attent_stream.scoring.candidates import CandidateScoring
 from attent_stream.scoring.learnability import Reference
-from attent_stream.scoring.scorer import Scorer, build_scorer
+from attent_stream.scoring.scorer import Scorer, Traits, build_scorer
 from attent_stream.settings import parse_settings
 from attent_stream.stopwatch import Stopwatch
 from attent_stream.teacher import AUTO, SCORED, Choice, Teacher
@@ -49,23 +48,26 @@ class AtteNT(Algorithm):
     ``DataSpec`` reach lessons only; put into the loader's ``collate_fn`` what scoring must see.
 
     Args:
-        keep: Share of a window's rows that become lessons, in (0, 1], or a schedule ``{schedule, from, to, over, stages}``.
+        keep: Share of a window's rows that become lessons, in (0, 1], or a schedule ``{schedule, from, to, over, stages}``. None:
+            0.5 where ``auto`` sees text again, else 0.7.
         score: ``residual`` (||f(S) - f*(S)||, root mean square over valid tokens; the paper's), ``loss``, ``grad_norm``,
             ``entropy``, ``margin``, ``learnability`` (docs/scores.md), or a callable ``(model, batch) -> (B,) tensor``, higher =
             teach it. ``remembered``: the ledger's last training score (``ledger.score``), and no candidate is ever forwarded:
             what is not known is trained on. ``progress``: how fast the training loss of the sample's stream falls
             (``progress.ProgressLedger``), so that each window's quotas of streams follow what is being learnt; no forwards either.
-        select: ``auto``: by the design of ``inclusion`` that pays most by prediction, and not at all while none pays
-            (``payoff``). Or ``hard`` (top scores), ``soft`` (drawn by score) or ``random`` (the control: same counts, no scoring). With
-            weights that make up for the choice (``inclusion``): ``prune`` (the easy are dropped at random) or ``unbiased`` (in
-            proportion to the score). ``proportional``: in proportion to the score, unweighted; what ``auto`` is with ``progress``.
+            None: ``loss`` where ``auto`` sees text again, else ``residual``.
+        select: ``auto``: where a causal language model sees samples again, ``soft`` by their remembered scores; elsewhere by the
+            design of ``inclusion`` that pays most by prediction, and not at all while none pays (``payoff``). Or ``hard`` (top
+            scores), ``soft`` (drawn by score) or ``random`` (the control: same counts, no scoring). With weights that make up for
+            the choice (``inclusion``): ``prune`` (the easy are dropped at random) or ``unbiased`` (in proportion to the score). ``proportional``: in proportion to the score, unweighted; what ``auto`` is with ``progress``.
         interval: How long a score is reused when its sample comes again: ``dense``, a time string, a linear growth
             ``{schedule: linear, from, to, over}``, or ``incremental``. ``1ep``: fresh in every epoch. None: ``1dur`` with
             ``auto``, else ``1ep``.
         warmup: Time string; before it everything is trained on.
         anneal: Time string; in the last stretch of this length everything is trained on. None: ``0.125dur`` with ``auto``
-            (InfoBatch's), else none.
-        temperature: Of ``soft``: towards 0 it is ``hard``, towards infinity ``random``.
+            (InfoBatch's) but for text, else none.
+        temperature: Of ``soft``: towards 0 it is ``hard``, towards infinity ``random``. None: 0.5 where ``auto`` sees text again,
+            else 1.
         ceiling: Share of a window's highest scores (of each lane) that are taken for noise, and taught only where too few
             others are left; 0.01 to 0.05 against corrupt samples.
         seed: Of every draw.
@@ -73,7 +75,7 @@ class AtteNT(Algorithm):
             ``{strategy, r}``; None: not so.
         record: When the training forward's own per-sample scores fill the ledger, at no extra pass: ``never``,
             ``warmup`` (only before ``warmup`` is over) or ``always``. None: with ``auto`` where training is longer than an
-            epoch, one batch in eight until their spread promises that teaching pays, and then always; else never.
+            epoch, but for text one batch in eight until their spread promises that teaching pays; else never.
         ledger: What it keeps: ``sample`` (each one's score), ``shard`` or ``stream`` (the mean of each), or ``{per, limit, decay}``
             (``LedgerSettings``).
         score_batch: Samples per scoring forward; None: the training microbatch.
@@ -90,13 +92,13 @@ class AtteNT(Algorithm):
     def __init__(
         self,
         *,
-        keep: float | Mapping[str, Any] = 0.7,
-        score: str | Callable[[Any, Any], torch.Tensor] = "residual",
+        keep: float | Mapping[str, Any] | None = None,
+        score: str | Callable[[Any, Any], torch.Tensor] | None = None,
         select: str = AUTO,
         interval: str | Mapping[str, Any] | None = None,
         warmup: str = "0ba",
         anneal: str | None = None,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         ceiling: float = 0.0,
         seed: int = 17,
         reweight: str | Mapping[str, Any] | None = None,
@@ -124,6 +126,7 @@ class AtteNT(Algorithm):
             Event.BATCH_END: self._batch_done,
             Event.FIT_END: self._fit_end,
         }
+        self._run = self.settings  # with what is known only where a fit starts
         self.last_choice: Choice | None = None
         self._loader: TeachingDataLoader | None = None
         self._device: Device | None = None
@@ -212,26 +215,26 @@ class AtteNT(Algorithm):
         resumed, self._resumed = self._resumed, None
         if resumed is None and int(state.timestamp.batch) == 0:
             self._forget()  # another run, perhaps on another corpus
-        self._open_scoring(state, resumed)
-        self._find_place(state)
         total = total_span(state.max_duration)
         by_default = self.settings.teacher.select == AUTO and self.settings.recorded_by_default
         self._single_pass = by_default and _single_pass(total, loader)
+        text = Traits.of(state.model).shift_labels and not self._single_pass
+        self._run = self.settings.of_run(text=text, endless=total is None)
+        self._open_scoring(state, resumed)
+        self._find_place(state)
         self._open_ledger(loader.dataset)
-        settings = self.settings.teacher
-        if total is None and self.settings.annealed_by_default:  # no end to be seen coming, and none was asked for
-            settings = replace(settings, phases=replace(settings.phases, anneal=Span.parse("0ba")))
         payoff = Payoff(cost=self._scoring_cost, gain=None if resumed is None else resumed.get("gain"))
         self._teacher = teacher = Teacher(
-            settings, clock=state_clock(state, loader), total=total, ledger=self._ledger, payoff=payoff,
-            forwards=self.settings.forwards,
+            self._run.teacher, clock=state_clock(state, loader), total=total, ledger=self._ledger, payoff=payoff,
+            forwards=self._run.forwards,
         )
         if self._recorder is not None:
             self._recorder.flush()  # an interrupted fit's
             self._recorder = None
         if self.remembers and self.settings.record != "never":
-            scorer = build_scorer(self.settings.score, state.model, head=self.settings.head)
-            self._recorder = Recorder(scorer, loader, teacher, always=self.settings.record == "always", thrifty=by_default)
+            scorer = build_scorer(self._run.score, state.model, head=self.settings.head)
+            thrifty = by_default and self._run.teacher.again is None
+            self._recorder = Recorder(scorer, loader, teacher, always=self.settings.record == "always", thrifty=thrifty)
         teacher.keep(teacher.clock(0, loader.dataset.coming_epoch, 0.0))  # an anneal that cannot be told against max_duration is refused now
         if teacher.scores and not self.remembers and loader.plain_batches <= loader.dataset.window:
             log.warning(
@@ -256,7 +259,7 @@ class AtteNT(Algorithm):
         known = self._scoring.state_dict() if self._scoring is not None else None  # of an earlier fit of this run
         device = state.device.tensor_to_device(torch.empty(())).device
         self._scoring = CandidateScoring(
-            self.settings.forwarded_score,
+            self._run.forwarded_score,
             state.model,
             head=self.settings.head,
             fidelity=self.settings.fidelity,
@@ -366,7 +369,7 @@ class AtteNT(Algorithm):
     def _learn_along(self, state: State, logger: Logger) -> None:
         if self._scoring is not None and self._scoring.learns:
             with self._teaching:
-                self._scoring.learn(state.device.batch_to_device(state.batch))
+                self._scoring.learn(state.device.batch_to_device(state.batch), int(state.timestamp.batch))
 
     def _score(self, state: State, batch: Any) -> torch.Tensor:
         batch = state.device.batch_to_device(batch)

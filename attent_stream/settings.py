@@ -1,7 +1,7 @@
 """AtteNT's arguments, checked together."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -20,6 +20,9 @@ PROPORTIONAL = "proportional"  # the selector that goes with it
 RECORDS = ("never", "warmup", "always")
 _DEFAULTS = {"interval": "1ep", "anneal": "0ba", "record": "never"}
 _AUTO_DEFAULTS = {"interval": "1dur", "anneal": "0.125dur", "record": "always"}
+_SCORE, _KEEP, _TEMPERATURE = "residual", 0.7, 1.0
+# Of ``auto`` where a language model sees its samples again: what saved most on both of docs/log.md, 2026-11-26.
+_AGAIN = {"select": "soft", "score": "loss", "keep": 0.5, "temperature": 0.5, "anneal": "0ba"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,7 @@ class Settings:
         forwards: Whether candidates may be forwarded to score them.
         record: When training forwards fill the ledger, a name in ``RECORDS``.
         recorded_by_default: Nobody has asked for ``record``, so it may be left away where no sample comes again.
-        annealed_by_default: Nobody has asked for ``anneal``.
+        defaults: Those of ``score``, ``keep``, ``temperature`` and ``anneal`` that nobody has asked for.
         ledger: What is remembered.
         progress: Whether it remembers how fast each stream is being learnt instead.
         reweight: How lessons are weighted by their own losses, or None.
@@ -47,7 +50,7 @@ class Settings:
     forwards: bool
     record: str
     recorded_by_default: bool
-    annealed_by_default: bool
+    defaults: frozenset[str]
     ledger: LedgerSettings
     progress: bool
     reweight: ReweightSettings | None
@@ -61,16 +64,37 @@ class Settings:
         """What a candidate's own forward gives: of ``learnability`` the loss, from which the reference's is taken."""
         return "loss" if self.reference is not None else self.score
 
+    def of_run(self, *, text: bool, endless: bool) -> "Settings":
+        """These in a run, with what is known of it only at its start.
+
+        Args:
+            text: A causal language model may see samples again.
+            endless: No end of training can be seen coming.
+        """
+        teacher, given = self.teacher, {}
+        if text and teacher.select == AUTO and self.record == "always":
+            given = {key: value for key, value in _AGAIN.items() if key in self.defaults}
+            teacher = replace(teacher, again=_AGAIN["select"])
+        if endless and "anneal" in self.defaults:
+            given["anneal"] = "0ba"  # none was asked for
+        teacher = replace(
+            teacher,
+            keep=parse_keep(given["keep"]) if "keep" in given else teacher.keep,
+            temperature=given.get("temperature", teacher.temperature),
+            phases=replace(teacher.phases, anneal=Span.parse(given["anneal"])) if "anneal" in given else teacher.phases,
+        )
+        return replace(self, teacher=teacher, score=given.get("score", self.score))
+
 
 def parse_settings(
     *,
-    keep: float | Mapping[str, Any],
-    score: str | Callable[[Any, Any], Tensor],
+    keep: float | Mapping[str, Any] | None,
+    score: str | Callable[[Any, Any], Tensor] | None,
     select: str,
     interval: str | Mapping[str, Any] | None,
     warmup: str,
     anneal: str | None,
-    temperature: float,
+    temperature: float | None,
     ceiling: float,
     seed: int,
     reweight: str | Mapping[str, Any] | None,
@@ -86,6 +110,8 @@ def parse_settings(
     Raises:
         ValueError: One out of range, a bad name (the good ones are listed), or two that contradict each other.
     """
+    asked = {"score": score, "keep": keep, "temperature": temperature, "anneal": anneal}
+    score = _SCORE if score is None else score
     remembered = LedgerSettings.parse(ledger)
     forwards = callable(score) or score not in (REMEMBERED, PROGRESS)
     progress = not callable(score) and score == PROGRESS
@@ -107,9 +133,9 @@ def parse_settings(
     if (reference is not None) != (score == LEARNABILITY):
         raise ValueError(f"score {LEARNABILITY!r} and reference go together, got score {score!r} and reference {reference!r}")
     teacher = TeacherSettings(
-        keep=parse_keep(keep),
+        keep=parse_keep(_KEEP if keep is None else keep),
         select=select,
-        temperature=temperature,
+        temperature=_TEMPERATURE if temperature is None else temperature,
         ceiling=ceiling,
         interval=parse_interval(defaults["interval"] if interval is None else interval),
         phases=Phases(warmup=Span.parse(warmup), anneal=Span.parse(defaults["anneal"] if anneal is None else anneal)),
@@ -127,7 +153,7 @@ def parse_settings(
         forwards=forwards,
         record=_record(record, score, defaults["record"]),
         recorded_by_default=record is None,
-        annealed_by_default=anneal is None,
+        defaults=frozenset(name for name, value in asked.items() if value is None),
         ledger=remembered,
         progress=progress,
         reweight=None if reweight is None else ReweightSettings.parse(reweight),

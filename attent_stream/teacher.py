@@ -39,6 +39,8 @@ class TeacherSettings:
         phases: When to teach.
         seed: Of every draw.
         ceiling: Share of the highest scores, of each lane of a window, that are taken for noise.
+        again: With ``auto`` the selector of windows whose scores are remembered, whatever its predicted gain; None: by the design
+            that pays.
 
     Raises:
         ValueError: A selector that is none, a temperature not positive, a negative seed, a ceiling out of [0, 1).
@@ -51,10 +53,13 @@ class TeacherSettings:
     phases: Phases
     seed: int
     ceiling: float = 0.0
+    again: str | None = None
 
     def __post_init__(self) -> None:
         if self.select not in (AUTO, *SELECTORS):
             raise ValueError(f"select must be one of {sorted([AUTO, *SELECTORS])}, got {self.select!r}")
+        if self.again is not None and (self.select != AUTO or self.again not in SELECTORS):
+            raise ValueError(f"again must be None or, with select {AUTO!r}, one of {sorted(SELECTORS)}, got {self.again!r}")
         if not self.temperature > 0 or not np.isfinite(self.temperature):
             raise ValueError(f"temperature must be a positive number, got {self.temperature!r}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
@@ -161,6 +166,11 @@ class Teacher:
         return self.settings.select == AUTO or self.settings.select in NEEDS_SCORES
 
     @property
+    def _by_prediction(self) -> bool:
+        """Whether windows whose scores are remembered are taught only where that pays by prediction."""
+        return self.settings.select == AUTO and self.settings.again is None
+
+    @property
     def foreseeable(self) -> bool:
         """Whether the number of lessons of an epoch can be told before it: what samples and tokens will be is not known, nor
         which windows ``auto`` will teach, nor, where nothing is forwarded to score it, which will be remembered."""
@@ -194,7 +204,7 @@ class Teacher:
         if not self.scores:
             return Decision(by=RANDOM, lessons=lessons)
         if self._known(window, clock):
-            if self.settings.select == AUTO and not self._pays(window, lessons):
+            if self._by_prediction and not self._pays(window, lessons):
                 return Decision(by=ALL, lessons=rows)
             return Decision(by=REMEMBERED, lessons=lessons)
         if window.index == 0 or not self.forwards:
@@ -229,8 +239,9 @@ class Teacher:
         if scores is None:
             return replace(self._choice(window, decision, None, self.settings.select), gain=self._seen_again(window, decision))
         raw, scores = scores, below_ceiling(scores, window.lanes, self.settings.ceiling)
-        if self.settings.select != AUTO:
-            return replace(self._choice(window, decision, scores, self.settings.select), scores=raw)
+        again = self.settings.again if decision.by == REMEMBERED else None
+        if self.settings.select != AUTO or again is not None:
+            return replace(self._choice(window, decision, scores, again or self.settings.select), scores=raw)
         rows, lessons = len(window.ids), decision.lessons
         if lessons == rows:  # a probe: what would it be, were it taught?
             lessons = lesson_count(rows, self.keep(self.clock(0, window.epoch, window.share)))
@@ -262,7 +273,7 @@ class Teacher:
 
     def _seen_again(self, window: Window, decision: Decision) -> float | None:
         """The gain that ``auto`` predicts for a window that it keeps whole, from those samples of it that are remembered."""
-        if decision.by != ALL or self.settings.select != AUTO or self.ledger is None:
+        if decision.by != ALL or not self._by_prediction or self.ledger is None:
             return None
         lessons = lesson_count(len(window.ids), self.keep(self.clock(0, window.epoch, window.share)))
         scores = self.ledger.recall(window.ids)

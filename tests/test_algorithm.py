@@ -29,7 +29,7 @@ def make_model(dropout: float = 0.0, seed: int = 0) -> HuggingFaceModel:
 
 def make_loader(folder: str, window: int = 4, **kwargs) -> TeachingDataLoader:
     dataset = TeachingDataset(local=folder, batch_size=BATCH, window=window, gap=1, shuffle=True, num_canonical_nodes=1)
-    return TeachingDataLoader(dataset, batch_size=BATCH, collate_fn=TokenCollator(), **kwargs)
+    return TeachingDataLoader(dataset, batch_size=BATCH, **{"collate_fn": TokenCollator(), **kwargs})
 
 
 class Watched(AtteNT):

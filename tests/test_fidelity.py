@@ -294,6 +294,7 @@ def test_settings():
         ({"proxy": {"model": 3}}, "fidelity.proxy.model: expected a folder, .*, received int"),
         ({"proxy": {"model": {"name": "hf_causal_lm"}}}, "proxy.train: expected true for a model that starts with random weights"),
         ({"proxy": {"model": "x", "lr": 0}}, "fidelity.proxy.lr: expected a number above 0, received 0"),
+        ({"proxy": {"model": "x", "every": 0}}, "fidelity.proxy.every: expected an integer of at least 1, received 0"),
         ({"auto": {}, "layers": 1}, "received auto with layers"),
         ({"auto": {"agreement": 1}}, "fidelity.auto.agreement"),
         ({"auto": {"samples": 4}}, "integer of at least 32, received 4"),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from composer.models import ComposerClassifier
 from corpora import write_ids, write_tokens
 from taught import make_loader, run_epochs
 from test_algorithm import LENGTH, VOCAB, fit
@@ -105,10 +106,8 @@ def test_its_length_is_not_told_too_short(data):
     assert loader.forecast() == ROWS
 
 
-def test_the_default_is_auto(tmp_path):
-    """Nothing is remembered or scored in a single short pass, and it trains as plain streaming does; seen again, scores are
-    remembered.
-    """
+def test_the_default_in_a_single_pass(tmp_path):
+    """Nothing is remembered or scored in a short one, and it trains as plain streaming does."""
     folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
     plain, _, _ = fit(make_lm_loader(folder), [], max_duration="1ep", seed=1)
     algorithm = AtteNT()
@@ -116,10 +115,35 @@ def test_the_default_is_auto(tmp_path):
     taught, _, _ = fit(make_lm_loader(folder), [algorithm], max_duration="1ep", seed=1)
     assert taught.losses == plain.losses
     assert algorithm.state_dict()["ledger"] is None
-    fit(make_lm_loader(folder), [algorithm], max_duration="2ep", seed=1)
-    assert algorithm.state_dict()["ledger"] is not None
-    known = np.isfinite(algorithm._ledger.recall(np.arange(100)))
-    assert 0.1 < known.mean() < 0.5  # a batch in eight: their spread has not promised anything
-    fit(make_lm_loader(folder), [whole := AtteNT(record="always")], max_duration="2ep", seed=1)
-    assert np.isfinite(whole._ledger.recall(np.arange(96))).mean() > 0.9
     assert AtteNT(score=lambda model, batch: batch["input_ids"][:, 0].float()).settings.record == "never"
+
+
+def test_the_default_where_text_is_seen_again(tmp_path):
+    """As with all of it written out: soft by remembered losses. What is asked for stays."""
+    folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
+    written = {"interval": "1dur", "record": "always", "select": "soft", "warmup": "1ep"}  # it scores nothing in the first epoch
+    for asked in ({}, {"keep": 0.7, "score": "residual", "temperature": 2.0, "anneal": "9ba"}):
+        default = {"keep": 0.5, "score": "loss", "temperature": 0.5}
+        got, memory, _ = fit(make_lm_loader(folder), [algorithm := AtteNT(**asked)], max_duration="60ba", seed=1)
+        want, _, _ = fit(make_lm_loader(folder), [AtteNT(**written, **{**default, **asked})], max_duration="60ba", seed=1)
+        assert got.tokens == want.tokens and got.losses == want.losses
+        kept = [keep for _, keep in memory.data["attent/keep"]]
+        assert min(kept) == pytest.approx(asked.get("keep", 0.5), abs=0.1) and max(kept) == 1
+        assert np.isfinite(algorithm._ledger.recall(np.arange(96))).mean() > 0.9
+
+
+def test_the_default_of_a_classifier(tmp_path):
+    """A batch in eight is remembered, whose spread promises nothing, and it trains as plain streaming does."""
+
+    def collate(samples):
+        tokens = torch.from_numpy(np.stack([sample["tokens"] for sample in samples]).astype(np.float32))
+        return tokens / VOCAB - 0.5, (tokens[:, 0] % 5).long()
+
+    def run(algorithms):
+        torch.manual_seed(0)
+        model = ComposerClassifier(torch.nn.Linear(LENGTH, 5), num_classes=5)
+        return fit(make_lm_loader(folder, collate_fn=collate), algorithms, model, max_duration="2ep", seed=1)[0].losses
+
+    folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
+    assert run([algorithm := AtteNT()]) == run([])
+    assert 0.1 < np.isfinite(algorithm._ledger.recall(np.arange(96))).mean() < 0.5

@@ -1,10 +1,11 @@
 """What a cheap score costs and what it loses: the frontier of ``fidelity``.
 
-    python tools/bench_fidelity.py [--data FOLDER] [--quick] [--device cuda] [--out tools/results/FILE.json] [--plot FILE.png]
+    python tools/bench_fidelity.py [--data FOLDER] [--quick] [--only lm] [--device cuda] [--out tools/results/FILE.json] [--plot FILE.png]
 
 For each way: ``s``, the time in which it scores one candidate over that of one full forward with its loss, medians of calls
 that take turns; and, at 1, 10 and 50 % of a training run, the rank correlation (Spearman) of its scores with the full one's
-on held-out candidates, and the share of the better half that both keep (``overlap``).
+on held-out candidates, and the share of the better half that both keep (``overlap``). A proxy learns along on one lesson
+batch in four, which is in its ``s``: each lesson's learning is spread over the two candidates it was chosen from.
 
 On a CPU ``s`` is of a GPT-2 of 125M parameters at 2,048 tokens and of a ViT-S at 224 pixels, with random weights, fp32; the
 ranks are of smaller models with as many layers, really trained: on the texts and images in ``--data``
@@ -18,7 +19,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a thread th
 import numpy as np
 import torch
 from bench_fidelity_data import image_sets, token_rows
+from bench_fidelity_ways import WAYS, proxy_settings, proxy_ways
 from composer.models import ComposerClassifier, HuggingFaceModel
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTForImageClassification
@@ -35,12 +37,14 @@ from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTForImageClas
 from attent_stream.models import Logits
 from attent_stream.scoring import build_scorer, reference, score_batch, split_batch
 from attent_stream.scoring.agreement import kept_overlap, spearman
-from attent_stream.scoring.fidelity import FULL, Fidelity, parse_fidelity
+from attent_stream.scoring.fidelity import Fidelity, ProxySettings
 from attent_stream.scoring.positions import at as at_positions
 from attent_stream.scoring.positions import strided_positions
+from attent_stream.scoring.proxy import Proxy
 from attent_stream.scoring.reduction import Reduction
 
 SCORES = ("loss", "residual")
+KEEP = 0.5  # of a proxy's candidates, whose lessons it learns from
 AT = (0.01, 0.1, 0.5)  # of the training run
 TARGETS = {"lm": (0.12, 0.9), "vit": (0.25, 0.85)}  # (s at most, Spearman at least, at half of the run)
 
@@ -83,34 +87,6 @@ SIZES = {
 }
 
 
-def lm_ways(layers: int, quick: bool = False) -> list[Fidelity]:
-    """Alone and composed, in layers of so many; a few of them where it is to be quick."""
-    if quick:
-        some = [{"layers": n, **part} for n in (1, 2) for part in ({}, {"tokens": {"share": 0.25}})]
-        return [FULL, *map(parse_fidelity, [*some, {"tokens": {"share": 0.25}}])]
-    given: list[dict] = [{"tokens": {"share": share}} for share in (0.0625, 0.125, 0.25)]
-    given += [{"tokens": {"share": 0.25, "take": "first"}}]
-    for count in sorted({1, 2, max(3, layers // 4), layers // 2} - {layers}):
-        given += [{"layers": count}, *({"layers": count, "tokens": {"share": share}} for share in (0.0625, 0.125, 0.25))]
-    given += [{"layers": layers // 2, "tokens": {"share": 0.25, "take": "first"}}]
-    return [FULL, *map(parse_fidelity, given)]
-
-
-def vit_ways(layers: int, quick: bool = False) -> list[Fidelity]:
-    """The same for a ViT."""
-    if quick:
-        some = [{"layers": layers // 2}, {"layers": layers // 2, "patches": 0.25}, {"patches": 0.25}, {"resolution": 0.5}]
-        return [FULL, *map(parse_fidelity, some)]
-    early = [{"layers": count} for count in sorted({max(1, layers // 4), layers // 2, 3 * layers // 4})]
-    given = [*early, *({"patches": share} for share in (0.125, 0.25, 0.5)), {"resolution": 0.5}, {"resolution": 0.75}]
-    given += [{**part, "patches": share} for part in early[1:] for share in (0.25, 0.5)]
-    given += [{"layers": layers // 2, "resolution": 0.75}, {"resolution": 0.5, "patches": 0.5}]
-    return [FULL, *map(parse_fidelity, given)]
-
-
-WAYS: dict[str, Callable[[int, bool], list[Fidelity]]] = {"lm": lm_ways, "vit": vit_ways}
-
-
 def language_model(size: Size) -> HuggingFaceModel:
     config = GPT2Config(
         vocab_size=size.classes, n_positions=size.length, n_embd=size.width, n_layer=size.layers, n_head=size.heads,
@@ -134,6 +110,14 @@ def text_batch(rows: torch.Tensor) -> dict:
     return {"input_ids": rows, "attention_mask": torch.ones_like(rows), "labels": rows}
 
 
+def proxy_of(kind: str, size: Size, learner: torch.nn.Module, device: str) -> tuple[Proxy, ProxySettings]:
+    """A proxy of a third of a model's width and at most a sixth (LM) or a third (ViT) of its blocks, that learns along; and what it is."""
+    layers = max(1, size.layers // {"lm": 6, "vit": 3}[kind])
+    torch.manual_seed(1)
+    settings = proxy_settings(MODELS[kind](replace(size, layers=layers, width=size.width // 3, heads=1)))
+    return Proxy(settings, learner, torch.device(device), seed=1), settings
+
+
 def mean_loss(model: torch.nn.Module, batch) -> torch.Tensor:
     """Of a forward as in training."""
     if isinstance(batch, dict):
@@ -141,8 +125,8 @@ def mean_loss(model: torch.nn.Module, batch) -> torch.Tensor:
     return F.cross_entropy(model(batch), batch[1])
 
 
-def cost(kind: str, size: Size, ways: list[Fidelity], device: str, seconds: float, head: str) -> dict[str, float]:
-    """``s`` of each way; ``head`` as of ``build_scorer``."""
+def cost(kind: str, size: Size, ways: list[Fidelity], device: str, seconds: float, head: str, quick: bool) -> dict[str, float]:
+    """``s`` of each way and of the proxy's; ``head`` as of ``build_scorer``."""
     microbatch = {"lm": 1, "vit": 4}[kind] if device == "cpu" else {"lm": 16, "vit": 128}[kind]
     torch.manual_seed(0)
     model = MODELS[kind](size).to(device).eval()
@@ -152,9 +136,12 @@ def cost(kind: str, size: Size, ways: list[Fidelity], device: str, seconds: floa
     else:
         pixels = torch.randn(microbatch, 3, size.length, size.length, generator=generator)
         batch = (pixels.to(device), (torch.arange(microbatch) % size.classes).to(device))
-    scorers = {way.name: build_scorer("loss", model, head=head, fidelity=way) for way in ways}
-    calls = {"forward": lambda: mean_loss(model, batch)}
-    calls |= {name: lambda scorer=scorer: score_batch(scorer, model, batch, None, (0,)) for name, scorer in scorers.items()}
+    proxy, settings = proxy_of(kind, size, model, device)
+    asked = [(way, model) for way in ways] + [(way, proxy.model) for way in proxy_ways(kind, settings, quick)]
+    calls = {"forward": lambda: mean_loss(model, batch), "learn": lambda: proxy.learn(batch, 0)}
+    for way, scoring in asked:
+        scorer = build_scorer("loss", scoring, head=head, fidelity=way)
+        calls[way.name] = lambda scorer=scorer, scoring=scoring: score_batch(scorer, scoring, batch, None, (0,))
     times: dict[str, list[float]] = {name: [] for name in calls}
     with torch.no_grad(), _autocast(device):
         for call in calls.values():
@@ -169,10 +156,11 @@ def cost(kind: str, size: Size, ways: list[Fidelity], device: str, seconds: floa
                 times[name].append(time.perf_counter() - begin)
     medians = {name: statistics.median(values) for name, values in times.items()}
     print(f"{kind}: {len(times['forward'])} rounds, forward {medians['forward']:.3f} s", file=sys.stderr, flush=True)
-    return {name: medians[name] / medians["forward"] for name in scorers}
+    learning = KEEP * medians["learn"] / settings.every  # a lesson's, for each of its 1 / KEEP candidates
+    return {way.name: (medians[way.name] + (learning if way.proxy else 0.0)) / medians["forward"] for way, _ in asked}
 
 
-def ranks(kind: str, size: Size, device: str, data: Path | None, ways: list[Fidelity]) -> tuple[list[dict], dict]:
+def ranks(kind: str, size: Size, device: str, data: Path | None, quick: bool) -> tuple[list[dict], dict]:
     """Train, and at each of ``AT`` compare every way with the full score."""
     torch.manual_seed(0)
     needed = max(1, int(AT[-1] * size.steps)) * size.batch
@@ -193,17 +181,22 @@ def ranks(kind: str, size: Size, device: str, data: Path | None, ways: list[Fide
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warmup, 0.5 * (1 + np.cos(np.pi * step / size.steps)))
     )
+    proxy, settings = proxy_of(kind, size, model, device)
+    ways = [*WAYS[kind](size.layers, quick), *proxy_ways(kind, settings, quick)]
     stops = [max(1, int(at * size.steps)) for at in AT]
     entries, losses, order = [], [], np.random.default_rng(0)
     for step in range(1, stops[-1] + 1):
         model.train()
         with _autocast(device):
-            loss = mean_loss(model, pick(order.integers(0, count, size.batch)))
+            batch = pick(order.integers(0, count, size.batch))
+            loss = mean_loss(model, batch)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
+        with _autocast(device):
+            proxy.learn(batch, step)
         losses.append(loss.detach())
         if step in stops:
             at = AT[stops.index(step)]
@@ -231,9 +224,10 @@ def image_scores(model: torch.nn.Module, candidates, ways: list[Fidelity], devic
     """(way, score's name, values) of every way."""
     for way in ways:
         for name in SCORES:
-            scorer = build_scorer(name, model, fidelity=way)
+            asked = model if way.proxy is None else way.proxy.model
+            scorer = build_scorer(name, asked, fidelity=way)
             with torch.no_grad(), _autocast(device):
-                yield way, name, torch.cat([score_batch(scorer, model, part, None, (0,)) for part in split_batch(candidates, 64)])
+                yield way, name, torch.cat([score_batch(scorer, asked, part, None, (0,)) for part in split_batch(candidates, 64)])
 
 
 def text_scores(model: torch.nn.Module, candidates, ways: list[Fidelity], device: str):
@@ -243,7 +237,8 @@ def text_scores(model: torch.nn.Module, candidates, ways: list[Fidelity], device
         strided = way.tokens is not None and way.tokens.take == "strided"
         base = replace(way, tokens=None) if strided else way
         if base not in forwards:
-            forwards[base] = [token_scores(model, base, part, device) for part in split_batch(candidates, 4)]
+            asked = model if way.proxy is None else way.proxy.model
+            forwards[base] = [token_scores(asked, base, part, device) for part in split_batch(candidates, 4)]
         tokens = [torch.cat(parts) for parts in zip(*forwards[base], strict=True)]
         if strided:
             positions = strided_positions(tokens[-1], way.tokens.share)
@@ -264,28 +259,27 @@ def token_scores(model: torch.nn.Module, way: Fidelity, batch: dict, device: str
     return (*reference.token_scores(logits, labels), labels)
 
 
-def frontier(quick: bool, device: str = "cpu", data: Path | None = None) -> dict:
+def frontier(quick: bool, device: str = "cpu", data: Path | None = None, kinds: Sequence[str] = tuple(MODELS)) -> dict:
     """All of it: ``frontier``, a list of {model, way, score, s, spearman, overlap, at}, and ``frontier_targets``."""
     sizes = SIZES["quick" if quick else device]
     result: list[dict] = []
     said = {}
-    for kind in MODELS:
+    for kind in kinds:
         size, cost_size = sizes[kind], sizes[f"{kind}_cost"]
         ways = WAYS[kind](size.layers, quick)
-        s = cost(kind, cost_size, ways, device, 1.0 if quick else 120.0, "reference" if quick else "auto")
-        entries, about = ranks(kind, size, device, data, ways)
-        print(json.dumps(entries), file=sys.stderr, flush=True)
+        s = cost(kind, cost_size, ways, device, 1.0 if quick else 120.0, "reference" if quick else "auto", quick)
+        entries, about = ranks(kind, size, device, data, quick)
         result += [{**entry, "s": round(s[entry["way"]], 4)} for entry in entries]
         said[kind] = {**about, "ranks_of": vars(size), "s_of": vars(cost_size)}
-    return {"frontier": result, "frontier_targets": {kind: target(result, kind) for kind in MODELS}, "frontier_about": said}
+    return {"frontier": result, "frontier_targets": {kind: target(result, kind) for kind in kinds}, "frontier_about": said}
 
 
-def again(result: dict, kinds: list[str], device: str) -> dict:
+def again(result: dict, kinds: Sequence[str], device: str) -> dict:
     """An earlier result with ``s`` measured anew, for where the machine was busy; the ranks stay."""
-    sizes = SIZES["quick" if result.get("quick") else device]
+    quick = bool(result.get("quick"))
+    sizes = SIZES["quick" if quick else device]
     for kind in kinds:
-        ways = WAYS[kind](sizes[kind].layers, bool(result.get("quick")))
-        s = cost(kind, sizes[f"{kind}_cost"], ways, device, 60.0, "auto")
+        s = cost(kind, sizes[f"{kind}_cost"], WAYS[kind](sizes[kind].layers, quick), device, 60.0, "auto", quick)
         for entry in result["frontier"]:
             if entry["model"] == kind:
                 entry["s"] = round(s[entry["way"]], 4)
@@ -309,8 +303,9 @@ def plot(result: dict, file: Path) -> None:
     from matplotlib import pyplot
 
     shown = [entry for entry in result["frontier"] if entry["score"] == "loss"]
-    figure, axes = pyplot.subplots(1, len(MODELS), figsize=(12, 4.6), constrained_layout=True)
-    for axis, kind in zip(axes, MODELS, strict=True):
+    kinds = list(result["frontier_targets"])
+    figure, axes = pyplot.subplots(1, len(kinds), figsize=(6 * len(kinds), 4.6), constrained_layout=True, squeeze=False)
+    for axis, kind in zip(axes[0], kinds, strict=True):
         for at, colour in zip(AT, ("#bbbbbb", "#7799cc", "#223366"), strict=True):
             entries = sorted((e for e in shown if e["model"] == kind and e["at"] == at), key=lambda e: e["s"])
             axis.scatter([e["s"] for e in entries], [e["spearman"] for e in entries], color=colour, s=18, label=f"{at:.0%}")
@@ -344,17 +339,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small models: about 15 s")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--again", type=Path, metavar="FILE", help="an earlier result: measure only its costs anew")
-    parser.add_argument("--only", choices=MODELS, help="with --again: of one model")
+    parser.add_argument("--only", choices=MODELS, help="of one model")
     parser.add_argument("--out", type=Path, help="also write the JSON object here")
     parser.add_argument("--plot", type=Path, help="draw the frontier here (png)")
     args = parser.parse_args()
     begin = time.perf_counter()
+    kinds = [args.only] if args.only else list(MODELS)
     if args.again:
-        earlier = json.loads(args.again.read_text())
-        kinds = [args.only] if args.only else list(MODELS)
-        _save(again(earlier, kinds, args.device), args)
+        _save(again(json.loads(args.again.read_text()), kinds, args.device), args)
         return
-    result = frontier(args.quick, args.device, args.data)
+    result = frontier(args.quick, args.device, args.data, kinds)
     name = torch.cuda.get_device_name() if args.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
     result |= {"quick": args.quick, "torch": torch.__version__, "on": name, "seconds": round(time.perf_counter() - begin, 1)}
     _save(result, args)

@@ -106,10 +106,10 @@ class CandidateScoring:
         """
         return self._scoring(batch, microbatch, (self._seed, *window))
 
-    def learn(self, batch: Any) -> None:
-        """Let a proxy that learns along do so on a batch of lessons; all ranks call it together."""
+    def learn(self, batch: Any, batches: int) -> None:
+        """Let a proxy that learns along do so on a batch of lessons, after so many; all ranks call it together."""
         if self._proxy is not None:
-            self._proxy.learn(batch)
+            self._proxy.learn(batch, batches)
 
     @property
     def learns(self) -> bool:

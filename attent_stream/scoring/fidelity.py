@@ -40,13 +40,15 @@ class ProxySettings:
     Args:
         model: A folder with a Hugging Face model (``config.json`` and safetensors weights), the keys of a ``model`` section
             (``name``, ``architecture``, ``config_overrides``) for one with random weights, or a ComposerModel.
-        train: Whether it learns along, one step on each lesson batch.
+        train: Whether it learns along, by steps on lesson batches.
+        every: Lesson batches, of which it learns on one.
         lr: Learning rate of its AdamW.
         weight_decay: Of its AdamW.
     """
 
     model: Any
     train: bool = False
+    every: int = 1
     lr: float = 1e-3
     weight_decay: float = 0.01
 
@@ -58,6 +60,7 @@ class ProxySettings:
             )
         if not isinstance(self.train, bool):
             raise FidelityError(f"fidelity.proxy.train: expected true or false, received {self.train!r}")
+        _whole("proxy.every", self.every)
         _number("proxy.lr", self.lr, above=0.0)
         _number("proxy.weight_decay", self.weight_decay, least=0.0)
         if isinstance(self.model, Mapping) and not self.train:

@@ -37,13 +37,19 @@ class Proxy:
         self.model = other_model(settings.model, learner, device, seed=seed, key="fidelity.proxy")
         self.model.eval()  # also while it learns: its dropout would draw from the learner's random numbers
         self.trained = settings.train
+        self._every = settings.every
         self._optimizer = None
         if settings.train:
             self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
 
-    def learn(self, batch: Any) -> None:
-        """One step on a batch of lessons on its device, its gradient the mean over all ranks', who all call this together."""
-        if self._optimizer is None:
+    def learn(self, batch: Any, batches: int) -> None:
+        """One step on a batch of lessons on its device, its gradient the mean over all ranks', who all call this together.
+
+        Args:
+            batch: Lessons.
+            batches: How many were trained on before; of ``every`` of them it learns on one.
+        """
+        if self._optimizer is None or batches % self._every:
             return
         with torch.enable_grad():
             loss = self.model.loss(self.model(batch), batch)
