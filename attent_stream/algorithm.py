@@ -21,6 +21,7 @@ from attent_stream.ledger import Ledger
 from attent_stream.ledger_settings import open_ledger
 from attent_stream.metrics import choice_metrics
 from attent_stream.payoff import Payoff
+from attent_stream.planned_rates import PlannedRates
 from attent_stream.randomness import random_state, set_random_state
 from attent_stream.recorder import Recorder
 from attent_stream.reweighting import Reweighting
@@ -34,7 +35,7 @@ from attent_stream.teacher import AUTO, SCORED, Choice, Teacher
 from attent_stream.weighting import WeightedOutputs
 
 VERSION = 3  # of AtteNT's state
-_STATE = ("version", "counts", "told", "ledger", "random", "gain", "reweight", "fidelity", "reference")
+_STATE = ("version", "counts", "told", "planned", "ledger", "random", "gain", "reweight", "fidelity", "reference")
 _LEAVE = "load_ignore_keys: ['state/algorithms*']"
 
 log = logging.getLogger(__name__)
@@ -144,6 +145,7 @@ class AtteNT(Algorithm):
         self._teaching = Stopwatch()
         self._batch_began = time.perf_counter()
         self._told: int | None = None  # the epoch's length as we told it to the Trainer
+        self._rates = PlannedRates()
         self._single_pass = False  # no sample comes again, and nobody has asked for its score to be remembered
         self._resumed: dict[str, Any] | None = None  # a checkpoint's state that this fit has not gone on from yet
         self._counts = {"candidates": 0, "lessons": 0, "dropped": 0, "nonfinite": 0}
@@ -176,6 +178,7 @@ class AtteNT(Algorithm):
             "version": VERSION,
             "counts": dict(self._counts),
             "told": self._told,
+            "planned": self._rates.batches,
             "ledger": ledger,
             "random": states,
             "gain": self._teacher.payoff.gain,
@@ -248,7 +251,10 @@ class AtteNT(Algorithm):
         subset = self._users_subset(state)
         # Composer begins to count a user's subset anew when it resumes in the middle of an epoch.
         loader.attach(teacher, begun=begun, at_most=subset - in_epoch if subset and in_epoch else None)
+        self._rates.attach(state, loader)
         self._epoch_start(state, logger)
+        if goes_on and resumed.get("planned") is not None and self._rates.batches is not None:
+            self._rates.batches = resumed["planned"]  # neither, for the same reason
         if goes_on and resumed["told"] is not None and self._told is not None:
             # Not told anew: learning rates over epochs depend on it, and what is forecast on the way may differ.
             state.dataloader_len = self._told = loader.tell_length(resumed["told"])
@@ -331,6 +337,7 @@ class AtteNT(Algorithm):
 
     def _fit_end(self, state: State, logger: Logger) -> None:
         self._loader.attach(None)  # the loader is its owner's again, and plain
+        self._rates.detach()
 
     def _epoch_start(self, state: State, logger: Logger) -> None:
         if self._loader is None:
@@ -341,7 +348,16 @@ class AtteNT(Algorithm):
         length = self._loader.forecast(done=int(state.timestamp.batch_in_epoch))
         if subset is None and state.dataloader_len is not None:
             state.dataloader_len = self._told = length
+            self._plan_rates(state)
         self._batch_began = time.perf_counter()
+
+    def _plan_rates(self, state: State) -> None:
+        time, total = state.timestamp, total_span(state.max_duration)
+        self._rates.batches = None
+        if total is not None and total.unit == "ep":
+            done = int(time.batch_in_epoch)
+            left = self._loader.expect(int(total.value) - int(time.epoch), done=done)
+            self._rates.batches = int(time.batch) - done + left
 
     def _users_subset(self, state: State) -> int | None:
         """Batches an epoch where the user asked for a part of it (``train_subset_num_batches``)."""

@@ -14,8 +14,9 @@ from attent_stream.epoch import TaughtEpoch
 from attent_stream.epoch_number import VariesByEpoch
 from attent_stream.errors import CollateError, TeacherError
 from attent_stream.gather import gather_ranks
+from attent_stream.lengths import expected_rows, most_rows
 from attent_stream.places import collate_fault, places
-from attent_stream.plan import CANDIDATE, lesson_count, window_rows
+from attent_stream.plan import CANDIDATE
 from attent_stream.position import Position
 from attent_stream.scoring.batch import ScoreError
 from attent_stream.teacher import Choice, Teacher, untaught
@@ -126,8 +127,22 @@ class TeachingDataLoader(StreamingDataLoader):
         """
         full = len(self.dataset) // self.batch_size
         tail = self.plain_batches - full
-        known = self.teacher is not None and self.teacher.foreseeable
-        return self.tell_length(self._taught_rows(full, done) + tail if known else self.plain_batches)
+        if self.teacher is None or not self.teacher.foreseeable:
+            return self.tell_length(self.plain_batches)
+        return self.tell_length(most_rows(self.teacher, full, self.dataset.window, self.dataset.coming_epoch, done) + tail)
+
+    def expect(self, epochs: int, done: int = 0) -> int:
+        """Batches that the next so many epochs will have together, as far as it can be told; says and changes nothing.
+
+        Args:
+            epochs: How many.
+            done: As of ``forecast``.
+        """
+        if self.teacher is None:
+            return epochs * self.plain_batches
+        full, first = len(self.dataset) // self.batch_size, self.dataset.coming_epoch
+        rows = expected_rows(self.teacher, full, self.dataset.window, range(first, first + epochs), done)
+        return rows + epochs * (self.plain_batches - full)
 
     def tell_length(self, batches: int) -> int:
         """Say so many batches as length from now on, and return it."""
@@ -246,17 +261,3 @@ class TeachingDataLoader(StreamingDataLoader):
     def _tell_epoch(self, epoch: int) -> None:
         if isinstance(self._collate, VariesByEpoch):
             self._collate.set_epoch(epoch)
-
-    def _taught_rows(self, rows: int, done: int) -> int:
-        epoch = self.dataset.coming_epoch
-        lessons, index = 0, 0
-        while True:
-            begin, end = window_rows(rows, 0, self.dataset.window, index)
-            if begin == end:
-                return lessons
-            # An epoch that turns out shorter than said only ends early; one that turns out longer would be cut off by
-            # the Trainer, so the first window counts as untaught though the ledger may know it.
-            untaught = index == 0 and self.teacher.scores
-            clock = self.teacher.clock(lessons - done, epoch, begin / rows)
-            lessons += end - begin if untaught else lesson_count(end - begin, self.teacher.keep(clock))
-            index += 1

@@ -189,6 +189,19 @@ class Teacher:
             return 1.0
         return self.settings.keep.at(clock)
 
+    def expected_keep(self, clock: Clock, first: bool) -> float:
+        """Share of a window's rows that is likely to be kept, by what can be told long before.
+
+        Args:
+            clock: When it begins.
+            first: Whether it is an epoch's first.
+        """
+        if not self.scores:
+            return self.keep(clock)
+        if self.ledger is not None and clock.ep >= 1:  # seen again
+            return 1.0 if self._by_prediction else self.keep(clock)
+        return 1.0 if first or not self.forwards or self.settings.select == AUTO else self.keep(clock)
+
     def decide(self, window: Window, ahead: int) -> Decision:
         """Say how a window will be chosen.
 

@@ -1,0 +1,55 @@
+"""How long epochs will be: how many rows a teacher will leave of each, told before it has chosen."""
+
+import numpy as np
+
+from attent_stream.plan import lesson_count, window_rows
+from attent_stream.teacher import Teacher
+
+_LOOKS = 32  # windows of an epoch that are looked at for an estimate
+
+
+def most_rows(teacher: Teacher, rows: int, window: int, epoch: int, done: int) -> int:
+    """Rows that will be left of an epoch at most, of a foreseeable teacher.
+
+    An epoch that turns out shorter than said only ends early; one that turns out longer would be cut off by the Trainer, so
+    the first window counts as untaught though the ledger may know it.
+
+    Args:
+        teacher: Whose clock reads now.
+        rows: Of the epoch.
+        window: Rows of a window.
+        epoch: Which.
+        done: Lessons of this epoch that the clock has counted already.
+    """
+    lessons, index = 0, 0
+    while True:
+        begin, end = window_rows(rows, 0, window, index)
+        if begin == end:
+            return lessons
+        untaught = index == 0 and teacher.scores
+        clock = teacher.clock(lessons - done, epoch, begin / rows)
+        lessons += end - begin if untaught else lesson_count(end - begin, teacher.keep(clock))
+        index += 1
+
+
+def expected_rows(teacher: Teacher, rows: int, window: int, epochs: range, done: int) -> int:
+    """Rows that will be left of epochs, by some of their windows: for what is planned ahead, such as learning rates.
+
+    Args:
+        teacher: Whose clock reads now.
+        rows: Of each epoch.
+        window: Rows of a window.
+        epochs: Which, from the one that comes next on.
+        done: Lessons of the first that the clock has counted already.
+    """
+    windows = -(-rows // window)
+    if not windows:
+        return 0
+    borders = np.linspace(0, windows, min(windows, _LOOKS) + 1).round().astype(int)
+    lessons = 0.0
+    for epoch in epochs:
+        for first, behind in zip(borders[:-1], borders[1:], strict=True):
+            begin, end = first * window, min(behind * window, rows)
+            clock = teacher.clock(round(lessons) - done, epoch, begin / rows)
+            lessons += (end - begin) * lesson_count(window, teacher.expected_keep(clock, first=first == 0)) / window
+    return round(lessons)
