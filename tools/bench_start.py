@@ -127,7 +127,7 @@ def main() -> None:
     cpu, mb = (statistics.median(run[part] for run in lazy) for part in ("cpu_s", "mb"))
     starts, middles = zip(*((measured("lazy", 10**9), measured("lazy", 10**9, 0.5)) for _ in range(3)), strict=True)
     plan = measured("lazy", 10**10, 0.5)
-    batches, batches_cpu = batches_a_second(20_000 if options.quick else 60_000, 3 if options.quick else 7)
+    batches, batches_cpu = batches_a_second(20_000 if options.quick else 30_000, 5 if options.quick else 21)
     result = {
         "start_s": round(statistics.median(run["wall_s"] for run in starts), 3),
         "start_mb": round(max(run["mb"] for run in starts), 1),
