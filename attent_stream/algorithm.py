@@ -35,7 +35,7 @@ from attent_stream.teacher import AUTO, SCORED, Choice, Teacher
 from attent_stream.weighting import WeightedOutputs
 
 VERSION = 3  # of AtteNT's state
-_STATE = ("version", "counts", "told", "planned", "ledger", "random", "gain", "reweight", "fidelity", "reference")
+_STATE = ("version", "counts", "told", "planned", "ledger", "score", "random", "gain", "reweight", "fidelity", "reference")
 _LEAVE = "load_ignore_keys: ['state/algorithms*']"
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class AtteNT(Algorithm):
             ``auto``, else ``1ep``.
         warmup: Time string; before it everything is trained on.
         anneal: Time string; in the last stretch of this length everything is trained on. None: ``0.125dur`` with ``auto``
-            (InfoBatch's) but for text, else none.
+            (InfoBatch's) where it does not see text again, else none.
         temperature: Of ``soft``: towards 0 it is ``hard``, towards infinity ``random``. None: 0.5 where ``auto`` sees text again,
             else 1.
         ceiling: Share of a window's highest scores (of each lane) that are taken for noise, and taught only where too few
@@ -76,7 +76,7 @@ class AtteNT(Algorithm):
             ``{strategy, r}``; None: not so.
         record: When the training forward's own per-sample scores fill the ledger, at no extra pass: ``never``,
             ``warmup`` (only before ``warmup`` is over) or ``always``. None: with ``auto`` where training is longer than an
-            epoch, but for text one batch in eight until their spread promises that teaching pays; else never.
+            epoch, text always, else one batch in eight until their spread promises that teaching pays; never otherwise.
         ledger: What it keeps: ``sample`` (each one's score), ``shard`` or ``stream`` (the mean of each), or ``{per, limit, decay}``
             (``LedgerSettings``).
         score_batch: Samples per scoring forward; None: the training microbatch.
@@ -138,6 +138,7 @@ class AtteNT(Algorithm):
         self._first_batch: Time | None = None  # of this fit
         self._ledger: Ledger | None = None
         self._kept: dict[str, Any] | None = None  # a checkpoint's ledger, until the data set is there
+        self._kept_of: str | None = None  # which score it is of
         self._weighted: WeightedOutputs | None = None
         self._losses: Scorer | None = None  # of the training forward, where lessons are weighted by them
         self._recorder: Recorder | None = None  # where training forwards fill the ledger
@@ -146,6 +147,7 @@ class AtteNT(Algorithm):
         self._batch_began = time.perf_counter()
         self._told: int | None = None  # the epoch's length as we told it to the Trainer
         self._rates = PlannedRates()
+        self._over: Time | None = None  # ``max_duration`` of this fit
         self._single_pass = False  # no sample comes again, and nobody has asked for its score to be remembered
         self._resumed: dict[str, Any] | None = None  # a checkpoint's state that this fit has not gone on from yet
         self._counts = {"candidates": 0, "lessons": 0, "dropped": 0, "nonfinite": 0}
@@ -157,6 +159,11 @@ class AtteNT(Algorithm):
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Do it."""
         self._events[event](state, logger)
+
+    @property
+    def _ledger_of(self) -> str:
+        """Which score is remembered."""
+        return _named(self._run.score)
 
     @property
     def remembers(self) -> bool:
@@ -178,8 +185,9 @@ class AtteNT(Algorithm):
             "version": VERSION,
             "counts": dict(self._counts),
             "told": self._told,
-            "planned": self._rates.batches,
+            "planned": {"batches": self._rates.batches, "over": str(self._over)} if self._rates.batches else None,
             "ledger": ledger,
+            "score": self._ledger_of,
             "random": states,
             "gain": self._teacher.payoff.gain,
             "reweight": None if self._reweighting is None else self._reweighting.state(),
@@ -200,6 +208,7 @@ class AtteNT(Algorithm):
             )
         self._counts = {name: int(state["counts"].get(name, 0)) for name in self._counts}
         self._ledger, self._recorder, self._kept = None, None, state["ledger"]
+        self._kept_of = state.get("score") or _named(self.settings.score)  # older ones: by default the same everywhere
         if self._reweighting is not None:
             self._reweighting.load(state.get("reweight"))
         self._resumed = state
@@ -218,10 +227,11 @@ class AtteNT(Algorithm):
         resumed, self._resumed = self._resumed, None
         if resumed is None and int(state.timestamp.batch) == 0:
             self._forget()  # another run, perhaps on another corpus
-        total = total_span(state.max_duration)
+        total, self._over = total_span(state.max_duration), state.max_duration
         by_default = self.settings.teacher.select == AUTO and self.settings.recorded_by_default
-        self._single_pass = by_default and _single_pass(total, loader)
-        text = Traits.of(state.model).shift_labels and not self._single_pass
+        once = _single_pass(total, loader)
+        self._single_pass = by_default and once
+        text = Traits.of(state.model).shift_labels and not once
         self._run = self.settings.of_run(text=text, endless=total is None)
         self._open_scoring(state, resumed)
         self._find_place(state)
@@ -253,8 +263,8 @@ class AtteNT(Algorithm):
         loader.attach(teacher, begun=begun, at_most=subset - in_epoch if subset and in_epoch else None)
         self._rates.attach(state, loader)
         self._epoch_start(state, logger)
-        if goes_on and resumed.get("planned") is not None and self._rates.batches is not None:
-            self._rates.batches = resumed["planned"]  # neither, for the same reason
+        if goes_on and resumed.get("planned") and resumed["planned"]["over"] == str(state.max_duration) and self._rates.batches:
+            self._rates.batches = resumed["planned"]["batches"]  # neither, for the same reason
         if goes_on and resumed["told"] is not None and self._told is not None:
             # Not told anew: learning rates over epochs depend on it, and what is forecast on the way may differ.
             state.dataloader_len = self._told = loader.tell_length(resumed["told"])
@@ -325,6 +335,8 @@ class AtteNT(Algorithm):
             )
         if self._ledger is not None and self._kept is not None:
             try:
+                if self._kept_of != self._ledger_of:
+                    raise ValueError(f"the checkpoint's ledger is of score {self._kept_of!r}, this run's of {self._ledger_of!r}")
                 self._ledger.load_state_dict(self._kept)
             except ValueError as error:
                 raise ValueError(f"{error}: go on with what the checkpoint had, or leave its scores behind with {_LEAVE}") from error
@@ -356,7 +368,9 @@ class AtteNT(Algorithm):
         self._rates.batches = None
         if total is not None and total.unit == "ep":
             done = int(time.batch_in_epoch)
-            left = self._loader.expect(int(total.value) - int(time.epoch), done=done)
+            settings = self._teacher.settings
+            again = settings.interval.outlasts_an_epoch and (self._recorder is not None or settings.select != AUTO)
+            left = self._loader.expect(int(total.value) - int(time.epoch), done=done, again=again and self._ledger is not None)
             self._rates.batches = int(time.batch) - done + left
 
     def _users_subset(self, state: State) -> int | None:
@@ -383,9 +397,12 @@ class AtteNT(Algorithm):
             self._reference.window_chosen(self._teacher.clock(0, loader.epoch.order.epoch, 0.0))
 
     def _learn_along(self, state: State, logger: Logger) -> None:
-        if self._scoring is not None and self._scoring.learns:
-            with self._teaching:
-                self._scoring.learn(state.device.batch_to_device(state.batch), int(state.timestamp.batch))
+        batches = int(state.timestamp.batch)
+        if self._scoring is not None and self._scoring.learns_from(batches):
+            # Float16 would need its gradients scaled.
+            precision = Precision.FP32 if state.precision == Precision.AMP_FP16 else state.precision
+            with self._teaching, get_precision_context(precision, state.precision_config):
+                self._scoring.learn(state.device.batch_to_device(state.batch), batches)
 
     def _score(self, state: State, batch: Any) -> torch.Tensor:
         batch = state.device.batch_to_device(batch)
@@ -449,6 +466,10 @@ class AtteNT(Algorithm):
             self._counts[name] += count
         self.last_choice = choice
         logger.log_metrics({f"attent/{k}": v for k, v in {**metrics, **self._counts}.items()})
+
+
+def _named(score: str | Callable[[Any, Any], torch.Tensor]) -> str:
+    return score if isinstance(score, str) else "a callable"
 
 
 def _single_pass(total: Span | None, loader: TeachingDataLoader) -> bool:

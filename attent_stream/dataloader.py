@@ -131,17 +131,19 @@ class TeachingDataLoader(StreamingDataLoader):
             return self.tell_length(self.plain_batches)
         return self.tell_length(most_rows(self.teacher, full, self.dataset.window, self.dataset.coming_epoch, done) + tail)
 
-    def expect(self, epochs: int, done: int = 0) -> int:
+    def expect(self, epochs: int, done: int = 0, again: bool = False) -> int:
         """Batches that the next so many epochs will have together, as far as it can be told; says and changes nothing.
 
         Args:
             epochs: How many.
             done: As of ``forecast``.
+            again: Whether scores of what an epoch has will be remembered in those behind it.
         """
-        if self.teacher is None:
+        if self.teacher is None or epochs <= 0:
             return epochs * self.plain_batches
+        again = again and self.plain_batches * self.dataset.row_size >= 0.9 * self.dataset.num_samples  # or others come
         full, first = len(self.dataset) // self.batch_size, self.dataset.coming_epoch
-        rows = expected_rows(self.teacher, full, self.dataset.window, range(first, first + epochs), done)
+        rows = expected_rows(self.teacher, full, self.dataset.window, range(first, first + epochs), done, again)
         return rows + epochs * (self.plain_batches - full)
 
     def tell_length(self, batches: int) -> int:

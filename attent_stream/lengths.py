@@ -32,7 +32,7 @@ def most_rows(teacher: Teacher, rows: int, window: int, epoch: int, done: int) -
         index += 1
 
 
-def expected_rows(teacher: Teacher, rows: int, window: int, epochs: range, done: int) -> int:
+def expected_rows(teacher: Teacher, rows: int, window: int, epochs: range, done: int, again: bool) -> int:
     """Rows that will be left of epochs, by some of their windows: for what is planned ahead, such as learning rates.
 
     Args:
@@ -41,15 +41,18 @@ def expected_rows(teacher: Teacher, rows: int, window: int, epochs: range, done:
         window: Rows of a window.
         epochs: Which, from the one that comes next on.
         done: Lessons of the first that the clock has counted already.
+        again: Whether all that an epoch has will be remembered in those behind it.
     """
     windows = -(-rows // window)
     if not windows:
         return 0
-    borders = np.linspace(0, windows, min(windows, _LOOKS) + 1).round().astype(int)
-    lessons = 0.0
+    # The first window by itself: it may be kept whole where the others are not.
+    borders = np.unique([0, *np.linspace(1, windows, min(windows, _LOOKS)).round().astype(int)])
+    lessons, now = 0.0, teacher.remembers_most(teacher.clock(0, epochs.start, 0.0))
     for epoch in epochs:
+        remembered = now or (again and epoch > epochs.start)
         for first, behind in zip(borders[:-1], borders[1:], strict=True):
             begin, end = first * window, min(behind * window, rows)
             clock = teacher.clock(round(lessons) - done, epoch, begin / rows)
-            lessons += (end - begin) * lesson_count(window, teacher.expected_keep(clock, first=first == 0)) / window
+            lessons += (end - begin) * lesson_count(window, teacher.expected_keep(clock, first == 0, remembered)) / window
     return round(lessons)

@@ -1,8 +1,9 @@
 """Learning rates over epochs, planned for the batches that taught epochs have."""
 
 from collections.abc import Callable
+from types import FunctionType
 
-from composer import State, TimeUnit
+from composer import State, Time, TimeUnit
 from torch.optim.lr_scheduler import LambdaLR
 
 from attent_stream.dataloader import TeachingDataLoader
@@ -11,10 +12,11 @@ Rate = Callable[[int], float]
 
 
 class PlannedRates:
-    """While it is attached, Composer's schedulers take every epoch of a run in epochs for its mean length.
+    """While it is attached, Composer's schedulers of a run in epochs take it for as long as it is expected to be.
 
-    They take all for as long as the current one: with a first epoch on everything and two halves, a decay over ``3ep`` would
-    be over behind the second, and the third trained at no rate at all.
+    They take all epochs for as long as the current one: with a first epoch on everything and two halves, a decay over
+    ``3ep`` would be over behind the second, and the third trained at no rate at all. A share of training (``dur``) is exact
+    here, an epoch (``ep``) their mean.
 
     Attributes:
         batches: Of the whole training, or None to leave the schedulers as they are.
@@ -30,7 +32,8 @@ class PlannedRates:
         if state.max_duration is None or state.max_duration.unit != TimeUnit.EPOCH:
             return
         for scheduler in state.schedulers:
-            if isinstance(scheduler, LambdaLR):  # what Composer makes of its own
+            # What Composer makes of its own; an object's own state would be lost from checkpoints.
+            if isinstance(scheduler, LambdaLR) and all(isinstance(rate, FunctionType) for rate in scheduler.lr_lambdas):
                 self._attached.append((scheduler, scheduler.lr_lambdas))
                 scheduler.lr_lambdas = [self._planned(rate, state, loader) for rate in scheduler.lr_lambdas]
 
@@ -44,13 +47,14 @@ class PlannedRates:
         def planned(step: int) -> float:
             if self.batches is None or state.dataloader_len is None:
                 return rate(step)
-            said, length = len(loader), state.dataloader_len
-            # Up, or a decay would be over before its end; the loader too, or Composer would not believe more than it says.
-            state.dataloader_len = loader.tell_length(-(-self.batches // int(state.max_duration.value)))
+            said, length, duration = len(loader), state.dataloader_len, state.max_duration
+            # Up, or a decay over all epochs would be over before; the loader too, or Composer would not believe more than it says.
+            state.dataloader_len = loader.tell_length(-(-self.batches // max(1, int(duration.value))))
+            state.max_duration = Time(self.batches, TimeUnit.BATCH)
             try:
                 return rate(step)
             finally:
                 loader.tell_length(said)
-                state.dataloader_len = length
+                state.dataloader_len, state.max_duration = length, duration
 
         return planned

@@ -21,6 +21,7 @@ AUTO = "auto"  # a select: by the design that pays most, and not at all while no
 REMEMBERED = "remembered"  # the ledger knows enough of its samples
 _ENOUGH = 0.9  # known, so that a window is not read and forwarded for the few that an epoch left out or that had no score
 _HALF = 0.5  # where nothing is forwarded to learn the rest
+_SOME = 4096  # samples, by which it is told how much is remembered
 _SAMPLE = 24  # scores, from which the spread of a window's is estimated
 
 # (lessons until then, epoch, share of the epoch's rows behind) -> the time it will be
@@ -189,18 +190,26 @@ class Teacher:
             return 1.0
         return self.settings.keep.at(clock)
 
-    def expected_keep(self, clock: Clock, first: bool) -> float:
+    def expected_keep(self, clock: Clock, first: bool, remembered: bool) -> float:
         """Share of a window's rows that is likely to be kept, by what can be told long before.
 
         Args:
             clock: When it begins.
             first: Whether it is an epoch's first.
+            remembered: Whether its samples' scores will be.
         """
         if not self.scores:
             return self.keep(clock)
-        if self.ledger is not None and clock.ep >= 1:  # seen again
+        if remembered:
             return 1.0 if self._by_prediction else self.keep(clock)
         return 1.0 if first or not self.forwards or self.settings.select == AUTO else self.keep(clock)
+
+    def remembers_most(self, clock: Clock) -> bool:
+        """Whether a window of any of its samples would be chosen at a time by what is remembered now."""
+        if self.ledger is None:
+            return False
+        some = np.linspace(0, len(self.ledger) - 1, min(len(self.ledger), _SOME)).astype(np.int64)
+        return self._enough(self.ledger.known(some, self._time(clock), self.settings.interval.at(clock)))
 
     def decide(self, window: Window, ahead: int) -> Decision:
         """Say how a window will be chosen.

@@ -28,14 +28,14 @@ def folder(tmp_path):
     return write_tokens(tmp_path / "tokens", SAMPLES, length=LENGTH, vocab=VOCAB)
 
 
-def train(folder, algorithms, **kwargs):
+def train(folder, algorithms, epochs=EPOCHS, close=True, **kwargs):
     model, rates = make_model(), Rates()
     trainer = Trainer(
         model=model,
         train_dataloader=make_loader(folder),
         optimizers=torch.optim.SGD(model.parameters(), lr=1.0),
         schedulers=CosineAnnealingWithWarmupScheduler(t_warmup="0.1dur", alpha_f=0.0),
-        max_duration=f"{EPOCHS}ep",
+        max_duration=f"{epochs}ep",
         algorithms=algorithms,
         callbacks=[rates],
         progress_bar=False,
@@ -43,7 +43,8 @@ def train(folder, algorithms, **kwargs):
         **kwargs,
     )
     trainer.fit()
-    trainer.close()
+    if close:
+        trainer.close()
     return rates.seen, trainer
 
 
@@ -61,6 +62,7 @@ def over(batches: int) -> np.ndarray:
         ({"keep": 0.4, "select": "soft"}, True),
         ({}, True),  # what the default teaches cannot be told to the Trainer as the epoch's length, and is planned all the same
         ({"keep": 0.5, "score": "remembered", "select": "hard"}, True),
+        ({"interval": "1ep"}, False),  # nothing is remembered for as long as an epoch
     ],
 )
 def test_rates_are_over_the_batches_that_there_are(folder, settings, shorter):
@@ -75,6 +77,30 @@ def test_a_fit_leaves_the_schedulers_as_they_were(folder):
     _, trainer = train(folder, [AtteNT(keep=0.5, select="random")])
     (scheduler,) = trainer.state.schedulers
     assert [rate.__name__ for rate in scheduler.lr_lambdas] == ["scheduler_fn"]
+
+
+def test_many_windows_and_a_small_share(folder, monkeypatch):
+    """The first window alone is kept whole, however many windows one look at an epoch stands for."""
+    monkeypatch.setattr("attent_stream.lengths._LOOKS", 3)
+    rates, _ = train(folder, [AtteNT(keep=0.25, select="hard")])
+    np.testing.assert_allclose(rates, over(len(rates)), atol=1e-9)
+
+
+def test_a_longer_run_is_planned_anew(folder, tmp_path):
+    """Where a checkpoint is gone on from for more epochs than were planned."""
+    train(folder, [AtteNT()], save_folder=str(tmp_path), save_interval="3ba", save_filename="ba{batch}.pt")
+    rates, trainer = train(folder, [AtteNT()], epochs=2 * EPOCHS, load_path=str(tmp_path / "ba99.pt"))
+    batches = int(trainer.state.timestamp.batch)
+    np.testing.assert_allclose(rates[1:], over(batches)[100:], atol=0.04)
+
+
+def test_what_is_not_remembered_is_not_planned_to_be(folder):
+    """A second fit after a single pass, of which nothing was kept: its first epoch is whole."""
+    _, trainer = train(folder, [AtteNT()], epochs=1, close=False)
+    trainer.fit(duration="2ep")
+    trainer.close()
+    (rates,) = (callback.seen for callback in trainer.state.callbacks if isinstance(callback, Rates))
+    np.testing.assert_allclose(rates[SAMPLES // 4 + 1 :], over(len(rates))[SAMPLES // 4 + 1 :], atol=0.04)
 
 
 @pytest.mark.parametrize("at", [3, 72, 99])

@@ -111,9 +111,13 @@ class CandidateScoring:
         if self._proxy is not None:
             self._proxy.learn(batch, batches)
 
+    def learns_from(self, batches: int) -> bool:
+        """Whether ``learn`` does anything with the batch after so many."""
+        return self._proxy is not None and self._proxy.learns_from(batches)
+
     @property
     def learns(self) -> bool:
-        """Whether ``learn`` does anything."""
+        """Whether ``learn`` ever does anything."""
         return self._proxy is not None and self._proxy.trained
 
     def window_chosen(self, keep: float) -> dict[str, float]:

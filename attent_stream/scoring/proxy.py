@@ -42,6 +42,10 @@ class Proxy:
         if settings.train:
             self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
 
+    def learns_from(self, batches: int) -> bool:
+        """Whether it learns from the batch after so many."""
+        return self._optimizer is not None and batches % self._every == 0
+
     def learn(self, batch: Any, batches: int) -> None:
         """One step on a batch of lessons on its device, its gradient the mean over all ranks', who all call this together.
 
@@ -49,7 +53,7 @@ class Proxy:
             batch: Lessons.
             batches: How many were trained on before; of ``every`` of them it learns on one.
         """
-        if self._optimizer is None or batches % self._every:
+        if not self.learns_from(batches):
             return
         with torch.enable_grad():
             loss = self.model.loss(self.model(batch), batch)
