@@ -17,8 +17,7 @@ from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.dataset import TeachingDataset
 from attent_stream.gather import gather_ranks
 from attent_stream.guard import untouched
-from attent_stream.ledger import Ledger
-from attent_stream.ledger_settings import open_ledger
+from attent_stream.memory import LEAVE, Memory
 from attent_stream.metrics import choice_metrics
 from attent_stream.payoff import Payoff
 from attent_stream.planned_rates import PlannedRates
@@ -36,7 +35,6 @@ from attent_stream.weighting import WeightedOutputs
 
 VERSION = 3  # of AtteNT's state
 _STATE = ("version", "counts", "told", "planned", "ledger", "score", "random", "gain", "reweight", "fidelity", "reference")
-_LEAVE = "load_ignore_keys: ['state/algorithms*']"
 
 log = logging.getLogger(__name__)
 
@@ -136,19 +134,15 @@ class AtteNT(Algorithm):
         self._scoring: CandidateScoring | None = None
         self._reference: Reference | None = None
         self._first_batch: Time | None = None  # of this fit
-        self._ledger: Ledger | None = None
-        self._kept: dict[str, Any] | None = None  # a checkpoint's ledger, until the data set is there
-        self._kept_of: str | None = None  # which score it is of
+        self._memory = Memory(self.settings)
         self._weighted: WeightedOutputs | None = None
         self._losses: Scorer | None = None  # of the training forward, where lessons are weighted by them
-        self._recorder: Recorder | None = None  # where training forwards fill the ledger
         self._reweighting = None if self.settings.reweight is None else Reweighting(self.settings.reweight)
         self._teaching = Stopwatch()
         self._batch_began = time.perf_counter()
         self._told: int | None = None  # the epoch's length as we told it to the Trainer
         self._rates = PlannedRates()
         self._over: Time | None = None  # ``max_duration`` of this fit
-        self._single_pass = False  # no sample comes again, and nobody has asked for its score to be remembered
         self._resumed: dict[str, Any] | None = None  # a checkpoint's state that this fit has not gone on from yet
         self._counts = {"candidates": 0, "lessons": 0, "dropped": 0, "nonfinite": 0}
 
@@ -160,34 +154,20 @@ class AtteNT(Algorithm):
         """Do it."""
         self._events[event](state, logger)
 
-    @property
-    def _ledger_of(self) -> str:
-        """Which score is remembered."""
-        return _named(self._run.score)
-
-    @property
-    def remembers(self) -> bool:
-        """Whether scores can be used again, so that a ledger is kept."""
-        if self.settings.teacher.select == "random" or self._single_pass:
-            return False
-        return self.settings.record != "never" or self.settings.teacher.interval.outlasts_an_epoch
-
     def state_dict(self) -> dict[str, Any]:
         """Counts, the ledger and the ranks' random numbers: plain numbers and tensors. All ranks must call it together."""
         if self._resumed is not None:
             return self._resumed  # loaded and not gone on from yet
         if self._loader is None:
             return dict.fromkeys(_STATE) | {"version": VERSION, "counts": dict(self._counts)}
-        self._flush()
-        ledger = None if self._ledger is None else self._ledger.state_dict()
+        self._memory.flush()
         states = torch.from_numpy(gather_ranks(self._device.tensor_to_device(random_state()), ranks=dist.get_world_size()))
         return {
             "version": VERSION,
             "counts": dict(self._counts),
             "told": self._told,
             "planned": {"batches": self._rates.batches, "over": str(self._over)} if self._rates.batches else None,
-            "ledger": ledger,
-            "score": self._ledger_of,
+            **self._memory.state_dict(),
             "random": states,
             "gain": self._teacher.payoff.gain,
             "reweight": None if self._reweighting is None else self._reweighting.state(),
@@ -204,11 +184,10 @@ class AtteNT(Algorithm):
         if state.get("version") != VERSION:
             raise ValueError(
                 f"expected AtteNT's state of version {VERSION}, got version {state.get('version')!r}: go on with the package "
-                f"that wrote it, or leave its scores and counts behind with {_LEAVE}"
+                f"that wrote it, or leave its scores and counts behind with {LEAVE}"
             )
         self._counts = {name: int(state["counts"].get(name, 0)) for name in self._counts}
-        self._ledger, self._recorder, self._kept = None, None, state["ledger"]
-        self._kept_of = state.get("score") or _named(self.settings.score)  # older ones: by default the same everywhere
+        self._memory.load_state_dict(state)
         if self._reweighting is not None:
             self._reweighting.load(state.get("reweight"))
         self._resumed = state
@@ -230,26 +209,26 @@ class AtteNT(Algorithm):
         total, self._over = total_span(state.max_duration), state.max_duration
         by_default = self.settings.teacher.select == AUTO and self.settings.recorded_by_default
         once = _single_pass(total, loader)
-        self._single_pass = by_default and once
+        single_pass = by_default and once
         text = Traits.of(state.model).shift_labels and not once
         self._run = self.settings.of_run(text=text, endless=total is None)
         self._open_scoring(state, resumed)
         self._find_place(state)
-        self._open_ledger(loader.dataset)
+        memory = self._memory
+        memory.open(loader.dataset, self._run, single_pass=single_pass)
         payoff = Payoff(cost=self._scoring_cost, gain=None if resumed is None else resumed.get("gain"))
         self._teacher = teacher = Teacher(
-            self._run.teacher, clock=state_clock(state, loader), total=total, ledger=self._ledger, payoff=payoff,
+            self._run.teacher, clock=state_clock(state, loader), total=total, ledger=memory.ledger, payoff=payoff,
             forwards=self._run.forwards,
         )
-        if self._recorder is not None:
-            self._recorder.flush()  # an interrupted fit's
-            self._recorder = None
-        if self.remembers and self.settings.record != "never":
+        memory.flush()  # an interrupted fit's
+        memory.recorder = None
+        if memory.ledger is not None and self.settings.record != "never":
             scorer = build_scorer(self._run.score, state.model, head=self.settings.head)
             thrifty = by_default and self._run.teacher.again is None
-            self._recorder = Recorder(scorer, loader, teacher, always=self.settings.record == "always", thrifty=thrifty)
+            memory.recorder = Recorder(scorer, loader, teacher, always=self.settings.record == "always", thrifty=thrifty)
         teacher.keep(teacher.clock(0, loader.dataset.coming_epoch, 0.0))  # an anneal that cannot be told against max_duration is refused now
-        if teacher.scores and not self.remembers and loader.plain_batches <= loader.dataset.window:
+        if teacher.scores and memory.ledger is None and loader.plain_batches <= loader.dataset.window:
             log.warning(
                 "Nothing will be taught: the first window of an epoch is kept whole, and a window of %d rows holds all %d "
                 "batches of an epoch (set window to a quarter of them or less).",
@@ -298,7 +277,8 @@ class AtteNT(Algorithm):
         return self._scoring.cost + (1.0 if self._reference is not None else 0.0)
 
     def _forget(self) -> None:
-        self._ledger, self._kept, self._recorder, self._scoring, self._reference = None, None, None, None, None
+        self._memory.forget()
+        self._scoring, self._reference = None, None
         self._counts = dict.fromkeys(self._counts, 0)
         if self._reweighting is not None:
             self._reweighting.load(None)
@@ -321,32 +301,6 @@ class AtteNT(Algorithm):
         # Composer would else go through the epochs behind, and the batches of this one, to where the data set is.
         state.dataset_resumption["train"] = True
 
-    def _open_ledger(self, dataset: TeachingDataset) -> None:
-        if not self.remembers:
-            self._ledger = None
-        elif self._ledger is None:
-            self._ledger = open_ledger(
-                self.settings.ledger,
-                dataset,
-                ages=self.settings.teacher.interval.expires,
-                local_rank=dist.get_local_rank(),
-                ranks_per_node=dist.get_local_world_size(),
-                progress=self.settings.progress,
-            )
-        if self._ledger is not None and self._kept is not None:
-            try:
-                if self._kept_of != self._ledger_of:
-                    raise ValueError(f"the checkpoint's ledger is of score {self._kept_of!r}, this run's of {self._ledger_of!r}")
-                self._ledger.load_state_dict(self._kept)
-            except ValueError as error:
-                raise ValueError(f"{error}: go on with what the checkpoint had, or leave its scores behind with {_LEAVE}") from error
-        elif self._ledger is not None and len(self._ledger) != dataset.num_samples:
-            raise ValueError(
-                f"the last fit's ledger is of a data set of {len(self._ledger)} samples, this one has {dataset.num_samples}: go on "
-                f"with the same streams, or make a new AtteNT"
-            )
-        self._kept = None
-
     def _fit_end(self, state: State, logger: Logger) -> None:
         self._loader.attach(None)  # the loader is its owner's again, and plain
         self._rates.detach()
@@ -354,7 +308,7 @@ class AtteNT(Algorithm):
     def _epoch_start(self, state: State, logger: Logger) -> None:
         if self._loader is None:
             return
-        self._flush()
+        self._memory.flush()
         # Epoch-based schedules and the Trainer count by this; a subset asked for by the user stays.
         subset = self._users_subset(state)
         length = self._loader.forecast(done=int(state.timestamp.batch_in_epoch))
@@ -369,8 +323,8 @@ class AtteNT(Algorithm):
         if total is not None and total.unit == "ep":
             done = int(time.batch_in_epoch)
             settings = self._teacher.settings
-            again = settings.interval.outlasts_an_epoch and (self._recorder is not None or settings.select != AUTO)
-            left = self._loader.expect(int(total.value) - int(time.epoch), done=done, again=again and self._ledger is not None)
+            again = settings.interval.outlasts_an_epoch and (self._memory.recorder is not None or settings.select != AUTO)
+            left = self._loader.expect(int(total.value) - int(time.epoch), done=done, again=again and self._memory.ledger is not None)
             self._rates.batches = int(time.batch) - done + left
 
     def _users_subset(self, state: State) -> int | None:
@@ -384,7 +338,7 @@ class AtteNT(Algorithm):
             return
         with self._teaching:
             if loader.epoch.due:
-                self._flush()
+                self._memory.flush()
             choices = loader.teach(lambda batch: self._score(state, batch))
         for choice in choices:
             self._log(choice, logger)
@@ -422,8 +376,8 @@ class AtteNT(Algorithm):
         return size if isinstance(size, int) else self._loader.batch_size
 
     def _batch_begins(self, state: State, logger: Logger) -> None:
-        if self._recorder is not None:
-            self._recorder.begin_batch()
+        if self._memory.recorder is not None:
+            self._memory.recorder.begin_batch()
         weights = None if self._loader.epoch is None else self._loader.epoch.lesson[1]
         if self._reweighting is not None:
             self._reweighting.begin_batch()
@@ -439,16 +393,16 @@ class AtteNT(Algorithm):
             with self._teaching:
                 factors = self._reweighting.factors(self._losses.from_outputs(state.model, state.outputs, state.batch))
         self._weighted.forward_done(state.outputs, state.batch, factors)
-        if self._recorder is not None:
+        if self._memory.recorder is not None:
             with self._teaching:
-                self._recorder.forward_done(state.model, state.outputs, state.batch)
+                self._memory.recorder.forward_done(state.model, state.outputs, state.batch)
 
     def _loss_done(self, state: State, logger: Logger) -> None:
         self._weighted.loss_done(state.loss)
 
     def _batch_done(self, state: State, logger: Logger) -> None:
-        if self._recorder is not None:
-            self._recorder.end_batch()
+        if self._memory.recorder is not None:
+            self._memory.recorder.end_batch()
         if self._reweighting is not None and self._loader.epoch is not None:
             self._reweighting.end_batch(self._loader.batch_size)
         now, teaching = time.perf_counter(), self._teaching.take(wait=False)  # or the host would wait for the batch's last forward
@@ -456,20 +410,12 @@ class AtteNT(Algorithm):
         self._batch_began = now
         logger.log_metrics({"attent/seconds": teaching, "attent/share_of_step": share})
 
-    def _flush(self) -> None:
-        if self._recorder is not None:
-            self._recorder.flush()
-
     def _log(self, choice: Choice, logger: Logger) -> None:
         metrics, counts = choice_metrics(choice, self._loader.epoch.order.stream_starts)
         for name, count in counts.items():
             self._counts[name] += count
         self.last_choice = choice
         logger.log_metrics({f"attent/{k}": v for k, v in {**metrics, **self._counts}.items()})
-
-
-def _named(score: str | Callable[[Any, Any], torch.Tensor]) -> str:
-    return score if isinstance(score, str) else "a callable"
 
 
 def _single_pass(total: Span | None, loader: TeachingDataLoader) -> bool:

@@ -220,9 +220,9 @@ def fit(
         trainer.fit()
     log = watch.log | {"graphs": counts["graphs"], "samples": counts["samples"]}
     if reference:
-        algorithm._flush()
+        algorithm._memory.flush()
         log["expected"] = {str(key): value for key, value in check.losses.items()}
-        log["ledger"] = algorithm._ledger.recall(np.arange(dataset.num_samples)).tolist()
+        log["ledger"] = algorithm._memory.ledger.recall(np.arange(dataset.num_samples)).tolist()
     log["metrics"] = {name: values[-1][1] for name, values in memory.data.items() if name.startswith("attent/")}
     trainer.close()
     return log

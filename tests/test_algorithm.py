@@ -198,7 +198,7 @@ def test_record_fills_the_ledger_from_the_training_forward(folder):
     )
     assert memory.data["attent/candidates"][-1][1] == 0
     assert len(watch.losses) == 25 + 2 * 13
-    recalled = algorithm._ledger.recall(np.arange(100))
+    recalled = algorithm._memory.ledger.recall(np.arange(100))
     assert np.isfinite(recalled).all()
     assert [int(v) for _, v in memory.data["attent/dropped"]][-1] == 2 * 48
 

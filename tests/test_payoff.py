@@ -129,7 +129,7 @@ def test_the_default_where_text_is_seen_again(tmp_path):
         assert got.tokens == want.tokens and got.losses == want.losses
         kept = [keep for _, keep in memory.data["attent/keep"]]
         assert min(kept) == pytest.approx(asked.get("keep", 0.5), abs=0.1) and max(kept) == 1
-        assert np.isfinite(algorithm._ledger.recall(np.arange(96))).mean() > 0.9
+        assert np.isfinite(algorithm._memory.ledger.recall(np.arange(96))).mean() > 0.9
 
 
 def test_the_default_of_a_classifier(tmp_path):
@@ -146,4 +146,4 @@ def test_the_default_of_a_classifier(tmp_path):
 
     folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
     assert run([algorithm := AtteNT()]) == run([])
-    assert 0.1 < np.isfinite(algorithm._ledger.recall(np.arange(96))).mean() < 0.5
+    assert 0.1 < np.isfinite(algorithm._memory.ledger.recall(np.arange(96))).mean() < 0.5
