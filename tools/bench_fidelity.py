@@ -73,9 +73,9 @@ SIZES = {
         "vit_cost": Size(layers=12, width=384, heads=6, length=224, classes=1000),
     },
     "quick": {
-        "lm": Size(layers=6, width=64, heads=2, length=256, classes=512, steps=40, batch=2, candidates=32, lr=3e-3),
+        "lm": Size(layers=6, width=64, heads=2, length=256, classes=512, steps=24, batch=2, candidates=32, lr=3e-3),
         "lm_cost": Size(layers=6, width=256, heads=4, length=512, classes=8192),
-        "vit": Size(layers=4, width=64, heads=2, length=32, patch=4, steps=40, batch=16, candidates=64),
+        "vit": Size(layers=4, width=64, heads=2, length=32, patch=4, steps=24, batch=16, candidates=64),
         "vit_cost": Size(layers=4, width=192, heads=3, length=224, classes=100),
     },
     "cuda": {
