@@ -58,7 +58,8 @@ class AtteNT(Algorithm):
         select: ``auto``: where a causal language model sees samples again, ``soft`` by their remembered scores; elsewhere by the
             design of ``inclusion`` that pays most by prediction, and not at all while none pays (``payoff``). Or ``hard`` (top
             scores), ``soft`` (drawn by score) or ``random`` (the control: same counts, no scoring). With weights that make up for
-            the choice (``inclusion``): ``prune`` (the easy are dropped at random) or ``unbiased`` (in proportion to the score). ``proportional``: in proportion to the score, unweighted; what ``auto`` is with ``progress``.
+            the choice (``inclusion``): ``prune`` (the easy are dropped at random) or ``unbiased`` (in proportion to the score).
+            ``proportional``: in proportion to the score, unweighted; what ``auto`` is with ``progress``.
         interval: How long a score is reused when its sample comes again: ``dense``, a time string, a linear growth
             ``{schedule: linear, from, to, over}``, or ``incremental``. ``1ep``: fresh in every epoch. None: ``1dur`` with
             ``auto``, else ``1ep``.
@@ -134,7 +135,7 @@ class AtteNT(Algorithm):
         self._scoring: CandidateScoring | None = None
         self._reference: Reference | None = None
         self._first_batch: Time | None = None  # of this fit
-        self._memory = Memory(self.settings)
+        self._memory = Memory(self.settings.score)
         self._weighted: WeightedOutputs | None = None
         self._losses: Scorer | None = None  # of the training forward, where lessons are weighted by them
         self._reweighting = None if self.settings.reweight is None else Reweighting(self.settings.reweight)
@@ -142,7 +143,6 @@ class AtteNT(Algorithm):
         self._batch_began = time.perf_counter()
         self._told: int | None = None  # the epoch's length as we told it to the Trainer
         self._rates = PlannedRates()
-        self._over: Time | None = None  # ``max_duration`` of this fit
         self._resumed: dict[str, Any] | None = None  # a checkpoint's state that this fit has not gone on from yet
         self._counts = {"candidates": 0, "lessons": 0, "dropped": 0, "nonfinite": 0}
 
@@ -166,7 +166,7 @@ class AtteNT(Algorithm):
             "version": VERSION,
             "counts": dict(self._counts),
             "told": self._told,
-            "planned": {"batches": self._rates.batches, "over": str(self._over)} if self._rates.batches else None,
+            "planned": self._rates.state_dict(),
             **self._memory.state_dict(),
             "random": states,
             "gain": self._teacher.payoff.gain,
@@ -206,8 +206,8 @@ class AtteNT(Algorithm):
         resumed, self._resumed = self._resumed, None
         if resumed is None and int(state.timestamp.batch) == 0:
             self._forget()  # another run, perhaps on another corpus
-        total, self._over = total_span(state.max_duration), state.max_duration
-        by_default = self.settings.teacher.select == AUTO and self.settings.recorded_by_default
+        total = total_span(state.max_duration)
+        by_default = self.settings.teacher.select == AUTO and "record" in self.settings.defaults
         once = _single_pass(total, loader)
         single_pass = by_default and once
         text = Traits.of(state.model).shift_labels and not once
@@ -242,10 +242,10 @@ class AtteNT(Algorithm):
         loader.attach(teacher, begun=begun, at_most=subset - in_epoch if subset and in_epoch else None)
         self._rates.attach(state, loader)
         self._epoch_start(state, logger)
-        if goes_on and resumed.get("planned") and resumed["planned"]["over"] == str(state.max_duration) and self._rates.batches:
-            self._rates.batches = resumed["planned"]["batches"]  # neither, for the same reason
+        # Neither is told anew: learning rates over epochs depend on them, and what is forecast on the way may differ.
+        if goes_on:
+            self._rates.load_state_dict(resumed.get("planned"))
         if goes_on and resumed["told"] is not None and self._told is not None:
-            # Not told anew: learning rates over epochs depend on it, and what is forecast on the way may differ.
             state.dataloader_len = self._told = loader.tell_length(resumed["told"])
         self._fitted = loader.dataset
 
@@ -322,9 +322,8 @@ class AtteNT(Algorithm):
         self._rates.batches = None
         if total is not None and total.unit == "ep":
             done = int(time.batch_in_epoch)
-            settings = self._teacher.settings
-            again = settings.interval.outlasts_an_epoch and (self._memory.recorder is not None or settings.select != AUTO)
-            left = self._loader.expect(int(total.value) - int(time.epoch), done=done, again=again and self._memory.ledger is not None)
+            recorded = self._memory.recorder is not None
+            left = self._loader.expect(int(total.value) - int(time.epoch), done=done, recorded=recorded)
             self._rates.batches = int(time.batch) - done + left
 
     def _users_subset(self, state: State) -> int | None:
@@ -351,12 +350,11 @@ class AtteNT(Algorithm):
             self._reference.window_chosen(self._teacher.clock(0, loader.epoch.order.epoch, 0.0))
 
     def _learn_along(self, state: State, logger: Logger) -> None:
-        batches = int(state.timestamp.batch)
-        if self._scoring is not None and self._scoring.learns_from(batches):
+        if self._scoring is not None and self._scoring.learns_from(int(state.timestamp.batch)):
             # Float16 would need its gradients scaled.
             precision = Precision.FP32 if state.precision == Precision.AMP_FP16 else state.precision
             with self._teaching, get_precision_context(precision, state.precision_config):
-                self._scoring.learn(state.device.batch_to_device(state.batch), batches)
+                self._scoring.learn(state.device.batch_to_device(state.batch))
 
     def _score(self, state: State, batch: Any) -> torch.Tensor:
         batch = state.device.batch_to_device(batch)

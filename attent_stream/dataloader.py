@@ -131,17 +131,18 @@ class TeachingDataLoader(StreamingDataLoader):
             return self.tell_length(self.plain_batches)
         return self.tell_length(most_rows(self.teacher, full, self.dataset.window, self.dataset.coming_epoch, done) + tail)
 
-    def expect(self, epochs: int, done: int = 0, again: bool = False) -> int:
+    def expect(self, epochs: int, done: int = 0, recorded: bool = False) -> int:
         """Batches that the next so many epochs will have together, as far as it can be told; says and changes nothing.
 
         Args:
             epochs: How many.
             done: As of ``forecast``.
-            again: Whether scores of what an epoch has will be remembered in those behind it.
+            recorded: Whether training forwards fill the teacher's ledger.
         """
         if self.teacher is None or epochs <= 0:
             return epochs * self.plain_batches
-        again = again and self.plain_batches * self.dataset.row_size >= 0.9 * self.dataset.num_samples  # or others come
+        same = self.plain_batches * self.dataset.row_size >= 0.9 * self.dataset.num_samples  # samples in every epoch
+        again = same and self.teacher.will_remember(recorded)
         full, first = len(self.dataset) // self.batch_size, self.dataset.coming_epoch
         rows = expected_rows(self.teacher, full, self.dataset.window, range(first, first + epochs), done, again)
         return rows + epochs * (self.plain_batches - full)

@@ -18,30 +18,19 @@ class Memory:
     """A ledger that comes from a checkpoint, from an earlier fit, or empty.
 
     Args:
-        settings: As they were given.
+        score: As it was asked for; checkpoints that do not name their score's are of it.
 
     Attributes:
         ledger: None where nothing is remembered.
         recorder: None where training forwards are not recorded.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, score: str | Callable) -> None:
         self.ledger: Ledger | None = None
         self.recorder: Recorder | None = None
-        self._settings = settings
-        self._score = _named(settings.score)
+        self._asked = self._score = _named(score)
         self._kept: dict[str, Any] | None = None  # a checkpoint's ledger, until the data set is there
         self._kept_of = ""  # which score it is of
-
-    def remembers(self, single_pass: bool) -> bool:
-        """Whether scores can be used again.
-
-        Args:
-            single_pass: No sample comes again, and nobody has asked for its score to be remembered.
-        """
-        if self._settings.teacher.select == "random" or single_pass:
-            return False
-        return self._settings.record != "never" or self._settings.teacher.interval.outlasts_an_epoch
 
     def state_dict(self) -> dict[str, Any]:
         """The ledger's state, or None, and the name of its score."""
@@ -51,7 +40,7 @@ class Memory:
         """Go on from ``state_dict``'s state when ``open`` is called."""
         self.forget()
         self._kept = state["ledger"]
-        self._kept_of = state.get("score") or _named(self._settings.score)  # older ones: by default the same everywhere
+        self._kept_of = state.get("score") or self._asked
 
     def forget(self) -> None:
         """Begin with nothing."""
@@ -63,13 +52,13 @@ class Memory:
         Args:
             dataset: What it trains on.
             settings: As they are in this run.
-            single_pass: As of ``remembers``.
+            single_pass: No sample comes again, and nobody has asked for its score to be remembered.
 
         Raises:
             ValueError: The checkpoint's ledger or the last fit's is of other samples, another kind or another score.
         """
         self._score = _named(settings.score)
-        if not self.remembers(single_pass):
+        if single_pass or not _of_use(settings):
             self.ledger = None
         elif self.ledger is None:
             self.ledger = open_ledger(
@@ -98,6 +87,12 @@ class Memory:
         """Put what has been recorded into the ledger; all ranks call this together."""
         if self.recorder is not None:
             self.recorder.flush()
+
+
+def _of_use(settings: Settings) -> bool:
+    """Whether scores can be used again where samples come again."""
+    recorded = settings.record != "never"
+    return settings.teacher.select != "random" and (recorded or settings.teacher.interval.outlasts_an_epoch)
 
 
 def _named(score: str | Callable) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from types import FunctionType
+from typing import Any
 
 from composer import State, Time, TimeUnit
 from torch.optim.lr_scheduler import LambdaLR
@@ -24,11 +25,13 @@ class PlannedRates:
 
     def __init__(self) -> None:
         self.batches: int | None = None
+        self._duration: Time | None = None  # of the run that it is attached to
         self._attached: list[tuple[LambdaLR, list[Rate]]] = []
 
     def attach(self, state: State, loader: TeachingDataLoader) -> None:
         """Begin with the schedulers of a run whose duration is in epochs; else do nothing."""
         self.detach()
+        self._duration = state.max_duration
         if state.max_duration is None or state.max_duration.unit != TimeUnit.EPOCH:
             return
         for scheduler in state.schedulers:
@@ -42,6 +45,15 @@ class PlannedRates:
         for scheduler, rates in self._attached:
             scheduler.lr_lambdas = rates
         self._attached, self.batches = [], None
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """What is planned and for which duration, or None."""
+        return None if self.batches is None else {"batches": self.batches, "over": str(self._duration)}
+
+    def load_state_dict(self, planned: dict[str, Any] | None) -> None:
+        """Go on with what was planned before a resume, unless it was for another duration or nothing is planned now."""
+        if planned and self.batches is not None and planned["over"] == str(self._duration):
+            self.batches = planned["batches"]
 
     def _planned(self, rate: Rate, state: State, loader: TeachingDataLoader) -> Rate:
         def planned(step: int) -> float:

@@ -18,9 +18,10 @@ from attent_stream.teacher import AUTO, REMEMBERED, TeacherSettings
 PROGRESS = "progress"  # a score: how fast the sample's stream is being learnt
 PROPORTIONAL = "proportional"  # the selector that goes with it
 RECORDS = ("never", "warmup", "always")
-_DEFAULTS = {"interval": "1ep", "anneal": "0ba", "record": "never"}
-_AUTO_DEFAULTS = {"interval": "1dur", "anneal": "0.125dur", "record": "always"}
-_SCORE, _KEEP, _TEMPERATURE = "residual", 0.7, 1.0
+_DEFAULTS = {
+    "score": "residual", "keep": 0.7, "temperature": 1.0, "interval": "1ep", "anneal": "0ba", "record": "never",
+}  # fmt: skip
+_AUTO_DEFAULTS = _DEFAULTS | {"interval": "1dur", "anneal": "0.125dur", "record": "always"}
 # Of ``auto`` where a language model sees its samples again: what saved most on both of docs/log.md, 2026-11-26.
 _AGAIN = {"select": "soft", "score": "loss", "keep": 0.5, "temperature": 0.5, "anneal": "0ba"}
 
@@ -34,8 +35,7 @@ class Settings:
         score: A name in ``SCORES``, ``learnability``, or a callable.
         forwards: Whether candidates may be forwarded to score them.
         record: When training forwards fill the ledger, a name in ``RECORDS``.
-        recorded_by_default: Nobody has asked for ``record``, so it may be left away where no sample comes again.
-        defaults: Those of ``score``, ``keep``, ``temperature`` and ``anneal`` that nobody has asked for.
+        defaults: Arguments whose default depends on more, and that nobody has given.
         ledger: What is remembered.
         progress: Whether it remembers how fast each stream is being learnt instead.
         reweight: How lessons are weighted by their own losses, or None.
@@ -49,7 +49,6 @@ class Settings:
     score: str | Callable[[Any, Any], Tensor]
     forwards: bool
     record: str
-    recorded_by_default: bool
     defaults: frozenset[str]
     ledger: LedgerSettings
     progress: bool
@@ -71,19 +70,19 @@ class Settings:
             text: A causal language model may see samples again.
             endless: No end of training can be seen coming.
         """
-        teacher, given = self.teacher, {}
-        if text and teacher.select == AUTO and self.record == "always":
-            given = {key: value for key, value in _AGAIN.items() if key in self.defaults}
-            teacher = replace(teacher, again=_AGAIN["select"])
-        if endless and "anneal" in self.defaults:
-            given["anneal"] = "0ba"  # none was asked for
-        teacher = replace(
-            teacher,
-            keep=parse_keep(given["keep"]) if "keep" in given else teacher.keep,
-            temperature=given.get("temperature", teacher.temperature),
-            phases=replace(teacher.phases, anneal=Span.parse(given["anneal"])) if "anneal" in given else teacher.phases,
-        )
-        return replace(self, teacher=teacher, score=given.get("score", self.score))
+        again = text and self.teacher.select == AUTO and self.record == "always"
+        better = _AGAIN if again else {}
+        if endless:
+            better = better | {"anneal": "0ba"}
+        taken = {key: value for key, value in better.items() if key in self.defaults}
+        teacher = replace(self.teacher, again=better.get("select"))
+        if "keep" in taken:
+            teacher = replace(teacher, keep=parse_keep(taken["keep"]))
+        if "temperature" in taken:
+            teacher = replace(teacher, temperature=taken["temperature"])
+        if "anneal" in taken:
+            teacher = replace(teacher, phases=replace(teacher.phases, anneal=Span.parse(taken["anneal"])))
+        return replace(self, teacher=teacher, score=taken.get("score", self.score))
 
 
 def parse_settings(
@@ -110,8 +109,8 @@ def parse_settings(
     Raises:
         ValueError: One out of range, a bad name (the good ones are listed), or two that contradict each other.
     """
-    asked = {"score": score, "keep": keep, "temperature": temperature, "anneal": anneal}
-    score = _SCORE if score is None else score
+    asked = {"score": score, "keep": keep, "temperature": temperature, "anneal": anneal, "record": record}
+    score = _DEFAULTS["score"] if score is None else score
     remembered = LedgerSettings.parse(ledger)
     forwards = callable(score) or score not in (REMEMBERED, PROGRESS)
     progress = not callable(score) and score == PROGRESS
@@ -133,9 +132,9 @@ def parse_settings(
     if (reference is not None) != (score == LEARNABILITY):
         raise ValueError(f"score {LEARNABILITY!r} and reference go together, got score {score!r} and reference {reference!r}")
     teacher = TeacherSettings(
-        keep=parse_keep(_KEEP if keep is None else keep),
+        keep=parse_keep(defaults["keep"] if keep is None else keep),
         select=select,
-        temperature=_TEMPERATURE if temperature is None else temperature,
+        temperature=defaults["temperature"] if temperature is None else temperature,
         ceiling=ceiling,
         interval=parse_interval(defaults["interval"] if interval is None else interval),
         phases=Phases(warmup=Span.parse(warmup), anneal=Span.parse(defaults["anneal"] if anneal is None else anneal)),
@@ -152,7 +151,6 @@ def parse_settings(
         score=score,
         forwards=forwards,
         record=_record(record, score, defaults["record"]),
-        recorded_by_default=record is None,
         defaults=frozenset(name for name, value in asked.items() if value is None),
         ledger=remembered,
         progress=progress,

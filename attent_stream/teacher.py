@@ -209,7 +209,16 @@ class Teacher:
         if self.ledger is None:
             return False
         some = np.linspace(0, len(self.ledger) - 1, min(len(self.ledger), _SOME)).astype(np.int64)
-        return self._enough(self.ledger.known(some, self._time(clock), self.settings.interval.at(clock)))
+        return self._known(some, clock)
+
+    def will_remember(self, recorded: bool) -> bool:
+        """Whether what an epoch has will have remembered scores in those behind it.
+
+        Args:
+            recorded: Whether training forwards are; candidates are scored anyway, but by ``auto`` only where that pays.
+        """
+        settings = self.settings
+        return self.ledger is not None and settings.interval.outlasts_an_epoch and (recorded or settings.select != AUTO)
 
     def decide(self, window: Window, ahead: int) -> Decision:
         """Say how a window will be chosen.
@@ -225,7 +234,7 @@ class Teacher:
             return Decision(by=ALL, lessons=rows)
         if not self.scores:
             return Decision(by=RANDOM, lessons=lessons)
-        if self._known(window, clock):
+        if self._known(window.ids, clock):
             if self._by_prediction and not self._pays(window, lessons):
                 return Decision(by=ALL, lessons=rows)
             return Decision(by=REMEMBERED, lessons=lessons)
@@ -261,9 +270,9 @@ class Teacher:
         if scores is None:
             return replace(self._choice(window, decision, None, self.settings.select), gain=self._seen_again(window, decision))
         raw, scores = scores, below_ceiling(scores, window.lanes, self.settings.ceiling)
-        again = self.settings.again if decision.by == REMEMBERED else None
-        if self.settings.select != AUTO or again is not None:
-            return replace(self._choice(window, decision, scores, again or self.settings.select), scores=raw)
+        select = (decision.by == REMEMBERED and self.settings.again) or self.settings.select
+        if select != AUTO:
+            return replace(self._choice(window, decision, scores, select), scores=raw)
         rows, lessons = len(window.ids), decision.lessons
         if lessons == rows:  # a probe: what would it be, were it taught?
             lessons = lesson_count(rows, self.keep(self.clock(0, window.epoch, window.share)))
@@ -325,11 +334,12 @@ class Teacher:
         weights = lane_weights(scores, window.lanes, positions, select=select, temperature=settings.temperature)
         return Choice(decision=decision, positions=positions, weights=weights, scores=scores, window=window)
 
-    def _known(self, window: Window, clock: Clock) -> bool:
+    def _known(self, ids: NDArray[np.int64], clock: Clock) -> bool:
+        """Whether a window of these samples would be chosen at a time by what is remembered now."""
         if self.ledger is None:
             return False
         age = self.settings.interval.at(clock)
-        return self._enough(self.ledger.known(window.ids, self._time(clock), age))
+        return self._enough(self.ledger.known(ids, self._time(clock), age))
 
     def _enough(self, known: NDArray[np.bool_]) -> bool:
         """Whether a window can be chosen by what is known of it."""

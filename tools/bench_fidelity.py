@@ -29,7 +29,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a thread th
 import numpy as np
 import torch
 from bench_fidelity_data import image_sets, token_rows
-from bench_fidelity_ways import WAYS, proxy_settings, proxy_ways
+from bench_fidelity_ways import WAYS, proxy_settings, proxy_ways, scoring_model
 from composer.models import ComposerClassifier, HuggingFaceModel
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTForImageClassification
@@ -125,8 +125,8 @@ def mean_loss(model: torch.nn.Module, batch) -> torch.Tensor:
     return F.cross_entropy(model(batch), batch[1])
 
 
-def cost(kind: str, size: Size, ways: list[Fidelity], device: str, seconds: float, head: str, quick: bool) -> dict[str, float]:
-    """``s`` of each way and of the proxy's; ``head`` as of ``build_scorer``."""
+def cost(kind: str, size: Size, layers: int, device: str, seconds: float, head: str, quick: bool) -> dict[str, float]:
+    """``s`` of each way in ``layers`` and of the proxy's; ``head`` as of ``build_scorer``."""
     microbatch = {"lm": 1, "vit": 4}[kind] if device == "cpu" else {"lm": 16, "vit": 128}[kind]
     torch.manual_seed(0)
     model = MODELS[kind](size).to(device).eval()
@@ -137,9 +137,10 @@ def cost(kind: str, size: Size, ways: list[Fidelity], device: str, seconds: floa
         pixels = torch.randn(microbatch, 3, size.length, size.length, generator=generator)
         batch = (pixels.to(device), (torch.arange(microbatch) % size.classes).to(device))
     proxy, settings = proxy_of(kind, size, model, device)
-    asked = [(way, model) for way in ways] + [(way, proxy.model) for way in proxy_ways(kind, settings, quick)]
-    calls = {"forward": lambda: mean_loss(model, batch), "learn": lambda: proxy.learn(batch, 0)}
-    for way, scoring in asked:
+    ways = [*WAYS[kind](layers, quick), *proxy_ways(kind, settings, quick)]
+    calls = {"forward": lambda: mean_loss(model, batch), "learn": lambda: proxy.learn(batch)}
+    for way in ways:
+        scoring = scoring_model(way, model)
         scorer = build_scorer("loss", scoring, head=head, fidelity=way)
         calls[way.name] = lambda scorer=scorer, scoring=scoring: score_batch(scorer, scoring, batch, None, (0,))
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -157,7 +158,7 @@ def cost(kind: str, size: Size, ways: list[Fidelity], device: str, seconds: floa
     medians = {name: statistics.median(values) for name, values in times.items()}
     print(f"{kind}: {len(times['forward'])} rounds, forward {medians['forward']:.3f} s", file=sys.stderr, flush=True)
     learning = KEEP * medians["learn"] / settings.every  # a lesson's, for each of its 1 / KEEP candidates
-    return {way.name: (medians[way.name] + (learning if way.proxy else 0.0)) / medians["forward"] for way, _ in asked}
+    return {way.name: (medians[way.name] + (learning if way.proxy else 0.0)) / medians["forward"] for way in ways}
 
 
 def ranks(kind: str, size: Size, device: str, data: Path | None, quick: bool) -> tuple[list[dict], dict]:
@@ -195,8 +196,9 @@ def ranks(kind: str, size: Size, device: str, data: Path | None, quick: bool) ->
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        with _autocast(device):
-            proxy.learn(batch, step)
+        if proxy.learns_from(step):
+            with _autocast(device):
+                proxy.learn(batch)
         losses.append(loss.detach())
         if step in stops:
             at = AT[stops.index(step)]
@@ -224,7 +226,7 @@ def image_scores(model: torch.nn.Module, candidates, ways: list[Fidelity], devic
     """(way, score's name, values) of every way."""
     for way in ways:
         for name in SCORES:
-            asked = model if way.proxy is None else way.proxy.model
+            asked = scoring_model(way, model)
             scorer = build_scorer(name, asked, fidelity=way)
             with torch.no_grad(), _autocast(device):
                 yield way, name, torch.cat([score_batch(scorer, asked, part, None, (0,)) for part in split_batch(candidates, 64)])
@@ -237,7 +239,7 @@ def text_scores(model: torch.nn.Module, candidates, ways: list[Fidelity], device
         strided = way.tokens is not None and way.tokens.take == "strided"
         base = replace(way, tokens=None) if strided else way
         if base not in forwards:
-            asked = model if way.proxy is None else way.proxy.model
+            asked = scoring_model(way, model)
             forwards[base] = [token_scores(asked, base, part, device) for part in split_batch(candidates, 4)]
         tokens = [torch.cat(parts) for parts in zip(*forwards[base], strict=True)]
         if strided:
@@ -266,8 +268,7 @@ def frontier(quick: bool, device: str = "cpu", data: Path | None = None, kinds: 
     said = {}
     for kind in kinds:
         size, cost_size = sizes[kind], sizes[f"{kind}_cost"]
-        ways = WAYS[kind](size.layers, quick)
-        s = cost(kind, cost_size, ways, device, 1.0 if quick else 120.0, "reference" if quick else "auto", quick)
+        s = cost(kind, cost_size, size.layers, device, 1.0 if quick else 120.0, "reference" if quick else "auto", quick)
         entries, about = ranks(kind, size, device, data, quick)
         result += [{**entry, "s": round(s[entry["way"]], 4)} for entry in entries]
         said[kind] = {**about, "ranks_of": vars(size), "s_of": vars(cost_size)}
@@ -279,7 +280,7 @@ def again(result: dict, kinds: Sequence[str], device: str) -> dict:
     quick = bool(result.get("quick"))
     sizes = SIZES["quick" if quick else device]
     for kind in kinds:
-        s = cost(kind, sizes[f"{kind}_cost"], WAYS[kind](sizes[kind].layers, quick), device, 60.0, "auto", quick)
+        s = cost(kind, sizes[f"{kind}_cost"], sizes[kind].layers, device, 60.0, "auto", quick)
         for entry in result["frontier"]:
             if entry["model"] == kind:
                 entry["s"] = round(s[entry["way"]], 4)

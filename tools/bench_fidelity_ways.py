@@ -47,3 +47,8 @@ def proxy_ways(kind: str, settings: ProxySettings, quick: bool = False) -> list[
         "vit": [{}, {"patches": 0.5}, {"patches": 0.25}],
     }
     return [parse_fidelity({**part, "proxy": settings}) for part in parts[kind][: 1 if quick else None]]
+
+
+def scoring_model(way: Fidelity, model: torch.nn.Module) -> torch.nn.Module:
+    """What scores in a way: the model, or the proxy."""
+    return model if way.proxy is None else way.proxy.model

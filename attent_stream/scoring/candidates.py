@@ -106,18 +106,17 @@ class CandidateScoring:
         """
         return self._scoring(batch, microbatch, (self._seed, *window))
 
-    def learn(self, batch: Any, batches: int) -> None:
-        """Let a proxy that learns along do so on a batch of lessons, after so many; all ranks call it together."""
-        if self._proxy is not None:
-            self._proxy.learn(batch, batches)
-
     def learns_from(self, batches: int) -> bool:
-        """Whether ``learn`` does anything with the batch after so many."""
+        """Whether there is a proxy that learns from the batch after so many."""
         return self._proxy is not None and self._proxy.learns_from(batches)
+
+    def learn(self, batch: Any) -> None:
+        """Let the proxy learn from a batch of lessons; all ranks call it together, where ``learns_from`` says so."""
+        self._proxy.learn(batch)
 
     @property
     def learns(self) -> bool:
-        """Whether ``learn`` ever does anything."""
+        """Whether there is a proxy that learns."""
         return self._proxy is not None and self._proxy.trained
 
     def window_chosen(self, keep: float) -> dict[str, float]:

@@ -43,18 +43,11 @@ class Proxy:
             self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
 
     def learns_from(self, batches: int) -> bool:
-        """Whether it learns from the batch after so many."""
+        """Whether it learns from the batch after so many: from one of ``every``, where it learns at all."""
         return self._optimizer is not None and batches % self._every == 0
 
-    def learn(self, batch: Any, batches: int) -> None:
-        """One step on a batch of lessons on its device, its gradient the mean over all ranks', who all call this together.
-
-        Args:
-            batch: Lessons.
-            batches: How many were trained on before; of ``every`` of them it learns on one.
-        """
-        if not self.learns_from(batches):
-            return
+    def learn(self, batch: Any) -> None:
+        """One step on a batch of lessons on its device, its gradient the mean over all ranks', who all call this together."""
         with torch.enable_grad():
             loss = self.model.loss(self.model(batch), batch)
             loss = sum(loss) if isinstance(loss, (tuple, list)) else loss
