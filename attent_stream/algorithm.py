@@ -76,7 +76,7 @@ class AtteNT(Algorithm):
         record: When the training forward's own per-sample scores fill the ledger, at no extra pass: ``never``,
             ``warmup`` (only before ``warmup`` is over) or ``always``. None: with ``auto`` where training is longer than an
             epoch, text always, else one batch in eight until their spread promises that teaching pays; never otherwise.
-        ledger: What it keeps: ``sample`` (each one's score), ``shard`` or ``stream`` (the mean of each), or ``{per, limit, decay}``
+        ledger: What it keeps: ``sample`` (each one's score), ``shard`` or ``stream`` (the mean of each), or ``{per, limit, decay, detrend}``
             (``LedgerSettings``).
         score_batch: Samples per scoring forward; None: the training microbatch.
         fidelity: How much of a candidate and of the model scoring looks at: ``full``, ``auto`` (the cheapest way that agrees

@@ -2,6 +2,9 @@
 
 A score is kept as a float16, which is within 0.05% of it. Where scores may grow too old to be used, when each was given is kept
 besides in 16 bits, rounded down by up to 0.8% of the time so far: never taken for younger than it is.
+
+Losses fall while a model trains, by more in the first epoch than samples differ: remembered as they were, what was seen first
+would count as hard. So a score is remembered as its difference from a trend, by which all of them fall.
 """
 
 from collections.abc import Callable
@@ -12,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 _LARGEST = float(np.finfo(np.float16).max)
+_TREND_SAMPLES = 144  # that the trend is over beside those of the batch: enough to see it through their spread
+_TREND_BYTES = 16  # the trend, and how many samples it is over so far
 
 
 class Ledger(Protocol):
@@ -49,6 +54,9 @@ class SampleLedger:
         num_samples: Samples in the data set.
         ages: Whether scores may become too old.
         decay: Share of the score before in the one that is remembered, in [0, 1): 0 is the last alone.
+        detrend: Whether scores are remembered as differences from their trend, and recalled as what they would be by now: by the
+            model ``score = trend(time) + difference(sample)``, in which the trend of a batch is the mean of what its scores differ
+            from the samples' last differences, 0 of those that are new, and is smoothed over batches.
         memory: Zeroed, of ``sample_bytes`` bytes, such as the node's ranks share; None: its own.
         writes: Whether this process writes; of those that share memory one does.
         settle: Waits for the one that writes; called before what may still be on its way is read.
@@ -60,13 +68,17 @@ class SampleLedger:
         *,
         ages: bool = True,
         decay: float = 0.0,
+        detrend: bool = False,
         memory: Any = None,
         writes: bool = True,
         settle: Callable[[], None] = lambda: None,
     ) -> None:
         count = num_samples * (2 if ages else 1)
-        # Of its own, pages are only taken for samples that were recorded.
-        words = np.zeros(count, np.uint16) if memory is None else np.frombuffer(memory, np.uint16, count)
+        if memory is None:
+            # Of its own, pages are only taken for samples that were recorded.
+            memory = np.zeros(sample_bytes(num_samples, ages), np.uint8)
+        self._trend = np.frombuffer(memory, np.float64, 2) if detrend else None  # the node's, as it needs what one of them writes
+        words = np.frombuffer(memory, np.uint16, count, _TREND_BYTES)
         self._codes = words[:num_samples]  # 0: not known, else 1 + the bits of a float16
         self._stamps = words[num_samples:] if ages else None  # the upper half of a float32
         self._decay = decay
@@ -82,8 +94,11 @@ class SampleLedger:
         if not self._writes:
             return
         ids, scores = ids.reshape(-1), scores.reshape(-1).astype(np.float32)
+        before = _decoded(self._codes[ids]) if self._decay or self._trend is not None else None  # its own, so it waits for nobody
+        if self._trend is not None:
+            self._follow(scores - np.where(np.isfinite(before), before, 0.0))
+            scores = scores - np.float32(self._trend[0])
         if self._decay:
-            before = _decoded(self._codes[ids])  # its own writing, which waits for nobody
             scores = np.where(np.isfinite(before), self._decay * before + (1 - self._decay) * scores, scores)
         self._codes[ids] = _encoded(scores)
         if self._stamps is not None:
@@ -101,13 +116,15 @@ class SampleLedger:
     def recall(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """See ``Ledger``."""
         self._wait()
-        return _decoded(self._codes[ids])
+        scores = _decoded(self._codes[ids])
+        return scores if self._trend is None else scores + np.float32(self._trend[0])
 
     def state_dict(self) -> dict[str, Any]:
-        """See ``Ledger``: int16 tensors of shape (num_samples,) that share its memory."""
+        """See ``Ledger``: int16 tensors of shape (num_samples,), and a float64 one, that share its memory."""
         self._wait()
         stamps = None if self._stamps is None else torch.from_numpy(self._stamps.view(np.int16))
-        return {"per": "sample", "codes": torch.from_numpy(self._codes.view(np.int16)), "stamps": stamps}
+        trend = None if self._trend is None else torch.from_numpy(self._trend)
+        return {"per": "sample", "codes": torch.from_numpy(self._codes.view(np.int16)), "stamps": stamps, "trend": trend}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See ``Ledger``."""
@@ -116,12 +133,25 @@ class SampleLedger:
             told = ["with the time of each score", "of scores that never grow old"]
             has, wants = (told[part is None] for part in (state["stamps"], self._stamps))
             raise ValueError(f"the checkpoint's ledger is {has}, this run's interval needs one {wants}")
+        if (state.get("trend") is None) != (self._trend is None):
+            told = "of scores as they were given (ledger.detrend: false)", "of their differences from a trend (ledger.detrend: true)"
+            raise ValueError("the checkpoint's ledger is {}, this run's {}".format(*(told if self._trend is not None else told[::-1])))
         self._settled = False
         if not self._writes:
             return
         self._codes[:] = state["codes"].cpu().numpy().view(np.uint16)
         if self._stamps is not None:
             self._stamps[:] = state["stamps"].cpu().numpy().view(np.uint16)
+        if self._trend is not None:
+            self._trend[:] = state["trend"].cpu().numpy()
+
+    def _follow(self, levels: NDArray[np.floating]) -> None:
+        """Take what some scores say of the trend into it."""
+        levels = levels[np.isfinite(levels)]
+        if len(levels):
+            trend, samples = self._trend
+            rate = len(levels) / (len(levels) + samples)
+            self._trend[:] = trend + rate * (levels.mean(dtype=np.float64) - trend), min(samples + len(levels), _TREND_SAMPLES)
 
     def _wait(self) -> None:
         if not self._settled:
@@ -187,7 +217,7 @@ class GroupLedger:
 
 def sample_bytes(num_samples: int, ages: bool) -> int:
     """Memory of a ``SampleLedger``."""
-    return num_samples * (4 if ages else 2)
+    return _TREND_BYTES + num_samples * (4 if ages else 2)
 
 
 def _encoded(scores: NDArray[np.float32]) -> NDArray[np.uint16]:

@@ -28,6 +28,8 @@ class LedgerSettings:
         limit: Bytes a node, as a number or a string (``2gb``); where a score for each sample would take more, each shard's
             mean is kept, and the log says so.
         decay: Of a sample's score before, its share in the one that is remembered, in [0, 1).
+        detrend: Whether a sample's score is remembered as its difference from the trend of all, as losses fall while training
+            goes on (``SampleLedger``); false: as it was given.
         score: What is remembered where AtteNT's own score is ``remembered``.
 
     Raises:
@@ -37,6 +39,7 @@ class LedgerSettings:
     per: str = "sample"
     limit: int | str = "2gb"
     decay: float = 0.0
+    detrend: bool = True
     score: str = "loss"
 
     def __post_init__(self) -> None:
@@ -44,6 +47,8 @@ class LedgerSettings:
             raise ValueError(f"ledger.per must be one of {', '.join(PER)}, got {self.per!r}")
         if not (isinstance(self.decay, (int, float)) and not isinstance(self.decay, bool) and 0 <= self.decay < 1):
             raise ValueError(f"ledger.decay must be a share in [0, 1), got {self.decay!r}")
+        if not isinstance(self.detrend, bool):
+            raise ValueError(f"ledger.detrend must be true or false, got {self.detrend!r}")
         try:
             limit = self.bytes
         except (ValueError, TypeError) as error:
@@ -114,6 +119,7 @@ def open_ledger(
             count,
             ages=ages,
             decay=settings.decay,
+            detrend=settings.detrend,
             memory=shared,
             writes=shared is None or local_rank == 0,
             settle=_nothing if shared is None else partial(meet, "the remembering of scores"),

@@ -64,11 +64,53 @@ def test_whole_epochs_are_kept_exactly():
     assert ledger.known(np.arange(256), 255.0, 10.0).tolist() == [epoch > 245 for epoch in range(256)]
 
 
+@given(RECORDS, st.sampled_from([0.0, 0.75]))
+def test_a_detrended_ledger_is_the_loop_over_its_model(records, decay):
+    ledger = SampleLedger(SAMPLES, decay=decay, detrend=True)
+    differences, trend, seen = {}, 0.0, 0
+    for ids, first, now in records:
+        scores = first + np.arange(len(ids)) / 7
+        ledger.record(np.array(ids), scores, now)
+        if not np.isfinite(first):
+            for sample in ids:
+                differences.pop(sample, None)
+            continue
+        level = np.mean([score - differences.get(sample, 0.0) for sample, score in zip(ids, scores, strict=True)])
+        trend += (level - trend) * len(ids) / (len(ids) + seen)
+        seen = min(seen + len(ids), 144)
+        for sample, score in zip(ids, scores, strict=True):
+            before = differences.get(sample, score - trend)
+            differences[sample] = decay * before + (1 - decay) * (score - trend)
+    expected = [differences.get(sample, np.nan) + trend for sample in range(SAMPLES)]
+    np.testing.assert_allclose(ledger.recall(np.arange(SAMPLES)), expected, rtol=2e-3, atol=5e-2)
+    again = SampleLedger(SAMPLES, decay=decay, detrend=True)
+    again.load_state_dict(ledger.state_dict())
+    np.testing.assert_array_equal(again.recall(np.arange(SAMPLES)), ledger.recall(np.arange(SAMPLES)))
+    again.record(np.arange(3), np.array([1.0, 2.0, 3.0]), 1e5)
+    ledger.record(np.arange(3), np.array([1.0, 2.0, 3.0]), 1e5)
+    np.testing.assert_array_equal(again.recall(np.arange(SAMPLES)), ledger.recall(np.arange(SAMPLES)))
+
+
+def test_what_was_seen_early_is_not_taken_for_hard():
+    """Losses fall by four times what samples differ; the second epoch sees a half of them, the hard."""
+    rng, count, batch = np.random.default_rng(5), 2000, 16
+    hardness = rng.normal(0.0, 0.4, count)
+    raw, detrended = SampleLedger(count), SampleLedger(count, detrend=True)
+    order = [rng.permutation(count), rng.permutation(np.argsort(hardness)[count // 2 :])]
+    for step, ids in enumerate(part for epoch in order for part in epoch.reshape(-1, batch if len(epoch) % batch == 0 else 10)):
+        scores = 3.0 + 3.0 * np.exp(-step / 40) + hardness[ids]
+        for ledger in (raw, detrended):
+            ledger.record(ids, scores, float(step))
+    ranks = [np.corrcoef(ledger.recall(np.arange(count)), hardness)[0, 1] for ledger in (raw, detrended)]
+    assert ranks[0] < 0.75 and ranks[1] > 0.95
+    assert np.mean(detrended.recall(np.arange(count))) == pytest.approx(3.0, abs=0.1)  # what they would be by now
+
+
 def test_large_scores_stay_finite_and_small_ones_apart_from_unknown():
     ledger = SampleLedger(4, ages=False)
     ledger.record(np.arange(3), np.array([1e30, 0.0, -1e30]), 0.0)
     np.testing.assert_array_equal(ledger.recall(np.arange(4)), [65504.0, 0.0, -65504.0, np.nan])
-    assert sample_bytes(10, ages=False) == 20 and ledger.state_dict()["codes"].element_size() == 2
+    assert sample_bytes(10, ages=False) == 20 + 16 and ledger.state_dict()["codes"].element_size() == 2
 
 
 @given(RECORDS)
@@ -102,13 +144,18 @@ def test_states_of_another_kind_are_refused_by_name():
         GroupLedger(np.array([0, 3, 4]), 5, "stream").load_state_dict(GroupLedger(np.array([0, 3]), 5, "stream").state_dict())
     with pytest.raises(ValueError, match="of scores that never grow old, this run's interval needs one with the time"):
         SampleLedger(5).load_state_dict(SampleLedger(5, ages=False).state_dict())
+    with pytest.raises(ValueError, match=r"of scores as they were given \(ledger.detrend: false\), this run's of their differences"):
+        SampleLedger(5, detrend=True).load_state_dict(SampleLedger(5).state_dict())
+    with pytest.raises(ValueError, match="of their differences from a trend .*, this run's of scores as they were given"):
+        SampleLedger(5).load_state_dict(SampleLedger(5, detrend=True).state_dict())
 
 
 @pytest.mark.parametrize(
     ("value", "says"),
     [
         ("samples", "ledger.per must be one of sample, shard, stream, got 'samples'"),
-        ({"per": "sample", "size": 3}, "a mapping of per, limit, decay, score, got"),
+        ({"per": "sample", "size": 3}, "a mapping of per, limit, decay, detrend, score, got"),
+        ({"detrend": 1}, "ledger.detrend must be true or false, got 1"),
         ({"decay": 1}, r"ledger.decay must be a share in \[0, 1\), got 1"),
         ({"limit": "many"}, "ledger.limit must be bytes or a size such as '2gb', got 'many'"),
         ({"limit": 0}, "ledger.limit must be"),
@@ -125,7 +172,7 @@ def test_more_than_the_limit_is_kept_per_shard(tmp_path, caplog):
     dataset = make_loader(data, {}, {}).dataset
     ledger = open_ledger(LedgerSettings(limit=1000), dataset, ages=True, local_rank=0, ranks_per_node=1)
     assert isinstance(ledger, GroupLedger) and len(ledger.state_dict()["means"]) == dataset.num_shards
-    assert "takes 1200 bytes a node, more than ledger.limit of 1000" in caplog.text
+    assert "takes 1216 bytes a node, more than ledger.limit of 1000" in caplog.text
     enough = open_ledger(LedgerSettings(limit="1kb"), dataset, ages=False, local_rank=0, ranks_per_node=1)
     assert isinstance(enough, SampleLedger)
 

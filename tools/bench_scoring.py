@@ -8,9 +8,9 @@ Sections, each a function that returns numbers for the result (``SECTIONS``):
 head    The output head without its logits, V 50,257, D 768, 1,024 tokens, bf16 and fp32, all CPU threads: time over that
         of the bare matrix product (``gemm_ratio``, the faster of a fresh and a reused result), of full logits with
         ``F.cross_entropy(reduction="none")`` and a residual pass over it (``full_logits_speedup``), and peak extra memory
-        over the logits' (``logits_memory_ratio``); the worse dtype of each. Times are medians of three, ratios those of the
-        best repeat; where others use the machine, the same ratios of processor seconds (``..._cpu_seconds``, medians over
-        all repeats) tell more.
+        over the logits' (``logits_memory_ratio``); the worse dtype of each. Times are medians of three (of full logits
+        one), ratios those of the best repeat; where others use the machine, the same ratios of processor seconds
+        (``..._cpu_seconds``, medians over all repeats) tell more.
 step    A taught step at keep 0.5, its 2 B candidates scored after one layer on an eighth of the tokens, over a plain step of
         the same B samples (``taught_step_ratio``), in fp32.
 frontier  What each way of scoring with less costs and how it ranks candidates: ``bench_fidelity.py`` on Python's standard

@@ -49,22 +49,24 @@ def _cpu_dtype(dtype: torch.dtype, seconds: float) -> dict:
         "gemm": lambda: F.linear(hidden, weight),
         "gemm_reused": lambda: torch.mm(hidden, weight.t(), out=logits),
         "head": lambda: head_scores(hidden, weight, labels, path="chunked"),
-        "full": lambda: full_scores(hidden, weight, labels),
     }
+    slow = {"full": lambda: full_scores(hidden, weight, labels)}  # several times slower, and its ratio far from its limit
     begin = time.perf_counter()
     scores = calls["head"]()
     compiling = time.perf_counter() - begin
-    error = difference(scores, reference.token_scores(F.linear(hidden, weight), labels))
+    some = slice(128)  # of the tokens: the reference takes seconds for all
+    wanted = reference.token_scores(F.linear(hidden[some], weight), labels[some])
+    error = difference(tuple(part[some] for part in scores), wanted)
     repeats, cpu, end = [], [], time.perf_counter() + seconds
     while not repeats or time.perf_counter() < end:
-        wall, busy = _alternating(calls, 3)
-        repeats.append(wall)
-        cpu.append(busy)
+        (wall, busy), (slow_wall, slow_busy) = _alternating(calls, 3), _alternating(slow, 1)
+        repeats.append(wall | slow_wall)
+        cpu.append(busy | slow_busy)
     ratios = [rep["head"] / min(rep["gemm"], rep["gemm_reused"]) for rep in repeats]
     cpu_ratios = [rep["head"] / min(rep["gemm"], rep["gemm_reused"]) for rep in cpu]
     speedups = [rep["full"] / rep["head"] for rep in repeats]
     extra = peak_extra_bytes(calls["head"])
-    everything = peak_extra_bytes(calls["full"])
+    everything = peak_extra_bytes(slow["full"])
     return {
         "gemm_ratio": round(min(ratios), 3),
         "gemm_ratio_median": round(statistics.median(ratios), 3),
@@ -74,8 +76,8 @@ def _cpu_dtype(dtype: torch.dtype, seconds: float) -> dict:
         "logits_memory_ratio": None if extra is None else round(extra / logits.nbytes, 4),
         "full_memory_ratio": None if everything is None else round(everything / logits.nbytes, 4),
         "full_logits_speedup_cpu_seconds": round(statistics.median(rep["full"] / rep["head"] for rep in cpu), 3),
-        "ms": {name: round(1e3 * min(rep[name] for rep in repeats), 1) for name in calls},
-        "cpu_ms": {name: round(1e3 * min(rep[name] for rep in cpu), 1) for name in calls},
+        "ms": {name: round(1e3 * min(rep[name] for rep in repeats), 1) for name in repeats[0]},
+        "cpu_ms": {name: round(1e3 * min(rep[name] for rep in cpu), 1) for name in cpu[0]},
         "largest_error": error,
         "first_call_s": round(compiling, 1),
         "repeats": len(repeats),
