@@ -3,8 +3,8 @@
 A score is kept as a float16, which is within 0.05% of it. Where scores may grow too old to be used, when each was given is kept
 besides in 16 bits, rounded down by up to 0.8% of the time so far: never taken for younger than it is.
 
-Losses fall while a model trains, by more in the first epoch than samples differ: remembered as they were, what was seen first
-would count as hard. So a score is remembered as its difference from a trend, by which all of them fall.
+In a first epoch losses fall by more than samples differ: remembered as they were given, what was seen early would count as hard in
+the second. So a score is remembered as its difference from the trend of new samples' scores, and recalled with that of now.
 """
 
 from collections.abc import Callable
@@ -54,9 +54,9 @@ class SampleLedger:
         num_samples: Samples in the data set.
         ages: Whether scores may become too old.
         decay: Share of the score before in the one that is remembered, in [0, 1): 0 is the last alone.
-        detrend: Whether scores are remembered as differences from their trend, and recalled as what they would be by now: by the
-            model ``score = trend(time) + difference(sample)``, in which the trend of a batch is the mean of what its scores differ
-            from the samples' last differences, 0 of those that are new, and is smoothed over batches.
+        detrend: Whether a score is remembered as its difference from the trend, and recalled as what it would be with today's: the
+            running mean of the scores of samples that had none before. It stands still once all have one: by how much the losses
+            of samples that come again fall says how well they are remembered by the model, not what the others' would be by now.
         memory: Zeroed, of ``sample_bytes`` bytes, such as the node's ranks share; None: its own.
         writes: Whether this process writes; of those that share memory one does.
         settle: Waits for the one that writes; called before what may still be on its way is read.
@@ -96,7 +96,7 @@ class SampleLedger:
         ids, scores = ids.reshape(-1), scores.reshape(-1).astype(np.float32)
         before = _decoded(self._codes[ids]) if self._decay or self._trend is not None else None  # its own, so it waits for nobody
         if self._trend is not None:
-            self._follow(scores - np.where(np.isfinite(before), before, 0.0))
+            self._follow(scores[np.isfinite(scores) & ~np.isfinite(before)])
             scores = scores - np.float32(self._trend[0])
         if self._decay:
             scores = np.where(np.isfinite(before), self._decay * before + (1 - self._decay) * scores, scores)
@@ -145,13 +145,12 @@ class SampleLedger:
         if self._trend is not None:
             self._trend[:] = state["trend"].cpu().numpy()
 
-    def _follow(self, levels: NDArray[np.floating]) -> None:
-        """Take what some scores say of the trend into it."""
-        levels = levels[np.isfinite(levels)]
-        if len(levels):
+    def _follow(self, scores: NDArray[np.floating]) -> None:
+        """Take the scores of new samples into the trend."""
+        if len(scores):
             trend, samples = self._trend
-            rate = len(levels) / (len(levels) + samples)
-            self._trend[:] = trend + rate * (levels.mean(dtype=np.float64) - trend), min(samples + len(levels), _TREND_SAMPLES)
+            rate = len(scores) / (len(scores) + samples)
+            self._trend[:] = trend + rate * (scores.mean(dtype=np.float64) - trend), min(samples + len(scores), _TREND_SAMPLES)
 
     def _wait(self) -> None:
         if not self._settled:

@@ -28,8 +28,8 @@ class LedgerSettings:
         limit: Bytes a node, as a number or a string (``2gb``); where a score for each sample would take more, each shard's
             mean is kept, and the log says so.
         decay: Of a sample's score before, its share in the one that is remembered, in [0, 1).
-        detrend: Whether a sample's score is remembered as its difference from the trend of all, as losses fall while training
-            goes on (``SampleLedger``); false: as it was given.
+        detrend: Whether a sample's score is remembered as its difference from the trend of new samples' scores, as losses fall
+            while the first epoch goes on (``SampleLedger``); false: as it was given.
         score: What is remembered where AtteNT's own score is ``remembered``.
 
     Raises:
