@@ -7,31 +7,27 @@ from functools import partial
 from typing import Any
 
 import torch
-from composer import Algorithm, Event, Logger, State, Time
-from composer.core import Precision, get_precision_context
+from composer import Algorithm, Event, Logger, State
 from composer.devices import Device, DeviceGPU
 from composer.utils import dist
 
+from attent_stream.candidate_scorer import CandidateScorer
 from attent_stream.clock import state_clock, total_span
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.dataset import TeachingDataset
 from attent_stream.gather import gather_ranks
-from attent_stream.guard import untouched
+from attent_stream.lesson_weights import LessonWeights
 from attent_stream.memory import LEAVE, Memory
 from attent_stream.metrics import choice_metrics
 from attent_stream.payoff import Payoff
 from attent_stream.planned_rates import PlannedRates
 from attent_stream.randomness import random_state, set_random_state
 from attent_stream.recorder import Recorder
-from attent_stream.reweighting import Reweighting
 from attent_stream.schedule import Span
-from attent_stream.scoring.candidates import CandidateScoring
-from attent_stream.scoring.learnability import Reference
-from attent_stream.scoring.scorer import Scorer, Traits, build_scorer
+from attent_stream.scoring.scorer import Traits, build_scorer
 from attent_stream.settings import parse_settings
 from attent_stream.stopwatch import Stopwatch
 from attent_stream.teacher import AUTO, SCORED, Choice, Teacher
-from attent_stream.weighting import WeightedOutputs
 
 VERSION = 3  # of AtteNT's state
 _STATE = ("version", "counts", "told", "planned", "ledger", "score", "random", "gain", "reweight", "fidelity", "reference")
@@ -132,13 +128,9 @@ class AtteNT(Algorithm):
         self._device: Device | None = None
         self._teacher: Teacher | None = None
         self._fitted: TeachingDataset | None = None  # the data set of an earlier fit, which stands where that ended
-        self._scoring: CandidateScoring | None = None
-        self._reference: Reference | None = None
-        self._first_batch: Time | None = None  # of this fit
+        self._scoring = CandidateScorer(self.settings)
         self._memory = Memory(self.settings.score)
-        self._weighted: WeightedOutputs | None = None
-        self._losses: Scorer | None = None  # of the training forward, where lessons are weighted by them
-        self._reweighting = None if self.settings.reweight is None else Reweighting(self.settings.reweight)
+        self._weights: LessonWeights | None = None
         self._teaching = Stopwatch()
         self._batch_began = time.perf_counter()
         self._told: int | None = None  # the epoch's length as we told it to the Trainer
@@ -170,9 +162,8 @@ class AtteNT(Algorithm):
             **self._memory.state_dict(),
             "random": states,
             "gain": self._teacher.payoff.gain,
-            "reweight": None if self._reweighting is None else self._reweighting.state(),
-            "fidelity": self._scoring.state_dict(),
-            "reference": None if self._reference is None else self._reference.state_dict(),
+            "reweight": self._weights.state(),
+            **self._scoring.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -188,8 +179,6 @@ class AtteNT(Algorithm):
             )
         self._counts = {name: int(state["counts"].get(name, 0)) for name in self._counts}
         self._memory.load_state_dict(state)
-        if self._reweighting is not None:
-            self._reweighting.load(state.get("reweight"))
         self._resumed = state
 
     def _fit_start(self, state: State, logger: Logger) -> None:
@@ -200,23 +189,22 @@ class AtteNT(Algorithm):
             )
         self._loader, self._device = loader, state.device
         self._teaching = Stopwatch(gpu=isinstance(state.device, DeviceGPU))
-        self._weighted = WeightedOutputs(state.model)
-        self._losses = None if self._reweighting is None else build_scorer("loss", state.model, head=None)
-        self._first_batch = state.timestamp.batch
         resumed, self._resumed = self._resumed, None
         if resumed is None and int(state.timestamp.batch) == 0:
             self._forget()  # another run, perhaps on another corpus
+        before = resumed.get("reweight") if resumed is not None else self._weights.state() if self._weights is not None else None
+        self._weights = LessonWeights(self.settings.reweight, state.model, before)
         total = total_span(state.max_duration)
         by_default = self.settings.teacher.select == AUTO and "record" in self.settings.defaults
         once = _single_pass(total, loader)
         single_pass = by_default and once
         text = Traits.of(state.model).shift_labels and not once
         self._run = self.settings.of_run(text=text, endless=total is None)
-        self._open_scoring(state, resumed)
+        self._scoring.open(state, loader, self._run, resumed)
         self._find_place(state)
         memory = self._memory
         memory.open(loader.dataset, self._run, single_pass=single_pass)
-        payoff = Payoff(cost=self._scoring_cost, gain=None if resumed is None else resumed.get("gain"))
+        payoff = Payoff(cost=self._scoring.cost, gain=None if resumed is None else resumed.get("gain"))
         self._teacher = teacher = Teacher(
             self._run.teacher, clock=state_clock(state, loader), total=total, ledger=memory.ledger, payoff=payoff,
             forwards=self._run.forwards,
@@ -249,39 +237,11 @@ class AtteNT(Algorithm):
             state.dataloader_len = self._told = loader.tell_length(resumed["told"])
         self._fitted = loader.dataset
 
-    def _open_scoring(self, state: State, resumed: dict[str, Any] | None) -> None:
-        dataset = self._loader.dataset
-        known = self._scoring.state_dict() if self._scoring is not None else None  # of an earlier fit of this run
-        device = state.device.tensor_to_device(torch.empty(())).device
-        self._scoring = CandidateScoring(
-            self._run.forwarded_score,
-            state.model,
-            head=self.settings.head,
-            fidelity=self.settings.fidelity,
-            device=device,
-            full_precision=state.precision == Precision.FP32,
-            gather=partial(gather_ranks, ranks=dataset.num_ranks, replication=dataset.replication or 1),
-            ranks=dataset.num_ranks,
-            seed=self.settings.teacher.seed,
-        )
-        if self.settings.reference is not None and (self._reference is None or self._fitted is not dataset):
-            self._reference = Reference(self.settings.reference, state.model, device)
-            self._reference.load_state_dict(None if resumed is None else resumed.get("reference"))
-        known = known if resumed is None else resumed.get("fidelity")
-        if known:
-            self._scoring.load_state_dict(known)
-
-    @property
-    def _scoring_cost(self) -> float:
-        """Of a candidate, in forwards."""
-        return self._scoring.cost + (1.0 if self._reference is not None else 0.0)
-
     def _forget(self) -> None:
         self._memory.forget()
-        self._scoring, self._reference = None, None
+        self._scoring.forget()
+        self._weights = None
         self._counts = dict.fromkeys(self._counts, 0)
-        if self._reweighting is not None:
-            self._reweighting.load(None)
 
     def _find_place(self, state: State) -> None:
         """See to it that the data set goes on where the run stands, which Composer leaves to us in two cases."""
@@ -338,71 +298,45 @@ class AtteNT(Algorithm):
         with self._teaching:
             if loader.epoch.due:
                 self._memory.flush()
-            choices = loader.teach(lambda batch: self._score(state, batch))
+            choices = loader.teach(partial(self._scoring, state))
         for choice in choices:
             self._log(choice, logger)
             if choice.decision.by == SCORED:
                 keep = choice.kept.mean().item()  # 1 where it was scored to see what teaching would gain
                 found = self._scoring.window_chosen(keep if keep < 1 else 0.5)
                 logger.log_metrics({f"attent/fidelity/{name}": value for name, value in found.items()})
-                self._teacher.payoff.cost = self._scoring_cost
-        if choices and self._reference is not None:
-            self._reference.window_chosen(self._teacher.clock(0, loader.epoch.order.epoch, 0.0))
+                self._teacher.payoff.cost = self._scoring.cost
+        if choices:
+            self._scoring.between_windows(self._teacher.clock(0, loader.epoch.order.epoch, 0.0))
 
     def _learn_along(self, state: State, logger: Logger) -> None:
-        if self._scoring is not None and self._scoring.learns_from(int(state.timestamp.batch)):
-            # Float16 would need its gradients scaled.
-            precision = Precision.FP32 if state.precision == Precision.AMP_FP16 else state.precision
-            with self._teaching, get_precision_context(precision, state.precision_config):
-                self._scoring.learn(state.device.batch_to_device(state.batch))
-
-    def _score(self, state: State, batch: Any) -> torch.Tensor:
-        batch = state.device.batch_to_device(batch)
-        window = (self._loader.epoch.order.epoch, self._loader.epoch.segment.index + 1)
-        with untouched(self._scoring.model), get_precision_context(state.precision, state.precision_config):
-            scores = self._scoring(batch, self._samples_at_once(state), window)
-            if self._reference is not None:
-                scores = scores - self._reference.losses(batch, self._samples_at_once(state))
-        return state.device.tensor_to_device(scores)  # a callable's may be elsewhere, and NCCL gathers on the device only
-
-    def _samples_at_once(self, state: State) -> int:
-        if self.settings.score_batch is not None:
-            return self.settings.score_batch
-        if state.auto_microbatching and self._scoring.sharded and state.timestamp.batch == self._first_batch:
-            return 1  # what fits is not known before the first batch has been trained on, and here there is no second try
-        size = state.device_train_microbatch_size
-        return size if isinstance(size, int) else self._loader.batch_size
+        if self._scoring.learns_from(int(state.timestamp.batch)):
+            with self._teaching:
+                self._scoring.learn(state)
 
     def _batch_begins(self, state: State, logger: Logger) -> None:
         if self._memory.recorder is not None:
             self._memory.recorder.begin_batch()
         weights = None if self._loader.epoch is None else self._loader.epoch.lesson[1]
-        if self._reweighting is not None:
-            self._reweighting.begin_batch()
-        even = weights is None or (self._reweighting is None and (weights == 1).all())
-        self._weighted.begin_batch(None if even else state.device.tensor_to_device(torch.from_numpy(weights)))
+        self._weights.begin_batch(weights, state.device)
 
     def _forward_begins(self, state: State, logger: Logger) -> None:
-        self._weighted.begin_forward()
+        self._weights.begin_forward()
 
     def _forward_done(self, state: State, logger: Logger) -> None:
-        factors = None
-        if self._reweighting is not None and self._loader.epoch is not None:
-            with self._teaching:
-                factors = self._reweighting.factors(self._losses.from_outputs(state.model, state.outputs, state.batch))
-        self._weighted.forward_done(state.outputs, state.batch, factors)
-        if self._memory.recorder is not None:
-            with self._teaching:
+        with self._teaching:
+            self._weights.forward_done(state.outputs, state.batch, taught=self._loader.epoch is not None)
+            if self._memory.recorder is not None:
                 self._memory.recorder.forward_done(state.model, state.outputs, state.batch)
 
     def _loss_done(self, state: State, logger: Logger) -> None:
-        self._weighted.loss_done(state.loss)
+        self._weights.loss_done(state.loss)
 
     def _batch_done(self, state: State, logger: Logger) -> None:
         if self._memory.recorder is not None:
             self._memory.recorder.end_batch()
-        if self._reweighting is not None and self._loader.epoch is not None:
-            self._reweighting.end_batch(self._loader.batch_size)
+        if self._loader.epoch is not None:
+            self._weights.end_batch(self._loader.batch_size)
         now, teaching = time.perf_counter(), self._teaching.take(wait=False)  # or the host would wait for the batch's last forward
         share = teaching / max(now - self._batch_began, 1e-9)
         self._batch_began = now

@@ -237,7 +237,7 @@ def test_a_resumed_run_does_as_the_unkilled_one(corpus, tmp_path, fidelity):
     whole, memory, _, attent = run(**saving)
     random, _, _ = fit(make_loader(corpus, 10), [], make_model(0.1), max_duration="44ba", seed=1)
     assert whole.tokens != random.tokens
-    end = attent._scoring.state_dict()
+    end = attent._scoring.state_dict()["fidelity"]
     if "auto" in end:
         logged = memory.data
         assert end["auto"]["way"] != "full" and len(logged["attent/fidelity/cost"]) >= 2
@@ -247,7 +247,7 @@ def test_a_resumed_run_does_as_the_unkilled_one(corpus, tmp_path, fidelity):
     for at in (2, 6, 11, 27):  # before the slice, within it, behind the decision, in a later measurement
         resumed, _, _, again = run(load_path=str(tmp_path / f"ba{at}.pt"))
         assert resumed.tokens == whole.tokens[at:] and resumed.losses == whole.losses[at:], at
-        assert plain(again._scoring.state_dict()) == plain(end)
+        assert plain(again._scoring.state_dict()["fidelity"]) == plain(end)
 
 
 def test_a_proxy_scores(corpus, tmp_path):
@@ -264,7 +264,7 @@ def test_a_proxy_scores(corpus, tmp_path):
     proxy = AtteNT(**settings, score="loss", fidelity={"proxy": {"model": str(tmp_path / "proxy")}})
     got, _, _ = fit(make_loader(corpus, 8), [proxy], max_duration="20ba")
     want, _, _ = fit(make_loader(corpus, 8), [AtteNT(**settings, score=asked)], max_duration="20ba")
-    assert got.tokens == want.tokens and proxy._scoring.cost < 0.5 and proxy._scoring.state_dict() == {}
+    assert got.tokens == want.tokens and proxy._scoring.cost < 0.5 and proxy._scoring.state_dict()["fidelity"] == {}
 
 
 @pytest.mark.parametrize(
