@@ -24,7 +24,8 @@ from attent_stream.planned_rates import PlannedRates
 from attent_stream.randomness import random_state, set_random_state
 from attent_stream.recorder import Recorder
 from attent_stream.schedule import Span
-from attent_stream.scoring.scorer import Traits, build_scorer
+from attent_stream.scoring.scorer import build_scorer
+from attent_stream.scoring.traits import Traits
 from attent_stream.settings import parse_settings
 from attent_stream.stopwatch import Stopwatch
 from attent_stream.teacher import AUTO, SCORED, Choice, Teacher

@@ -13,7 +13,7 @@ from attent_stream.config_check import ConfigError, typed
 from attent_stream.config_sections import ModelConfig
 from attent_stream.models import build_model
 from attent_stream.scoring.fidelity import FidelityError, ProxySettings
-from attent_stream.scoring.scorer import Traits
+from attent_stream.scoring.traits import Traits
 from attent_stream.watch import together
 
 

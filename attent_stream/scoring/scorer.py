@@ -5,7 +5,6 @@ as in training, and what it is like is read from the module inside. Nothing here
 or its mode.
 """
 
-import functools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -27,43 +26,12 @@ from attent_stream.scoring.memory import out_of_memory
 from attent_stream.scoring.positions import at
 from attent_stream.scoring.reduction import Reduction
 from attent_stream.scoring.scores import BINARY, CLASSES, PROBABILITIES, REGRESSION, SCORES
+from attent_stream.scoring.traits import Traits, function_name
 from attent_stream.scoring.wrapping import is_sharded, unwrap
 
 log = logging.getLogger(__name__)
 
 _CALLABLE = "pass score=callable, (model, batch) -> float tensor of shape (B,)"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Traits:
-    """What a scorer must know of a model.
-
-    Args:
-        shift_labels: The output at a token predicts the next one's label (causal language models).
-        forward_args: Names that a Hugging Face forward takes, or None for another model.
-        encoder_decoder: It needs ``decoder_input_ids`` when it gets no labels.
-        dense: What a target of the outputs' own shape is: ``probabilities``, ``binary`` or ``regression``.
-    """
-
-    shift_labels: bool
-    forward_args: frozenset[str] | None
-    encoder_decoder: bool
-    dense: str
-
-    @classmethod
-    def of(cls, model: Module) -> "Traits":
-        """Read them from a model, wrapped or not."""
-        inner = unwrap(model)
-        forward_args = getattr(
-            inner, "model_forward_args", None
-        )  # Composer's HuggingFaceModel and its subclasses
-        config = getattr(inner, "config", None)
-        return cls(
-            shift_labels=bool(getattr(inner, "shift_labels", False)),
-            forward_args=None if forward_args is None else frozenset(forward_args),
-            encoder_decoder=bool(getattr(config, "is_encoder_decoder", False)),
-            dense=_dense_by_config(config) if forward_args is not None else _dense_by_loss(inner),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,7 +260,7 @@ def build_scorer(
     if callable(score):
         if not fidelity.full:
             raise FidelityError(f"fidelity: expected full for a score that is a callable, received {fidelity.name}")
-        return Scorer(name=_name(score), traits=Traits.of(model), function=score)
+        return Scorer(name=function_name(score), traits=Traits.of(model), function=score)
     raise ScoreError(
         f"score must be one of {', '.join(SCORES)}, or a callable (model, batch) -> (B,), got {score!r}"
     )
@@ -378,25 +346,3 @@ def _logits(outputs: Any) -> Tensor:
 def _squeezed(tensor: Tensor) -> tuple[int, ...]:
     """Shape without dimensions of size 1 behind the first."""
     return tuple(tensor.shape[:1]) + tuple(size for size in tensor.shape[1:] if size != 1)
-
-
-def _dense_by_config(config: Any) -> str:
-    """As Hugging Face's sequence and image classifiers choose their loss (``problem_type``)."""
-    problem = getattr(config, "problem_type", None)
-    if problem == "regression" or (problem is None and getattr(config, "num_labels", 1) == 1):
-        return REGRESSION
-    return BINARY
-
-
-def _dense_by_loss(module: Module) -> str:
-    """By the name of a ComposerClassifier's loss function; a model without one is taken for a regression."""
-    name = _name(getattr(module, "_loss_fn", None)).lower().replace("_", "")
-    if name in ("binarycrossentropywithlogits", "bcewithlogitsloss"):
-        return BINARY
-    return PROBABILITIES if name in ("softcrossentropy", "crossentropy", "crossentropyloss") else REGRESSION
-
-
-def _name(function: Any) -> str:
-    while isinstance(function, functools.partial):
-        function = function.func
-    return getattr(function, "__name__", type(function).__name__)
