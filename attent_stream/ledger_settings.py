@@ -29,7 +29,7 @@ class LedgerSettings:
             mean is kept, and the log says so.
         decay: Of a sample's score before, its share in the one that is remembered, in [0, 1).
         detrend: Whether a sample's score is remembered as its difference from the trend of new samples' scores, as losses fall
-            while the first epoch goes on (``SampleLedger``); false: as it was given.
+            while the first epoch goes on (``SampleLedger``); false: as it was given, as the means of shards and streams always are.
         score: What is remembered where AtteNT's own score is ``remembered``.
 
     Raises:
