@@ -3,8 +3,9 @@
 A score is kept as a float16, which is within 0.05% of it. Where scores may grow too old to be used, when each was given is kept
 besides in 16 bits, rounded down by up to 0.8% of the time so far: never taken for younger than it is.
 
-In a first epoch losses fall by more than samples differ: remembered as they were given, what was seen early would count as hard in
-the second. So a score is remembered as its difference from the trend of new samples' scores, and recalled with that of now.
+In the first epoch of a fresh model losses fall by more than samples differ: remembered as they were given, what was seen early counts
+as hard in the second. So a score can be remembered as its difference from the trend of new samples' scores, to be recalled with
+that of now (``detrend``).
 """
 
 from collections.abc import Callable

@@ -29,7 +29,8 @@ class LedgerSettings:
             mean is kept, and the log says so.
         decay: Of a sample's score before, its share in the one that is remembered, in [0, 1).
         detrend: Whether a sample's score is remembered as its difference from the trend of new samples' scores, as losses fall
-            while the first epoch goes on (``SampleLedger``); false: as it was given, as the means of shards and streams always are.
+            while the first epoch goes on (``SampleLedger``); the means of shards and streams never are. It pays where a model
+            begins at random and its first losses fall by far more than samples differ, not in fine-tuning (docs/log.md).
         score: What is remembered where AtteNT's own score is ``remembered``.
 
     Raises:
@@ -39,7 +40,7 @@ class LedgerSettings:
     per: str = "sample"
     limit: int | str = "2gb"
     decay: float = 0.0
-    detrend: bool = True
+    detrend: bool = False
     score: str = "loss"
 
     def __post_init__(self) -> None:

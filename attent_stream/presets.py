@@ -8,7 +8,6 @@ released code alike in these ways:
   score.
 - A score is a mean over valid tokens only. The released code counts padding as zeros, which favours long
   samples.
-- Remembered losses are compared as if all had been given at the first epoch's end (``ledger={"detrend": False}``: as they were).
 - Soft selection standardises the scores and its temperature works; in the released code it cancels.
 """
 
