@@ -84,7 +84,7 @@ class ScoresLessons(AtteNT):
     """Scores each lesson batch before it trains, on AtteNT's own path, and makes nothing of it."""
 
     def _teach(self, state, logger):
-        self._score(state, state.batch)
+        self._scoring(state, state.batch)
         super()._teach(state, logger)
 
 

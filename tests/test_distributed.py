@@ -302,7 +302,7 @@ def bf16(monkeypatch):
 
     monkeypatch.setattr("composer.trainer.trainer._validate_precision", lambda *args: None)
     monkeypatch.setattr("composer.trainer.trainer.get_precision_context", precision)
-    monkeypatch.setattr("attent_stream.algorithm.get_precision_context", precision)
+    monkeypatch.setattr("attent_stream.candidate_scorer.get_precision_context", precision)
 
 
 def test_autocast(folder, bf16, monkeypatch):
