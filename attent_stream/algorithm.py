@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -73,8 +74,8 @@ class AtteNT(Algorithm):
         record: When the training forward's own per-sample scores fill the ledger, at no extra pass: ``never``,
             ``warmup`` (only before ``warmup`` is over) or ``always``. None: with ``auto`` where training is longer than an
             epoch, text always, else one batch in eight until their spread promises that teaching pays; never otherwise.
-        ledger: What it keeps: ``sample`` (each one's score), ``shard`` or ``stream`` (the mean of each), or ``{per, limit, decay, detrend}``
-            (``LedgerSettings``).
+        ledger: What it keeps: ``sample`` (each one's score), ``shard`` or ``stream`` (the mean of each), or
+            ``{per, limit, decay, detrend}`` (``LedgerSettings``).
         score_batch: Samples per scoring forward; None: the training microbatch.
         fidelity: How much of a candidate and of the model scoring looks at: ``full``, ``auto`` (the cheapest way that agrees
             with the full score, by measurement), or a mapping of ``layers``, ``tokens``, ``resolution``, ``patches``,
@@ -131,7 +132,7 @@ class AtteNT(Algorithm):
         self._fitted: TeachingDataset | None = None  # the data set of an earlier fit, which stands where that ended
         self._scoring = CandidateScorer(self.settings)
         self._memory = Memory(self.settings.score)
-        self._weights: LessonWeights | None = None
+        self._weights = LessonWeights(self.settings.reweight)
         self._teaching = Stopwatch()
         self._batch_began = time.perf_counter()
         self._told: int | None = None  # the epoch's length as we told it to the Trainer
@@ -193,8 +194,7 @@ class AtteNT(Algorithm):
         resumed, self._resumed = self._resumed, None
         if resumed is None and int(state.timestamp.batch) == 0:
             self._forget()  # another run, perhaps on another corpus
-        before = resumed.get("reweight") if resumed is not None else self._weights.state() if self._weights is not None else None
-        self._weights = LessonWeights(self.settings.reweight, state.model, before)
+        self._weights.open(state.model, resumed)
         total = total_span(state.max_duration)
         by_default = self.settings.teacher.select == AUTO and "record" in self.settings.defaults
         once = _single_pass(total, loader)
@@ -241,7 +241,7 @@ class AtteNT(Algorithm):
     def _forget(self) -> None:
         self._memory.forget()
         self._scoring.forget()
-        self._weights = None
+        self._weights.forget()
         self._counts = dict.fromkeys(self._counts, 0)
 
     def _find_place(self, state: State) -> None:
@@ -325,7 +325,8 @@ class AtteNT(Algorithm):
         self._weights.begin_forward()
 
     def _forward_done(self, state: State, logger: Logger) -> None:
-        with self._teaching:
+        works = self._memory.recorder is not None or self.settings.reweight is not None
+        with self._teaching if works else nullcontext():  # on a GPU a stopwatch is two events
             self._weights.forward_done(state.outputs, state.batch, taught=self._loader.epoch is not None)
             if self._memory.recorder is not None:
                 self._memory.recorder.forward_done(state.model, state.outputs, state.batch)

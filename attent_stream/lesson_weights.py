@@ -1,4 +1,4 @@
-"""The weights of lessons in a fit: those of their selection and, with ``reweight``, those of their own training losses."""
+"""The weights of lessons over the fits of a run: those of their selection and, with ``reweight``, those of their own training losses."""
 
 from typing import Any
 
@@ -13,21 +13,36 @@ from attent_stream.weighting import WeightedOutputs
 
 
 class LessonWeights:
-    """Brings weights to the gradients of a fit's batches, one after the other.
+    """Brings weights to the gradients of batches, one after the other.
 
     Args:
         settings: Of weighting by losses; None: not so.
-        model: The learner as training has it (wrapped).
-        state: ``state`` of an earlier one, to go on from; None: anew.
     """
 
-    def __init__(self, settings: ReweightSettings | None, model: Module, state: list[float] | None = None) -> None:
+    def __init__(self, settings: ReweightSettings | None) -> None:
+        self._reweighting = None if settings is None else Reweighting(settings)
+        self._model: Module | None = None
+        self._outputs: WeightedOutputs | None = None
+        self._losses: Scorer | None = None
+
+    def open(self, model: Module, resumed: dict[str, Any] | None) -> None:
+        """Be there for a fit.
+
+        Args:
+            model: The learner as training has it (wrapped).
+            resumed: AtteNT's state of a checkpoint to go on from, or None.
+        """
         self._model = model
         self._outputs = WeightedOutputs(model)
-        self._reweighting = None if settings is None else Reweighting(settings)
-        self._losses: Scorer | None = None if settings is None else build_scorer("loss", model, head=None)
         if self._reweighting is not None:
-            self._reweighting.load(state)
+            self._losses = build_scorer("loss", model, head=None)
+            if resumed is not None:
+                self._reweighting.load(resumed.get("reweight"))
+
+    def forget(self) -> None:
+        """Begin with nothing."""
+        if self._reweighting is not None:
+            self._reweighting.load(None)
 
     def begin_batch(self, weights: NDArray | None, device: Device) -> None:
         """Before a batch's first forward, also where one that failed begins anew.
