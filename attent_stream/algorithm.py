@@ -24,15 +24,17 @@ from attent_stream.payoff import Payoff
 from attent_stream.planned_rates import PlannedRates
 from attent_stream.randomness import random_state, set_random_state
 from attent_stream.recorder import Recorder
-from attent_stream.schedule import Span
+from attent_stream.schedule import Clock, Span
 from attent_stream.scoring.scorer import build_scorer
 from attent_stream.scoring.traits import Traits
 from attent_stream.settings import parse_settings
+from attent_stream.skipped_compute import SkippedCompute
 from attent_stream.stopwatch import Stopwatch
 from attent_stream.teacher import AUTO, SCORED, Choice, Teacher
 
 VERSION = 3  # of AtteNT's state
-_STATE = ("version", "counts", "told", "planned", "ledger", "score", "random", "gain", "reweight", "fidelity", "reference")
+_STATE = ("version", "counts", "told", "planned", "ledger", "score", "random", "gain", "reweight", "backward",
+          "fidelity", "reference")  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,10 @@ class AtteNT(Algorithm):
         seed: Of every draw.
         reweight: Weight the lessons of each batch by their own training losses (``reweighting``): a strategy (``linupper``) or
             ``{strategy, r}``; None: not so.
+        positions: Share of each lesson's positions whose loss is trained on, in (0, 1], drawn anew each time (``kept_positions``): a
+            causal language model's output head and its gradient are computed there only. All in ``warmup`` and ``anneal``.
+        backward: Share of each batch's microbatches that go backward, in (0, 1]: those with the largest losses
+            (``kept_backward``). All in ``warmup`` and ``anneal``.
         record: When the training forward's own per-sample scores fill the ledger, at no extra pass: ``never``,
             ``warmup`` (only before ``warmup`` is over) or ``always``. None: with ``auto`` where training is longer than an
             epoch, text always, else one batch in eight until their spread promises that teaching pays; never otherwise.
@@ -100,6 +106,8 @@ class AtteNT(Algorithm):
         ceiling: float = 0.0,
         seed: int = 17,
         reweight: str | Mapping[str, Any] | None = None,
+        positions: float = 1.0,
+        backward: float = 1.0,
         record: str | None = None,
         ledger: str | Mapping[str, Any] | None = None,
         score_batch: int | None = None,
@@ -109,14 +117,14 @@ class AtteNT(Algorithm):
     ) -> None:
         self.settings = parse_settings(
             keep=keep, score=score, select=select, interval=interval, warmup=warmup, anneal=anneal, temperature=temperature,
-            ceiling=ceiling, seed=seed, reweight=reweight, record=record, ledger=ledger, score_batch=score_batch,
-            fidelity=fidelity, head=head, reference=reference,
+            ceiling=ceiling, seed=seed, reweight=reweight, positions=positions, backward=backward, record=record, ledger=ledger,
+            score_batch=score_batch, fidelity=fidelity, head=head, reference=reference,
         )  # fmt: skip
         self._events = {
             Event.FIT_START: self._fit_start,
             Event.EPOCH_START: self._epoch_start,
             Event.AFTER_DATALOADER: self._teach,
-            Event.BATCH_START: self._learn_along,
+            Event.BATCH_START: self._batch_read,
             Event.BEFORE_TRAIN_BATCH: self._batch_begins,
             Event.BEFORE_FORWARD: self._forward_begins,
             Event.AFTER_FORWARD: self._forward_done,
@@ -133,6 +141,7 @@ class AtteNT(Algorithm):
         self._scoring = CandidateScorer(self.settings)
         self._memory = Memory(self.settings.score)
         self._weights = LessonWeights(self.settings.reweight)
+        self._skips = SkippedCompute(self.settings.skips, seed)
         self._teaching = Stopwatch()
         self._batch_began = time.perf_counter()
         self._told: int | None = None  # the epoch's length as we told it to the Trainer
@@ -165,6 +174,7 @@ class AtteNT(Algorithm):
             "random": states,
             "gain": self._teacher.payoff.gain,
             "reweight": self._weights.state(),
+            "backward": self._skips.state_dict(),
             **self._scoring.state_dict(),
         }
 
@@ -195,6 +205,7 @@ class AtteNT(Algorithm):
         if resumed is None and int(state.timestamp.batch) == 0:
             self._forget()  # another run, perhaps on another corpus
         self._weights.open(state.model, resumed)
+        self._skips.open(state, loader.batch_size, resumed)
         total = total_span(state.max_duration)
         by_default = self.settings.teacher.select == AUTO and "record" in self.settings.defaults
         once = _single_pass(total, loader)
@@ -242,6 +253,7 @@ class AtteNT(Algorithm):
         self._memory.forget()
         self._scoring.forget()
         self._weights.forget()
+        self._skips.forget()
         self._counts = dict.fromkeys(self._counts, 0)
 
     def _find_place(self, state: State) -> None:
@@ -310,21 +322,30 @@ class AtteNT(Algorithm):
         if choices:
             self._scoring.between_windows(self._teacher.clock(0, loader.epoch.order.epoch, 0.0))
 
-    def _learn_along(self, state: State, logger: Logger) -> None:
+    def _batch_read(self, state: State, logger: Logger) -> None:
         if self._scoring.learns_from(int(state.timestamp.batch)):
             with self._teaching:
                 self._scoring.learn(state)
+        self._skips.draw(state, teaching=self._teacher.teaching(self._now(state)))
+
+    def _now(self, state: State) -> Clock:
+        begun, batches = self._loader.epoch, state.dataloader_len
+        share = 0.0 if batches is None else min(1.0, int(state.timestamp.batch_in_epoch) / int(batches))
+        return self._teacher.clock(0, begun.order.epoch if begun else self._loader.dataset.coming_epoch, share)
 
     def _batch_begins(self, state: State, logger: Logger) -> None:
         if self._memory.recorder is not None:
             self._memory.recorder.begin_batch()
         weights = None if self._loader.epoch is None else self._loader.epoch.lesson[1]
         self._weights.begin_batch(weights, state.device)
+        self._skips.begin_batch(state)
 
     def _forward_begins(self, state: State, logger: Logger) -> None:
         self._weights.begin_forward()
+        self._skips.begin_forward(state)
 
     def _forward_done(self, state: State, logger: Logger) -> None:
+        self._skips.forward_done()
         works = self._memory.recorder is not None or self.settings.reweight is not None
         with self._teaching if works else nullcontext():  # on a GPU a stopwatch is two events
             self._weights.forward_done(state.outputs, state.batch, taught=self._loader.epoch is not None)
@@ -333,6 +354,7 @@ class AtteNT(Algorithm):
 
     def _loss_done(self, state: State, logger: Logger) -> None:
         self._weights.loss_done(state.loss)
+        self._skips.loss_done(state)
 
     def _batch_done(self, state: State, logger: Logger) -> None:
         if self._memory.recorder is not None:

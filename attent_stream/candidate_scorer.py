@@ -60,6 +60,7 @@ class CandidateScorer:
             gather=partial(gather_ranks, ranks=dataset.num_ranks, replication=dataset.replication or 1),
             ranks=dataset.num_ranks,
             seed=self._settings.teacher.seed,
+            keep=run.teacher.keep.start,
         )
         if self._settings.reference is not None and (self._reference is None or not same):
             self._reference = Reference(self._settings.reference, state.model, device)

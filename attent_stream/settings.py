@@ -13,6 +13,7 @@ from attent_stream.scoring.fidelity import FULL, AutoFidelity, Fidelity, parse_f
 from attent_stream.scoring.head import check_head
 from attent_stream.scoring.learnability import LEARNABILITY, ReferenceSettings
 from attent_stream.scoring.scores import SCORES
+from attent_stream.skipped_compute import SkippedComputeSettings
 from attent_stream.teacher import AUTO, REMEMBERED, TeacherSettings
 
 PROGRESS = "progress"  # a score: how fast the sample's stream is being learnt
@@ -39,6 +40,7 @@ class Settings:
         ledger: What is remembered.
         progress: Whether it remembers how fast each stream is being learnt instead.
         reweight: How lessons are weighted by their own losses, or None.
+        skips: What a batch's training leaves out.
         fidelity: How much of a candidate is looked at.
         head: How the output head is scored.
         reference: Of ``learnability``, else None.
@@ -53,6 +55,7 @@ class Settings:
     ledger: LedgerSettings
     progress: bool
     reweight: ReweightSettings | None
+    skips: SkippedComputeSettings
     fidelity: Fidelity | AutoFidelity
     head: str | None
     reference: ReferenceSettings | None
@@ -97,6 +100,8 @@ def parse_settings(
     ceiling: float,
     seed: int,
     reweight: str | Mapping[str, Any] | None,
+    positions: float,
+    backward: float,
     record: str | None,
     ledger: str | Mapping[str, Any] | None,
     score_batch: int | None,
@@ -155,6 +160,7 @@ def parse_settings(
         ledger=remembered,
         progress=progress,
         reweight=None if reweight is None else ReweightSettings.parse(reweight),
+        skips=SkippedComputeSettings(positions=positions, backward=backward),
         fidelity=looks,
         head=head,
         reference=None if reference is None else ReferenceSettings.parse(reference),

@@ -184,9 +184,13 @@ class Teacher:
         total = self.total.unit if self.total else None
         return all((total if span.unit == "dur" else span.unit) in ("ep", "ba") for span in spans)
 
+    def teaching(self, clock: Clock) -> bool:
+        """Whether it is neither warm-up nor anneal."""
+        return self.settings.phases.teaching(clock, self.total)
+
     def keep(self, clock: Clock) -> float:
         """Share of rows to keep at a time: 1 outside of teaching."""
-        if not self.settings.phases.teaching(clock, self.total):
+        if not self.teaching(clock):
             return 1.0
         return self.settings.keep.at(clock)
 

@@ -145,8 +145,10 @@ def test_ddp(folder, alone, tmp_path):
         "norm scored": norm | {"attent": {"select": "hard", "keep": 1.0}, "cls": "ScoresLessons"},
         "enough": short | {"attent": {"select": "hard", "keep": 0.5, "score": "energy", "score_batch": 2}},
         "short": short | {"attent": {"select": "hard", "keep": 0.5, "score": "short_on_rank_1"}},
+        "skips": short | {"attent": {"keep": 1.0, "select": "random", "positions": 0.5, "backward": 0.5}, "microbatch": 1},
     }
     logs = run_ranks(tmp_path, jobs)
+    assert logs[0]["skips"]["model"] == logs[1]["skips"]["model"] != logs[0]["plain"]["model"]
     check_taught(logs, alone)
     check_record(logs, alone)
     for log in logs:
@@ -193,9 +195,11 @@ def test_fsdp(folder, alone, tmp_path, parallel):
     jobs = jobs_of(folder, parallel) | {
         "record": record_job(folder, parallel) | {"workers": 1},
         "auto": {"data": settings(folder, 2), "parallel": parallel, "attent": TAUGHT, "auto": True},
+        "positions": {"data": settings(folder, 2), "parallel": parallel, "attent": {"keep": 1.0, "select": "random", "positions": 0.5}},
         "short": {"data": settings(folder, 2), "parallel": parallel, "attent": {"select": "hard", "keep": 0.5, "score": "short_of_memory"}},
     }
     logs = run_ranks(tmp_path, jobs)
+    assert logs[0]["positions"]["losses"] == logs[1]["positions"]["losses"] != logs[0]["plain"]["losses"]
     check_taught(logs, alone)
     check_record(logs, alone)
     for log in logs:

@@ -16,29 +16,38 @@ from torch import distributed as dist
 from torch.distributed.tensor import DeviceMesh, Shard, distribute_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attent_stream.scoring import chunked, head, reference
+from attent_stream.scoring import chunked, head, product, reference
 from attent_stream.scoring.batch import ScoreError
 from attent_stream.scoring.head import PATHS, head_scores
 
 CPU_PATHS = ["reference", "chunked"]
 
 
+@pytest.fixture(autouse=True, params=[False])
+def widened(request, monkeypatch):
+    """Whether halves are multiplied as float32, which else is what this machine's speed says."""
+    monkeypatch.setattr(chunked, "product_dtype", lambda dtype: torch.float32 if request.param else dtype)
+    return request.param
+
+
 @pytest.fixture
 def eager(monkeypatch):
     """The pass as it runs where nothing can compile it: the same arithmetic, and no test waits for a compiler."""
     monkeypatch.setattr(chunked._all_sums, "failed", True)
+    monkeypatch.setattr(chunked._shifted_sums, "failed", True)
     monkeypatch.setattr(chunked._other_sums, "failed", True)
 
 
 @pytest.fixture
 def tiny_tiles(monkeypatch):
-    monkeypatch.setattr(chunked, "_CPU_TOKENS", 7)
-    monkeypatch.setattr(chunked, "_CPU_CLASSES", 64)
+    for kind in ("_CPU", "_WIDENED"):
+        monkeypatch.setattr(chunked, f"{kind}_TOKENS", 7)
+        monkeypatch.setattr(chunked, f"{kind}_CLASSES", 64)
     monkeypatch.setattr(head, "_CHUNK_ELEMENTS", 500)
 
 
-@pytest.mark.parametrize("path", CPU_PATHS)
-def test_every_path_gives_the_scores_of_the_logits(path, eager, tiny_tiles):
+@pytest.mark.parametrize(("path", "widened"), [("reference", False), ("chunked", False), ("chunked", True)], indirect=["widened"])
+def test_every_path_gives_the_scores_of_the_logits(path, widened, eager, tiny_tiles):
     for case in CASES:
         hidden, weight, labels, settings = case.operands()
         for compact in (False, True):
@@ -49,17 +58,18 @@ def test_every_path_gives_the_scores_of_the_logits(path, eager, tiny_tiles):
 
 
 def test_the_compiled_pass(tiny_tiles, caplog):
-    """One graph serves every number of tokens and classes (but for a single one)."""
+    """One graph of each pass serves every number of tokens and classes (but for a single one)."""
     torch._dynamo.reset()
-    kinds = [(torch.bfloat16, {}), (torch.float32, {"scale": 2.0, "softcap": 4.0, "bias": True})]
-    for dtype, settings in kinds:
+    # The first tile and those that are summed against its bound; where logits are capped there is one pass for all.
+    kinds = [(torch.bfloat16, {}, 2), (torch.float32, {"scale": 2.0, "softcap": 4.0, "bias": True}, 1)]
+    for dtype, settings, passes in kinds:
         before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
         for tokens, classes in ((20, 300), (5, 90), (33, 250), (12, 131), (4, 70)):
             case = Case(tokens=tokens, width=16, classes=classes, dtype=dtype, seed=tokens, **settings)
             hidden, weight, labels, given = case.operands()
             got = head_scores(hidden, weight, labels, path="chunked", **given)
             assert worst(got, case.exact()) < TOLERANCE[dtype], case
-        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - before == 1
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - before == passes
     assert not any(record.name.startswith("attent_stream") for record in caplog.records)  # nothing fell back
 
 
@@ -177,6 +187,36 @@ def test_logits_in_another_dtype(eager):
     assert all(torch.equal(a, b) for a, b in zip(got, halves, strict=True))
     with pytest.raises(ValueError, match="weight must be torch.bfloat16 as hidden is, or logit_dtype be set"):
         head_scores(hidden.bfloat16(), weight, labels)
+
+
+@pytest.mark.parametrize("above", [-300.0, 30.0, 60.0, 300.0])
+def test_a_later_tile_may_lie_far_from_the_first(above, eager, tiny_tiles):
+    """Which gives the bound that the others are summed against."""
+    hidden, weight, labels, settings = Case(tokens=20, width=8, classes=300, bias=True).operands()
+    bias = settings["bias"].clone()
+    bias[64:] += above
+    logits = hidden.double() @ weight.double().T + bias.double()
+    got = head_scores(hidden, weight, labels, path="chunked", bias=bias)
+    for one, want in zip(got, reference.token_scores(logits, labels), strict=True):
+        torch.testing.assert_close(one.double(), want.double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("widened", [True], indirect=True)
+def test_widened_halves_are_scored_as_the_same_numbers_in_float32(eager, tiny_tiles):
+    case = Case(tokens=20, width=8, classes=300, dtype=torch.bfloat16, bias=True)
+    hidden, weight, labels, settings = case.operands()
+    got = head_scores(hidden, weight, labels, path="chunked", **settings)
+    wide = settings | {"bias": settings["bias"].float()}
+    for one, other in zip(got, head_scores(hidden.float(), weight.float(), labels, path="chunked", **wide), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+def test_a_cpu_that_emulates_halves_multiplies_floats(monkeypatch):
+    seconds = {torch.float32: 1.0, torch.bfloat16: 5.0, torch.float16: 1.2}
+    monkeypatch.setattr(product, "_seconds", seconds.get)
+    chosen = product.product_dtype.__wrapped__
+    assert [chosen(dtype) for dtype in seconds] == [torch.float32, torch.float32, torch.float16]
+    assert chosen(torch.float64) == torch.float64
 
 
 def test_float64_is_scored_in_float64():

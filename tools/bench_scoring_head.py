@@ -15,8 +15,10 @@ from torch.nn import functional as F
 
 from attent_stream.scoring import reference
 from attent_stream.scoring.head import difference, head_scores
+from attent_stream.scoring.product import product_dtype
 
 CLASSES, WIDTH, TOKENS = 50257, 768, 1024
+FEW_TOKENS, SLOW = 256, 0.8  # seconds
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -28,36 +30,47 @@ def full_scores(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor
     return nll, p.square().sum(-1) - 2 * p.gather(1, labels[:, None])[:, 0] + 1
 
 
-def cpu_head(quick: bool) -> dict:
-    """``gemm_ratio``, ``full_logits_speedup``, ``logits_memory_ratio`` and what they are made of."""
-    details = {}
+def cpu_head(quick: bool, compiled: Callable[[], None] = lambda: None) -> dict:
+    """``gemm_ratio``, ``full_logits_speedup``, ``logits_memory_ratio`` and what they are made of.
+
+    Args:
+        quick: Fewer rounds.
+        compiled: Called when everything is compiled, before anything is timed.
+    """
+    dtypes = (torch.bfloat16, torch.float32)
     with torch.no_grad():
-        for dtype in (torch.bfloat16, torch.float32):
-            details[str(dtype).removeprefix("torch.")] = _cpu_dtype(dtype, 5 if quick else 60)
+        begin = time.perf_counter()
+        for dtype in dtypes:
+            head_scores(*_operands(CLASSES, WIDTH, 8, dtype, "cpu"), path="chunked")
+        first = time.perf_counter() - begin
+        compiled()
+        details = {str(dtype).removeprefix("torch."): _cpu_dtype(dtype, quick) for dtype in dtypes}
     worst = {
         "gemm_ratio": max(entry["gemm_ratio"] for entry in details.values()),
         "full_logits_speedup": min(entry["full_logits_speedup"] for entry in details.values()),
         "logits_memory_ratio": max(entry["logits_memory_ratio"] or 0.0 for entry in details.values()) or None,
     }
-    return {**worst, "head": {"classes": CLASSES, "width": WIDTH, "tokens": TOKENS, **details}}
+    return {**worst, "head": {"classes": CLASSES, "width": WIDTH, "tokens": TOKENS, "first_calls_s": round(first, 1), **details}}
 
 
-def _cpu_dtype(dtype: torch.dtype, seconds: float) -> dict:
+def _cpu_dtype(dtype: torch.dtype, quick: bool) -> dict:
     hidden, weight, labels = _operands(CLASSES, WIDTH, TOKENS, dtype, "cpu")
-    logits = torch.empty(TOKENS, CLASSES, dtype=dtype)
+    everything = (hidden, weight, labels)
+    # A CPU that emulates halves takes six seconds for a product: --quick compares fewer tokens there.
+    tokens = FEW_TOKENS if quick and _product_seconds(hidden, weight) > SLOW else TOKENS
+    hidden, labels = hidden[:tokens], labels[:tokens]
+    logits = torch.empty(tokens, CLASSES, dtype=dtype)
     calls = {
         "gemm": lambda: F.linear(hidden, weight),
         "gemm_reused": lambda: torch.mm(hidden, weight.t(), out=logits),
         "head": lambda: head_scores(hidden, weight, labels, path="chunked"),
     }
     slow = {"full": lambda: full_scores(hidden, weight, labels)}  # several times slower, and its ratio far from its limit
-    begin = time.perf_counter()
     scores = calls["head"]()
-    compiling = time.perf_counter() - begin
     some = slice(128)  # of the tokens: the reference takes seconds for all
     wanted = reference.token_scores(F.linear(hidden[some], weight), labels[some])
     error = difference(tuple(part[some] for part in scores), wanted)
-    repeats, cpu, end = [], [], time.perf_counter() + seconds
+    repeats, cpu, end = [], [], time.perf_counter() + (4 if quick else 60)
     while not repeats or time.perf_counter() < end:
         (wall, busy), (slow_wall, slow_busy) = _alternating(calls, 3), _alternating(slow, 1)
         repeats.append(wall | slow_wall)
@@ -65,23 +78,34 @@ def _cpu_dtype(dtype: torch.dtype, seconds: float) -> dict:
     ratios = [rep["head"] / min(rep["gemm"], rep["gemm_reused"]) for rep in repeats]
     cpu_ratios = [rep["head"] / min(rep["gemm"], rep["gemm_reused"]) for rep in cpu]
     speedups = [rep["full"] / rep["head"] for rep in repeats]
-    extra = peak_extra_bytes(calls["head"])
-    everything = peak_extra_bytes(slow["full"])
+    head_scores(*everything, path="chunked")  # what a first call of this size needs stays
+    extra = peak_extra_bytes(lambda: head_scores(*everything, path="chunked"))
+    all_of_full = peak_extra_bytes(slow["full"])
     return {
         "gemm_ratio": round(min(ratios), 3),
         "gemm_ratio_median": round(statistics.median(ratios), 3),
         "gemm_ratio_cpu_seconds": round(statistics.median(cpu_ratios), 3),
         "full_logits_speedup": round(max(speedups), 3),
         "full_logits_speedup_median": round(statistics.median(speedups), 3),
-        "logits_memory_ratio": None if extra is None else round(extra / logits.nbytes, 4),
-        "full_memory_ratio": None if everything is None else round(everything / logits.nbytes, 4),
+        "logits_memory_ratio": None if extra is None else round(extra * tokens / TOKENS / logits.nbytes, 4),
+        "full_memory_ratio": None if all_of_full is None else round(all_of_full / logits.nbytes, 4),
         "full_logits_speedup_cpu_seconds": round(statistics.median(rep["full"] / rep["head"] for rep in cpu), 3),
         "ms": {name: round(1e3 * min(rep[name] for rep in repeats), 1) for name in repeats[0]},
         "cpu_ms": {name: round(1e3 * min(rep[name] for rep in cpu), 1) for name in cpu[0]},
         "largest_error": error,
-        "first_call_s": round(compiling, 1),
         "repeats": len(repeats),
+        "tokens": tokens,
+        "multiplied_as": str(product_dtype(dtype)).removeprefix("torch."),
     }
+
+
+def _product_seconds(hidden: torch.Tensor, weight: torch.Tensor) -> float:
+    """Of the bare matrix product of all tokens, by that of an eighth of them."""
+    some = hidden[: len(hidden) // 8]
+    F.linear(some, weight[:64])  # prepares
+    begin = time.perf_counter()
+    F.linear(some, weight)
+    return 8 * (time.perf_counter() - begin)
 
 
 def _operands(classes: int, width: int, tokens: int, dtype: torch.dtype, device: str) -> tuple[torch.Tensor, ...]:

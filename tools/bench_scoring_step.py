@@ -51,7 +51,7 @@ def taught_step(quick: bool) -> dict:
 
     for call in (step, score, forward):
         call()
-    pairs = [tuple(_seconds(call) for call in (step, score, forward)) for _ in range(5 if quick else 7)]
+    pairs = [tuple(_seconds(call) for call in (step, score, forward)) for _ in range(3 if quick else 7)]
     ratios = sorted(1 + scoring / plain for plain, scoring, _ in pairs)
     costs = sorted(scoring * size / (len(candidates["labels"]) * whole) for _, scoring, whole in pairs)
     return {

@@ -1,10 +1,12 @@
 """Notes held-out measures and what training has cost until then, teaching in and evaluations out."""
 
+from dataclasses import asdict
 from typing import Any
 
 from composer import State
 from composer.loggers import InMemoryLogger, Logger
 
+from attent_stream.algorithm import AtteNT
 from attent_stream.bench.flops import Shape
 from attent_stream.bench.record import Point
 from attent_stream.training_time import TrainingTime
@@ -38,7 +40,7 @@ class Meter(TrainingTime):
                 seconds=self.seconds,
                 cpu_seconds=self.cpu_seconds,
                 teaching_seconds=sum(self._logged("seconds")),
-                flops=self._shape.run(samples * positions, candidates),
+                flops=self._shape.run(samples * positions, candidates, **_skips(state)),
                 measures={
                     label: float(metrics[self._metric].compute()) for label, metrics in state.eval_metrics.items()
                 },
@@ -48,6 +50,12 @@ class Meter(TrainingTime):
 
     def _logged(self, name: str) -> list[float]:
         return [float(value) for _, value in self._memory.data.get(f"attent/{name}", [])]
+
+
+def _skips(state: State) -> dict[str, float]:
+    """What AtteNT leaves out of each batch (of its short warm-up and anneal too, for simplicity)."""
+    found = [algorithm.settings.skips for algorithm in state.algorithms if isinstance(algorithm, AtteNT)]
+    return asdict(found[0]) if found else {}
 
 
 def memory_of(trainer: Any) -> InMemoryLogger:

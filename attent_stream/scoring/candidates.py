@@ -36,6 +36,7 @@ class CandidateScoring:
         gather: This rank's values -> all ranks', as ``gather_ranks``.
         ranks: How many ranks score different samples.
         seed: Of a proxy's weights and of what is drawn.
+        keep: Share of the candidates that become lessons, from which a proxy may learn.
 
     Attributes:
         model: The model that scores: the learner, or a proxy.
@@ -57,10 +58,12 @@ class CandidateScoring:
         gather: Callable[[Tensor], NDArray],
         ranks: int,
         seed: int,
+        keep: float = 1.0,
     ) -> None:
         self.model = model
         self._proxy: Proxy | None = None
         self._proxy_cost = 1.0  # of a full forward of the proxy, in those of the learner
+        self._learning_cost = 0.0  # of a proxy, a candidate, in the same
         self._auto: AutoScoring | None = None
         self._seed = seed
         self._fidelity = fidelity
@@ -79,6 +82,8 @@ class CandidateScoring:
             self._proxy = Proxy(fidelity.proxy, model, device, seed=seed)
             self.model = self._proxy.model
             self._proxy_cost = _counted(self.model, full_precision).total / self._model_cost.total
+            if self._proxy.trained:  # a step, three forwards, on one lesson batch in so many
+                self._learning_cost = 3 * keep * self._proxy_cost / fidelity.proxy.every
         self._scoring = FittingScorer(build_scorer(score, self.model, head=head, fidelity=fidelity), self.model)
 
     @property
@@ -90,11 +95,11 @@ class CandidateScoring:
     def cost(self) -> float:
         """Of scoring one candidate now, in full forwards of the learner: counted, so the same on every rank and after a resume.
 
-        A fixed fidelity's leaves out attention, which depends on how long samples are; what a proxy's learning costs, too.
+        A fixed fidelity's leaves out attention, which depends on how long samples are. A proxy's learning is counted in.
         """
         if self._auto is not None:
             return self._auto.cost
-        return self._proxy_cost * self._model_cost.of(self._fidelity, 0)
+        return self._proxy_cost * self._model_cost.of(self._fidelity, 0) + self._learning_cost
 
     def __call__(self, batch: Any, microbatch: int, window: tuple[int, int]) -> Tensor:
         """Scores of candidates, float32 of shape (B,); see ``FittingScorer``.

@@ -11,13 +11,16 @@ from torch import Tensor
 
 from attent_stream.scoring.memory import out_of_memory
 from attent_stream.scoring.partials import Partials, merge
+from attent_stream.scoring.product import product_dtype
 
 log = logging.getLogger(__name__)
 
 # Tokens and classes of a tile. On a CPU a tile of 6 to 12 MB stays in the cache until its pass; on a GPU it must keep the
 # device busy for longer than it takes to launch, and whole rows need no merging.
 _CPU_TOKENS, _CPU_CLASSES = 1024, 3072
+_WIDENED_TOKENS, _WIDENED_CLASSES = 512, 1024  # where halves are multiplied as float32: the operands are copied too
 _GPU_ELEMENTS = 2**28
+_LOG2_E = 1.4426950408889634
 _EAGER_ELEMENTS = 2**22  # a pass that is not compiled makes float32 copies of its tile
 
 
@@ -63,6 +66,20 @@ def all_sums(z: Tensor, scale: Tensor | None) -> Partials:
     return _sums(z if scale is None else z * scale)
 
 
+def shifted_sums(z: Tensor, scale: Tensor | None, shift: Tensor) -> Partials:
+    """``all_sums`` against a given bound, in one look at each logit and by the cheaper power of two; not finite where a
+    logit is further above it than float32 reaches (44).
+
+    Args:
+        z: See ``all_sums``.
+        scale: See there.
+        shift: Near the largest of each token's logits, and attained in another tile; float32, shape (N,).
+    """
+    z = z.float()
+    power = torch.exp2(((z if scale is None else z * scale) - shift[:, None]) * _LOG2_E)
+    return Partials(shift, power.sum(dim=1), (power * power).sum(dim=1))
+
+
 def other_sums(
     z: Tensor, index: Tensor, scale: Tensor | None, softcap: Tensor | None
 ) -> tuple[Partials, Tensor]:
@@ -96,37 +113,47 @@ def _sums(z: Tensor) -> Partials:
     return Partials(largest, power.sum(dim=1), (power * power).sum(dim=1))
 
 
-_all_sums, _other_sums = Compiled(all_sums), Compiled(other_sums)
+_all_sums, _shifted_sums, _other_sums = Compiled(all_sums), Compiled(shifted_sums), Compiled(other_sums)
 
 
 def chunked_scores(
     hidden: Tensor, weight: Tensor, labels: Tensor, *, bias: Tensor | None, softcap: float | None, scale: float
 ) -> tuple[Tensor, Tensor]:
     """See ``head.head_scores``: one matrix product and one pass for each tile of tokens and classes."""
-    rows, columns = _tile(len(labels), len(weight), hidden.device.type == "cpu")
-    buffer = torch.empty(rows * columns, dtype=hidden.dtype, device=hidden.device)
+    on_cpu = hidden.device.type == "cpu"
+    dtype = product_dtype(hidden.dtype) if on_cpu else hidden.dtype
+    rows, columns = _tile(len(labels), len(weight), on_cpu, dtype != hidden.dtype)
+    bias = None if bias is None else bias.to(dtype)
+    buffer = torch.empty(rows * columns, dtype=dtype, device=hidden.device)
+    copies = [hidden.new_empty((size, hidden.shape[1]), dtype=dtype) for size in (rows, columns)] if dtype != hidden.dtype else [None] * 2
     factor = None if scale == 1.0 else torch.tensor(scale, dtype=torch.float32, device=hidden.device)
     cap = None if softcap is None else torch.tensor(softcap, dtype=torch.float32, device=hidden.device)
     nll = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
     residual_sq = torch.empty_like(nll)
     for start in range(0, len(labels), rows):
         some = slice(start, start + rows)
-        targets, parts = labels[some], []
+        targets, states, parts = labels[some], _in_copy(hidden[some], copies[0]), []
+        shift = None
         own = torch.full_like(nll[some], float("nan"))  # stays so for a label that is no class
         for first in range(0, len(weight), columns):
-            part = weight[first : first + columns]
+            part = _in_copy(weight[first : first + columns], copies[1])
             z = buffer[: len(targets) * len(part)].view(len(targets), len(part))
             if bias is None:
-                torch.mm(hidden[some], part.t(), out=z)
+                torch.mm(states, part.t(), out=z)
             else:
-                torch.addmm(bias[first : first + columns], hidden[some], part.t(), out=z)
-            if hidden.device.type == "cpu" and cap is None:
+                torch.addmm(bias[first : first + columns], states, part.t(), out=z)
+            if on_cpu and cap is None:
                 own = _taken(z, targets - first, own, factor)
-                parts.append(_all_sums(z, factor))
+                sums = _all_sums(z, factor) if shift is None else _shifted_sums(z, factor, shift)
+                if not sums.total_sq.isfinite().all():
+                    sums = _all_sums(z, factor)
+                elif shift is None and sums.largest.isfinite().all():
+                    shift = sums.largest
+                parts.append(sums)
             else:
                 index = (targets - first).int()
-                sums, mine = _other_sums(z, index, factor, cap)
-                own = torch.where((index >= 0) & (index < len(part)), mine, own)
+                sums, found = _other_sums(z, index, factor, cap)
+                own = torch.where((index >= 0) & (index < len(part)), found, own)
                 parts.append(sums)
         stacked = Partials(*(torch.stack(tensors) for tensors in zip(*parts, strict=True)))
         nll[some], residual_sq[some] = merge(stacked, own, targets)
@@ -164,9 +191,15 @@ def _taken(z: Tensor, index: Tensor, own: Tensor, scale: Tensor | None) -> Tenso
     return own.index_copy(0, rows, found if scale is None else found * scale)
 
 
-def _tile(tokens: int, classes: int, on_cpu: bool) -> tuple[int, int]:
+def _in_copy(operand: Tensor, copy: Tensor | None) -> Tensor:
+    """The operand, or what it becomes in ``copy``, which has another dtype and at least as many rows."""
+    return operand if copy is None else copy[: len(operand)].copy_(operand)
+
+
+def _tile(tokens: int, classes: int, on_cpu: bool, widened: bool) -> tuple[int, int]:
     if on_cpu:
-        return _balanced(tokens, _CPU_TOKENS, 1), _balanced(classes, _CPU_CLASSES, 64)
+        limits = (_WIDENED_TOKENS, _WIDENED_CLASSES) if widened else (_CPU_TOKENS, _CPU_CLASSES)
+        return _balanced(tokens, limits[0], 1), _balanced(classes, limits[1], 64)
     elements = _EAGER_ELEMENTS if _other_sums.failed else _GPU_ELEMENTS
     elements = min(elements, max(tokens * classes // 16, 2**24))  # so that little is much less than all
     return _balanced(tokens, max(128, elements // classes), 128), classes
