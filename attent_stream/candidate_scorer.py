@@ -12,7 +12,7 @@ from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.gather import gather_ranks
 from attent_stream.guard import untouched
 from attent_stream.schedule import Clock
-from attent_stream.scoring.candidates import CandidateScoring
+from attent_stream.scoring.at_fidelity import ScorerAtFidelity
 from attent_stream.scoring.learnability import Reference
 from attent_stream.settings import Settings
 
@@ -28,7 +28,7 @@ class CandidateScorer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._scoring: CandidateScoring | None = None
+        self._scoring: ScorerAtFidelity | None = None
         self._reference: Reference | None = None
         self._loader: TeachingDataLoader | None = None
         self._first_batch: Time | None = None  # of this fit
@@ -50,7 +50,7 @@ class CandidateScorer:
         same, dataset = self._loader is not None and self._loader.dataset is loader.dataset, loader.dataset
         self._loader, self._first_batch = loader, state.timestamp.batch
         device = state.device.tensor_to_device(torch.empty(())).device
-        self._scoring = CandidateScoring(
+        self._scoring = ScorerAtFidelity(
             run.forwarded_score,
             state.model,
             head=self._settings.head,

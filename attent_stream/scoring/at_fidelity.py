@@ -23,7 +23,7 @@ from attent_stream.scoring.wrapping import model_name, unwrap
 log = logging.getLogger(__name__)
 
 
-class CandidateScoring:
+class ScorerAtFidelity:
     """Scores candidates at a fidelity.
 
     Args:
