@@ -346,13 +346,13 @@ class AtteNT(Algorithm):
 
     def _forward_done(self, state: State, logger: Logger) -> None:
         self._skips.forward_done()
-        works = self._memory.recorder is not None or self.settings.reweight is not None
-        with self._teaching if works else nullcontext():  # on a GPU a stopwatch is two events
+        with self._teaching if self.settings.reweight is not None else nullcontext():  # on a GPU a stopwatch is two events
             self._weights.forward_done(state.outputs, state.batch, taught=self._loader.epoch is not None)
-            if self._memory.recorder is not None:
-                self._memory.recorder.forward_done(state.model, state.outputs, state.batch)
 
     def _loss_done(self, state: State, logger: Logger) -> None:
+        if self._memory.recorder is not None:
+            with self._teaching:
+                self._memory.recorder.loss_done(state.model, state.outputs, state.batch, state.loss)
         self._weights.loss_done(state.loss)
         self._skips.loss_done(state)
 

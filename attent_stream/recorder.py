@@ -9,6 +9,8 @@ from torch.nn import Module
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.errors import AttentError
 from attent_stream.gather import gather_ranks
+from attent_stream.scoring.batch import batch_length
+from attent_stream.scoring.saved import saved_losses
 from attent_stream.scoring.scorer import Scorer
 from attent_stream.teacher import ALL, Teacher
 
@@ -31,6 +33,7 @@ class Recorder:
     ) -> None:
         self._scorer, self._loader, self._teacher = scorer, loader, teacher
         self._always, self._thrifty = always, thrifty
+        self._agrees: dict[int, bool] = {}  # microbatch's size -> whether what its loss has saved are its samples' losses
         self._records = True  # this batch
         self._micro: list[torch.Tensor] = []  # this batch's scores, a tensor a microbatch
         self._pending: list[torch.Tensor] = []  # (3, batch_size) ids, scores and times of lessons not yet in the ledger
@@ -42,15 +45,26 @@ class Recorder:
             batches = self._teacher.clock(0, self._loader.dataset.coming_epoch, 0.0).ba
             self._records = batches % THRIFTY_EVERY == 0 or self._teacher.promising
 
-    def forward_done(self, model: Module, outputs: Any, batch: Any) -> None:
-        """After a microbatch's forward."""
+    def loss_done(self, model: Module, outputs: Any, batch: Any, loss: Any) -> None:
+        """After a microbatch's forward and loss, before its backward."""
         epoch = self._loader.epoch
         if epoch is None or not self._records:
             return
         choice = epoch.segment.choice  # None: what follows the last full row, of which all is kept
         if self._always or choice is None or choice.decision.by == ALL:
             with torch.no_grad():
-                self._micro.append(self._scorer.from_outputs(model, outputs, batch))
+                self._micro.append(self._scores(model, outputs, batch, loss))
+
+    def _scores(self, model: Module, outputs: Any, batch: Any, loss: Any) -> torch.Tensor:
+        """From the loss where it has them, once it was seen that they are those of the outputs; else from these."""
+        size = batch_length(batch)
+        saved = saved_losses(loss, size) if self._agrees.get(size, self._scorer.name == "loss") else None
+        if size not in self._agrees or saved is None:
+            scores = self._scorer.from_outputs(model, outputs, batch)
+            self._agrees[size] = saved is not None and torch.allclose(saved, scores, rtol=1e-4, atol=1e-5, equal_nan=True)
+            if not self._agrees[size]:  # and if so, a run that is resumed here goes on as one that was not
+                return scores
+        return saved
 
     def end_batch(self) -> None:
         """After a batch's last.
