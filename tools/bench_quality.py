@@ -19,7 +19,7 @@ from attent_stream.bench.settings import load_bench
 HERE = Path(__file__).resolve().parent
 YAMLS = HERE.parent / "yamls" / "bench"
 RESULTS = HERE / "results"
-TASKS = ("repeated", "vit", "vit_wrong", "noise", "finetune", "mix", "clean")
+TASKS = ("repeated", "vit", "vit_wrong", "noise", "finetune", "mix", "clean", "skips")
 
 
 def main() -> int:
