@@ -56,8 +56,9 @@ def cpu_head(quick: bool, compiled: Callable[[], None] = lambda: None) -> dict:
 def _cpu_dtype(dtype: torch.dtype, quick: bool) -> dict:
     hidden, weight, labels = _operands(CLASSES, WIDTH, TOKENS, dtype, "cpu")
     everything = (hidden, weight, labels)
-    # A CPU that emulates halves takes six seconds for a product: --quick compares fewer tokens there.
-    tokens = FEW_TOKENS if quick and _product_seconds(hidden, weight) > SLOW else TOKENS
+    # A CPU that emulates halves takes six seconds for a product: --quick compares fewer tokens there, and less often.
+    slow_machine = quick and _product_seconds(hidden, weight) > SLOW
+    tokens, rounds = (FEW_TOKENS, 1) if slow_machine else (TOKENS, 3)
     hidden, labels = hidden[:tokens], labels[:tokens]
     logits = torch.empty(tokens, CLASSES, dtype=dtype)
     calls = {
@@ -72,7 +73,7 @@ def _cpu_dtype(dtype: torch.dtype, quick: bool) -> dict:
     error = difference(tuple(part[some] for part in scores), wanted)
     repeats, cpu, end = [], [], time.perf_counter() + (4 if quick else 60)
     while not repeats or time.perf_counter() < end:
-        (wall, busy), (slow_wall, slow_busy) = _alternating(calls, 3), _alternating(slow, 1)
+        (wall, busy), (slow_wall, slow_busy) = _alternating(calls, rounds), _alternating(slow, 1)
         repeats.append(wall | slow_wall)
         cpu.append(busy | slow_busy)
     ratios = [rep["head"] / min(rep["gemm"], rep["gemm_reused"]) for rep in repeats]
