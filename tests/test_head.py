@@ -189,12 +189,13 @@ def test_logits_in_another_dtype(eager):
         head_scores(hidden.bfloat16(), weight, labels)
 
 
-@pytest.mark.parametrize("above", [-300.0, 30.0, 60.0, 300.0])
+@pytest.mark.parametrize("above", [-300.0, 30.0, 35.0, 37.0, 39.0, 41.0, 43.0, 60.0, 300.0])
 def test_a_later_tile_may_lie_far_from_the_first(above, eager, tiny_tiles):
     """Which gives the bound that the others are summed against."""
     hidden, weight, labels, settings = Case(tokens=20, width=8, classes=300, bias=True).operands()
     bias = settings["bias"].clone()
-    bias[64:] += above
+    bias[64:192] += above
+    bias[192:] += 2 * above
     logits = hidden.double() @ weight.double().T + bias.double()
     got = head_scores(hidden, weight, labels, path="chunked", bias=bias)
     for one, want in zip(got, reference.token_scores(logits, labels), strict=True):

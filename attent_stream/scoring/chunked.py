@@ -21,6 +21,7 @@ _CPU_TOKENS, _CPU_CLASSES = 1024, 3072
 _WIDENED_TOKENS, _WIDENED_CLASSES = 512, 1024  # where halves are multiplied as float32: the operands are copied too
 _GPU_ELEMENTS = 2**28
 _LOG2_E = 1.4426950408889634
+_LARGEST_TOTAL = 1e15  # of a tile against a bound: the square of all tiles' must be finite, of which ``merge`` makes use
 _EAGER_ELEMENTS = 2**22  # a pass that is not compiled makes float32 copies of its tile
 
 
@@ -67,8 +68,8 @@ def all_sums(z: Tensor, scale: Tensor | None) -> Partials:
 
 
 def shifted_sums(z: Tensor, scale: Tensor | None, shift: Tensor) -> Partials:
-    """``all_sums`` against a given bound, in one look at each logit and by the cheaper power of two; not finite where a
-    logit is further above it than float32 reaches (44).
+    """``all_sums`` against a given bound, in one look at each logit and by the cheaper power of two; large or not finite where
+    logits are far above it.
 
     Args:
         z: See ``all_sums``.
@@ -144,11 +145,11 @@ def chunked_scores(
                 torch.addmm(bias[first : first + columns], states, part.t(), out=z)
             if on_cpu and cap is None:
                 own = _taken(z, targets - first, own, factor)
-                sums = _all_sums(z, factor) if shift is None else _shifted_sums(z, factor, shift)
-                if not sums.total_sq.isfinite().all():
+                sums = None if shift is None else _shifted_sums(z, factor, shift)
+                if sums is None or not sums.total.max() < _LARGEST_TOTAL:
                     sums = _all_sums(z, factor)
-                elif shift is None and sums.largest.isfinite().all():
-                    shift = sums.largest
+                    if sums.largest.isfinite().all():
+                        shift = sums.largest if shift is None else torch.maximum(shift, sums.largest)
                 parts.append(sums)
             else:
                 index = (targets - first).int()
