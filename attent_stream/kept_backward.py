@@ -61,6 +61,7 @@ class KeptBackward:
             state.loss = _mapped(state.loss, lambda one: one + (factor - 1) * (one - one.detach()))
         else:
             state.loss = _mapped(state.loss, _cut)
+            _let_go(state.outputs)
             state.outputs = _mapped(state.outputs, Tensor.detach)
 
     def state(self) -> list[float]:
@@ -94,6 +95,12 @@ class KeptBackward:
 def _cut(loss: Tensor) -> Tensor:
     """The same number, behind which no model stands; not a leaf, for Composer scales it in place."""
     return loss.detach() + torch.zeros_like(loss, requires_grad=True)
+
+
+def _let_go(outputs: Any) -> None:
+    """Leave out what nobody reads and holds the graph: the keys and values that a language model gives back."""
+    if isinstance(outputs, MutableMapping) and outputs.get("past_key_values") is not None:
+        outputs["past_key_values"] = None
 
 
 def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:

@@ -1,7 +1,9 @@
 """What a batch's training leaves out. Oracles: a brute-force loop, the whole loss with labels ignored, stock Composer on the
 kept microbatches, a resumed run."""
 
+import gc
 import math
+import weakref
 from types import SimpleNamespace
 from unittest import mock
 
@@ -180,6 +182,33 @@ def test_the_gradient_is_that_of_the_kept_microbatches_scaled_to_the_batch(folde
         if kept:
             (made * (4 / 2) / 4).backward()
     torch.testing.assert_close(watch.gradient, gradients(model))
+
+
+def test_the_graph_of_a_microbatch_that_is_left_out_is_freed(folder):
+    """Before the next forward, which would need its memory."""
+
+    class Graphs(Algorithm):
+        made, left_out = None, []  # of this microbatch; of those that are left out
+
+        def match(self, event, state):
+            return event in (Event.AFTER_FORWARD, Event.AFTER_BACKWARD)
+
+        def apply(self, event, state, logger):
+            if event == Event.AFTER_FORWARD:
+                marker = Marker()
+                state.outputs["logits"].grad_fn.metadata["marker"] = marker  # its saved tensors hang on it
+                self.made = weakref.ref(marker)
+            elif event == Event.AFTER_BACKWARD and not state.outputs["logits"].requires_grad:
+                gc.collect()
+                self.left_out.append(self.made() is None)
+
+    watch = Graphs()
+    run(folder, microbatch=1, backward=0.5, duration="4ba", algorithms=[watch])
+    assert len(watch.left_out) == 8 and all(watch.left_out)
+
+
+class Marker:
+    pass
 
 
 def test_backward_goes_on_where_a_checkpoint_was(folder, tmp_path):
