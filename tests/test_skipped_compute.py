@@ -196,7 +196,8 @@ def test_the_graph_of_a_microbatch_that_is_left_out_is_freed(folder):
         def apply(self, event, state, logger):
             if event == Event.AFTER_FORWARD:
                 marker = Marker()
-                state.outputs["logits"].grad_fn.metadata["marker"] = marker  # its saved tensors hang on it
+                # Saved tensors hang on it; these of the first layer are held by the keys and values too, not by the logits alone.
+                state.outputs["past_key_values"][0][0].grad_fn.metadata["marker"] = marker
                 self.made = weakref.ref(marker)
             elif event == Event.AFTER_BACKWARD and not state.outputs["logits"].requires_grad:
                 gc.collect()
