@@ -74,7 +74,7 @@ class KeptPositions:
             raise AttentError(f"positions={share:g} needs a causal language model, in which a position predicts the next label")
         self._share, self._seed = share, seed
         self._hook: RemovableHandle | None = None
-        self._given: tuple[int, ...] | None = None  # shape of what the head made of the kept positions in this forward
+        self._called = False  # the head, in this forward
 
     def draw(self, batch: Any, number: int) -> None:
         """Before a batch is split into microbatches: its labels become those of the kept positions.
@@ -108,7 +108,7 @@ class KeptPositions:
                     f"({len(positions)}, T, D), got {tuple(hidden.shape)}"
                 )
             kept = hidden.gather(1, positions[:, :, None].expand(-1, -1, hidden.shape[2]))
-            self._given = tuple(kept.shape)
+            self._called = True
             return ((kept, *args[1:]), kwargs) if args else (args, {**kwargs, "input": kept})
 
         self._hook = self._head.module.register_forward_pre_hook(gather, with_kwargs=True)
@@ -119,9 +119,9 @@ class KeptPositions:
         Raises:
             AttentError: The head was never called.
         """
-        given = self._given
+        called = self._called
         self.cancel()
-        if given is None:
+        if not called:
             raise AttentError(
                 f"positions={self._share:g} has no effect on this model, whose forward does not call its output head "
                 f"(a loss fused with it): leave positions away"
@@ -131,4 +131,4 @@ class KeptPositions:
         """Leave the head as it is."""
         if self._hook is not None:
             self._hook.remove()
-        self._hook, self._given = None, None
+        self._hook, self._called = None, False
