@@ -326,7 +326,8 @@ class AtteNT(Algorithm):
         if self._scoring.learns_from(int(state.timestamp.batch)):
             with self._teaching:
                 self._scoring.learn(state)
-        self._skips.draw(state, teaching=self._teacher.teaching(self._now(state)))
+        if self.settings.skips.some:
+            self._skips.draw(state, teaching=self._teacher.teaching(self._now(state)))
 
     def _now(self, state: State) -> Clock:
         begun, batches = self._loader.epoch, state.dataloader_len

@@ -23,6 +23,7 @@ from torch.utils.hooks import RemovableHandle
 
 from attent_stream.errors import AttentError
 from attent_stream.scoring.extract import HeadError, OutputHead, find_head, hidden_states
+from attent_stream.scoring.positions import ROUNDING, at
 from attent_stream.scoring.reference import IGNORED
 from attent_stream.scoring.traits import Traits
 
@@ -44,10 +45,10 @@ def drawn_positions(labels: Tensor, share: float, generator: torch.Generator) ->
     """
     targets = labels[:, 1:]
     counted = targets != IGNORED
-    size = math.ceil(share * targets.shape[1] - 1e-9)
+    size = math.ceil(share * targets.shape[1] - ROUNDING)
     draw = torch.rand(targets.shape, generator=generator).to(labels.device)
     order = torch.where(counted, draw, 2.0).argsort(dim=1)[:, :size]  # what predicts nothing last
-    own = (share * counted.sum(dim=1, keepdim=True) - 1e-9).ceil()
+    own = (counted.sum(dim=1, keepdim=True).double() * share - ROUNDING).ceil()
     beyond = torch.arange(size, device=labels.device)[None, :] >= own
     kept = targets.gather(1, order).masked_fill(beyond, IGNORED)
     return F.pad(order, (0, 1)), F.pad(kept, (1, 0), value=IGNORED)
@@ -107,7 +108,7 @@ class KeptPositions:
                     f"positions={self._share:g} expected the output head to be given hidden states of shape "
                     f"({len(positions)}, T, D), got {tuple(hidden.shape)}"
                 )
-            kept = hidden.gather(1, positions[:, :, None].expand(-1, -1, hidden.shape[2]))
+            kept = at(hidden, positions)
             self._called = True
             return ((kept, *args[1:]), kwargs) if args else (args, {**kwargs, "input": kept})
 

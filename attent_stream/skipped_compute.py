@@ -33,6 +33,11 @@ class SkippedComputeSettings:
             if not number or not 0 < value <= 1:
                 raise ValueError(f"{name} must be in (0, 1], got {value!r}")
 
+    @property
+    def some(self) -> bool:
+        """Whether anything is left out at all."""
+        return self.positions < 1 or self.backward < 1
+
 
 class SkippedCompute:
     """Leaves it out of one batch after the other, over the fits of a run.

@@ -105,10 +105,10 @@ def test_labels_in_another_order_are_not_believed(folder, monkeypatch):
     """A model that flattens its labels with the positions first."""
     job = {"data": settings(folder, 1), "attent": RECORD, "duration": "2ep", "reference": True}
     expected = fit(**job)
-    mixed = recorder.saved_losses
+    straight = recorder.saved_losses
 
     def turned(loss, samples):
-        found = mixed(loss, samples)
+        found = straight(loss, samples)
         return None if found is None else found.flip(0)
 
     monkeypatch.setattr(recorder, "saved_losses", turned)

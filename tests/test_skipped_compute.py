@@ -39,6 +39,12 @@ def test_positions_are_the_share_of_each_samples_own(data, share, rows, length):
         assert all(t in valid and label == labels[row, t + 1] for t, label in pairs)
 
 
+def test_a_share_that_is_no_binary_fraction_is_not_rounded_up_twice():
+    labels = torch.arange(101)[None].masked_fill(torch.arange(101)[None] > 50, IGNORED)  # 50 of 100 positions predict something
+    _, kept = drawn_positions(labels, 0.3, torch.Generator().manual_seed(0))
+    assert (kept != IGNORED).sum() == 15
+
+
 def test_every_position_has_the_same_chance():
     labels = torch.arange(9).repeat(400, 1)
     positions, _ = drawn_positions(labels, 0.5, torch.Generator().manual_seed(1))
@@ -164,13 +170,15 @@ def test_the_largest_losses_go_backward_and_equally_many_of_each_batch(folder):
 
 def test_the_gradient_is_that_of_the_kept_microbatches_scaled_to_the_batch(folder):
     class Gradient(Algorithm):
+        batches, gradient = (), None
+
         def match(self, event, state):
             return event in (Event.AFTER_FORWARD, Event.AFTER_TRAIN_BATCH)
 
         def apply(self, event, state, logger):
             if event == Event.AFTER_FORWARD:
-                self.batches = [*getattr(self, "batches", []), state.batch]
-            elif not hasattr(self, "gradient"):
+                self.batches = [*self.batches, state.batch]
+            elif self.gradient is None:
                 self.gradient = gradients(state.model)
 
     watch, spy = Gradient(), Spy()
@@ -220,8 +228,11 @@ def test_backward_goes_on_where_a_checkpoint_was(folder, tmp_path):
 
 def test_losses_that_are_not_finite_are_not_compared_with():
     kept = KeptBackward(0.5)
+    kept.begin_batch(2)
+    kept.loss_done(SimpleNamespace(loss=torch.tensor(float("nan"), requires_grad=True), outputs=None))
     assert kept.state() == []
-    assert [kept._decide(loss, 2) for loss in (float("nan"),)] and kept.state() == []
+    kept.loss_done(SimpleNamespace(loss=torch.tensor(2.5, requires_grad=True), outputs=None))
+    assert kept.state() == [2.5]
 
 
 @pytest.mark.parametrize("wrong", [{"positions": 0}, {"positions": 1.5}, {"backward": True}, {"backward": "half"}])
