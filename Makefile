@@ -27,7 +27,7 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	@echo "Setting up $(VENV) with $(PYTHON): about 6 GB, half a minute to several, by your network"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(RUN) -m uv pip install --quiet --python $(RUN) --requirement requirements.txt
+	$(RUN) -m uv pip install --quiet --compile-bytecode --python $(RUN) --requirement requirements.txt
 	$(RUN) -m uv pip install --quiet --python $(RUN) --no-deps --editable .
 	@touch $@
 
