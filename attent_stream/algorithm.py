@@ -22,6 +22,7 @@ from attent_stream.memory import LEAVE, Memory
 from attent_stream.metrics import choice_metrics
 from attent_stream.payoff import Payoff
 from attent_stream.planned_rates import PlannedRates
+from attent_stream.progressive_resolution import ProgressiveResolution
 from attent_stream.randomness import random_state, set_random_state
 from attent_stream.recorder import Recorder
 from attent_stream.schedule import Clock, Span
@@ -77,6 +78,9 @@ class AtteNT(Algorithm):
             causal language model's output head and its gradient are computed there only. All in ``warmup`` and ``anneal``.
         backward: Share of each batch's microbatches that go backward, in (0, 1]: those with the largest losses
             (``kept_backward``). All in ``warmup`` and ``anneal``.
+        resolution: Share of the sides of training images, in (0, 1], or a schedule as of ``keep``, over all of training
+            (``progressive_resolution``): ``{schedule: linear, from: 0.5, to: 1, over: 0.8dur}`` begins with small ones.
+            Candidates are scored as they would be trained on.
         record: When the training forward's own per-sample scores fill the ledger, at no extra pass: ``never``,
             ``warmup`` (only before ``warmup`` is over) or ``always``. None: with ``auto`` where training is longer than an
             epoch, text always, else one batch in eight until their spread promises that teaching pays; never otherwise.
@@ -108,6 +112,7 @@ class AtteNT(Algorithm):
         reweight: str | Mapping[str, Any] | None = None,
         positions: float = 1.0,
         backward: float = 1.0,
+        resolution: float | Mapping[str, Any] = 1.0,
         record: str | None = None,
         ledger: str | Mapping[str, Any] | None = None,
         score_batch: int | None = None,
@@ -117,8 +122,8 @@ class AtteNT(Algorithm):
     ) -> None:
         self.settings = parse_settings(
             keep=keep, score=score, select=select, interval=interval, warmup=warmup, anneal=anneal, temperature=temperature,
-            ceiling=ceiling, seed=seed, reweight=reweight, positions=positions, backward=backward, record=record, ledger=ledger,
-            score_batch=score_batch, fidelity=fidelity, head=head, reference=reference,
+            ceiling=ceiling, seed=seed, reweight=reweight, positions=positions, backward=backward, resolution=resolution,
+            record=record, ledger=ledger, score_batch=score_batch, fidelity=fidelity, head=head, reference=reference,
         )  # fmt: skip
         self._events = {
             Event.FIT_START: self._fit_start,
@@ -142,6 +147,7 @@ class AtteNT(Algorithm):
         self._memory = Memory(self.settings.score)
         self._weights = LessonWeights(self.settings.reweight)
         self._skips = SkippedCompute(self.settings.skips, seed)
+        self._resolution = ProgressiveResolution(self.settings.resolution)
         self._teaching = Stopwatch()
         self._batch_began = time.perf_counter()
         self._told: int | None = None  # the epoch's length as we told it to the Trainer
@@ -213,6 +219,7 @@ class AtteNT(Algorithm):
         text = Traits.of(state.model).shift_labels and not once
         self._run = self.settings.of_run(text=text, endless=total is None)
         self._scoring.open(state, loader, self._run, resumed)
+        self._resolution.open(state.model, self._scoring.models)
         self._find_place(state)
         memory = self._memory
         memory.open(loader.dataset, self._run, single_pass=single_pass)
@@ -277,6 +284,7 @@ class AtteNT(Algorithm):
     def _fit_end(self, state: State, logger: Logger) -> None:
         self._loader.attach(None)  # the loader is its owner's again, and plain
         self._rates.detach()
+        self._resolution.close()
 
     def _epoch_start(self, state: State, logger: Logger) -> None:
         if self._loader is None:
@@ -311,7 +319,7 @@ class AtteNT(Algorithm):
         with self._teaching:
             if loader.epoch.due:
                 self._memory.flush()
-            choices = loader.teach(partial(self._scoring, state))
+            choices = loader.teach(partial(self._scores, state))
         for choice in choices:
             self._log(choice, logger)
             if choice.decision.by == SCORED:
@@ -322,7 +330,16 @@ class AtteNT(Algorithm):
         if choices:
             self._scoring.between_windows(self._teacher.clock(0, loader.epoch.order.epoch, 0.0))
 
+    def _scores(self, state: State, candidates: Any) -> torch.Tensor:
+        if self._resolution.some:
+            candidates = self._resolution.smaller(state, state.device.batch_to_device(candidates), self._now(state))
+        return self._scoring(state, candidates)
+
     def _batch_read(self, state: State, logger: Logger) -> None:
+        if self._resolution.some:
+            now = self._now(state)
+            state.batch = self._resolution.smaller(state, state.batch, now)
+            logger.log_metrics({"attent/resolution": self._resolution.share(now)})
         if self._scoring.learns_from(int(state.timestamp.batch)):
             with self._teaching:
                 self._scoring.learn(state)

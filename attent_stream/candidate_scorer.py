@@ -7,6 +7,7 @@ import torch
 from composer import State, Time
 from composer.core import Precision, get_precision_context
 from torch import Tensor
+from torch.nn import Module
 
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.gather import gather_ranks
@@ -71,6 +72,11 @@ class CandidateScorer:
     def forget(self) -> None:
         """Begin with nothing."""
         self._scoring, self._reference = None, None
+
+    @property
+    def models(self) -> list[Module]:
+        """That forward candidates; the learner may be one of them."""
+        return [self._scoring.model, *([] if self._reference is None else [self._reference.model])]
 
     @property
     def cost(self) -> float:

@@ -1,4 +1,4 @@
-"""Schedules: how much to keep, how long a score is good, and when to teach, all over the progress of
+"""Schedules: how much to keep or to see, how long a score is good, and when to teach, all over the progress of
 training."""
 
 import difflib
@@ -126,7 +126,7 @@ def _step(progress: float, stages: int) -> float:
 # (progress in [0, 1], stages) -> how far from `from` to `to`, in [0, 1]. As in INT (ICML 2024), whose `step`
 # reaches `to` only at the very end. Its `reverse-cosine` is the cosine curve on the way down, so only the
 # direction differs here.
-KEEP_SHAPES: dict[str, Callable[[float, int], float]] = {
+SHARE_SHAPES: dict[str, Callable[[float, int], float]] = {
     "constant": _constant,
     "linear": _linear,
     "cosine": _cosine,
@@ -136,22 +136,23 @@ KEEP_SHAPES: dict[str, Callable[[float, int], float]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeepSchedule:
-    """Share of a window's candidates to keep, over time.
+class ShareSchedule:
+    """A share over time: of a window's candidates (``keep``), or of an image's sides (``resolution``).
 
     The shapes are those of INT (Nonparametric Teaching of Implicit Neural Representations, ICML 2024);
     ``cosine`` is also the growing ratio of AtteNT (arXiv 2602.20461). ``reverse_cosine`` is INT's: it falls,
     from the larger to the smaller value, along the same curve.
 
     Args:
-        shape: One of ``KEEP_SHAPES``.
-        start: Keep at the start of training, in (0, 1].
-        end: Keep once ``over`` has passed, in (0, 1].
+        shape: One of ``SHARE_SHAPES``.
+        start: At the start of training, in (0, 1].
+        end: Once ``over`` has passed, in (0, 1].
         over: How long the change takes, from the start of training.
         stages: Stages of the ``step`` shape.
+        setting: Whose, for messages.
 
     Raises:
-        ValueError: An unknown shape, a keep outside of (0, 1], fewer than one stage, ends that differ for
+        ValueError: An unknown shape, a share outside of (0, 1], fewer than one stage, ends that differ for
             ``constant`` or do not fall for ``reverse_cosine``.
     """
 
@@ -160,59 +161,62 @@ class KeepSchedule:
     end: float
     over: Span = Span(value=1.0, unit="dur")
     stages: int = 10
+    setting: str = "keep"
 
     def __post_init__(self) -> None:
-        if self.shape not in KEEP_SHAPES:
-            raise ValueError(f"keep has no schedule {self.shape!r}, {nearest(self.shape, KEEP_SHAPES)}")
+        if self.shape not in SHARE_SHAPES:
+            raise ValueError(f"{self.setting} has no schedule {self.shape!r}, {nearest(self.shape, SHARE_SHAPES)}")
         for value in (self.start, self.end):
             if not _is_number(value) or not 0 < value <= 1:
-                raise ValueError(f"keep must be a number greater than 0 and at most 1, got {value!r}")
+                raise ValueError(f"{self.setting} must be a number greater than 0 and at most 1, got {value!r}")
         if isinstance(self.stages, bool) or not isinstance(self.stages, int) or self.stages < 1:
-            raise ValueError(f"stages of keep must be an integer of at least 1, got {self.stages!r}")
+            raise ValueError(f"stages of {self.setting} must be an integer of at least 1, got {self.stages!r}")
         if self.shape == "constant" and self.start != self.end:
-            raise ValueError(f"a constant keep cannot go from {self.start!r} to {self.end!r}")
+            raise ValueError(f"a constant {self.setting} cannot go from {self.start!r} to {self.end!r}")
         if self.shape == "reverse_cosine" and self.start <= self.end:
             raise ValueError(
-                "a reverse_cosine keep falls, so 'from' must be above 'to',"
+                f"a reverse_cosine {self.setting} falls, so 'from' must be above 'to',"
                 f" got from {self.start!r} to {self.end!r} (cosine rises)"
             )
 
     def at(self, clock: Clock) -> float:
-        """Keep at a time, in (0, 1]."""
-        blend = KEEP_SHAPES[self.shape](clock.fraction(self.over), self.stages)
+        """The share at a time, in (0, 1]."""
+        blend = SHARE_SHAPES[self.shape](clock.fraction(self.over), self.stages)
         value = self.start * (1.0 - blend) + self.end * blend
         return min(max(value, min(self.start, self.end)), max(self.start, self.end))  # rounding stays inside
 
 
-def parse_keep(value: object) -> KeepSchedule:
-    """Read the setting ``keep``: a number, or a mapping {schedule, from, to, over, stages}.
+def parse_share(value: object, setting: str = "keep") -> ShareSchedule:
+    """Read a setting that is a share: a number, or a mapping {schedule, from, to, over, stages}.
 
     Args:
-        value: A number in (0, 1] for a constant keep; or a mapping in which ``schedule`` (one of
-            ``KEEP_SHAPES``) and ``from`` are required, ``to`` too unless the schedule is constant, and
+        value: A number in (0, 1] for a constant one; or a mapping in which ``schedule`` (one of
+            ``SHARE_SHAPES``) and ``from`` are required, ``to`` too unless the schedule is constant, and
             ``over`` is a time string, by default ``1dur``, and ``stages`` an integer, by default 10.
+        setting: Its name, for messages.
 
     Raises:
         ValueError: Anything else, naming what was received.
     """
-    if isinstance(value, KeepSchedule):
+    if isinstance(value, ShareSchedule):
         return value
     if _is_number(value):
-        return KeepSchedule(start=value, end=value)
+        return ShareSchedule(start=value, end=value, setting=setting)
     if not isinstance(value, Mapping):
         raise ValueError(
-            "keep must be a number greater than 0 and at most 1 or a mapping with 'schedule', 'from' and"
+            f"{setting} must be a number greater than 0 and at most 1 or a mapping with 'schedule', 'from' and"
             f" 'to', got {value!r}"
         )
-    _refuse_unknown(value, ("schedule", "from", "to", "over", "stages"), "keep")
+    _refuse_unknown(value, ("schedule", "from", "to", "over", "stages"), setting)
     needed = ("schedule", "from") if value.get("schedule") == "constant" else ("schedule", "from", "to")
-    _require(value, needed, "keep")
-    return KeepSchedule(
+    _require(value, needed, setting)
+    return ShareSchedule(
         shape=value["schedule"],
         start=value["from"],
         end=value.get("to", value["from"]),
         over=Span.parse(value.get("over", "1dur")),
         stages=value.get("stages", 10),
+        setting=setting,
     )
 
 

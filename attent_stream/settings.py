@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attent_stream.ledger_settings import LedgerSettings
 from attent_stream.reweighting import ReweightSettings
-from attent_stream.schedule import Phases, Span, parse_interval, parse_keep
+from attent_stream.schedule import Phases, ShareSchedule, Span, parse_interval, parse_share
 from attent_stream.scoring.fidelity import FULL, AutoFidelity, Fidelity, parse_fidelity
 from attent_stream.scoring.head import check_head
 from attent_stream.scoring.learnability import LEARNABILITY, ReferenceSettings
@@ -41,6 +41,7 @@ class Settings:
         progress: Whether it remembers how fast each stream is being learnt instead.
         reweight: How lessons are weighted by their own losses, or None.
         skips: What a batch's training leaves out.
+        resolution: Share of the sides of images.
         fidelity: How much of a candidate is looked at.
         head: How the output head is scored.
         reference: Of ``learnability``, else None.
@@ -56,6 +57,7 @@ class Settings:
     progress: bool
     reweight: ReweightSettings | None
     skips: SkippedComputeSettings
+    resolution: ShareSchedule
     fidelity: Fidelity | AutoFidelity
     head: str | None
     reference: ReferenceSettings | None
@@ -80,7 +82,7 @@ class Settings:
         taken = {key: value for key, value in better.items() if key in self.defaults}
         teacher = replace(self.teacher, again=better.get("select"))
         if "keep" in taken:
-            teacher = replace(teacher, keep=parse_keep(taken["keep"]))
+            teacher = replace(teacher, keep=parse_share(taken["keep"]))
         if "temperature" in taken:
             teacher = replace(teacher, temperature=taken["temperature"])
         if "anneal" in taken:
@@ -102,6 +104,7 @@ def parse_settings(
     reweight: str | Mapping[str, Any] | None,
     positions: float,
     backward: float,
+    resolution: float | Mapping[str, Any],
     record: str | None,
     ledger: str | Mapping[str, Any] | None,
     score_batch: int | None,
@@ -137,7 +140,7 @@ def parse_settings(
     if (reference is not None) != (score == LEARNABILITY):
         raise ValueError(f"score {LEARNABILITY!r} and reference go together, got score {score!r} and reference {reference!r}")
     teacher = TeacherSettings(
-        keep=parse_keep(defaults["keep"] if keep is None else keep),
+        keep=parse_share(defaults["keep"] if keep is None else keep),
         select=select,
         temperature=defaults["temperature"] if temperature is None else temperature,
         ceiling=ceiling,
@@ -161,6 +164,7 @@ def parse_settings(
         progress=progress,
         reweight=None if reweight is None else ReweightSettings.parse(reweight),
         skips=SkippedComputeSettings(positions=positions, backward=backward),
+        resolution=parse_share(resolution, "resolution"),
         fidelity=looks,
         head=head,
         reference=None if reference is None else ReferenceSettings.parse(reference),

@@ -10,7 +10,7 @@ from attent_stream.ledger import Ledger
 from attent_stream.payoff import Payoff, best_design
 from attent_stream.plan import lesson_count, lesson_lanes
 from attent_stream.position import Chosen
-from attent_stream.schedule import Clock, Interval, KeepSchedule, Phases, Span
+from attent_stream.schedule import Clock, Interval, Phases, ShareSchedule, Span
 from attent_stream.selection import NEEDS_SCORES, SELECTORS, below_ceiling, lane_weights, select_lanes
 
 # How a window is chosen.
@@ -47,7 +47,7 @@ class TeacherSettings:
         ValueError: A selector that is none, a temperature not positive, a negative seed, a ceiling out of [0, 1).
     """
 
-    keep: KeepSchedule
+    keep: ShareSchedule
     select: str
     temperature: float
     interval: Interval
@@ -368,7 +368,7 @@ class Teacher:
 def untaught(seed: int) -> Teacher:
     """A teacher that keeps everything and needs no scores: what a taught epoch goes on with when AtteNT is taken away."""
     settings = TeacherSettings(
-        keep=KeepSchedule(start=1.0, end=1.0),
+        keep=ShareSchedule(start=1.0, end=1.0),
         select="random",
         temperature=1.0,
         interval=Interval(),

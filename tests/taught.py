@@ -16,7 +16,7 @@ from attent_stream.dataset import TeachingDataset
 from attent_stream.ledger import SampleLedger
 from attent_stream.ledger_settings import LedgerSettings, open_ledger
 from attent_stream.payoff import Payoff
-from attent_stream.schedule import Clock, Phases, Span, parse_interval, parse_keep
+from attent_stream.schedule import Clock, Phases, Span, parse_interval, parse_share
 from attent_stream.teacher import Teacher, TeacherSettings
 
 
@@ -36,7 +36,7 @@ def make_teacher(
 ) -> Teacher:
     """A teacher whose clock is its own counter."""
     settings = TeacherSettings(
-        keep=parse_keep(keep),
+        keep=parse_share(keep),
         select=select,
         temperature=temperature,
         interval=parse_interval(interval),

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from attent_stream.presets import PRESETS, preset
-from attent_stream.schedule import Clock, Phases, Span, parse_interval, parse_keep
+from attent_stream.schedule import Clock, Phases, Span, parse_interval, parse_share
 from attent_stream.scoring import SCORES
 from attent_stream.selection import SELECTORS
 
@@ -17,7 +17,7 @@ def at(dur, ep=0.0):
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_argument_is_valid(name):
     settings = preset(name)
-    parse_keep(settings["keep"])
+    parse_share(settings["keep"])
     parse_interval(settings["interval"])
     assert settings["score"] in SCORES and settings["select"] in SELECTORS
     assert settings["record"] in ("never", "warmup", "always")
@@ -34,7 +34,7 @@ def test_attent_takes_every_argument(name):
 
 def test_complex_is_the_papers():
     settings = preset("attent_complex")
-    keep, interval = parse_keep(settings["keep"]), parse_interval(settings["interval"])
+    keep, interval = parse_share(settings["keep"]), parse_interval(settings["interval"])
     for dur in (0.0, 0.3, 0.5, 1.0):
         assert keep.at(at(dur)) == pytest.approx(0.2 + 0.6 * (1 - math.cos(math.pi * dur)) / 2)
         assert interval.at(at(dur)) == pytest.approx(5 + 45 * dur)
@@ -43,7 +43,7 @@ def test_complex_is_the_papers():
 
 def test_simple_is_the_papers():
     settings = preset("attent_simple")
-    assert parse_keep(settings["keep"]).at(at(0.5)) == 0.7
+    assert parse_share(settings["keep"]).at(at(0.5)) == 0.7
     interval = parse_interval(settings["interval"])
     assert interval.unit == "dur" and interval.at(at(1.0)) == 1.0  # nothing is ever that old
     assert (settings["score"], settings["select"], settings["record"]) == ("loss", "hard", "warmup")

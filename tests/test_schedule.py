@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attent_stream.schedule import (
-    KEEP_SHAPES,
+    SHARE_SHAPES,
     UNITS,
     Clock,
     Interval,
-    KeepSchedule,
     Phases,
+    ShareSchedule,
     Span,
     parse_interval,
-    parse_keep,
+    parse_share,
 )
 
 
@@ -95,31 +95,31 @@ def test_the_clock():
     ],
 )
 def test_shapes(shape, blends):
-    assert [KEEP_SHAPES[shape](i / 4, 10) for i in range(5)] == pytest.approx(blends)
+    assert [SHARE_SHAPES[shape](i / 4, 10) for i in range(5)] == pytest.approx(blends)
 
 
 def test_step_has_n_stages():
-    values = [KEEP_SHAPES["step"](i / 100, 5) for i in range(100)]
+    values = [SHARE_SHAPES["step"](i / 100, 5) for i in range(100)]
     assert sorted(set(values)) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
     assert all(values.count(value) == 20 for value in set(values))
 
 
 def test_reverse_cosine_is_that_of_int():
-    keep = parse_keep({"schedule": "reverse_cosine", "from": 0.8, "to": 0.2})
+    keep = parse_share({"schedule": "reverse_cosine", "from": 0.8, "to": 0.2})
     for i in range(11):  # mt_ratio - (mt_ratio - min_ratio) * (1 - cos(pi * p)) / 2
         expected = 0.8 - 0.5 * (0.8 - 0.2) * (1 - math.cos(math.pi * i / 10))
         assert keep.at(clock(dur=i / 10)) == pytest.approx(expected)
 
 
 def test_keep_of_the_paper():
-    keep = parse_keep({"schedule": "cosine", "from": 0.2, "to": 0.8, "over": "800ep"})
+    keep = parse_share({"schedule": "cosine", "from": 0.2, "to": 0.8, "over": "800ep"})
     for epoch in range(0, 1000, 50):
         progress = min(1, epoch / 800)
         assert keep.at(clock(ep=epoch)) == pytest.approx(0.2 + 0.6 * (1 - math.cos(math.pi * progress)) / 2)
 
 
 @given(
-    st.sampled_from(sorted(KEEP_SHAPES)),
+    st.sampled_from(sorted(SHARE_SHAPES)),
     st.floats(1e-6, 1),
     st.floats(1e-6, 1),
     st.integers(1, 50),
@@ -130,7 +130,7 @@ def test_keep_stays_between_its_ends_and_moves_one_way(shape, start, end, stages
         end = start
     if shape == "reverse_cosine" and start <= end:
         start, end = 1.0, min(start, 0.5)
-    keep = KeepSchedule(shape=shape, start=start, end=end, stages=stages)
+    keep = ShareSchedule(shape=shape, start=start, end=end, stages=stages)
     earlier, later = (keep.at(clock(dur=time)) for time in sorted(times))
     assert min(start, end) - 1e-12 <= earlier <= max(start, end) + 1e-12
     assert (later - earlier) * (end - start) >= -1e-12
@@ -139,10 +139,10 @@ def test_keep_stays_between_its_ends_and_moves_one_way(shape, start, end, stages
 
 
 def test_a_number_is_a_constant_keep():
-    assert parse_keep(0.7).at(clock(dur=0.3)) == 0.7
-    assert parse_keep(1).at(clock(dur=0.3)) == 1
-    assert parse_keep({"schedule": "constant", "from": 0.7}) == parse_keep(0.7)
-    assert parse_keep(parse_keep(0.5)) == parse_keep(0.5)
+    assert parse_share(0.7).at(clock(dur=0.3)) == 0.7
+    assert parse_share(1).at(clock(dur=0.3)) == 1
+    assert parse_share({"schedule": "constant", "from": 0.7}) == parse_share(0.7)
+    assert parse_share(parse_share(0.5)) == parse_share(0.5)
 
 
 RISING = {"schedule": "linear", "from": 0.2, "to": 0.8}
@@ -172,7 +172,7 @@ RISING = {"schedule": "linear", "from": 0.2, "to": 0.8}
 )
 def test_mistakes_in_keep(value, message):
     with pytest.raises(ValueError, match=message):
-        parse_keep(value)
+        parse_share(value)
 
 
 def test_intervals():

@@ -24,7 +24,7 @@ from streaming.base.util import clean_stale_shared_memory
 
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.dataset import TeachingDataset
-from attent_stream.schedule import Clock, Phases, Span, parse_interval, parse_keep
+from attent_stream.schedule import Clock, Phases, Span, parse_interval, parse_share
 from attent_stream.teacher import Teacher, TeacherSettings
 
 TOKENS = 2048
@@ -47,7 +47,7 @@ def collate(samples: list[dict]) -> torch.Tensor:
 def free_teacher() -> Teacher:
     """Keep half, by a score that costs nothing."""
     settings = TeacherSettings(
-        keep=parse_keep(0.5),
+        keep=parse_share(0.5),
         select="hard",
         temperature=1.0,
         interval=parse_interval("dense"),

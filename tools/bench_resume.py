@@ -16,7 +16,7 @@ import torch
 from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
 
 from attent_stream import TeachingDataLoader, TeachingDataset
-from attent_stream.schedule import Clock, Interval, KeepSchedule, Phases
+from attent_stream.schedule import Clock, Interval, Phases, ShareSchedule
 from attent_stream.teacher import Teacher, TeacherSettings
 
 BATCH, WINDOW = 16, 32
@@ -33,7 +33,7 @@ def write(folder: Path, samples: int) -> None:
 def teacher() -> Teacher:
     """One that keeps half."""
     settings = TeacherSettings(
-        keep=KeepSchedule(start=0.5, end=0.5), select="hard", temperature=1.0, interval=Interval(), phases=Phases(), seed=1
+        keep=ShareSchedule(start=0.5, end=0.5), select="hard", temperature=1.0, interval=Interval(), phases=Phases(), seed=1
     )
     return Teacher(settings, clock=lambda ahead, epoch, share: Clock(ep=epoch + share, ba=ahead, sp=0, tok=0, dur=0))
 

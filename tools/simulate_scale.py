@@ -38,7 +38,7 @@ from attent_stream.metrics import choice_metrics
 from attent_stream.order import StreamingOrder, generate_rows, layouts
 from attent_stream.plan import CANDIDATE, LESSON, lane_labels, window_rows
 from attent_stream.position import Position
-from attent_stream.schedule import Clock, Phases, Span, parse_interval, parse_keep
+from attent_stream.schedule import Clock, Phases, Span, parse_interval, parse_share
 from attent_stream.selection import SELECTORS
 from attent_stream.teacher import SCORED, Choice, Teacher, TeacherSettings
 
@@ -110,7 +110,7 @@ def make_order(data: SyntheticData, world: World) -> StreamingOrder:
 def make_teacher(job: Job) -> Teacher:
     """A teacher of constant keep from the first lesson on."""
     settings = TeacherSettings(
-        keep=parse_keep(job.keep),
+        keep=parse_share(job.keep),
         select=job.select,
         temperature=1.0,
         interval=parse_interval("dense"),

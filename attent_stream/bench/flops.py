@@ -3,11 +3,12 @@
 A trained token costs 6 N + 12 L H T: 2 N for the forward's matrix products with N weights, twice that for the backward, and
 4 L H T + 8 L H T for attention over T positions in L layers of width H (PaLM, arXiv 2204.02311, appendix B). A candidate's
 token costs a third: one forward, as does a lesson's that does not go backward (``backward``), and with ``positions`` the
-head's part of a lesson is that share of it. Norms, softmax, selection and evaluations count as nothing. N is all weights that
-multiply: without embedding tables, with the head, tied or not.
+head's part of a lesson is that share of it. With ``resolution`` a lesson has as many patches as its images then; a candidate
+is counted at full size. Norms, softmax, selection and evaluations count as nothing. N is all weights that multiply: without
+embedding tables, with the head, tied or not.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -26,6 +27,10 @@ class Shape:
     width: int
     positions: int
     head: int = 0
+
+    def at(self, area: float) -> "Shape":
+        """Of images at a share of their area, in (0, 1]: as many of the patches, and the class token."""
+        return replace(self, positions=round((self.positions - 1) * area) + 1)
 
     @property
     def trained_token(self) -> float:

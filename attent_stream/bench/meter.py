@@ -1,5 +1,6 @@
 """Notes held-out measures and what training has cost until then, teaching in and evaluations out."""
 
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -9,6 +10,8 @@ from composer.loggers import InMemoryLogger, Logger
 from attent_stream.algorithm import AtteNT
 from attent_stream.bench.flops import Shape
 from attent_stream.bench.record import Point
+from attent_stream.scoring.batch import batch_length
+from attent_stream.scoring.vision import image_sides
 from attent_stream.training_time import TrainingTime
 
 
@@ -19,28 +22,38 @@ class Meter(TrainingTime):
         metric: Composer's name of the measure.
         memory: The run's logger, in which AtteNT's own numbers are looked up.
         shape: Of the model, for FLOPs.
+        side: Pixels of an image's side, from which its share of the positions is known; None: of text.
     """
 
-    def __init__(self, metric: str, memory: InMemoryLogger, shape: Shape) -> None:
+    def __init__(self, metric: str, memory: InMemoryLogger, shape: Shape, side: int | None = None) -> None:
         super().__init__()
         self.points: list[Point] = []
         self._metric = metric
         self._memory = memory
         self._shape = shape
+        self._side = side
+        self._trained: Counter[float] = Counter()  # samples by the share of an image's area that they were trained at
+
+    def before_train_batch(self, state: State, logger: Logger) -> None:
+        """Note at which resolution the batch is trained on."""
+        share = 1.0 if self._side is None else (image_sides(state.batch)[0] / self._side) ** 2
+        self._trained[share] += batch_length(state.batch)
 
     def eval_after_all(self, state: State, logger: Logger) -> None:
         """Note what the evaluators found, then go on timing."""
-        positions, samples = self._shape.positions, int(state.timestamp.sample)
-        candidates = int(max(self._logged("candidates"), default=0)) * positions
+        candidates = int(max(self._logged("candidates"), default=0)) * self._shape.positions
+        trained = {self._shape.at(area): samples for area, samples in self._trained.items()}
+        skips = _skips(state)
         self.points.append(
             Point(
                 step=int(state.timestamp.batch),
-                tokens=samples * positions,
+                tokens=sum(samples * shape.positions for shape, samples in trained.items()),
                 candidates=candidates,
                 seconds=self.seconds,
                 cpu_seconds=self.cpu_seconds,
                 teaching_seconds=sum(self._logged("seconds")),
-                flops=self._shape.run(samples * positions, candidates, **_skips(state)),
+                flops=self._shape.run(0, candidates)
+                + sum(shape.run(samples * shape.positions, 0, **skips) for shape, samples in trained.items()),
                 measures={
                     label: float(metrics[self._metric].compute()) for label, metrics in state.eval_metrics.items()
                 },

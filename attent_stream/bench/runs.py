@@ -163,7 +163,7 @@ def _fit(bench: BenchConfig, path: Path, keep: Path | None) -> list[Point]:
         model = trainer.state.model
         network = model.model if isinstance(model, HuggingFaceModel) else model.module.model
         shape = shape_of(network, network.config, positions_of(bench, network.config))
-        meter = Meter(bench.metric, memory_of(trainer), shape)
+        meter = Meter(bench.metric, memory_of(trainer), shape, None if bench.images is None else bench.images.size)
         trainer.state.callbacks.append(meter)
         trainer.fit()
         if keep is not None:

@@ -70,6 +70,9 @@ class Reference:
         learner: The model as training has it (wrapped).
         device: Where it lives.
 
+    Attributes:
+        model: The model that is compared with.
+
     Raises:
         ScoreError: It cannot be built, or no snapshot taken of a sharded model.
     """
@@ -80,16 +83,16 @@ class Reference:
         self._taken = 0  # how many times ``snapshot`` had passed when the weights were taken
         if settings.snapshot is None:
             try:
-                self._model = other_model(settings.model, learner, device, seed=0, key="reference")
+                self.model = other_model(settings.model, learner, device, seed=0, key="reference")
             except FidelityError as error:
                 raise ScoreError(str(error)) from error
         elif is_sharded(learner):
             raise ScoreError("reference.snapshot needs whole weights on each rank, got a sharded model: give a reference.model")
         else:
-            self._model = copy.deepcopy(self._learner)
-            self._model.zero_grad()
-        self._model.eval().requires_grad_(False)
-        self._scorer = FittingScorer(build_scorer("loss", self._model, fidelity=FULL), self._model)
+            self.model = copy.deepcopy(self._learner)
+            self.model.zero_grad()
+        self.model.eval().requires_grad_(False)
+        self._scorer = FittingScorer(build_scorer("loss", self.model, fidelity=FULL), self.model)
 
     def losses(self, batch: Any, microbatch: int) -> Tensor:
         """Of a batch on its device, float32 of shape (B,); without gradients."""
@@ -102,11 +105,11 @@ class Reference:
         passed = int(clock.elapsed(self._every.unit) / self._every.value + 1e-9)
         if passed > self._taken:
             self._taken = passed
-            self._model.load_state_dict(self._learner.state_dict())
+            self.model.load_state_dict(self._learner.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """A snapshot's weights and when they were taken; empty of a model given."""
-        return {} if self._every is None else {"taken": self._taken, "model": self._model.state_dict()}
+        return {} if self._every is None else {"taken": self._taken, "model": self.model.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Go on from ``state_dict``'s state; an empty one says nothing.
@@ -117,7 +120,7 @@ class Reference:
         if self._every is None or not state:
             return
         try:
-            self._model.load_state_dict(state["model"])
+            self.model.load_state_dict(state["model"])
         except RuntimeError as error:
             raise ScoreError(f"the checkpoint's reference.snapshot is of another model ({str(error).splitlines()[0]})") from error
         self._taken = int(state["taken"])

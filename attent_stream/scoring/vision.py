@@ -49,14 +49,31 @@ def shrunk(batch: Any, share: float, multiple: tuple[int, int] = (1, 1)) -> Any:
     Raises:
         ScoreError: There are no such images.
     """
-    images = batch.get(PIXELS) if isinstance(batch, Mapping) else batch[0] if isinstance(batch, (tuple, list)) else None
-    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
-        raise ScoreError(f"fidelity.resolution needs float images of shape (B, C, H, W), got {describe(batch)}")
+    images = _images(batch)
     size = [max(1, round(side * share / unit)) * unit for side, unit in zip(images.shape[-2:], multiple, strict=True)]
     smaller = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
     if isinstance(batch, Mapping):
         return {**batch, PIXELS: smaller}
     return type(batch)([smaller, *batch[1:]])
+
+
+def image_sides(batch: Any) -> tuple[int, int]:
+    """Height and width of a batch's images, in pixels.
+
+    Args:
+        batch: See ``shrunk``.
+
+    Raises:
+        ScoreError: There are no such images.
+    """
+    return tuple(_images(batch).shape[-2:])
+
+
+def _images(batch: Any) -> Tensor:
+    images = batch.get(PIXELS) if isinstance(batch, Mapping) else batch[0] if isinstance(batch, (tuple, list)) else None
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+        raise ScoreError(f"resolution needs float images of shape (B, C, H, W), got {describe(batch)}")
+    return images
 
 
 def interpolating(model: Module) -> list[Module]:
