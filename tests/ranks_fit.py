@@ -21,15 +21,17 @@ from composer.utils import FSDP2Config
 from torch import distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTForImageClassification
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
+from transformers.models.vit.modeling_vit import ViTLayer
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.corpus.batches import TokenCollator
+from attent_stream.models import Logits
 from attent_stream.scoring import batch_length
 from attent_stream.scoring.scorer import Scorer
 
-VOCAB, LENGTH = 61, 24
+VOCAB, LENGTH, SIDE = 61, 24, 16
 
 
 def language_model(dropout: float = 0.0) -> HuggingFaceModel:
@@ -56,7 +58,24 @@ def classes(samples: list) -> tuple[torch.Tensor, torch.Tensor]:
     return tokens / VOCAB, tokens[:, -1] % 5
 
 
-MODELS = {"gpt2": (language_model, TokenCollator()), "norm": (normed_classifier, classes)}
+def image_model(dropout: float = 0.0) -> ComposerClassifier:
+    """A ViT of 16 patches; its blocks are sharded one by one."""
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE, patch_size=4, num_labels=5,
+        hidden_dropout_prob=dropout,
+    )  # fmt: skip
+    model = ViTForImageClassification(config)
+    model.fsdp_wrap_fn = lambda module: isinstance(module, ViTLayer)
+    return ComposerClassifier(Logits(model), num_classes=5)
+
+
+def images(samples: list) -> tuple[torch.Tensor, torch.Tensor]:
+    values, target = classes(samples)
+    return values.repeat(1, 3 * SIDE * SIDE // LENGTH).reshape(-1, 3, SIDE, SIDE), target
+
+
+MODELS = {"gpt2": (language_model, TokenCollator()), "norm": (normed_classifier, classes), "vit": (image_model, images)}
 
 
 def energy(model, batch):

@@ -134,6 +134,18 @@ def record_job(folder: str, parallel: str | None) -> dict:
     return job | {"microbatch": 3, "reference": True, "lr": rate(parallel)}
 
 
+def small_images(folder: str, parallel: str | None) -> dict:
+    job = {"data": settings(folder, 2), "parallel": parallel, "model": "vit"}
+    chosen = {"select": "hard", "keep": 0.5, "score": "loss"}
+    return {"large": job | {"attent": chosen}, "small": job | {"attent": chosen | {"resolution": 0.5}}}
+
+
+def check_small_images(logs: list[dict]) -> None:
+    assert {len(rows[0][0]) for log in logs for rows in log["small"]["rows"]} == {8}
+    assert logs[0]["small"]["losses"] == logs[1]["small"]["losses"] != logs[0]["large"]["losses"]
+    assert logs[0]["small"]["choices"] == logs[1]["small"]["choices"] and logs[0]["small"]["choices"]
+
+
 @pytest.mark.timeout(900)  # a minute, but for a machine that others use
 def test_ddp(folder, alone, tmp_path):
     norm = {"data": settings(folder, 2), "model": "norm", "dropout": 0.1}
@@ -147,7 +159,8 @@ def test_ddp(folder, alone, tmp_path):
         "short": short | {"attent": {"select": "hard", "keep": 0.5, "score": "short_on_rank_1"}},
         "skips": short | {"attent": {"keep": 1.0, "select": "random", "positions": 0.5, "backward": 0.5}, "microbatch": 1},
     }
-    logs = run_ranks(tmp_path, jobs)
+    logs = run_ranks(tmp_path, small_images(folder, None) | jobs)
+    check_small_images(logs)
     assert logs[0]["skips"]["model"] == logs[1]["skips"]["model"] != logs[0]["plain"]["model"]
     check_taught(logs, alone)
     check_record(logs, alone)
@@ -198,7 +211,8 @@ def test_fsdp(folder, alone, tmp_path, parallel):
         "positions": {"data": settings(folder, 2), "parallel": parallel, "attent": {"keep": 1.0, "select": "random", "positions": 0.5}},
         "short": {"data": settings(folder, 2), "parallel": parallel, "attent": {"select": "hard", "keep": 0.5, "score": "short_of_memory"}},
     }
-    logs = run_ranks(tmp_path, jobs)
+    logs = run_ranks(tmp_path, small_images(folder, parallel) | jobs)
+    check_small_images(logs)
     assert logs[0]["positions"]["losses"] == logs[1]["positions"]["losses"] != logs[0]["plain"]["losses"]
     check_taught(logs, alone)
     check_record(logs, alone)
