@@ -12,26 +12,26 @@ from composer import Algorithm, Event, Logger, State
 from composer.devices import Device, DeviceGPU
 from composer.utils import dist
 
-from attent_stream.candidate_scorer import CandidateScorer
 from attent_stream.clock import state_clock, total_span
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.dataset import TeachingDataset
 from attent_stream.gather import gather_ranks
-from attent_stream.lesson_weights import LessonWeights
-from attent_stream.memory import LEAVE, Memory
-from attent_stream.metrics import choice_metrics
-from attent_stream.payoff import Payoff
-from attent_stream.planned_rates import PlannedRates
-from attent_stream.progressive_resolution import ProgressiveResolution
+from attent_stream.lessons.lesson_weights import LessonWeights
+from attent_stream.lessons.planned_rates import PlannedRates
+from attent_stream.lessons.progressive_resolution import ProgressiveResolution
+from attent_stream.lessons.skipped_compute import SkippedCompute
 from attent_stream.randomness import random_state, set_random_state
-from attent_stream.recorder import Recorder
-from attent_stream.schedule import Clock, Span
+from attent_stream.scoring.candidate_scorer import CandidateScorer
 from attent_stream.scoring.scorer import build_scorer
 from attent_stream.scoring.traits import Traits
 from attent_stream.settings import parse_settings
-from attent_stream.skipped_compute import SkippedCompute
 from attent_stream.stopwatch import Stopwatch
-from attent_stream.teacher import AUTO, SCORED, Choice, Teacher
+from attent_stream.teaching.memory import LEAVE, Memory
+from attent_stream.teaching.metrics import choice_metrics
+from attent_stream.teaching.payoff import Payoff
+from attent_stream.teaching.recorder import Recorder
+from attent_stream.teaching.schedule import Clock, Span
+from attent_stream.teaching.teacher import AUTO, SCORED, Choice, Teacher
 
 VERSION = 3  # of AtteNT's state
 _STATE = ("version", "counts", "told", "planned", "ledger", "score", "random", "gain", "reweight", "backward",

@@ -17,7 +17,7 @@ def _train(arguments: list[str]) -> int:
 
 
 def _demo(arguments: list[str]) -> int:
-    from attent_stream.demo import main as demo
+    from attent_stream.demo.command import main as demo
 
     return int(demo(arguments) or 0)
 

@@ -3,8 +3,8 @@
 from composer import State, Time, TimeUnit
 
 from attent_stream.dataloader import TeachingDataLoader
-from attent_stream.schedule import Clock, Span
-from attent_stream.teacher import ClockReader
+from attent_stream.teaching.schedule import Clock, Span
+from attent_stream.teaching.teacher import ClockReader
 
 _UNITS = {
     TimeUnit.EPOCH: "ep",

@@ -8,18 +8,18 @@ import torch
 from streaming import StreamingDataLoader
 from torch.utils.data import DataLoader, default_collate
 
-from attent_stream.board import Board
 from attent_stream.dataset import EpochStart, Tagged, TeachingDataset
-from attent_stream.epoch import TaughtEpoch
-from attent_stream.epoch_number import VariesByEpoch
 from attent_stream.errors import CollateError, TeacherError
 from attent_stream.gather import gather_ranks
-from attent_stream.lengths import expected_rows, most_rows
-from attent_stream.places import collate_fault, places
-from attent_stream.plan import CANDIDATE
-from attent_stream.position import Position
 from attent_stream.scoring.batch import ScoreError
-from attent_stream.teacher import Choice, Teacher, untaught
+from attent_stream.stream.board import Board
+from attent_stream.stream.epoch import TaughtEpoch
+from attent_stream.stream.epoch_number import VariesByEpoch
+from attent_stream.stream.lengths import expected_rows, most_rows
+from attent_stream.stream.places import collate_fault, places
+from attent_stream.stream.plan import CANDIDATE
+from attent_stream.stream.position import Position
+from attent_stream.teaching.teacher import Choice, Teacher, untaught
 from attent_stream.watch import WORKER_TIMEOUT, here, next_batch
 
 

@@ -13,14 +13,16 @@ from streaming import StreamingDataset
 from torch import distributed as dist
 from torch.utils.data import get_worker_info
 
-from attent_stream import cache, index
-from attent_stream.board import Board, BoardClosed, Posting
-from attent_stream.epoch import TaughtEpoch
 from attent_stream.errors import TeacherError
-from attent_stream.index_check import CheckedStreams
-from attent_stream.lazy_order import lazy_steps
-from attent_stream.node_memory import meet
-from attent_stream.order import (
+from attent_stream.store import cache, index
+from attent_stream.store.index_check import CheckedStreams
+from attent_stream.store.shards import ShardFetcher
+from attent_stream.store.spans import searched_spans
+from attent_stream.stream.board import Board, BoardClosed, Posting
+from attent_stream.stream.epoch import TaughtEpoch
+from attent_stream.stream.lazy_order import lazy_steps
+from attent_stream.stream.node_memory import meet
+from attent_stream.stream.order import (
     AUTO,
     LAZY,
     ORDERS,
@@ -31,9 +33,7 @@ from attent_stream.order import (
     open_order,
     order_kind,
 )
-from attent_stream.position import Position
-from attent_stream.shards import ShardFetcher
-from attent_stream.spans import searched_spans
+from attent_stream.stream.position import Position
 from attent_stream.watch import leave_with_parent
 
 log = logging.getLogger(__name__)

@@ -6,15 +6,15 @@ from typing import Any
 
 from torch import Tensor
 
-from attent_stream.ledger_settings import LedgerSettings
-from attent_stream.reweighting import ReweightSettings
-from attent_stream.schedule import Phases, ShareSchedule, Span, parse_interval, parse_share
+from attent_stream.lessons.reweighting import ReweightSettings
+from attent_stream.lessons.skipped_compute import SkippedComputeSettings
 from attent_stream.scoring.fidelity import FULL, AutoFidelity, Fidelity, parse_fidelity
 from attent_stream.scoring.head import check_head
 from attent_stream.scoring.learnability import LEARNABILITY, ReferenceSettings
 from attent_stream.scoring.scores import SCORES
-from attent_stream.skipped_compute import SkippedComputeSettings
-from attent_stream.teacher import AUTO, REMEMBERED, TeacherSettings
+from attent_stream.teaching.ledger_settings import LedgerSettings
+from attent_stream.teaching.schedule import Phases, ShareSchedule, Span, parse_interval, parse_share
+from attent_stream.teaching.teacher import AUTO, REMEMBERED, TeacherSettings
 
 PROGRESS = "progress"  # a score: how fast the sample's stream is being learnt
 PROPORTIONAL = "proportional"  # the selector that goes with it

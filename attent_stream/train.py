@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from attent_stream.config import ConfigError, TrainConfig, load_config, resolved, resolved_yaml
+from attent_stream.launch.config import ConfigError, TrainConfig, load_config, resolved, resolved_yaml
 from attent_stream.redaction import MaskedParser, mask_process, masked_text
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def train(config: TrainConfig) -> None:
     before any step.
     """
     # Composer and Hugging Face take seconds to import: a wrong YAML does not wait for them.
-    from attent_stream.build import build_trainer
+    from attent_stream.launch.build import build_trainer
 
     trainer = build_trainer(config)
     say = print if _environment("RANK") == 0 else _nothing

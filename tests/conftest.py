@@ -85,7 +85,7 @@ def proxy(shared_proxy, monkeypatch):
     """A store with these buckets and no faults yet, that S3 clients speak to; nobody waits between tries."""
     from stores import use_s3
 
-    from attent_stream import fetch
+    from attent_stream.store import fetch
 
     use_s3(monkeypatch, shared_proxy.url)
     monkeypatch.setattr(fetch, "pause", lambda attempt, longest: 0)  # workers are forked: it holds for them too

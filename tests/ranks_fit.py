@@ -27,7 +27,7 @@ from transformers.models.vit.modeling_vit import ViTLayer
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.corpus.batches import TokenCollator
-from attent_stream.models import Logits
+from attent_stream.launch.models import Logits
 from attent_stream.scoring import batch_length
 from attent_stream.scoring.scorer import Scorer
 

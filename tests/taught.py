@@ -13,11 +13,11 @@ from torch import distributed as dist
 
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.dataset import TeachingDataset
-from attent_stream.ledger import SampleLedger
-from attent_stream.ledger_settings import LedgerSettings, open_ledger
-from attent_stream.payoff import Payoff
-from attent_stream.schedule import Clock, Phases, Span, parse_interval, parse_share
-from attent_stream.teacher import Teacher, TeacherSettings
+from attent_stream.teaching.ledger import SampleLedger
+from attent_stream.teaching.ledger_settings import LedgerSettings, open_ledger
+from attent_stream.teaching.payoff import Payoff
+from attent_stream.teaching.schedule import Clock, Phases, Span, parse_interval, parse_share
+from attent_stream.teaching.teacher import Teacher, TeacherSettings
 
 
 class Counter:

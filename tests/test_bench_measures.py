@@ -20,7 +20,7 @@ from attent_stream.bench.pictures import mislabelled
 from attent_stream.bench.plan import arm_runs, sweep
 from attent_stream.bench.record import Point, Record, append, read_records
 from attent_stream.bench.settings import ArmConfig, BenchConfig, TextData, load_bench
-from attent_stream.config_check import ConfigError
+from attent_stream.launch.config_check import ConfigError
 
 
 def _bench(**given):

@@ -8,7 +8,7 @@ import yaml
 from attent_stream.bench.plan import Run, key, tree
 from attent_stream.bench.prepare import Prepared
 from attent_stream.bench.settings import load_bench
-from attent_stream.config import load_config
+from attent_stream.launch.config import load_config
 
 FOLDER = Path(__file__).parent.parent / "yamls" / "bench"
 PATHS = sorted(path for path in FOLDER.rglob("*.yaml") if not path.stem.endswith("_base"))

@@ -113,12 +113,12 @@ def test_arguments_argparse_refuses(arguments, capsys):
     assert "usage: attent-stream" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["train", "demo"])
-def test_other_commands_get_all_that_follows(monkeypatch, name):
+@pytest.mark.parametrize(("name", "place"), [("train", "train"), ("demo", "demo.command")])
+def test_other_commands_get_all_that_follows(monkeypatch, name, place):
     got = []
-    module = types.ModuleType(f"attent_stream.{name}")
+    module = types.ModuleType(f"attent_stream.{place}")
     module.main = lambda arguments: got.append(arguments) or 7
-    monkeypatch.setitem(sys.modules, f"attent_stream.{name}", module)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     assert main([name, "x.yaml", "--help", "a.b=c"]) == 7
     assert got == [["x.yaml", "--help", "a.b=c"]]
 

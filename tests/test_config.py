@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attent_stream.config import load_config, resolved, resolved_yaml
-from attent_stream.config_check import ConfigError, checked_arguments, nearest, typed
-from attent_stream.config_sections import StreamConfig, TeachingConfig
+from attent_stream.launch.config import load_config, resolved, resolved_yaml
+from attent_stream.launch.config_check import ConfigError, checked_arguments, nearest, typed
+from attent_stream.launch.config_sections import StreamConfig, TeachingConfig
 from attent_stream.redaction import masked
 
 BASE = """
@@ -404,7 +404,7 @@ def test_every_algorithm_callback_and_logger_of_composer_has_a_name():
     from composer.core import Algorithm, Callback
     from composer.loggers import ConsoleLogger, LoggerDestination, ProgressBarLogger
 
-    from attent_stream import parts
+    from attent_stream.launch import parts
 
     def exported(package, base):
         kinds = [getattr(package, name) for name in package.__all__]

@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from attent_stream.corpus import CorpusError, Manifest
-from attent_stream.demo import main
-from attent_stream.demo_corpus import HELD_OUT, make_corpus, python_sources, standard_library
-from attent_stream.demo_settings import FULL, QUICK, DemoSettings
+from attent_stream.demo.command import main
+from attent_stream.demo.corpus import HELD_OUT, make_corpus, python_sources, standard_library
+from attent_stream.demo.settings import FULL, QUICK, DemoSettings
 
 
 def write_sources(root, names):
@@ -95,7 +95,7 @@ def test_bad_arguments(capsys, arguments, message):
 
 
 def test_arms_differ_in_the_algorithm_alone():
-    from attent_stream.demo_arm import teacher
+    from attent_stream.demo.arm import teacher
 
     assert teacher("uniform", FULL) is None
     assert teacher("random", FULL).settings.teacher.select == "random"
@@ -108,7 +108,8 @@ def test_evaluations_are_not_training_time(monkeypatch):
 
     from torchmetrics import MeanMetric
 
-    from attent_stream import demo_arm, training_time
+    from attent_stream import training_time
+    from attent_stream.demo.arm import Recorder
 
     now = [100.0]
     monkeypatch.setattr(training_time.time, "perf_counter", lambda: now[0])
@@ -117,7 +118,7 @@ def test_evaluations_are_not_training_time(monkeypatch):
     state = SimpleNamespace(
         eval_metrics={"eval": {"LanguageCrossEntropy": metric}}, timestamp=SimpleNamespace(batch=1, token=2)
     )
-    recorder = demo_arm.Recorder(None, None)
+    recorder = Recorder(None, None)
 
     def evaluate(seconds):
         recorder.eval_before_all(state, None)

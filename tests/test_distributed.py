@@ -21,8 +21,8 @@ from together import run_together
 
 from attent_stream import AtteNT
 from attent_stream.errors import AttentError
-from attent_stream.guard import untouched
 from attent_stream.scoring import ScoreError
+from attent_stream.scoring.guard import untouched
 from attent_stream.scoring.scorer import Scorer
 
 pytestmark = pytest.mark.processes
@@ -320,7 +320,7 @@ def bf16(monkeypatch):
 
     monkeypatch.setattr("composer.trainer.trainer._validate_precision", lambda *args: None)
     monkeypatch.setattr("composer.trainer.trainer.get_precision_context", precision)
-    monkeypatch.setattr("attent_stream.candidate_scorer.get_precision_context", precision)
+    monkeypatch.setattr("attent_stream.scoring.candidate_scorer.get_precision_context", precision)
 
 
 def test_autocast(folder, bf16, monkeypatch):

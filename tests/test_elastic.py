@@ -20,10 +20,10 @@ from streaming import Stream
 from streaming.base.world import World
 from taught import make_teacher
 
-from attent_stream.board import Board
 from attent_stream.dataset import TeachingDataset
-from attent_stream.epoch import TaughtEpoch
-from attent_stream.plan import CANDIDATE
+from attent_stream.stream.board import Board
+from attent_stream.stream.epoch import TaughtEpoch
+from attent_stream.stream.plan import CANDIDATE
 
 GLOBAL_BATCH = 16
 STATE = ("sample_in_epoch", "num_canonical_nodes", "shuffle_seed", "initial_physical_nodes")

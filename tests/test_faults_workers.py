@@ -14,8 +14,8 @@ import torch
 from corpora import write_ids
 from taught import make_loader, run_epochs
 
-from attent_stream.board import Board
 from attent_stream.errors import AttentError, CollateError, TeacherError
+from attent_stream.stream.board import Board
 
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS.parent / "tools"))

@@ -9,7 +9,7 @@ from composer.models import ComposerClassifier, HuggingFaceModel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attent_stream.models import Logits
+from attent_stream.launch.models import Logits
 from attent_stream.scoring import ScoreError, build_scorer, reference, score_batch
 from attent_stream.scoring.early_exit import find_blocks
 from attent_stream.scoring.fidelity import FULL, AutoFidelity, Fidelity, FidelityError, parse_fidelity

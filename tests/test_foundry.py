@@ -17,8 +17,8 @@ from composer import Algorithm
 from omegaconf import OmegaConf
 from streaming import MDSWriter
 
-from attent_stream.config_check import ConfigError, typed
-from attent_stream.foundry import FoundryTextConfig
+from attent_stream.launch.config_check import ConfigError, typed
+from attent_stream.launch.foundry import FoundryTextConfig
 
 EOS = 1
 YAML = Path(__file__).parent.parent / "yamls" / "llmfoundry" / "cpu.yaml"
@@ -186,8 +186,8 @@ def test_the_data_set_is_taught_and_llm_foundrys(foundry, corpus, tokenizer):
     from streaming import StreamingDataset
 
     from attent_stream import TeachingDataset
-    from attent_stream.foundry_text import TeachingTextDataset
-    from attent_stream.index_check import CheckedStreams
+    from attent_stream.launch.foundry_text import TeachingTextDataset
+    from attent_stream.store.index_check import CheckedStreams
 
     made = built(section(corpus, window=4, gap=1), tokenizer).dataloader.dataset
     assert type(made).__mro__[:5] == (

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from attent_stream.inclusion import INCLUSIONS, draw, moment_gain, proportional, prune, unbiased, weights
+from attent_stream.teaching.inclusion import (
+    INCLUSIONS,
+    draw,
+    moment_gain,
+    proportional,
+    prune,
+    unbiased,
+    weights,
+)
 
 DESIGNS = INCLUSIONS | {"proportional": proportional}
 SCORES = arrays.arrays(np.float64, st.integers(1, 40), elements=st.one_of(st.floats(-1e6, 1e6), st.just(np.nan), st.just(np.inf)))

@@ -10,9 +10,9 @@ from test_algorithm import LENGTH, VOCAB, Watch, fit, make_loader, make_model
 from test_weighting import text, token_losses
 
 from attent_stream import AtteNT
-from attent_stream.schedule import Clock, Span
 from attent_stream.scoring import ScoreError
 from attent_stream.scoring.learnability import Reference, ReferenceSettings
+from attent_stream.teaching.schedule import Clock, Span
 
 CPU = torch.device("cpu")
 

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from attent_stream.presets import PRESETS, preset
-from attent_stream.schedule import Clock, Phases, Span, parse_interval, parse_share
 from attent_stream.scoring import SCORES
-from attent_stream.selection import SELECTORS
+from attent_stream.teaching.schedule import Clock, Phases, Span, parse_interval, parse_share
+from attent_stream.teaching.selection import SELECTORS
 
 
 def at(dur, ep=0.0):

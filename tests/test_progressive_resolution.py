@@ -13,10 +13,10 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.errors import AttentError
-from attent_stream.models import Logits
-from attent_stream.schedule import Clock, ShareSchedule
+from attent_stream.launch.models import Logits
 from attent_stream.scoring.batch import ScoreError
 from attent_stream.scoring.vision import interpolated_positions, interpolating
+from attent_stream.teaching.schedule import Clock, ShareSchedule
 
 SIDE, CLASSES, BATCH, SAMPLES = 32, 4, 8, 64
 STEPS = {"schedule": "step", "from": 0.5, "to": 1.0, "over": "0.75dur", "stages": 2}  # 16 pixels, 24, then all 32

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attent_stream.report import ArmResult, Point, ScoredWindow, clock, comparison, json_line, picture, table
+from attent_stream.demo.report import (
+    ArmResult,
+    Point,
+    ScoredWindow,
+    clock,
+    comparison,
+    json_line,
+    picture,
+    table,
+)
 
 
 def make_window(batch: int, seed: int, size: int = 64) -> ScoredWindow:

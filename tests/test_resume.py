@@ -16,8 +16,8 @@ from test_algorithm import make_loader as make_lm_loader
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.algorithm import _restore_random
-from attent_stream.position import Position
 from attent_stream.randomness import random_state
+from attent_stream.stream.position import Position
 
 
 def state_after_each_lesson(loader, epochs: int = 1) -> tuple[list, list]:

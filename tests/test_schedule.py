@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attent_stream.schedule import (
+from attent_stream.teaching.schedule import (
     SHARE_SHAPES,
     UNITS,
     Clock,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from attent_stream.selection import (
+from attent_stream.teaching.selection import (
     NEEDS_SCORES,
     SELECTORS,
     below_ceiling,

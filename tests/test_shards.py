@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from streaming.base.dataset import _ShardState
 
-from attent_stream import shards
-from attent_stream.shards import ShardFetcher
+from attent_stream.store import shards
+from attent_stream.store.shards import ShardFetcher
 
 SAMPLES = 8  # a shard
 

@@ -11,10 +11,10 @@ from store_proxy import StoreProxy
 from stores import RUN, SAMPLES, taught_run, use_s3
 from streaming.base.dataset import _ShardState
 
-from attent_stream import cache, fetch
 from attent_stream.dataset import TeachingDataset
 from attent_stream.errors import CorruptError, DeniedError, MissingError, StoreError, UnreachableError
-from attent_stream.shards import ShardFetcher
+from attent_stream.store import cache, fetch
+from attent_stream.store.shards import ShardFetcher
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from stores import CREDENTIALS, SAMPLES, shards_in, taught_run
 from streaming import Stream
 from streaming.base.dataset import _ShardState
 
-from attent_stream import fetch, store_errors
 from attent_stream.dataset import TeachingDataset
 from attent_stream.errors import (
     CacheFolderError,
@@ -22,6 +21,7 @@ from attent_stream.errors import (
     StoreError,
     UnreachableError,
 )
+from attent_stream.store import fetch, store_errors
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from torch.utils.data import default_collate
 
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.dataset import TeachingDataset
-from attent_stream.epoch_number import EpochNumber
 from attent_stream.errors import TeacherError
+from attent_stream.stream.epoch_number import EpochNumber
 
 
 def stock_order(data: dict) -> list[int]:

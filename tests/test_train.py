@@ -11,7 +11,7 @@ import pytest
 import torch
 from streaming import MDSWriter
 
-from attent_stream.data import MaskTokens, count_tokens, device_batch_size
+from attent_stream.launch.data import MaskTokens, count_tokens, device_batch_size
 from attent_stream.train import main
 
 pytestmark = pytest.mark.processes

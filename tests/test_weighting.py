@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from attent_stream import AtteNT
 from attent_stream.errors import AttentError
+from attent_stream.lessons.weighting import WeightedOutputs
 from attent_stream.scoring.batch import split_batch
-from attent_stream.weighting import WeightedOutputs
 
 WEIGHTS = torch.tensor([0.5, 2.0, 0.0, 1.25, 3.0], dtype=torch.float64)
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 import yaml
 
-from attent_stream.config import load_config, resolved
-from attent_stream.models import build_model, build_tokenizer, hf_config
-from attent_stream.parts import algorithms, callbacks, fsdp, loggers, make, optimizers, schedulers
+from attent_stream.launch.config import load_config, resolved
+from attent_stream.launch.models import build_model, build_tokenizer, hf_config
+from attent_stream.launch.parts import algorithms, callbacks, fsdp, loggers, make, optimizers, schedulers
 
 FOLDER = Path(__file__).parent.parent / "yamls"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))

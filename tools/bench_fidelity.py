@@ -34,7 +34,7 @@ from composer.models import ComposerClassifier, HuggingFaceModel
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTForImageClassification
 
-from attent_stream.models import Logits
+from attent_stream.launch.models import Logits
 from attent_stream.scoring import build_scorer, reference, score_batch, split_batch
 from attent_stream.scoring.agreement import kept_overlap, spearman
 from attent_stream.scoring.fidelity import Fidelity, ProxySettings

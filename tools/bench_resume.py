@@ -16,8 +16,8 @@ import torch
 from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
 
 from attent_stream import TeachingDataLoader, TeachingDataset
-from attent_stream.schedule import Clock, Interval, Phases, ShareSchedule
-from attent_stream.teacher import Teacher, TeacherSettings
+from attent_stream.teaching.schedule import Clock, Interval, Phases, ShareSchedule
+from attent_stream.teaching.teacher import Teacher, TeacherSettings
 
 BATCH, WINDOW = 16, 32
 

@@ -10,9 +10,9 @@ import torch
 from composer.models import HuggingFaceModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from attent_stream.guard import untouched
 from attent_stream.scoring.fidelity import Fidelity, Tokens
 from attent_stream.scoring.fitting import FittingScorer
+from attent_stream.scoring.guard import untouched
 from attent_stream.scoring.scorer import build_scorer
 
 KEEP = 0.5

@@ -30,17 +30,17 @@ from streaming import Stream
 from streaming.base.partition import get_partitions
 from streaming.base.world import World
 
-from attent_stream.board import Board
-from attent_stream.epoch import TaughtEpoch
-from attent_stream.index_check import check_stream
-from attent_stream.ledger import SampleLedger
-from attent_stream.metrics import choice_metrics
-from attent_stream.order import StreamingOrder, generate_rows, layouts
-from attent_stream.plan import CANDIDATE, LESSON, lane_labels, window_rows
-from attent_stream.position import Position
-from attent_stream.schedule import Clock, Phases, Span, parse_interval, parse_share
-from attent_stream.selection import SELECTORS
-from attent_stream.teacher import SCORED, Choice, Teacher, TeacherSettings
+from attent_stream.store.index_check import check_stream
+from attent_stream.stream.board import Board
+from attent_stream.stream.epoch import TaughtEpoch
+from attent_stream.stream.order import StreamingOrder, generate_rows, layouts
+from attent_stream.stream.plan import CANDIDATE, LESSON, lane_labels, window_rows
+from attent_stream.stream.position import Position
+from attent_stream.teaching.ledger import SampleLedger
+from attent_stream.teaching.metrics import choice_metrics
+from attent_stream.teaching.schedule import Clock, Phases, Span, parse_interval, parse_share
+from attent_stream.teaching.selection import SELECTORS
+from attent_stream.teaching.teacher import SCORED, Choice, Teacher, TeacherSettings
 
 SHARD = 4096  # samples a shard
 CANONICAL = {"py1e": 1, "py1br": 1, "py1s": 64, "py2s": 64, "naive": 1}  # Streaming's default of them a node

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attent_stream.bench.settings import BenchConfig, load_bench
-from attent_stream.config_check import ConfigError
 from attent_stream.corpus.errors import CorpusError
+from attent_stream.launch.config_check import ConfigError
 
 USER_ERROR = 2
 

@@ -8,7 +8,7 @@ from attent_stream.bench.compare import Comparison
 from attent_stream.bench.intervals import Estimate
 from attent_stream.bench.record import Record
 from attent_stream.bench.settings import PLAIN, BenchConfig
-from attent_stream.report import clock
+from attent_stream.demo.report import clock
 
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1300px;padding:0 1em;color:#222}"

@@ -17,7 +17,7 @@ from attent_stream.bench.settings import ImageData, TextData
 from attent_stream.corpus import ImageCorpusSettings, Manifest, Source, TextCorpusSettings, write_text_corpus
 from attent_stream.corpus.images import write_image_corpus
 from attent_stream.corpus.parallel import available_cores
-from attent_stream.demo_corpus import STREAM, python_sources, standard_library
+from attent_stream.demo.corpus import STREAM, python_sources, standard_library
 
 DONE = "prepared.json"  # written last
 STANDARD_LIBRARY, DRAWN = "Python's standard library", "drawn shapes"

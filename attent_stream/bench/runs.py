@@ -15,8 +15,8 @@ from attent_stream.bench.plan import Run, arm_runs, key, sweep, tree
 from attent_stream.bench.prepare import Prepared, digest, prepare
 from attent_stream.bench.record import Point, Record, append, read_records
 from attent_stream.bench.settings import PLAIN, ArmConfig, BenchConfig
-from attent_stream.config import load_config
 from attent_stream.corpus.parallel import available_cores
+from attent_stream.launch.config import load_config
 
 RESULTS = "runs.jsonl"
 WARM_STEPS = 2
@@ -156,7 +156,7 @@ def _fit(bench: BenchConfig, path: Path, keep: Path | None) -> list[Point]:
 
     from attent_stream.bench.flops import shape_of
     from attent_stream.bench.meter import Meter, memory_of
-    from attent_stream.build import build_trainer
+    from attent_stream.launch.build import build_trainer
 
     trainer = build_trainer(load_config(path))
     try:

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from attent_stream.config import read_yaml
-from attent_stream.config_check import ConfigError, typed
+from attent_stream.launch.config import read_yaml
+from attent_stream.launch.config_check import ConfigError, typed
 
 COSTS = ("steps", "cpu", "seconds")
 PLAIN, RANDOM = "plain", "random"

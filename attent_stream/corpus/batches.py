@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from attent_stream.corpus.errors import require
-from attent_stream.epoch_number import EpochNumber
+from attent_stream.stream.epoch_number import EpochNumber
 
 IGNORED = -100  # label that no loss counts
 CROP_PADDING = 4

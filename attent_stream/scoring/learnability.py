@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from attent_stream.schedule import Clock, Span
 from attent_stream.scoring.batch import ScoreError
 from attent_stream.scoring.fidelity import FULL, FidelityError
 from attent_stream.scoring.fitting import FittingScorer
 from attent_stream.scoring.proxy import other_model
 from attent_stream.scoring.scorer import build_scorer
 from attent_stream.scoring.wrapping import is_sharded, unwrap
+from attent_stream.teaching.schedule import Clock, Span
 
 LEARNABILITY = "learnability"
 

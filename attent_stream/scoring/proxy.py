@@ -9,9 +9,9 @@ from torch import distributed as dist
 from torch.nn import Module
 from torch.nn.utils import parameters_to_vector
 
-from attent_stream.config_check import ConfigError, typed
-from attent_stream.config_sections import ModelConfig
-from attent_stream.models import build_model
+from attent_stream.launch.config_check import ConfigError, typed
+from attent_stream.launch.config_sections import ModelConfig
+from attent_stream.launch.models import build_model
 from attent_stream.scoring.fidelity import FidelityError, ProxySettings
 from attent_stream.scoring.traits import Traits
 from attent_stream.watch import together

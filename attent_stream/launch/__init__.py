@@ -1,0 +1,1 @@
+"""A YAML to a Trainer, for the launcher and for llm-foundry."""

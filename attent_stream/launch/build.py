@@ -1,0 +1,157 @@
+"""A ``TrainConfig`` -> a Composer ``Trainer``: the one place that connects every part."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from attent_stream.launch.config import TrainConfig
+from attent_stream.launch.config_check import ConfigError, join
+from attent_stream.launch.data import build_eval, build_train, check_folders, device_batch_size
+from attent_stream.launch.models import build_model, build_tokenizer, hf_config
+from attent_stream.launch.parts import algorithms, callbacks, fsdp, loggers, make, optimizers, schedulers
+
+# Keys that mean the same to Composer's Trainer and go there as they are when they are given.
+PASSED_ON = (
+    "max_duration",
+    "seed",
+    "deterministic_mode",
+    "run_name",
+    "eval_interval",
+    "eval_subset_num_batches",
+    "device",
+    "precision",
+    "device_train_microbatch_size",
+    "accumulate_train_batch_on_tokens",
+    "compile_config",
+    "dist_timeout",
+    "save_folder",
+    "save_interval",
+    "save_filename",
+    "save_latest_filename",
+    "save_overwrite",
+    "save_weights_only",
+    "save_num_checkpoints_to_keep",
+    "load_path",
+    "load_weights_only",
+    "load_strict_model_weights",
+    "load_ignore_keys",
+    "autoresume",
+    "progress_bar",
+    "log_to_console",
+    "console_log_interval",
+    "python_log_level",
+)
+
+
+def check_machine(config: TrainConfig, ranks: int) -> None:
+    """What the YAML asks of this machine: folders, batch sizes, the device; raises ConfigError."""
+    import torch
+
+    device_batch_size(config.global_train_batch_size, ranks, "global_train_batch_size")
+    check_folders(config.train_loader.dataset, "train_loader.dataset")
+    for path, loader in eval_paths(config):
+        check_folders(loader.dataset, join(path, "dataset"))
+    tokenizer = build_tokenizer(config.tokenizer)
+    hf_config(config.model, None if tokenizer is None else len(tokenizer))
+    if config.device == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("device: expected a CUDA device for 'gpu', this machine has none")
+    if not _on_gpu(config):
+        if config.device_train_microbatch_size == "auto":
+            raise ConfigError(
+                "device_train_microbatch_size: 'auto' needs a GPU, expected a number of samples here"
+            )
+        if config.precision not in (None, "fp32") and config.device != "mps":
+            raise ConfigError(f"precision: expected fp32 on a CPU, received {config.precision!r}")
+    if config.load_path is not None and "://" not in config.load_path and "{" not in config.load_path:
+        found = os.path.exists(config.load_path)
+        if not found and not config.autoresume:
+            raise ConfigError(f"load_path: {config.load_path!r} does not exist")
+
+
+def eval_paths(config: TrainConfig) -> list[tuple[str, Any]]:
+    """Each held-out loader with the path of its key."""
+    listed = isinstance(config.eval_loader, list)
+    return [
+        (f"eval_loader[{i}]" if listed else "eval_loader", loader)
+        for i, loader in enumerate(config.eval_loaders)
+    ]
+
+
+def _on_gpu(config: TrainConfig) -> bool:
+    import torch
+
+    return config.device == "gpu" or (config.device is None and torch.cuda.is_available())
+
+
+def _named_parts(section: str, table: Callable[[], dict], given: dict[str, dict]) -> list[Any]:
+    known = table() if given else {}
+    return [make(known[name], arguments, join(section, name)) for name, arguments in given.items()]
+
+
+def build_trainer(config: TrainConfig) -> Any:
+    """The ``composer.Trainer`` of a run, everything seeded and connected, nothing trained yet.
+
+    Initialises torch.distributed; call it on every rank. Raises ConfigError for what only this machine can
+    tell: a missing folder, a batch size that the ranks cannot share, a setting that a constructor refuses.
+    """
+    from composer import Trainer
+    from composer.utils import dist, get_device, reproducibility
+
+    from attent_stream.launch.checkpoint import numbers_only
+
+    check_machine(config, dist.get_world_size())
+    on_gpu = _on_gpu(config)
+    if config.deterministic_mode:
+        reproducibility.configure_deterministic_mode()
+    reproducibility.seed_all(config.seed)
+    dist.initialize_dist(get_device(config.device), timeout=config.dist_timeout)
+
+    tokenizer = build_tokenizer(config.tokenizer)
+    model = build_model(config.model, tokenizer)
+    optimizer = make(
+        optimizers()[config.optimizer.name],
+        config.optimizer.arguments,
+        "optimizer",
+        params=model.parameters(),
+    )
+    scheduler = config.scheduler
+    settings = {name: getattr(config, name) for name in PASSED_ON if getattr(config, name) is not None}
+    if config.fsdp_config is not None:
+        settings["parallelism_config"] = {"fsdp": fsdp(config.fsdp_config)}
+
+    ranks = dist.get_world_size()
+    batch_size = device_batch_size(config.global_train_batch_size, ranks, "global_train_batch_size")
+    shared = {"tokenizer": tokenizer, "seed": config.seed, "on_gpu": on_gpu}
+    evaluators = [
+        build_eval(
+            loader,
+            config.device_eval_batch_size or batch_size,
+            path=path,
+            metrics=list(model.get_metrics(is_train=False)),
+            **shared,
+        )
+        for path, loader in eval_paths(config)
+    ]
+    parts = {
+        "algorithms": _named_parts("algorithms", algorithms, config.algorithms),
+        "callbacks": _named_parts("callbacks", callbacks, config.callbacks),
+        "loggers": _named_parts("loggers", loggers, config.loggers),
+    }
+    train = build_train(config.train_loader, batch_size, **shared)
+    try:
+        with numbers_only(config.load_unsafe_types):
+            return Trainer(
+                model=model,
+                train_dataloader=train,
+                eval_dataloader=evaluators or None,
+                optimizers=optimizer,
+                schedulers=None
+                if scheduler is None
+                else make(schedulers()[scheduler.name], scheduler.arguments, "scheduler"),
+                **parts,
+                **settings,
+            )
+    except (TypeError, ValueError, FileExistsError) as error:
+        raise ConfigError(
+            f"the Trainer refuses this configuration: {' '.join(str(error).split())}"
+        ) from error

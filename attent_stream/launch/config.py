@@ -1,0 +1,239 @@
+"""A YAML file and ``key=value`` overrides -> a checked ``TrainConfig``; nothing is built here."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from attent_stream.launch.config_check import ConfigError, nearest, typed
+from attent_stream.launch.config_sections import (
+    EvalLoaderConfig,
+    ModelConfig,
+    Part,
+    TokenizerConfig,
+    TrainLoaderConfig,
+)
+from attent_stream.redaction import masked
+
+__all__ = ["ConfigError", "TrainConfig", "load_config", "resolved_yaml"]
+
+_TIME = re.compile(r"[0-9][0-9.eE+]*(iter|ep|ba|sp|tok|dur|sec)$")
+_DURATIONS = ("max_duration", "eval_interval", "save_interval", "console_log_interval")
+_NAMED = ("optimizer", "scheduler")
+_BY_NAME = ("algorithms", "callbacks", "loggers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run. Times are Composer's time strings (``10ba``, ``1ep``, ``1e9tok``, ``0.1dur``); an int
+    is epochs.
+
+    Batch sizes are in samples, ``dist_timeout`` in seconds. ``variables`` are free names for
+    ``${variables.x}``. ``load_unsafe_types``: checkpoints may hold objects, whose making runs code.
+    """
+
+    model: ModelConfig
+    train_loader: TrainLoaderConfig
+    optimizer: Part
+    max_duration: int | str
+    global_train_batch_size: int
+    variables: dict[str, Any] = field(default_factory=dict)
+    seed: int = 17
+    deterministic_mode: bool = False
+    run_name: str | None = None
+    tokenizer: TokenizerConfig | None = None
+    eval_loader: EvalLoaderConfig | list[EvalLoaderConfig] | None = None
+    eval_interval: int | str = 1
+    eval_subset_num_batches: int = -1
+    eval_first: bool = False
+    device_train_microbatch_size: int | Literal["auto"] | None = None
+    device_eval_batch_size: int | None = None
+    accumulate_train_batch_on_tokens: bool = False
+    scheduler: Part | None = None
+    algorithms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    loggers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    device: Literal["cpu", "gpu", "mps"] | None = None
+    precision: Literal["fp32", "amp_fp16", "amp_bf16", "amp_fp8"] | None = None
+    fsdp_config: dict[str, Any] | None = None
+    compile_config: dict[str, Any] | None = None
+    dist_timeout: float = 600.0
+    save_folder: str | None = None
+    save_interval: int | str = "1ep"
+    save_filename: str | None = None
+    save_latest_filename: str | None = None
+    save_overwrite: bool = False
+    save_weights_only: bool = False
+    save_num_checkpoints_to_keep: int = -1
+    load_path: str | None = None
+    load_weights_only: bool = False
+    load_strict_model_weights: bool = True
+    load_ignore_keys: list[str] | None = None
+    load_unsafe_types: bool = False
+    autoresume: bool = False
+    progress_bar: bool = True
+    log_to_console: bool = False
+    console_log_interval: int | str = "1ba"
+    python_log_level: Literal["debug", "info", "warning", "error", "critical"] | None = None
+
+    def __post_init__(self):
+        for name in _DURATIONS:
+            value = getattr(self, name)
+            if isinstance(value, str) and not _TIME.match(value):
+                raise ConfigError(
+                    f"{name}: expected a time such as '100ba', '1ep' or '1e9tok', received {value!r}"
+                )
+        for name in ("global_train_batch_size", "device_eval_batch_size", "device_train_microbatch_size"):
+            value = getattr(self, name)
+            if isinstance(value, int) and value < 1:
+                raise ConfigError(f"{name}: expected a positive number of samples, received {value}")
+        if self.autoresume and (self.save_folder is None or self.run_name is None):
+            raise ConfigError(
+                "autoresume: expected save_folder and run_name beside it, received autoresume alone"
+            )
+        if self.model.name == "hf_masked_lm" and self.tokenizer is None:
+            raise ConfigError("tokenizer: missing, model hf_masked_lm needs the tokenizer's mask token")
+        image = self.train_loader.name == "image"
+        if image != (self.model.name == "hf_image_classifier"):
+            raise ConfigError(
+                f"train_loader.name: {self.train_loader.name!r} does not go with model {self.model.name!r}"
+            )
+        labels = [loader.label for loader in self.eval_loaders]
+        if len(set(labels)) != len(labels):
+            raise ConfigError(
+                f"eval_loader: expected a different label for each loader, received {', '.join(labels)}"
+            )
+        teachers = [name for name in self.algorithms if name.split("_")[0] == "attent"]
+        if len(teachers) > 1:
+            raise ConfigError(f"algorithms: expected one teacher, received {' and '.join(teachers)}")
+
+    @property
+    def eval_loaders(self) -> list[EvalLoaderConfig]:
+        """The held-out loaders as a list, however many the YAML names."""
+        if self.eval_loader is None:
+            return []
+        return self.eval_loader if isinstance(self.eval_loader, list) else [self.eval_loader]
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a YAML, apply ``key=value`` overrides in order, resolve ``${...}`` and check everything.
+
+    A mapping given as a value replaces the file's. A bare ``name=value`` whose name the file lists under
+    ``variables`` sets that variable. Raises ConfigError: a file that cannot be read, a key nobody knows (in
+    an algorithm's arguments too), a wrong type, something required that is missing.
+    """
+    plain = _plain(path, overrides)
+    for name in _BY_NAME:
+        if isinstance(plain.get(name), Mapping):
+            plain[name] = {part: {} if given is None else given for part, given in plain[name].items()}
+        elif name in plain and plain[name] is None:
+            plain[name] = {}
+    for name in _NAMED:
+        section = plain.get(name)
+        if isinstance(section, Mapping):
+            given = {key: value for key, value in section.items() if key != "name"}
+            plain[name] = {**({"name": section["name"]} if "name" in section else {}), "arguments": given}
+    config = typed(plain, TrainConfig)
+    # Composer takes seconds to import: only a file that is right so far is worth them.
+    from attent_stream.launch.parts import check_parts
+
+    check_parts(config)
+    return config
+
+
+def read_yaml(path: str | Path) -> Any:
+    """A YAML file that holds a mapping, as OmegaConf reads it, interpolations not resolved. Raises ConfigError."""
+    import yaml
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        tree = OmegaConf.create(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read, {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path}: not a readable YAML file, {_reason(error)}") from error
+    if not isinstance(tree, DictConfig):
+        raise ConfigError(f"{path}: expected a mapping of keys, received a list")
+    return tree
+
+
+def _plain(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """The file and the overrides as plain values, interpolations resolved."""
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+    tree = read_yaml(path)
+    for override in overrides:
+        key, sign, value = override.partition("=")
+        key = key.strip()
+        if not sign or not key:
+            raise ConfigError(f"{override}: expected an override like key=value, received {override!r}")
+        try:
+            section = key.split(".")[0]
+            if section not in _top_level() and section in _variables(tree):
+                key = f"variables.{key}"
+            OmegaConf.update(tree, key, OmegaConf.from_dotlist([f"value={value}"])["value"], merge=False)
+        except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, IndexError) as error:
+            shown = masked(value, key.rpartition(".")[2])
+            raise ConfigError(f"{key}: cannot be set to {shown!r}, {_reason(error)}") from error
+    try:
+        return OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        name = str(error.full_key)
+        short = name.removeprefix("variables.")
+        raise ConfigError(f"{name}: missing, give it as {short}=... on the command line") from error
+    except OmegaConfBaseException as error:
+        detail = _reason(error)
+        known = [f"variables.{name}" for name in _variables(tree)]
+        wanted = re.search(r"Interpolation key '([^']+)'", detail)
+        hint = f", {nearest(wanted.group(1), known)}" if wanted and known else ""
+        raise ConfigError(f"{error.full_key}: cannot be resolved, {detail}{hint}") from error
+
+
+def _variables(tree: Any) -> list[str]:
+    """The names under ``variables``, also those whose value is still to be given (``???``)."""
+    from omegaconf import DictConfig
+
+    section = tree._get_node("variables")
+    return [str(name) for name in section] if isinstance(section, DictConfig) else []
+
+
+def _top_level() -> set[str]:
+    return {entry.name for entry in dataclasses.fields(TrainConfig)}
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, and where in the file it was met."""
+    mark = getattr(error, "problem_mark", None)
+    message = getattr(error, "problem", None) or str(error).split("\n")[0]
+    return f"{message} (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else message
+
+
+def resolved(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as a plain tree that ``load_config`` would read alike; keys at null left out,
+    credentials masked.
+    """
+    return masked(_tree(config))
+
+
+def resolved_yaml(config: TrainConfig) -> str:
+    """``resolved(config)`` as YAML, for people and logs."""
+    import yaml
+
+    return yaml.safe_dump(resolved(config), sort_keys=False, default_flow_style=None, width=110)
+
+
+def _tree(value: Any) -> Any:
+    if isinstance(value, Part):
+        return {"name": value.name, **value.arguments}
+    if dataclasses.is_dataclass(value):
+        entries = {entry.name: getattr(value, entry.name) for entry in dataclasses.fields(value)}
+        return {name: _tree(item) for name, item in entries.items() if item is not None}
+    if isinstance(value, dict):
+        return {key: _tree(item) for key, item in value.items()}
+    return [_tree(item) for item in value] if isinstance(value, list | tuple) else value

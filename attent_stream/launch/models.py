@@ -1,0 +1,204 @@
+"""A ``model`` and a ``tokenizer`` section -> Composer models of Hugging Face ones. Nothing is fetched or
+executed.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from attent_stream.launch.config_check import ConfigError, choose, describe_value, refuse_unknown
+from attent_stream.launch.config_sections import ModelConfig, TokenizerConfig
+
+
+class Logits(torch.nn.Module):
+    """A Hugging Face image classifier as a plain module: pixels (B, C, H, W) float -> logits (B, classes)
+    float.
+    """
+
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.model = model
+        self.num_classes = model.config.num_labels
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.model(pixel_values=pixels).logits
+
+
+def build_tokenizer(config: TokenizerConfig | None) -> Any | None:
+    """The tokenizer of a local folder or of the local Hugging Face cache; raises ConfigError if there is
+    none.
+    """
+    if config is None:
+        return None
+    from transformers import AutoTokenizer
+
+    key, source = ("path", config.path) if config.path is not None else ("name", config.name)
+    if config.path is not None and not os.path.isdir(config.path):
+        raise ConfigError(f"tokenizer.path: folder {config.path!r} does not exist")
+    kwargs = {**config.kwargs, "local_files_only": True, "trust_remote_code": False}
+    try:
+        return AutoTokenizer.from_pretrained(source, **kwargs)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).split("\n")[0]
+        raise ConfigError(
+            f"tokenizer.{key}: no tokenizer can be read from {source!r} without fetching, {reason}"
+        ) from error
+
+
+def hf_config(model: ModelConfig, vocab_size: int | None = None) -> Any:
+    """The Hugging Face config of a ``model`` section; ``vocab_size`` (tokens) is taken where the section
+    gives none.
+
+    Raises ConfigError for an unknown architecture, a field that its config does not have or one of the wrong
+    type.
+    """
+    from transformers import AutoConfig, PretrainedConfig
+
+    if model.pretrained is not None:
+        if not os.path.isfile(os.path.join(model.pretrained, "config.json")):
+            raise ConfigError(f"model.pretrained: folder {model.pretrained!r} has no config.json")
+        try:
+            default = AutoConfig.from_pretrained(
+                model.pretrained, local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(f"model.pretrained: {str(error).splitlines()[0]}") from error
+    else:
+        architectures = {name: name for name in _architectures(model.name)}
+        default = AutoConfig.for_model(
+            choose(model.architecture, architectures, "model.architecture", "architecture")
+        )
+    fields = {**default.to_dict(), **{name: getattr(default, name) for name in default.attribute_map}}
+    fields["num_labels"] = default.num_labels
+    overrides = dict(model.config_overrides)
+    refuse_unknown(overrides, fields, "model.config_overrides")
+    for name, value in overrides.items():
+        _check_field(name, value, fields[name])
+    sets_vocab = {"vocab_size", default.attribute_map.get("vocab_size")} & set(overrides)
+    if vocab_size is not None and "vocab_size" in fields:
+        if not sets_vocab and model.pretrained is None:
+            overrides["vocab_size"] = vocab_size
+        held = overrides.get(next(iter(sets_vocab), "vocab_size"), fields["vocab_size"])
+        if held < vocab_size:
+            raise ConfigError(
+                f"model.config_overrides.vocab_size: expected at least the tokenizer's {vocab_size}, "
+                f"received {held}"
+            )
+    if model.attn_implementation is not None:
+        overrides["attn_implementation"] = model.attn_implementation
+    if "use_cache" in fields and "use_cache" not in overrides:
+        overrides["use_cache"] = (
+            False  # A cache of keys and values serves generation; training would only hold it.
+        )
+    try:
+        if model.pretrained is not None:
+            return AutoConfig.from_pretrained(
+                model.pretrained, local_files_only=True, trust_remote_code=False, **overrides
+            )
+        made: PretrainedConfig = type(default)(**overrides)
+    except (TypeError, ValueError, KeyError) as error:
+        raise ConfigError(f"model.config_overrides: {error}") from error
+    return made
+
+
+def _check_field(name: str, value: Any, default: Any) -> None:
+    expected = type(default)
+    if default is None or value is None or expected not in (bool, int, float, str):
+        return
+    accepted = (int, float) if expected is float else (expected,)
+    if not isinstance(value, accepted) or (isinstance(value, bool) and expected is not bool):
+        raise ConfigError(
+            f"model.config_overrides.{name}: expected {expected.__name__}, received {describe_value(value)}"
+        )
+
+
+def _architectures(name: str) -> list[str]:
+    from transformers.models.auto import modeling_auto as auto
+
+    names = {
+        "hf_causal_lm": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        "hf_masked_lm": auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        "hf_image_classifier": auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    }
+    return list(names[name])
+
+
+def _transformer(auto_class: Any, model: ModelConfig, config: Any) -> Any:
+    """The Hugging Face model, its blocks marked for FSDP and activation checkpointing."""
+    try:
+        if model.pretrained is not None:
+            # safetensors only: the older weight files are pickles.
+            made = auto_class.from_pretrained(
+                model.pretrained,
+                config=config,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+            )
+        else:
+            made = auto_class.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        key = "pretrained" if model.pretrained is not None else "config_overrides"
+        raise ConfigError(f"model.{key}: {str(error).splitlines()[0]}") from error
+    blocks = set(made._no_split_modules or ())
+    for module in made.modules():
+        if type(module).__name__ in blocks:
+            # Both marks do nothing unless fsdp_config asks for them.
+            module._fsdp_wrap = True
+            module._activation_checkpointing = True
+    return made
+
+
+def _causal_lm(model: ModelConfig, config: Any, tokenizer: Any) -> Any:
+    from composer.metrics.nlp import LanguageCrossEntropy, LanguagePerplexity
+    from composer.models import HuggingFaceModel
+    from transformers import AutoModelForCausalLM
+
+    return HuggingFaceModel(
+        _transformer(AutoModelForCausalLM, model, config),
+        tokenizer=tokenizer,
+        use_logits=True,
+        shift_labels=True,
+        eval_metrics=[LanguageCrossEntropy(), LanguagePerplexity()],
+    )
+
+
+def _masked_lm(model: ModelConfig, config: Any, tokenizer: Any) -> Any:
+    from composer.metrics.nlp import LanguageCrossEntropy, MaskedAccuracy
+    from composer.models import HuggingFaceModel
+    from transformers import AutoModelForMaskedLM
+
+    return HuggingFaceModel(
+        _transformer(AutoModelForMaskedLM, model, config),
+        tokenizer=tokenizer,
+        use_logits=True,
+        shift_labels=False,
+        eval_metrics=[LanguageCrossEntropy(), MaskedAccuracy(ignore_index=-100)],
+    )
+
+
+def _image_classifier(model: ModelConfig, config: Any, tokenizer: Any) -> Any:
+    from composer.models import ComposerClassifier
+    from transformers import AutoModelForImageClassification
+
+    # Composer's default metrics are what a classifier needs: cross-entropy and accuracy.
+    return ComposerClassifier(
+        Logits(_transformer(AutoModelForImageClassification, model, config)), num_classes=config.num_labels
+    )
+
+
+MODELS: dict[str, Callable] = {
+    "hf_causal_lm": _causal_lm,
+    "hf_masked_lm": _masked_lm,
+    "hf_image_classifier": _image_classifier,
+}
+
+
+def build_model(model: ModelConfig, tokenizer: Any | None = None) -> Any:
+    """The ``ComposerModel`` of a ``model`` section, weights drawn from torch's global generator (seed it
+    first).
+    """
+    config = hf_config(model, None if tokenizer is None else len(tokenizer))
+    return choose(model.name, MODELS, "model.name", "model")(model, config, tokenizer)

@@ -1,0 +1,91 @@
+"""The weights of lessons over the fits of a run: those of their selection and, with ``reweight``, those of their own training losses."""
+
+from typing import Any
+
+import torch
+from composer.devices import Device
+from numpy.typing import NDArray
+from torch.nn import Module
+
+from attent_stream.lessons.reweighting import Reweighting, ReweightSettings
+from attent_stream.lessons.weighting import WeightedOutputs
+from attent_stream.scoring.scorer import Scorer, build_scorer
+
+
+class LessonWeights:
+    """Brings weights to the gradients of batches, one after the other.
+
+    Args:
+        settings: Of weighting by losses; None: not so.
+    """
+
+    def __init__(self, settings: ReweightSettings | None) -> None:
+        self._reweighting = None if settings is None else Reweighting(settings)
+        self._model: Module | None = None
+        self._outputs: WeightedOutputs | None = None
+        self._losses: Scorer | None = None
+
+    def open(self, model: Module, resumed: dict[str, Any] | None) -> None:
+        """Be there for a fit.
+
+        Args:
+            model: The learner as training has it (wrapped).
+            resumed: AtteNT's state of a checkpoint to go on from, or None.
+        """
+        self._model = model
+        self._outputs = WeightedOutputs(model)
+        if self._reweighting is not None:
+            self._losses = build_scorer("loss", model, head=None)
+            if resumed is not None:
+                self._reweighting.load(resumed.get("reweight"))
+
+    def forget(self) -> None:
+        """Begin with nothing."""
+        if self._reweighting is not None:
+            self._reweighting.load(None)
+
+    def begin_batch(self, weights: NDArray | None, device: Device) -> None:
+        """Before a batch's first forward, also where one that failed begins anew.
+
+        Args:
+            weights: Of the batch's lessons by their selection, float32 of shape (B,); None where none was made.
+            device: Of the outputs.
+        """
+        if self._reweighting is not None:
+            self._reweighting.begin_batch()
+        even = weights is None or (self._reweighting is None and (weights == 1).all())
+        self._outputs.begin_batch(None if even else device.tensor_to_device(torch.from_numpy(weights)))
+
+    def begin_forward(self) -> None:
+        """Before a forward."""
+        self._outputs.begin_forward()
+
+    def forward_done(self, outputs: Any, batch: Any, taught: bool) -> None:
+        """After it; see ``WeightedOutputs.forward_done``.
+
+        Args:
+            outputs: What the model returned.
+            batch: The microbatch.
+            taught: Whether it is of a taught epoch.
+        """
+        factors = None
+        if self._reweighting is not None and taught:
+            factors = self._reweighting.factors(self._losses.from_outputs(self._model, outputs, batch))
+        self._outputs.forward_done(outputs, batch, factors)
+
+    def loss_done(self, loss: Any) -> None:
+        """Once the loss is there; see ``WeightedOutputs.loss_done``."""
+        self._outputs.loss_done(loss)
+
+    def end_batch(self, size: int) -> None:
+        """After a taught batch's last backward; all ranks must come here together.
+
+        Args:
+            size: Samples of a full batch on each rank.
+        """
+        if self._reweighting is not None:
+            self._reweighting.end_batch(size)
+
+    def state(self) -> list[float] | None:
+        """The bounds of ``reweight``: plain numbers, None where there are none."""
+        return None if self._reweighting is None else self._reweighting.state()

@@ -1,0 +1,1 @@
+"""Shards from an object store: fetched ahead, whole and checked, read, and what went wrong by name."""
