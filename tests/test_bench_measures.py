@@ -2,9 +2,11 @@
 
 import itertools
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from attent_stream.bench.documents import clean, read_jsonl, spoilt
 from attent_stream.bench.flops import Shape
 from attent_stream.bench.frontier import BETTER, INSIDE, WORSE, frontier
 from attent_stream.bench.intervals import bootstrap, resamples
+from attent_stream.bench.meter import Meter
 from attent_stream.bench.page import cells, page, quality_rows, section, table
 from attent_stream.bench.pictures import mislabelled
 from attent_stream.bench.plan import arm_runs, sweep
@@ -178,6 +181,22 @@ def test_flops_are_six_a_weight_and_token_and_attention():
     shape = Shape(weights=1000, layers=2, width=8, positions=16)
     assert shape.run(10, 0) == 10 * (6 * 1000 + 12 * 2 * 8 * 16)
     assert shape.run(0, 30) == pytest.approx(shape.run(10, 0))  # a forward is a third
+
+
+def test_small_images_are_counted_as_the_patches_they_have():
+    shape = Shape(weights=1000, layers=2, width=8, positions=17)  # of 32 pixels in patches of 8
+    logger = SimpleNamespace(data={"attent/candidates": [(0, 5)]})
+    meter = Meter("Accuracy", logger, shape, side=32)
+    state = SimpleNamespace(timestamp=SimpleNamespace(batch=3), algorithms=[], eval_metrics={})
+    for side, samples in ((16, 4), (24, 4), (32, 2)):
+        state.batch = (torch.zeros(samples, 3, side, side), torch.zeros(samples))
+        meter.batch_start(state, None)
+    meter.eval_after_all(state, None)
+    (point,) = meter.points
+    patches = {5: 4 * 5, 10: 4 * 10, 17: 2 * 17}  # of a sample -> of all
+    assert point.tokens == sum(patches.values())
+    lessons = sum(tokens * (6 * 1000 + 12 * 2 * 8 * positions) for positions, tokens in patches.items())
+    assert point.flops == pytest.approx(lessons + shape.run(0, 5 * 17))
 
 
 def test_runs_go_seed_by_seed_and_plain_finds_the_learning_rate():

@@ -3,30 +3,30 @@
 import numpy as np
 import pytest
 import torch
-from composer import Trainer
 from composer.models import ComposerClassifier
 from corpora import write_ids, write_tokens
 from test_algorithm import LENGTH, VOCAB, make_model
 from test_algorithm import make_loader as token_loader
 from torch.nn import functional as F
+from training import trained
 from transformers import ViTConfig, ViTForImageClassification
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.errors import AttentError
 from attent_stream.launch.models import Logits
 from attent_stream.scoring.batch import ScoreError
-from attent_stream.scoring.vision import interpolated_positions, interpolating
+from attent_stream.scoring.vision import interpolated_positions, interpolating, shrunk
 from attent_stream.teaching.schedule import Clock, ShareSchedule
 
 SIDE, CLASSES, BATCH, SAMPLES = 32, 4, 8, 64
 STEPS = {"schedule": "step", "from": 0.5, "to": 1.0, "over": "0.75dur", "stages": 2}  # 16 pixels, 24, then all 32
 
 
-def vit():
+def vit(dropout=0.1):
     torch.manual_seed(0)
     config = ViTConfig(
         hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE, patch_size=8,
-        num_labels=CLASSES, hidden_dropout_prob=0.1,
+        num_labels=CLASSES, hidden_dropout_prob=dropout,
     )  # fmt: skip
     return ComposerClassifier(Logits(ViTForImageClassification(config)), num_classes=CLASSES)
 
@@ -48,16 +48,8 @@ def loader(folder, collate=images):
     return TeachingDataLoader(dataset, batch_size=BATCH, collate_fn=collate)
 
 
-def run(folder, *, model=None, collate=images, microbatch=BATCH, load=None, saved=None, duration="1ep", **attent):
-    model = model or vit()
-    trainer = Trainer(
-        model=model, train_dataloader=loader(folder, collate), optimizers=torch.optim.SGD(model.parameters(), lr=0.05),
-        max_duration=duration, algorithms=[AtteNT(**{"keep": 1.0, "select": "random"} | attent)], progress_bar=False,
-        device_train_microbatch_size=microbatch, save_folder=saved, save_interval="1ba", load_path=load, seed=3,
-    )  # fmt: skip
-    trainer.fit()
-    trainer.close()
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+def run(folder, *, model=None, collate=images, microbatch=BATCH, **given):
+    return trained(model or vit(), loader(folder, collate), microbatch=microbatch, seed=3, **given)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +66,8 @@ def test_it_is_training_on_small_images(folder):
 
 
 def test_whole_images_are_left_alone(folder):
+    batch = images([{"id": 1}])
+    assert shrunk(batch, 0.9, (8, 8)) is batch
     assert torch.equal(run(folder, resolution={"schedule": "linear", "from": 0.9, "to": 1.0, "over": "1dur"}), run(folder))  # 28.8: all 32
 
 
@@ -98,6 +92,8 @@ def test_it_depends_on_neither_microbatches_nor_resumes(folder, tmp_path):
     settings = {"resolution": STEPS, "record": "always", "score": "loss"}
     whole = run(folder, saved=str(tmp_path / "saved"), **settings)
     assert torch.equal(run(folder, load=str(next((tmp_path / "saved").glob("ep0-ba5-rank0.pt"))), **settings), whole)
+    whole, split = (run(folder, model=vit(dropout=0.0), microbatch=size, **settings) for size in (BATCH, 2))
+    torch.testing.assert_close(split, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_the_model_is_as_it_was_behind_the_fit(folder):
@@ -126,14 +122,8 @@ def test_a_model_of_one_size_is_refused_in_a_sentence(folder):
 
 def test_text_is_refused_in_a_sentence(tmp_path):
     tokens = write_tokens(tmp_path / "data", 16, length=LENGTH, vocab=VOCAB)
-    model = make_model()
-    trainer = Trainer(
-        model=model, train_dataloader=token_loader(tokens, window=2), optimizers=torch.optim.SGD(model.parameters(), lr=0.05),
-        max_duration="1ep", algorithms=[AtteNT(keep=1.0, select="random", resolution=0.5)], progress_bar=False,
-    )  # fmt: skip
     with pytest.raises(ScoreError, match=r"resolution needs float images of shape \(B, C, H, W\), got keys"):
-        trainer.fit()
-    trainer.close()
+        trained(make_model(), token_loader(tokens, window=2), microbatch=4, resolution=0.5)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from composer import Algorithm, Event, Trainer
+from composer import Algorithm, Event
 from corpora import write_tokens
 from hypothesis import given
 from hypothesis import strategies as st
 from test_algorithm import LENGTH, VOCAB, make_loader, make_model
+from training import trained
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from attent_stream import AtteNT
@@ -92,16 +93,8 @@ def test_the_gradient_is_that_of_the_kept_positions_loss(make):
     assert model(dict(wanted))["logits"].shape == (3, LENGTH, VOCAB)  # the head is as it was
 
 
-def run(folder, *, microbatch=4, algorithms=(), load=None, saved=None, duration="1ep", model=None, **attent):
-    model = model or make_model()
-    trainer = Trainer(
-        model=model, train_dataloader=make_loader(folder), optimizers=torch.optim.SGD(model.parameters(), lr=0.05),
-        max_duration=duration, algorithms=[AtteNT(**{"keep": 1.0, "select": "random"} | attent), *algorithms],
-        progress_bar=False, device_train_microbatch_size=microbatch, save_folder=saved, save_interval="1ba", load_path=load,
-    )  # fmt: skip
-    trainer.fit()
-    trainer.close()
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+def run(folder, *, microbatch=4, model=None, **given):
+    return trained(model or make_model(), make_loader(folder), microbatch=microbatch, **given)
 
 
 @pytest.fixture(scope="module")

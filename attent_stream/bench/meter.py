@@ -34,26 +34,26 @@ class Meter(TrainingTime):
         self._side = side
         self._trained: Counter[float] = Counter()  # samples by the share of an image's area that they were trained at
 
-    def before_train_batch(self, state: State, logger: Logger) -> None:
-        """Note at which resolution the batch is trained on."""
+    def batch_start(self, state: State, logger: Logger) -> None:
+        """Note at which resolution the batch is trained on: AtteNT has made its images smaller by now."""
         share = 1.0 if self._side is None else (image_sides(state.batch)[0] / self._side) ** 2
         self._trained[share] += batch_length(state.batch)
 
     def eval_after_all(self, state: State, logger: Logger) -> None:
         """Note what the evaluators found, then go on timing."""
         candidates = int(max(self._logged("candidates"), default=0)) * self._shape.positions
-        trained = {self._shape.at(area): samples for area, samples in self._trained.items()}
+        trained = [(shape := self._shape.at(area), samples * shape.positions) for area, samples in self._trained.items()]
         skips = _skips(state)
         self.points.append(
             Point(
                 step=int(state.timestamp.batch),
-                tokens=sum(samples * shape.positions for shape, samples in trained.items()),
+                tokens=sum(tokens for _, tokens in trained),
                 candidates=candidates,
                 seconds=self.seconds,
                 cpu_seconds=self.cpu_seconds,
                 teaching_seconds=sum(self._logged("seconds")),
                 flops=self._shape.run(0, candidates)
-                + sum(shape.run(samples * shape.positions, 0, **skips) for shape, samples in trained.items()),
+                + sum(shape.run(tokens, 0, **skips) for shape, tokens in trained),
                 measures={
                     label: float(metrics[self._metric].compute()) for label, metrics in state.eval_metrics.items()
                 },

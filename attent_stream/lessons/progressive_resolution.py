@@ -8,7 +8,7 @@ position embeddings; and candidates are scored as they would be trained on.
 
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
 from composer import State
@@ -17,15 +17,14 @@ from torch.nn import Module
 
 from attent_stream.errors import AttentError
 from attent_stream.scoring.batch import split_batch
-from attent_stream.scoring.fidelity import FidelityError
 from attent_stream.scoring.guard import untouched
 from attent_stream.scoring.memory import out_of_memory
 from attent_stream.scoring.vision import (
     image_sides,
     interpolated_positions,
     interpolating,
-    patch_embedding,
     shrunk,
+    side_unit,
 )
 from attent_stream.teaching.schedule import Clock, ShareSchedule
 
@@ -56,9 +55,7 @@ class ProgressiveResolution:
         self.close()
         if not self.some:
             return
-        self._tried, self._multiple = False, (1, 1)
-        with suppress(FidelityError):  # without patches: a convolutional model takes any size
-            self._multiple = patch_embedding(learner).stride
+        self._tried, self._multiple = False, side_unit(learner)
         parts = {part for model in (learner, *scorers) for part in interpolating(model)}
         # For the whole fit: with images of the model's own size this changes nothing.
         self._interpolates.enter_context(interpolated_positions(list(parts)))
@@ -86,10 +83,8 @@ class ProgressiveResolution:
             ScoreError: There are no images in the batch.
         """
         share = self.share(clock)
-        if share == 1:
-            return batch
-        seen = shrunk(batch, share, self._multiple)
-        if not self._tried:
+        seen = batch if share == 1 else shrunk(batch, share, self._multiple)
+        if seen is not batch and not self._tried:
             self._try(state, seen)
         return seen
 

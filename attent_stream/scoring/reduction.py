@@ -1,7 +1,7 @@
 """A fidelity at work on one model: a batch made smaller, and a forward that does less."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from attent_stream.scoring.vision import (
     interpolating,
     patch_embedding,
     shrunk,
+    side_unit,
     some_patches,
 )
 
@@ -48,11 +49,8 @@ class Reduction:
                 f"fidelity.layers: expected 1 to {len(self.blocks)}, the model's blocks, received {fidelity.layers}"
             )
         self._cut = patch_embedding(model) if fidelity.patches is not None else None
-        self._multiple = (1, 1)
+        self._multiple = side_unit(model)
         self._interpolating = [] if fidelity.resolution is None else interpolating(model)
-        if fidelity.resolution is not None:
-            with suppress(FidelityError):  # without patches: a convolutional model takes any size
-                self._multiple = patch_embedding(model).stride
         self._device = next(model.parameters()).device.type
 
     def batch(self, batch: Any) -> Any:

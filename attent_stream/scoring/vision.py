@@ -35,22 +35,32 @@ def patch_embedding(model: Module) -> Conv2d:
     return found
 
 
+def side_unit(model: Module) -> tuple[int, int]:
+    """(height, width) of which images' sides must be multiples: a ViT's patch; 1 for what has none, such as a convolutional model."""
+    try:
+        return patch_embedding(model).stride
+    except FidelityError:
+        return 1, 1
+
+
 def shrunk(batch: Any, share: float, multiple: tuple[int, int] = (1, 1)) -> Any:
     """A batch with its images at a share of their height and width.
 
     Args:
         batch: A mapping with ``pixel_values``, or (images, target); images are floats of shape (B, C, H, W).
         share: Of each side, in (0, 1).
-        multiple: Of the patches' (height, width), to which sides are rounded.
+        multiple: See ``side_unit``; sides are rounded to it.
 
     Returns:
-        A new batch of the same form; bilinear, antialiased.
+        A new batch of the same form; bilinear, antialiased. The batch itself where rounding leaves the sides as they are.
 
     Raises:
         ScoreError: There are no such images.
     """
     images = _images(batch)
     size = [max(1, round(side * share / unit)) * unit for side, unit in zip(images.shape[-2:], multiple, strict=True)]
+    if tuple(size) == tuple(images.shape[-2:]):
+        return batch
     smaller = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
     if isinstance(batch, Mapping):
         return {**batch, PIXELS: smaller}
