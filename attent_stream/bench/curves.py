@@ -35,7 +35,8 @@ def curves(bench: BenchConfig, records: Sequence[Record], comparison: Comparison
     figure = Figure(figsize=(16, 9), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(f"{bench.task}: {bench.title or bench.metric}", fontsize=12)
-    colors = dict(zip(bench.arms, colormaps["tab10"].colors * 3, strict=False)) | {PLAIN: (0.1, 0.1, 0.1)}
+    pairs = colormaps["tab20"].colors  # a strong colour and a pale one each: pale ones from the eleventh arm on
+    colors = dict(zip(bench.arms, (pairs[::2] + pairs[1::2]) * 2, strict=False)) | {PLAIN: (0.1, 0.1, 0.1)}
     axes = figure.subplots(2, 3).flatten()
     runs = defaultdict(list)
     for record in records:
