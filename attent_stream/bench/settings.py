@@ -163,10 +163,19 @@ class BenchConfig:
 
 
 def load_bench(path: str | Path) -> BenchConfig:
-    """Read a bench YAML; ``base`` may be the path of a training YAML, relative to it. Raises ConfigError."""
+    """Read a bench YAML; ``base`` may be the path of a training YAML, relative to it, and ``base_changes`` has keys that are
+    otherwise there. Raises ConfigError.
+    """
+    from omegaconf import OmegaConf
+
     tree = _tree(Path(path))
     if isinstance(tree.get("base"), str):
         tree["base"] = _tree(Path(path).parent / tree["base"])
+    changes = tree.pop("base_changes", {})
+    if not isinstance(changes, dict):
+        raise ConfigError(f"{path}: base_changes: expected a mapping of keys of a training YAML, received {changes!r}")
+    if isinstance(tree.get("base"), dict):
+        tree["base"] = OmegaConf.to_container(OmegaConf.merge(tree["base"], changes))
     return typed(tree, BenchConfig)
 
 
