@@ -12,26 +12,27 @@ from composer import Algorithm, Event, Logger, State
 from composer.devices import Device, DeviceGPU
 from composer.utils import dist
 
-from attent_stream.clock import state_clock, total_span
+from attent_stream.clock import single_pass, state_clock, total_span
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.dataset import TeachingDataset
 from attent_stream.gather import gather_ranks
 from attent_stream.lessons.lesson_weights import LessonWeights
-from attent_stream.lessons.planned_rates import PlannedRates
+from attent_stream.lessons.planned_length import PlannedLength
 from attent_stream.lessons.progressive_resolution import ProgressiveResolution
 from attent_stream.lessons.skipped_compute import SkippedCompute
-from attent_stream.randomness import random_state, set_random_state
+from attent_stream.randomness import random_state, restore_ranks
 from attent_stream.scoring.candidate_scorer import CandidateScorer
 from attent_stream.scoring.scorer import build_scorer
 from attent_stream.scoring.traits import Traits
 from attent_stream.settings import parse_settings
 from attent_stream.stopwatch import Stopwatch
+from attent_stream.teaching.choice import SCORED, Choice
 from attent_stream.teaching.memory import LEAVE, Memory
 from attent_stream.teaching.metrics import choice_metrics
 from attent_stream.teaching.payoff import Payoff
 from attent_stream.teaching.recorder import Recorder
-from attent_stream.teaching.schedule import Clock, Span
-from attent_stream.teaching.teacher import AUTO, SCORED, Choice, Teacher
+from attent_stream.teaching.span import Clock
+from attent_stream.teaching.teacher import AUTO, Teacher
 
 VERSION = 3  # of AtteNT's state
 _STATE = ("version", "counts", "told", "planned", "ledger", "score", "random", "gain", "reweight", "backward",
@@ -150,8 +151,7 @@ class AtteNT(Algorithm):
         self._resolution = ProgressiveResolution(self.settings.resolution)
         self._teaching = Stopwatch()
         self._batch_began = time.perf_counter()
-        self._told: int | None = None  # the epoch's length as we told it to the Trainer
-        self._rates = PlannedRates()
+        self._length = PlannedLength()
         self._resumed: dict[str, Any] | None = None  # a checkpoint's state that this fit has not gone on from yet
         self._counts = {"candidates": 0, "lessons": 0, "dropped": 0, "nonfinite": 0}
 
@@ -174,8 +174,7 @@ class AtteNT(Algorithm):
         return {
             "version": VERSION,
             "counts": dict(self._counts),
-            "told": self._told,
-            "planned": self._rates.state_dict(),
+            **self._length.state_dict(),
             **self._memory.state_dict(),
             "random": states,
             "gain": self._teacher.payoff.gain,
@@ -214,15 +213,14 @@ class AtteNT(Algorithm):
         self._skips.open(state, loader.batch_size, resumed)
         total = total_span(state.max_duration)
         by_default = self.settings.teacher.select == AUTO and "record" in self.settings.defaults
-        once = _single_pass(total, loader)
-        single_pass = by_default and once
+        once = single_pass(total, loader)
         text = Traits.of(state.model).shift_labels and not once
         self._run = self.settings.of_run(text=text, endless=total is None)
         self._scoring.open(state, loader, self._run, resumed)
         self._resolution.open(state.model, self._scoring.models)
         self._find_place(state)
         memory = self._memory
-        memory.open(loader.dataset, self._run, single_pass=single_pass)
+        memory.open(loader.dataset, self._run, single_pass=by_default and once)
         payoff = Payoff(cost=self._scoring.cost, gain=None if resumed is None else resumed.get("gain"))
         self._teacher = teacher = Teacher(
             self._run.teacher, clock=state_clock(state, loader), total=total, ledger=memory.ledger, payoff=payoff,
@@ -243,17 +241,14 @@ class AtteNT(Algorithm):
             )  # fmt: skip
         in_epoch = int(state.timestamp.batch_in_epoch)
         goes_on = resumed is not None and in_epoch > 0
-        begun = partial(_restore_random, resumed["random"]) if goes_on and resumed["random"] is not None else None
-        subset = self._users_subset(state)
+        begun = partial(restore_ranks, resumed["random"]) if goes_on and resumed["random"] is not None else None
+        subset = self._length.subset(state, loader)
         # Composer begins to count a user's subset anew when it resumes in the middle of an epoch.
         loader.attach(teacher, begun=begun, at_most=subset - in_epoch if subset and in_epoch else None)
-        self._rates.attach(state, loader)
+        self._length.attach(state, loader)
         self._epoch_start(state, logger)
-        # Neither is told anew: learning rates over epochs depend on them, and what is forecast on the way may differ.
         if goes_on:
-            self._rates.load_state_dict(resumed.get("planned"))
-        if goes_on and resumed["told"] is not None and self._told is not None:
-            state.dataloader_len = self._told = loader.tell_length(resumed["told"])
+            self._length.resume_epoch(state, resumed)
         self._fitted = loader.dataset
 
     def _forget(self) -> None:
@@ -283,34 +278,15 @@ class AtteNT(Algorithm):
 
     def _fit_end(self, state: State, logger: Logger) -> None:
         self._loader.attach(None)  # the loader is its owner's again, and plain
-        self._rates.detach()
+        self._length.detach()
         self._resolution.close()
 
     def _epoch_start(self, state: State, logger: Logger) -> None:
         if self._loader is None:
             return
         self._memory.flush()
-        # Epoch-based schedules and the Trainer count by this; a subset asked for by the user stays.
-        subset = self._users_subset(state)
-        length = self._loader.forecast(done=int(state.timestamp.batch_in_epoch))
-        if subset is None and state.dataloader_len is not None:
-            state.dataloader_len = self._told = length
-            self._plan_rates(state)
+        self._length.begin_epoch(state, recorded=self._memory.recorder is not None)
         self._batch_began = time.perf_counter()
-
-    def _plan_rates(self, state: State) -> None:
-        time, total = state.timestamp, total_span(state.max_duration)
-        self._rates.batches = None
-        if total is not None and total.unit == "ep":
-            done = int(time.batch_in_epoch)
-            recorded = self._memory.recorder is not None
-            left = self._loader.expect(int(total.value) - int(time.epoch), done=done, recorded=recorded)
-            self._rates.batches = int(time.batch) - done + left
-
-    def _users_subset(self, state: State) -> int | None:
-        """Batches an epoch where the user asked for a part of it (``train_subset_num_batches``)."""
-        batches = None if state.dataloader_len is None else int(state.dataloader_len)
-        return None if batches is None or batches >= self._loader.plain_batches or batches == self._told else batches
 
     def _teach(self, state: State, logger: Logger) -> None:
         loader = self._loader
@@ -390,21 +366,3 @@ class AtteNT(Algorithm):
             self._counts[name] += count
         self.last_choice = choice
         logger.log_metrics({f"attent/{k}": v for k, v in {**metrics, **self._counts}.items()})
-
-
-def _single_pass(total: Span | None, loader: TeachingDataLoader) -> bool:
-    """Whether training is known to see no sample twice."""
-    if total is None:
-        return False
-    epoch = {"ep": 1, "ba": loader.plain_batches, "sp": loader.dataset.num_samples}.get(total.unit)
-    return epoch is not None and total.value <= epoch
-
-
-def _restore_random(states: torch.Tensor) -> None:
-    """Give this rank the random numbers that it had at the checkpoint, if as many ranks of the same kind go on."""
-    expected = (dist.get_world_size(), len(random_state()))
-    if states.shape == expected:
-        set_random_state(states[dist.get_global_rank()])
-    else:
-        log.info("The checkpoint is of %d ranks or of other devices: random numbers (dropout) begin anew on these %d.",
-                 len(states), dist.get_world_size())  # fmt: skip

@@ -3,7 +3,7 @@
 from composer import State, Time, TimeUnit
 
 from attent_stream.dataloader import TeachingDataLoader
-from attent_stream.teaching.schedule import Clock, Span
+from attent_stream.teaching.span import Clock, Span
 from attent_stream.teaching.teacher import ClockReader
 
 _UNITS = {
@@ -51,3 +51,11 @@ def state_clock(state: State, loader: TeachingDataLoader) -> ClockReader:
         return Clock(**elapsed, dur=min(1.0, dur))
 
     return read
+
+
+def single_pass(total: Span | None, loader: TeachingDataLoader) -> bool:
+    """Whether training of this length is known to see no sample twice."""
+    if total is None:
+        return False
+    epoch = {"ep": 1, "ba": loader.plain_batches, "sp": loader.dataset.num_samples}.get(total.unit)
+    return epoch is not None and total.value <= epoch

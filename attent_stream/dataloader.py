@@ -19,7 +19,8 @@ from attent_stream.stream.lengths import expected_rows, most_rows
 from attent_stream.stream.places import collate_fault, places
 from attent_stream.stream.plan import CANDIDATE
 from attent_stream.stream.position import Position
-from attent_stream.teaching.teacher import Choice, Teacher, untaught
+from attent_stream.teaching.choice import Choice
+from attent_stream.teaching.teacher import Teacher, untaught
 from attent_stream.watch import WORKER_TIMEOUT, here, next_batch
 
 

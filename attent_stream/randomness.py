@@ -4,11 +4,14 @@ Composer saves them too, but restores them only at an epoch's start where the da
 with dropout would follow other noise after a resume than without one.
 """
 
+import logging
 import random
 
 import numpy as np
 import torch
+from composer.utils import dist
 
+log = logging.getLogger(__name__)
 _KEY, _WORDS = 624, 625  # Mersenne Twister: its key, and in Python's own its place behind it
 
 
@@ -47,3 +50,17 @@ def set_random_state(state: torch.Tensor) -> None:
     torch.set_rng_state(data[sum(sizes) : sum(sizes) + cpu].clone())
     if torch.cuda.is_available():
         torch.cuda.set_rng_state(data[sum(sizes) + cpu :].clone())
+
+
+def restore_ranks(states: torch.Tensor) -> None:
+    """Give this rank the random numbers that it had at a checkpoint, if as many ranks of the same kind go on.
+
+    Args:
+        states: Of all ranks then, uint8 of shape (ranks, n).
+    """
+    expected = (dist.get_world_size(), len(random_state()))
+    if states.shape == expected:
+        set_random_state(states[dist.get_global_rank()])
+    else:
+        log.info("The checkpoint is of %d ranks or of other devices: random numbers (dropout) begin anew on these %d.",
+                 len(states), dist.get_world_size())  # fmt: skip

@@ -12,9 +12,11 @@ from attent_stream.scoring.fidelity import FULL, AutoFidelity, Fidelity, parse_f
 from attent_stream.scoring.head import check_head
 from attent_stream.scoring.learnability import LEARNABILITY, ReferenceSettings
 from attent_stream.scoring.scores import SCORES
+from attent_stream.teaching.choice import REMEMBERED
 from attent_stream.teaching.ledger_settings import LedgerSettings
-from attent_stream.teaching.schedule import Phases, ShareSchedule, Span, parse_interval, parse_share
-from attent_stream.teaching.teacher import AUTO, REMEMBERED, TeacherSettings
+from attent_stream.teaching.schedule import Phases, ShareSchedule, parse_interval, parse_share
+from attent_stream.teaching.span import Span
+from attent_stream.teaching.teacher import AUTO, TeacherSettings
 
 PROGRESS = "progress"  # a score: how fast the sample's stream is being learnt
 PROPORTIONAL = "proportional"  # the selector that goes with it

@@ -16,7 +16,8 @@ from attent_stream.dataset import TeachingDataset
 from attent_stream.teaching.ledger import SampleLedger
 from attent_stream.teaching.ledger_settings import LedgerSettings, open_ledger
 from attent_stream.teaching.payoff import Payoff
-from attent_stream.teaching.schedule import Clock, Phases, Span, parse_interval, parse_share
+from attent_stream.teaching.schedule import Phases, parse_interval, parse_share
+from attent_stream.teaching.span import Clock, Span
 from attent_stream.teaching.teacher import Teacher, TeacherSettings
 
 

@@ -236,6 +236,15 @@ def test_wrong_labels_have_their_share():
     assert [data for _, data in out] == [data for _, data in images]
 
 
+def test_a_task_changes_keys_of_its_base(tmp_path):
+    (tmp_path / "base.yaml").write_text("a: {b: 1, c: ${d}}\nd: 2\n")
+    path = tmp_path / "b.yaml"
+    rest = "task: t\nsteps: 10\ntext: {streams: {a: 1}}\narms: {plain: {lengths: [1.0]}}\nbase_changes: {a: {b: 3}, e: [4]}\n"
+    for base in ("base.yaml", "{a: {b: 1, c: 2}, d: 2}"):
+        path.write_text(rest + f"base: {base}\n")
+        assert load_bench(path).base == {"a": {"b": 3, "c": 2}, "d": 2, "e": [4]}
+
+
 def test_mistakes_end_in_a_sentence(tmp_path, capsys):
     good = "task: t\nbase: {}\nsteps: 10\ntext: {streams: {a: 1}}\narms: {plain: {lengths: [1.0]}}\n"
     path = tmp_path / "b.yaml"
@@ -247,6 +256,7 @@ def test_mistakes_end_in_a_sentence(tmp_path, capsys):
         (good + "images: {images: 4}\n", "exactly one of text and images"),
         (good.replace("base: {}", "base: none.yaml"), "none.yaml"),
         (good.replace("{a: 1}", "{a: 1}, noise: 1.5"), "noise"),
+        (good + "base_changes: 8\n", "base_changes: expected a mapping"),
     ):
         path.write_text(bad)
         with pytest.raises(ConfigError, match=told):

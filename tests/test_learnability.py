@@ -12,7 +12,7 @@ from test_weighting import text, token_losses
 from attent_stream import AtteNT
 from attent_stream.scoring import ScoreError
 from attent_stream.scoring.learnability import Reference, ReferenceSettings
-from attent_stream.teaching.schedule import Clock, Span
+from attent_stream.teaching.span import Clock, Span
 
 CPU = torch.device("cpu")
 

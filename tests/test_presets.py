@@ -6,8 +6,9 @@ import pytest
 
 from attent_stream.presets import PRESETS, preset
 from attent_stream.scoring import SCORES
-from attent_stream.teaching.schedule import Clock, Phases, Span, parse_interval, parse_share
-from attent_stream.teaching.selection import SELECTORS
+from attent_stream.teaching.schedule import Phases, parse_interval, parse_share
+from attent_stream.teaching.selectors import SELECTORS
+from attent_stream.teaching.span import Clock, Span
 
 
 def at(dur, ep=0.0):

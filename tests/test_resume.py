@@ -15,8 +15,7 @@ from test_algorithm import LENGTH, VOCAB, Watch, fit, make_model
 from test_algorithm import make_loader as make_lm_loader
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
-from attent_stream.algorithm import _restore_random
-from attent_stream.randomness import random_state
+from attent_stream.randomness import random_state, restore_ranks
 from attent_stream.stream.position import Position
 
 
@@ -420,12 +419,12 @@ def test_a_users_subset_of_an_epoch_is_resumed(tmp_path):
 def test_random_numbers_of_another_kind_of_machine_begin_anew(caplog):
     before = torch.get_rng_state()
     with caplog.at_level("INFO"):
-        _restore_random(torch.zeros((1, len(random_state()) + 16), dtype=torch.uint8))
+        restore_ranks(torch.zeros((1, len(random_state()) + 16), dtype=torch.uint8))
     assert "begin anew" in caplog.text
     assert torch.equal(torch.get_rng_state(), before)
     state = random_state()
     drawn = torch.rand(3), np.random.rand(), random.random()  # noqa: NPY002 (what is saved is the global generator's state)
-    _restore_random(state[None])
+    restore_ranks(state[None])
     assert torch.equal(torch.rand(3), drawn[0]) and (np.random.rand(), random.random()) == drawn[1:]  # noqa: NPY002
 
 

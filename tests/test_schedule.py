@@ -8,15 +8,13 @@ from hypothesis import strategies as st
 
 from attent_stream.teaching.schedule import (
     SHARE_SHAPES,
-    UNITS,
-    Clock,
     Interval,
     Phases,
     ShareSchedule,
-    Span,
     parse_interval,
     parse_share,
 )
+from attent_stream.teaching.span import UNITS, Clock, Span
 
 
 def clock(**times):

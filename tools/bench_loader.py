@@ -24,7 +24,8 @@ from streaming.base.util import clean_stale_shared_memory
 
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.dataset import TeachingDataset
-from attent_stream.teaching.schedule import Clock, Phases, Span, parse_interval, parse_share
+from attent_stream.teaching.schedule import Phases, parse_interval, parse_share
+from attent_stream.teaching.span import Clock, Span
 from attent_stream.teaching.teacher import Teacher, TeacherSettings
 
 TOKENS = 2048

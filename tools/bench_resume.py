@@ -16,7 +16,8 @@ import torch
 from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
 
 from attent_stream import TeachingDataLoader, TeachingDataset
-from attent_stream.teaching.schedule import Clock, Interval, Phases, ShareSchedule
+from attent_stream.teaching.schedule import Interval, Phases, ShareSchedule
+from attent_stream.teaching.span import Clock
 from attent_stream.teaching.teacher import Teacher, TeacherSettings
 
 BATCH, WINDOW = 16, 32

@@ -36,11 +36,13 @@ from attent_stream.stream.epoch import TaughtEpoch
 from attent_stream.stream.order import StreamingOrder, generate_rows, layouts
 from attent_stream.stream.plan import CANDIDATE, LESSON, lane_labels, window_rows
 from attent_stream.stream.position import Position
+from attent_stream.teaching.choice import SCORED, Choice
 from attent_stream.teaching.ledger import SampleLedger
 from attent_stream.teaching.metrics import choice_metrics
-from attent_stream.teaching.schedule import Clock, Phases, Span, parse_interval, parse_share
-from attent_stream.teaching.selection import SELECTORS
-from attent_stream.teaching.teacher import SCORED, Choice, Teacher, TeacherSettings
+from attent_stream.teaching.schedule import Phases, parse_interval, parse_share
+from attent_stream.teaching.selectors import SELECTORS
+from attent_stream.teaching.span import Clock, Span
+from attent_stream.teaching.teacher import Teacher, TeacherSettings
 
 SHARD = 4096  # samples a shard
 CANONICAL = {"py1e": 1, "py1br": 1, "py1s": 64, "py2s": 64, "naive": 1}  # Streaming's default of them a node

@@ -26,7 +26,8 @@ from attent_stream.scoring.vision import (
     shrunk,
     side_unit,
 )
-from attent_stream.teaching.schedule import Clock, ShareSchedule
+from attent_stream.teaching.schedule import ShareSchedule
+from attent_stream.teaching.span import Clock
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from attent_stream.scoring.at_fidelity import ScorerAtFidelity
 from attent_stream.scoring.guard import untouched
 from attent_stream.scoring.learnability import Reference
 from attent_stream.settings import Settings
-from attent_stream.teaching.schedule import Clock
+from attent_stream.teaching.span import Clock
 
 _PARTS = ("fidelity", "reference")  # of its state
 

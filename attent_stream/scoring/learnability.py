@@ -20,7 +20,7 @@ from attent_stream.scoring.fitting import FittingScorer
 from attent_stream.scoring.proxy import other_model
 from attent_stream.scoring.scorer import build_scorer
 from attent_stream.scoring.wrapping import is_sharded, unwrap
-from attent_stream.teaching.schedule import Clock, Span
+from attent_stream.teaching.span import Clock, Span
 
 LEARNABILITY = "learnability"
 

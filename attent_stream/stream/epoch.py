@@ -20,7 +20,8 @@ from attent_stream.stream.plan import (
     window_rows,
 )
 from attent_stream.stream.position import Chosen, Position
-from attent_stream.teaching.teacher import ALL, RANDOM, REMEMBERED, SCORED, Choice, Decision, Teacher, Window
+from attent_stream.teaching.choice import ALL, RANDOM, REMEMBERED, SCORED, Choice, Decision, Window
+from attent_stream.teaching.teacher import Teacher
 
 
 @dataclass(frozen=True, kw_only=True)

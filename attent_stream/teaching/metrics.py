@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from attent_stream.teaching.teacher import SCORED, Choice
+from attent_stream.teaching.choice import SCORED, Choice
 
 QUANTILES = (0.1, 0.5, 0.9)
 

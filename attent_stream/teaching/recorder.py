@@ -12,7 +12,8 @@ from attent_stream.gather import gather_ranks
 from attent_stream.scoring.batch import batch_length
 from attent_stream.scoring.saved import saved_losses
 from attent_stream.scoring.scorer import Scorer
-from attent_stream.teaching.teacher import ALL, Teacher
+from attent_stream.teaching.choice import ALL
+from attent_stream.teaching.teacher import Teacher
 
 THRIFTY_EVERY = 8  # batches, of which one is recorded to see the spread of scores
 

@@ -8,23 +8,15 @@ from numpy.typing import NDArray
 
 from attent_stream.stream.plan import lesson_count, lesson_lanes
 from attent_stream.stream.position import Chosen
+from attent_stream.teaching.choice import ALL, RANDOM, REMEMBERED, SCORED, Choice, Decision, Window
 from attent_stream.teaching.ledger import Ledger
 from attent_stream.teaching.payoff import Payoff, best_design
-from attent_stream.teaching.schedule import Clock, Interval, Phases, ShareSchedule, Span
-from attent_stream.teaching.selection import (
-    NEEDS_SCORES,
-    SELECTORS,
-    below_ceiling,
-    lane_weights,
-    select_lanes,
-)
+from attent_stream.teaching.schedule import Interval, Phases, ShareSchedule
+from attent_stream.teaching.selection import below_ceiling, lane_weights, select_lanes
+from attent_stream.teaching.selectors import NEEDS_SCORES, SELECTORS
+from attent_stream.teaching.span import Clock, Span
 
-# How a window is chosen.
-ALL = "all"  # everything is kept: before the warm-up is over, in the anneal, at keep 1, and the first window of an epoch
-RANDOM = "random"  # no score is asked for
-SCORED = "scored"  # its candidates are read and forwarded
 AUTO = "auto"  # a select: by the design that pays most, and not at all while none pays
-REMEMBERED = "remembered"  # the ledger knows enough of its samples
 _ENOUGH = 0.9  # known, so that a window is not read and forwarded for the few that an epoch left out or that had no score
 _HALF = 0.5  # where nothing is forwarded to learn the rest
 _SOME = 4096  # samples, by which it is told how much is remembered
@@ -74,68 +66,6 @@ class TeacherSettings:
         number = isinstance(self.ceiling, (int, float)) and not isinstance(self.ceiling, bool)
         if not number or not 0 <= self.ceiling < 1:
             raise ValueError(f"ceiling must be a share in [0, 1), got {self.ceiling!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """A window as the teacher sees it.
-
-    Args:
-        epoch: Which epoch.
-        index: Which window of it.
-        ids: Sample ids of its rows, canonical slots, int64 of shape (C, row_size).
-        lanes: Their lanes, same shape.
-        unit: Slots that must stay of one stream together.
-        share: Share of the epoch's rows that lie before it, in [0, 1].
-    """
-
-    epoch: int
-    index: int
-    ids: NDArray[np.int64]
-    lanes: NDArray[np.int64]
-    unit: int
-    share: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """How a window will be chosen: made one segment ahead, so that its candidates can be read in time."""
-
-    by: str
-    lessons: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """A window's selection.
-
-    Args:
-        decision: How it was chosen.
-        positions: Which candidates, as flat positions in the window, int64 of shape (L, row_size).
-        weights: Of each lesson's loss, float32 of the same shape.
-        scores: Of all candidates, float of shape (C, row_size), or None where none was asked for.
-        window: What was chosen from.
-        gain: Predicted by ``auto``, in plain steps a step; None where it did not look.
-    """
-
-    decision: Decision
-    positions: NDArray[np.int64]
-    weights: NDArray[np.float32]
-    scores: NDArray | None
-    window: Window
-    gain: float | None = None
-
-    @property
-    def ids(self) -> NDArray[np.int64]:
-        """Sample ids of the lessons, shape (L, row_size)."""
-        return self.window.ids.reshape(-1)[self.positions]
-
-    @property
-    def kept(self) -> NDArray[np.bool_]:
-        """Which candidates are kept, shape (C, row_size)."""
-        kept = np.zeros(self.window.ids.size, bool)
-        kept[self.positions.reshape(-1)] = True
-        return kept.reshape(self.window.ids.shape)
 
 
 class Teacher:
