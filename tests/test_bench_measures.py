@@ -237,7 +237,7 @@ def test_wrong_labels_have_their_share():
 
 
 def test_a_task_changes_keys_of_its_base(tmp_path):
-    (tmp_path / "base.yaml").write_text("a: {b: 1, c: ${d}}\nd: 2\n")
+    (tmp_path / "base.yaml").write_text("a: {b: 1, c: '${d}'}\nd: 2\n")
     path = tmp_path / "b.yaml"
     rest = "task: t\nsteps: 10\ntext: {streams: {a: 1}}\narms: {plain: {lengths: [1.0]}}\nbase_changes: {a: {b: 3}, e: [4]}\n"
     for base in ("base.yaml", "{a: {b: 1, c: 2}, d: 2}"):
