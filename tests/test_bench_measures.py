@@ -255,8 +255,8 @@ def test_mistakes_end_in_a_sentence(tmp_path, capsys):
         (good.replace("steps", "stepz"), "stepz"),
         (good + "images: {images: 4}\n", "exactly one of text and images"),
         (good.replace("base: {}", "base: none.yaml"), "none.yaml"),
-        (good.replace("{a: 1}", "{a: 1}, noise: 1.5"), "noise"),
         (good + "base_changes: 8\n", "base_changes: expected a mapping"),
+        (good.replace("{a: 1}", "{a: 1}, noise: 1.5"), "noise"),
     ):
         path.write_text(bad)
         with pytest.raises(ConfigError, match=told):
