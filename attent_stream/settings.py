@@ -25,7 +25,8 @@ _DEFAULTS = {
     "score": "residual", "keep": 0.7, "temperature": 1.0, "interval": "1ep", "anneal": "0ba", "record": "never",
 }  # fmt: skip
 _AUTO_DEFAULTS = _DEFAULTS | {"interval": "1dur", "anneal": "0.125dur", "record": "always"}
-# Of ``auto`` where a language model sees its samples again: what saved most on both of docs/log.md, 2026-11-26.
+# Of ``auto`` where a language model sees its samples again, which are then remembered without the trend (``of_run``): what saved
+# on both tasks of docs/log.md.
 _AGAIN = {"select": "soft", "score": "loss", "keep": 0.5, "temperature": 0.5, "anneal": "0ba"}
 
 
@@ -89,7 +90,8 @@ class Settings:
             teacher = replace(teacher, temperature=taken["temperature"])
         if "anneal" in taken:
             teacher = replace(teacher, phases=replace(teacher.phases, anneal=Span.parse(taken["anneal"])))
-        return replace(self, teacher=teacher, score=taken.get("score", self.score))
+        detrend = again if self.ledger.detrend is None else self.ledger.detrend
+        return replace(self, teacher=teacher, score=taken.get("score", self.score), ledger=replace(self.ledger, detrend=detrend))
 
 
 def parse_settings(

@@ -159,7 +159,7 @@ def test_states_of_another_kind_are_refused_by_name():
     [
         ("samples", "ledger.per must be one of sample, shard, stream, got 'samples'"),
         ({"per": "sample", "size": 3}, "a mapping of per, limit, decay, detrend, score, got"),
-        ({"detrend": 1}, "ledger.detrend must be true or false, got 1"),
+        ({"detrend": 1}, "ledger.detrend must be true, false or null, got 1"),
         ({"decay": 1}, r"ledger.decay must be a share in \[0, 1\), got 1"),
         ({"limit": "many"}, "ledger.limit must be bytes or a size such as '2gb', got 'many'"),
         ({"limit": 0}, "ledger.limit must be"),

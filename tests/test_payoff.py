@@ -122,8 +122,9 @@ def test_the_default_where_text_is_seen_again(tmp_path):
     """As with all of it written out: soft by remembered losses. What is asked for stays."""
     folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
     written = {"interval": "1dur", "record": "always", "select": "soft", "warmup": "1ep"}  # it scores nothing in the first epoch
-    for asked in ({}, {"keep": 0.7, "score": "residual", "temperature": 2.0, "anneal": "9ba"}):
-        default = {"keep": 0.5, "score": "loss", "temperature": 0.5}
+    raw = {"ledger": {"detrend": False}}
+    for asked in ({}, {"keep": 0.7, "score": "residual", "temperature": 2.0, "anneal": "9ba"}, raw):
+        default = {"keep": 0.5, "score": "loss", "temperature": 0.5, "ledger": {"detrend": True}}
         got, memory, _ = fit(make_lm_loader(folder), [algorithm := AtteNT(**asked)], max_duration="60ba", seed=1)
         want, _, _ = fit(make_lm_loader(folder), [AtteNT(**written, **{**default, **asked})], max_duration="60ba", seed=1)
         assert got.tokens == want.tokens and got.losses == want.losses

@@ -30,7 +30,8 @@ class LedgerSettings:
         decay: Of a sample's score before, its share in the one that is remembered, in [0, 1).
         detrend: Whether a sample's score is remembered as its difference from the trend of new samples' scores, as losses fall
             while the first epoch goes on (``SampleLedger``); the means of shards and streams never are. It pays where a model
-            begins at random and its first losses fall by far more than samples differ, not in fine-tuning (docs/log.md).
+            begins at random and its first losses fall by far more than samples differ (docs/log.md). None: where ``auto`` sees
+            text again.
         score: What is remembered where AtteNT's own score is ``remembered``.
 
     Raises:
@@ -40,7 +41,7 @@ class LedgerSettings:
     per: str = "sample"
     limit: int | str = "2gb"
     decay: float = 0.0
-    detrend: bool = False
+    detrend: bool | None = None
     score: str = "loss"
 
     def __post_init__(self) -> None:
@@ -48,8 +49,8 @@ class LedgerSettings:
             raise ValueError(f"ledger.per must be one of {', '.join(PER)}, got {self.per!r}")
         if not (isinstance(self.decay, (int, float)) and not isinstance(self.decay, bool) and 0 <= self.decay < 1):
             raise ValueError(f"ledger.decay must be a share in [0, 1), got {self.decay!r}")
-        if not isinstance(self.detrend, bool):
-            raise ValueError(f"ledger.detrend must be true or false, got {self.detrend!r}")
+        if not isinstance(self.detrend, bool | None):
+            raise ValueError(f"ledger.detrend must be true, false or null, got {self.detrend!r}")
         try:
             limit = self.bytes
         except (ValueError, TypeError) as error:
@@ -120,7 +121,7 @@ def open_ledger(
             count,
             ages=ages,
             decay=settings.decay,
-            detrend=settings.detrend,
+            detrend=bool(settings.detrend),
             memory=shared,
             writes=shared is None or local_rank == 0,
             settle=_nothing if shared is None else partial(meet, "the remembering of scores"),
