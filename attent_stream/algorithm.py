@@ -22,6 +22,7 @@ from attent_stream.lessons.progressive_resolution import ProgressiveResolution
 from attent_stream.lessons.skipped_compute import SkippedCompute
 from attent_stream.randomness import random_state, restore_ranks
 from attent_stream.scoring.candidate_scorer import CandidateScorer
+from attent_stream.scoring.features import FEATURES
 from attent_stream.scoring.scorer import build_scorer
 from attent_stream.scoring.traits import Traits
 from attent_stream.settings import parse_settings
@@ -87,6 +88,9 @@ class AtteNT(Algorithm):
             epoch, text always, else one batch in eight until their spread promises that teaching pays; never otherwise.
         ledger: What it keeps: ``sample`` (each one's score), ``shard`` or ``stream`` (the mean of each), or
             ``{per, limit, decay, detrend}`` (``LedgerSettings``).
+        balance: Order each window's lessons so that its batches are alike in these features, of every window but an epoch's first:
+            ``tokens`` (how often each occurs: ``scoring.features``), or None. Nothing is dropped or weighted for it; candidates
+            are read for it, and no model is asked.
         score_batch: Samples per scoring forward; None: the training microbatch.
         fidelity: How much of a candidate and of the model scoring looks at: ``full``, ``auto`` (the cheapest way that agrees
             with the full score, by measurement), or a mapping of ``layers``, ``tokens``, ``resolution``, ``patches``,
@@ -120,11 +124,13 @@ class AtteNT(Algorithm):
         fidelity: str | Mapping[str, Any] = "full",
         head: str | None = "auto",
         reference: Mapping[str, Any] | None = None,
+        balance: str | None = None,
     ) -> None:
         self.settings = parse_settings(
             keep=keep, score=score, select=select, interval=interval, warmup=warmup, anneal=anneal, temperature=temperature,
             ceiling=ceiling, seed=seed, reweight=reweight, positions=positions, backward=backward, resolution=resolution,
             record=record, ledger=ledger, score_batch=score_batch, fidelity=fidelity, head=head, reference=reference,
+            balance=balance,
         )  # fmt: skip
         self._events = {
             Event.FIT_START: self._fit_start,
@@ -295,7 +301,7 @@ class AtteNT(Algorithm):
         with self._teaching:
             if loader.epoch.due:
                 self._memory.flush()
-            choices = loader.teach(partial(self._scores, state))
+            choices = loader.teach(partial(self._scores, state), self._features)
         for choice in choices:
             self._log(choice, logger)
             if choice.decision.by == SCORED:
@@ -310,6 +316,9 @@ class AtteNT(Algorithm):
         if self._resolution.some:
             candidates = self._resolution.smaller(state, state.device.batch_to_device(candidates), self._now(state))
         return self._scoring(state, candidates)
+
+    def _features(self, candidates: Any) -> torch.Tensor:
+        return FEATURES[self.settings.balance](self._device.batch_to_device(candidates))
 
     def _batch_read(self, state: State, logger: Logger) -> None:
         if self._resolution.some:

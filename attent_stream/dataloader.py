@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from streaming import StreamingDataLoader
 from torch.utils.data import DataLoader, default_collate
 
@@ -19,7 +20,7 @@ from attent_stream.stream.lengths import expected_rows, most_rows
 from attent_stream.stream.places import collate_fault, places
 from attent_stream.stream.plan import CANDIDATE
 from attent_stream.stream.position import Position
-from attent_stream.teaching.choice import Choice
+from attent_stream.teaching.choice import SCORED, Choice
 from attent_stream.teaching.teacher import Teacher, untaught
 from attent_stream.watch import WORKER_TIMEOUT, here, next_batch
 
@@ -231,13 +232,16 @@ class TeachingDataLoader(StreamingDataLoader):
                 epoch.choose()  # nobody teaches any more, and everything is kept
             yield tagged.value
 
-    def teach(self, score: Callable[[Any], torch.Tensor]) -> list[Choice]:
+    def teach(
+        self, score: Callable[[Any], torch.Tensor], features: Callable[[Any], torch.Tensor] | None = None
+    ) -> list[Choice]:
         """Score the candidates in the inbox, and choose the next window when it is due.
 
         Every rank must call this for every batch, with the same number of candidates in the inbox.
 
         Args:
             score: Takes a candidate batch, returns its samples' scores, floating point of shape (batch_size,).
+            features: Returns their features, float16 of shape (batch_size, d); needed where the teacher balances.
 
         Returns:
             The choices made since the last call: one when a window was due, and an epoch's first with its first batch.
@@ -246,14 +250,20 @@ class TeachingDataLoader(StreamingDataLoader):
         if epoch is None:
             return []
         if self.inbox:
-            scores = torch.stack([self._scored(score, candidate) for candidate in self.inbox]).float()
             rows = [candidate.row for candidate in self.inbox]
+            if epoch.next.by == SCORED:
+                epoch.record(rows, self._everyone(lambda batch: score(batch).float()))
+            if epoch.next.balanced:
+                epoch.record_features(rows, self._everyone(features))
             self.inbox = []
-            ranks, replication = self.dataset.num_ranks, self.dataset.replication or 1
-            epoch.record(rows, gather_ranks(scores, ranks=ranks, replication=replication))
         if epoch.due:
             epoch.choose()
         return epoch.take_choices()
+
+    def _everyone(self, function: Callable[[Any], torch.Tensor]) -> NDArray:
+        """What a function says of the candidates in all ranks' inboxes, shape (ranks, candidates, ...)."""
+        values = torch.stack([self._scored(function, candidate) for candidate in self.inbox])
+        return gather_ranks(values, ranks=self.dataset.num_ranks, replication=self.dataset.replication or 1)
 
     def _scored(self, score: Callable[[Any], torch.Tensor], candidate: Candidate) -> torch.Tensor:
         try:

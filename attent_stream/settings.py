@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attent_stream.lessons.reweighting import ReweightSettings
 from attent_stream.lessons.skipped_compute import SkippedComputeSettings
+from attent_stream.scoring.features import FEATURES
 from attent_stream.scoring.fidelity import FULL, AutoFidelity, Fidelity, parse_fidelity
 from attent_stream.scoring.head import check_head
 from attent_stream.scoring.learnability import LEARNABILITY, ReferenceSettings
@@ -48,6 +49,7 @@ class Settings:
         fidelity: How much of a candidate is looked at.
         head: How the output head is scored.
         reference: Of ``learnability``, else None.
+        balance: A name in ``FEATURES``, by which batches are balanced, or None.
         score_batch: Samples per scoring forward, or None.
     """
 
@@ -64,6 +66,7 @@ class Settings:
     fidelity: Fidelity | AutoFidelity
     head: str | None
     reference: ReferenceSettings | None
+    balance: str | None
     score_batch: int | None
 
     @property
@@ -115,6 +118,7 @@ def parse_settings(
     fidelity: str | Mapping[str, Any],
     head: str | None,
     reference: Mapping[str, Any] | None,
+    balance: str | None,
 ) -> Settings:
     """AtteNT's arguments as settings.
 
@@ -143,6 +147,8 @@ def parse_settings(
         raise ValueError(f"score must be one of {sorted([*SCORES, LEARNABILITY, PROGRESS, REMEMBERED])} or a callable, got {score!r}")
     if (reference is not None) != (score == LEARNABILITY):
         raise ValueError(f"score {LEARNABILITY!r} and reference go together, got score {score!r} and reference {reference!r}")
+    if balance is not None and balance not in FEATURES:
+        raise ValueError(f"balance must be one of {sorted(FEATURES)} or None, got {balance!r}")
     teacher = TeacherSettings(
         keep=parse_share(defaults["keep"] if keep is None else keep),
         select=select,
@@ -151,6 +157,7 @@ def parse_settings(
         interval=parse_interval(defaults["interval"] if interval is None else interval),
         phases=Phases(warmup=Span.parse(warmup), anneal=Span.parse(defaults["anneal"] if anneal is None else anneal)),
         seed=seed,
+        balance=balance is not None,
     )
     if score_batch is not None and score_batch < 1:
         raise ValueError(f"score_batch must be at least 1 sample or None, got {score_batch!r}")
@@ -172,6 +179,7 @@ def parse_settings(
         fidelity=looks,
         head=head,
         reference=None if reference is None else ReferenceSettings.parse(reference),
+        balance=balance,
         score_batch=score_batch,
     )
 

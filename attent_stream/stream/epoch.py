@@ -1,7 +1,7 @@
 """A taught epoch: segment after segment from the order, the teacher and the scores, in the main process of each rank."""
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,7 @@ class TaughtEpoch:
         self._waiting: Segment | None = None  # published, to follow the current one
         self._next: tuple[Window, Decision] | None = None  # to be chosen when due
         self._scores: NDArray | None = None  # of the next window, NaN where not yet known
+        self._features: NDArray | None = None  # likewise; None also before the first are known
         self._made: list[Choice] = []  # choices not yet taken
         if position is None:
             self.segment = self._start()
@@ -148,6 +149,7 @@ class TaughtEpoch:
     def position(self) -> Position:
         """Where it stands after the lesson handed out last; the inbox must be empty."""
         scores = None if self._scores is None else self._scores.astype(np.float32)
+        features = None if self._features is None else self._features.reshape(len(self._features), -1)
         return Position(
             identity=self.identity,
             epoch=self.order.epoch,
@@ -158,7 +160,9 @@ class TaughtEpoch:
             following=_short(self._waiting) if self._waiting else None,
             next_by=self._next[1].by if self._next else None,
             next_lessons=self._next[1].lessons if self._next else 0,
+            next_balanced=self._next[1].balanced if self._next else False,
             scores=scores,
+            features=features,
         )
 
     def expect(self) -> int:
@@ -187,6 +191,11 @@ class TaughtEpoch:
             return role, self._lesson
         return role, self._step - 1 - (self._lesson + 1)
 
+    @property
+    def next(self) -> Decision | None:
+        """How the next window will be chosen; None where there is none."""
+        return self._next[1] if self._next else None
+
     def record(self, rows: list[int], scores: NDArray) -> None:
         """Take the scores of candidate rows of the next window.
 
@@ -194,12 +203,28 @@ class TaughtEpoch:
             rows: Their indices within the window, length n.
             scores: Of all ranks' samples, float of shape (ranks, n, batch_size).
         """
-        size = self.order.layout.row_size
-        canonical = np.empty((len(rows), size), np.float64)
-        # All ranks at once: a loop over 8,192 of them, for each drained inbox, would be what stops a large job first.
-        canonical[:, canonical_slots(self.order.origin)] = scores.swapaxes(0, 1).reshape(len(rows), size)
+        canonical = self._canonical(scores.astype(np.float64))
         self._scores[rows] = canonical
         self.teacher.remember(self._next[0].ids[rows], canonical, self.teacher.time(self.order.epoch))
+
+    def record_features(self, rows: list[int], features: NDArray[np.float16]) -> None:
+        """Take the features of candidate rows of the next window.
+
+        Args:
+            rows: As of ``record``.
+            features: Of all ranks' samples, shape (ranks, n, batch_size, d).
+        """
+        if self._features is None:
+            self._features = np.full((*self._next[0].ids.shape, features.shape[-1]), np.nan, np.float16)
+        self._features[rows] = self._canonical(features)
+
+    def _canonical(self, values: NDArray) -> NDArray:
+        """All ranks' values in canonical slots: (ranks, n, batch_size, ...) -> (n, row_size, ...)."""
+        size, inner = self.order.layout.row_size, values.shape[3:]
+        canonical = np.empty((values.shape[1], size, *inner), values.dtype)
+        # All ranks at once: a loop over 8,192 of them, for each drained inbox, would be what stops a large job first.
+        canonical[:, canonical_slots(self.order.origin)] = values.swapaxes(0, 1).reshape(values.shape[1], size, *inner)
+        return canonical
 
     def choose(self) -> None:
         """Choose and publish the next segment; to be called when ``due``."""
@@ -208,7 +233,7 @@ class TaughtEpoch:
             self._waiting = self._publish(self._tail_segment(index))
             return
         window, decision = self._next
-        choice = self.teacher.choose(window, decision, self._scores)
+        choice = self.teacher.choose(window, decision, self._scores, self._features)
         self._made.append(choice)
         remaining = len(self.segment.lessons) - self._lesson
         self._waiting = self._publish(self._compose(choice, index, remaining))
@@ -230,7 +255,9 @@ class TaughtEpoch:
         last = self._planned(position)
         following = position.following
         # The decision about the next window was used up when a choice follows already; what it was stands in that choice.
-        decision = Decision(by=following.by, lessons=following.lessons) if following else last
+        decision = last
+        if following:
+            decision = Decision(by=following.by, lessons=following.lessons, balanced=following.positions is not None)
         segment = self._rebuild(position.current, position.segment, decision)
         self._lesson = position.lesson - 1
         self._step = int(np.flatnonzero(segment.roles == LESSON)[self._lesson]) + 1 if position.lesson else 0
@@ -242,6 +269,8 @@ class TaughtEpoch:
             self._waiting = self._publish(self._rebuild(following, position.segment + 1, last))
         if position.scores is not None and self._scores is not None:
             self._scores = position.scores.astype(np.float64)
+        if position.features is not None and self._next is not None and self._next[1].balanced:
+            self._features = position.features.reshape(*self._next[0].ids.shape, -1)
         return segment
 
     def _planned(self, position: Position) -> Decision | None:
@@ -249,13 +278,15 @@ class TaughtEpoch:
         if position.next_by is None:
             return None
         window = self._window(position.segment + (2 if position.following else 1))
-        decision = Decision(by=position.next_by, lessons=position.next_lessons)
+        # The turns of some of its candidates may have passed: it is not balanced where it was not to be.
+        balanced = position.next_balanced and self.teacher.settings.balance
+        decision = Decision(by=position.next_by, lessons=position.next_lessons, balanced=balanced)
         if self.teacher.stands(decision, window):
             return decision
         ahead = position.current.lessons - position.lesson + (position.following.lessons if position.following else 0)
-        fresh = self.teacher.decide(window, ahead)
+        fresh = replace(self.teacher.decide(window, ahead), balanced=balanced)
         # The turns of some of its candidates have passed: it is kept whole, like an epoch's first.
-        return Decision(by=ALL, lessons=len(window.ids)) if fresh.by == SCORED else fresh
+        return replace(fresh, by=ALL, lessons=len(window.ids)) if fresh.by == SCORED else fresh
 
     def _rebuild(self, chosen: Chosen | None, index: int, decision: Decision | None) -> Segment:
         if chosen is None:
@@ -277,12 +308,13 @@ class TaughtEpoch:
         lessons = self.order.of_rank(choice.ids, self.rank)
         candidates = np.empty((0, lessons.shape[1]), np.int64)
         window = self._window(index + 1)
-        self._next = self._scores = None
+        self._next = self._scores = self._features = None
         if window is not None:
             decision = decision or self.teacher.decide(window, remaining + len(lessons))
             self._next = window, decision
-            if decision.by == SCORED:
+            if decision.reads:
                 candidates = self.order.of_rank(window.ids, self.rank)
+            if decision.by == SCORED:
                 self._scores = np.full(window.ids.shape, np.nan)
         return Segment(
             index=index,
@@ -297,7 +329,7 @@ class TaughtEpoch:
     def _tail_segment(self, index: int) -> Segment:
         begin = (index - self._windows) * self.board.steps
         lessons = self._tail[begin : begin + self.board.steps]
-        self._next = self._scores = None
+        self._next = self._scores = self._features = None
         return Segment(
             index=index,
             lessons=lessons,
@@ -330,9 +362,9 @@ class TaughtEpoch:
         near = np.empty(0, np.int64)
         if self._next is not None:
             window, decision = self._next
-            if decision.by in (RANDOM, REMEMBERED) and self.teacher.stands(decision, window):  # after a resume it may not
+            if not decision.reads and decision.by in (RANDOM, REMEMBERED) and self.teacher.stands(decision, window):  # after a resume it may not
                 return self.order.of_rank(self.teacher.choose(window, decision, None).ids, self.rank).reshape(-1)
-            if decision.by == ALL:
+            if decision.by == ALL and not decision.reads:
                 near = self.order.of_rank(window.ids, self.rank).reshape(-1)
         begin, end = window_rows(self.order.full, self.first_row, self.window, index + 2)
         return np.concatenate([near, self.order.of_rank(self.order.window(begin, end), self.rank).reshape(-1)])
@@ -353,4 +385,5 @@ def _short(segment: Segment) -> Chosen | None:
     if choice is None:
         return None
     weights = None if (choice.weights == 1).all() else choice.weights.astype(np.float16)
-    return Chosen(by=choice.decision.by, lessons=choice.decision.lessons, kept=choice.kept, weights=weights)
+    positions = choice.positions.astype(np.int32) if choice.decision.balanced else None
+    return Chosen(by=choice.decision.by, lessons=choice.decision.lessons, kept=choice.kept, weights=weights, positions=positions)

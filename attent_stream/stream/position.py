@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-VERSION = 3
-_BITS = {"bool": 1, "float16": 16, "float32": 32}
+VERSION = 4
+_BITS = {"bool": 1, "float16": 16, "float32": 32, "int32": 32}
 _LARGEST = 1 << 28  # candidates of a window, far beyond 1,024 nodes: what a few bytes of zlib may ask for ends here
 
 
@@ -27,12 +27,15 @@ class Chosen:
         lessons: How many lesson rows.
         kept: Which candidates, bool of shape (C, row_size).
         weights: Of the lessons, float16 of shape (lessons, row_size); None where all are 1.
+        positions: Which candidate each lesson is, int32 of shape (lessons, row_size), where they are balanced; None: those kept, in
+            stream order.
     """
 
     by: str
     lessons: int
     kept: NDArray[np.bool_]
     weights: NDArray[np.float16] | None
+    positions: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,9 @@ class Position:
         following: Choice of the next window, once made.
         next_by: How the window after those will be chosen, None if there is none.
         next_lessons: How many lesson rows it will have.
+        next_balanced: Whether its lessons will be.
         scores: Its scores so far, float32 of shape (C, row_size), NaN where not yet known; None if none is wanted.
+        features: Its features so far, float16 of shape (C, row_size * d), NaN where not yet known; None if none are wanted.
     """
 
     identity: dict[str, Any]
@@ -61,7 +66,9 @@ class Position:
     following: Chosen | None
     next_by: str | None
     next_lessons: int
+    next_balanced: bool
     scores: NDArray[np.float32] | None
+    features: NDArray[np.float16] | None
 
     def dump(self) -> str:
         """As a JSON string."""
@@ -87,7 +94,10 @@ class Position:
             for name in ("epoch", "first_row", "segment", "lesson", "next_lessons"):
                 _count(fields[name], name)
             chosen = {name: _chosen(fields[name]) for name in ("current", "following")}
-            return cls(**{**fields, **chosen, "scores": _array(fields["scores"])})
+            if type(fields["next_balanced"]) is not bool:
+                raise ValueError(f"expected next_balanced to be true or false, got {str(fields['next_balanced'])[:40]!r}")
+            arrays = {name: _array(fields[name]) for name in ("scores", "features")}
+            return cls(**{**fields, **chosen, **arrays})
         except (KeyError, TypeError, ValueError, zlib.error) as error:
             raise ValueError(f"the checkpoint's teaching position is damaged: {error}") from error
 
@@ -149,4 +159,7 @@ def _chosen(value: Any) -> Chosen | None:
     shape = lessons, kept.shape[1]
     if weights is not None and (weights.shape != shape or not (np.isfinite(weights) & (weights >= 0)).all()):
         raise ValueError(f"expected finite weights of shape {shape}, got shape {weights.shape} or a weight that is none")
-    return Chosen(by=str(value["by"]), lessons=lessons, kept=kept, weights=weights)
+    positions = _array(value["positions"])
+    if positions is not None and not (positions.shape == shape and np.array_equal(np.sort(positions, axis=None), np.flatnonzero(kept))):
+        raise ValueError(f"expected the positions of what was kept, shape {shape}, got others, shape {positions.shape}")
+    return Chosen(by=str(value["by"]), lessons=lessons, kept=kept, weights=weights, positions=positions)

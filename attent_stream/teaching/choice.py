@@ -35,10 +35,22 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """How a window will be chosen: made one segment ahead, so that its candidates can be read in time."""
+    """How a window will be chosen: made one segment ahead, so that its candidates can be read in time.
+
+    Args:
+        by: One of the above.
+        lessons: How many lesson rows.
+        balanced: Whether the lessons are ordered by their features, for which candidates are read.
+    """
 
     by: str
     lessons: int
+    balanced: bool = False
+
+    @property
+    def reads(self) -> bool:
+        """Whether candidates are read."""
+        return self.balanced or self.by == SCORED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +64,7 @@ class Choice:
         scores: Of all candidates, float of shape (C, row_size), or None where none was asked for.
         window: What was chosen from.
         gain: Predicted by ``auto``, in plain steps a step; None where it did not look.
+        imbalance: Of its batches (``balance.imbalance``); None where they are not balanced.
     """
 
     decision: Decision
@@ -60,6 +73,7 @@ class Choice:
     scores: NDArray | None
     window: Window
     gain: float | None = None
+    imbalance: float | None = None
 
     @property
     def ids(self) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ def choice_metrics(choice: Choice, stream_starts: NDArray[np.int64]) -> tuple[di
         stream_starts: First sample id of each stream, shape (num_streams,).
 
     Returns:
-        Metrics by name: ``keep``, ``gain`` (predicted, of ``auto``), ``kept_q10`` ... ``dropped_q90`` (score quantiles; only where there are scores) and
+        Metrics by name: ``keep``, ``gain`` (predicted, of ``auto``), ``imbalance`` (where batches are balanced), ``kept_q10`` ... ``dropped_q90`` (score quantiles; only where there are scores) and
         ``stream_0_candidates`` / ``stream_0_kept`` ... (shares, where there are several streams). And counts by name:
         ``candidates`` (samples forwarded to score them), ``lessons``, ``dropped``, ``nonfinite`` (samples).
     """
@@ -24,6 +24,8 @@ def choice_metrics(choice: Choice, stream_starts: NDArray[np.int64]) -> tuple[di
     metrics = {"keep": kept.mean().item()}
     if choice.gain is not None:
         metrics["gain"] = choice.gain
+    if choice.imbalance is not None:
+        metrics["imbalance"] = choice.imbalance
     nonfinite = 0
     if choice.scores is not None:
         finite = np.isfinite(choice.scores)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from attent_stream.stream.plan import lesson_count, lesson_lanes
 from attent_stream.stream.position import Chosen
+from attent_stream.teaching.balance import balance_lanes, imbalance
 from attent_stream.teaching.choice import ALL, RANDOM, REMEMBERED, SCORED, Choice, Decision, Window
 from attent_stream.teaching.ledger import Ledger
 from attent_stream.teaching.payoff import Payoff, best_design
@@ -40,6 +41,7 @@ class TeacherSettings:
         ceiling: Share of the highest scores, of each lane of a window, that are taken for noise.
         again: With ``auto`` the selector of windows whose scores are remembered, whatever its predicted gain; None: by the design
             that pays.
+        balance: Whether a window's lessons are ordered so that its batches are alike in their features.
 
     Raises:
         ValueError: A selector that is none, a temperature not positive, a negative seed, a ceiling out of [0, 1).
@@ -53,6 +55,7 @@ class TeacherSettings:
     seed: int
     ceiling: float = 0.0
     again: str | None = None
+    balance: bool = False
 
     def __post_init__(self) -> None:
         if self.select not in (AUTO, *SELECTORS):
@@ -167,6 +170,11 @@ class Teacher:
             window: The window.
             ahead: Lessons that will be trained on before its first.
         """
+        decision = self._decide(window, ahead)
+        # An epoch's first window is there before any of its candidates could be read.
+        return replace(decision, balanced=self.settings.balance and window.index > 0)
+
+    def _decide(self, window: Window, ahead: int) -> Decision:
         clock = self.clock(ahead, window.epoch, window.share)
         rows = len(window.ids)
         lessons = lesson_count(rows, self.keep(clock))
@@ -195,14 +203,28 @@ class Teacher:
             return True
         return self.ledger is not None and self._enough(np.isfinite(self.ledger.recall(window.ids)))
 
-    def choose(self, window: Window, decision: Decision, scores: NDArray | None) -> Choice:
+    def choose(
+        self, window: Window, decision: Decision, scores: NDArray | None, features: NDArray | None = None
+    ) -> Choice:
         """Choose a window's lessons.
 
         Args:
             window: The window.
             decision: What ``decide`` said of it.
             scores: Its candidates' scores, float of shape (C, row_size), if ``decision.by`` is ``SCORED``.
+            features: Their features, float16 of shape (C, row_size, d), if ``decision.balanced``; without, lessons stay in
+                stream order.
         """
+        choice = self._chosen(window, decision, scores)
+        if not decision.balanced or features is None:
+            return choice
+        by_lane = window.lanes.reshape(-1)[choice.positions]
+        positions = balance_lanes(choice.positions, by_lane, features)
+        weights = np.ones(window.ids.size, np.float32)
+        weights[choice.positions] = choice.weights
+        return replace(choice, positions=positions, weights=weights[positions], imbalance=imbalance(positions, features))
+
+    def _chosen(self, window: Window, decision: Decision, scores: NDArray | None) -> Choice:
         if decision.by == REMEMBERED:
             scores = self._recalled(window)
         elif decision.by != SCORED:
@@ -228,10 +250,11 @@ class Teacher:
 
     def recover(self, window: Window, chosen: Chosen) -> Choice:
         """A choice that was made before, from what was kept of it; it has no scores."""
-        decision = Decision(by=chosen.by, lessons=chosen.lessons)
+        decision = Decision(by=chosen.by, lessons=chosen.lessons, balanced=chosen.positions is not None)
         choice = self._choice(window, decision, chosen.kept.astype(np.float64), "hard")
         weights = choice.weights if chosen.weights is None else chosen.weights.astype(np.float32)
-        return replace(choice, scores=None, weights=weights)
+        positions = choice.positions if chosen.positions is None else chosen.positions.astype(np.int64)
+        return replace(choice, scores=None, weights=weights, positions=positions)
 
     def time(self, epoch: int) -> float:
         """Now, in the unit in which scores age."""

@@ -1,0 +1,44 @@
+"""Features by name, by which batches are balanced (``teaching.balance``): what a sample is like, read off it without a model."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attent_stream.scoring.batch import ScoreError, describe
+from attent_stream.scoring.reference import IGNORED
+
+WIDTH = 512  # counts of a sample
+_MIX = 0x9E3779B1  # odd: multiplied by it (modulo 2^32) neighbouring words come to lie far apart
+_LARGEST = 2048  # above it float16 has no longer every whole number
+
+
+def token_counts(batch: Any) -> Tensor:
+    """How often each token occurs in a sample, words hashed to ``WIDTH`` counts, with a sign each, where there are more (feature
+    hashing: Weinberger et al., ICML 2009; count sketch).
+
+    Args:
+        batch: A mapping with ``input_ids``, ints of shape (B, T), perhaps an ``attention_mask`` of the same shape.
+
+    Returns:
+        Float16 of shape (B, WIDTH), whole numbers in [-2048, 2048].
+
+    Raises:
+        ScoreError: No token ids.
+    """
+    tokens = batch.get("input_ids") if isinstance(batch, Mapping) else None
+    if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.is_floating_point():
+        raise ScoreError(f"balance 'tokens' needs input_ids of shape (samples, tokens) in a batch, got {describe(batch)}")
+    tokens = tokens.long()
+    hashed = (tokens * _MIX) & 0xFFFFFFFF
+    bucket = torch.where(tokens < WIDTH, tokens, hashed >> 23).clamp(0, WIDTH - 1)  # the first words keep one each, which others share
+    sign = torch.where((tokens < WIDTH) | (hashed >> 22 & 1 == 0), 1, -1)
+    mask = batch.get("attention_mask")
+    present = tokens != IGNORED if mask is None or mask.shape != tokens.shape else mask != 0
+    counts = torch.zeros(len(tokens), WIDTH, dtype=torch.int32, device=tokens.device)
+    counts.scatter_add_(1, bucket, (sign * present).int())
+    return counts.clamp(-_LARGEST, _LARGEST).half()
+
+
+FEATURES: dict[str, Callable[[Any], Tensor]] = {"tokens": token_counts}
