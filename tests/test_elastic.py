@@ -18,12 +18,13 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from streaming import Stream
 from streaming.base.world import World
-from taught import make_teacher
+from taught import features_of, make_teacher
 
 from attent_stream.dataset import TeachingDataset
 from attent_stream.stream.board import Board
 from attent_stream.stream.epoch import TaughtEpoch
 from attent_stream.stream.plan import CANDIDATE
+from attent_stream.teaching.choice import SCORED
 
 GLOBAL_BATCH = 16
 STATE = ("sample_in_epoch", "num_canonical_nodes", "shuffle_seed", "initial_physical_nodes")
@@ -110,7 +111,10 @@ class Job:
             if inbox:
                 scores = np.array([[difficulties(plan.segment.candidates[row]) for row in inbox] for plan in plans])
                 for plan in plans:
-                    plan.record(inbox, scores)
+                    if plan.next.by == SCORED:
+                        plan.record(inbox, scores)
+                    if plan.next.balanced:
+                        plan.record_features(inbox, np.array([[features_of(p.segment.candidates[row]) for row in inbox] for p in plans]))
             scored, inbox = len(inbox), []
             assert len({plan.due for plan in plans}) == 1
             for plan in plans if first.due else []:
@@ -148,7 +152,7 @@ def datasets(tmp_path_factory):
 @pytest.mark.parametrize("canonical", [4, pytest.param(64, marks=pytest.mark.slow)])
 def test_from_every_world_to_every_other(datasets, canonical):
     """A run of two epochs, stopped at a lesson that differs from pair to pair, goes on in the other world."""
-    dataset, teacher, rng = datasets["fixed"], {"keep": 0.5, "select": "soft"}, np.random.default_rng([1, canonical])
+    dataset, teacher, rng = datasets["fixed"], {"keep": 0.5, "select": "soft", "balance": True}, np.random.default_rng([1, canonical])
     whole = {world: list(Job(dataset, world, teacher, canonical).run(2)) for world in WORLDS}
     expected = told(whole[1, 1])
     for world, steps in whole.items():
@@ -177,6 +181,7 @@ def test_any_chain_of_worlds(datasets, data):
         "keep": data.draw(st.sampled_from([0.3, 0.5, growing]), "keep"),
         "select": data.draw(st.sampled_from(["hard", "soft", "random"]), "select"),
         "warmup": data.draw(st.sampled_from(["0ba", "9ba"]), "warmup"),
+        "balance": data.draw(st.booleans(), "balance"),
     }
     begun, state, lesson = data.draw(st.sampled_from(WORLDS), "first"), None, 0
     expected = list(Job(dataset, begun, teacher, canonical).run(2))

@@ -10,7 +10,7 @@ from composer import Trainer
 from composer.core import Callback
 from corpora import write_ids, write_tokens
 from streaming import Stream, StreamingDataLoader, StreamingDataset
-from taught import make_loader, run_epochs
+from taught import features, make_loader, run_epochs
 from test_algorithm import LENGTH, VOCAB, Watch, fit, make_model
 from test_algorithm import make_loader as make_lm_loader
 
@@ -24,7 +24,7 @@ def state_after_each_lesson(loader, epochs: int = 1) -> tuple[list, list]:
     batches, states = [], []
     for _ in range(epochs):
         for step, batch in enumerate(loader):
-            loader.teach(lambda b: b["difficulty"])
+            loader.teach(lambda b: b["difficulty"], features)
             batches.append(batch["id"].tolist())
             state = loader.dataset.state_dict((step + 1) * loader.batch_size, True)
             assert loader.dataset.state_dict((step + 1) * loader.batch_size, True) == state
@@ -33,12 +33,22 @@ def state_after_each_lesson(loader, epochs: int = 1) -> tuple[list, list]:
     return batches, states
 
 
-@pytest.mark.parametrize("keep", [0.5, {"schedule": "linear", "from": 0.2, "to": 0.9, "over": "60ba"}])
+GROWING = {"schedule": "linear", "from": 0.2, "to": 0.9, "over": "60ba"}
+
+
+@pytest.mark.parametrize(
+    "teacher",
+    [
+        {"keep": 0.5, "select": "soft"},
+        {"keep": GROWING, "select": "soft"},
+        {"keep": GROWING, "select": "unbiased", "balance": True},
+        {"keep": 1.0, "select": "random", "balance": True},
+    ],
+)
 @pytest.mark.parametrize("workers", [0, 2])
-def test_resume_at_every_lesson(tmp_path, keep, workers):
+def test_resume_at_every_lesson(tmp_path, teacher, workers):
     data = {"local": write_ids(tmp_path / "data", 131), "batch_size": 4, "shuffle": True, "num_canonical_nodes": 2}
     data |= {"window": 5, "gap": 1}
-    teacher = {"keep": keep, "select": "soft"}
     whole, states = state_after_each_lesson(make_loader(data, {}, teacher), 2)
     loader = make_loader(data, {"num_workers": workers}, teacher)
     for lesson in range(0, len(whole), 5 if workers else 1):
@@ -103,14 +113,14 @@ def test_position_is_small_and_of_one_version(tmp_path):
     state = state_after_each_lesson(make_loader(data, {}, {}))[1][20]
     assert len(state["attent"]) < 16 * 64 * 8
     fields = json.loads(state["attent"]) | {"version": 99}
-    with pytest.raises(ValueError, match="version 3, got version 99"):
+    with pytest.raises(ValueError, match="version 4, got version 99"):
         Position.load(json.dumps(fields))
 
 
 def test_trainer_resumes_bit_for_bit(tmp_path):
     """Composer's own checkpoint, in the middle of a window, remembered and recorded scores, dropout."""
     folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
-    kwargs = {"keep": 0.5, "score": "loss", "interval": "10ep", "record": "always", "select": "soft"}
+    kwargs = {"keep": 0.5, "score": "loss", "interval": "10ep", "record": "always", "select": "soft", "balance": "tokens"}
     common = {"max_duration": "3ep", "seed": 3}
     whole, _, _ = fit(make_lm_loader(folder), [AtteNT(**kwargs)], make_model(0.2), **common)
     saving = {"save_folder": str(tmp_path / "saved"), "save_interval": "1ba", "save_overwrite": True}
