@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 BLOCK = 1024  # samples that are ordered together: the work grows with n squared, what is gained hardly
 _AT_ONCE = 1 << 24  # numbers
+_EXACT = 1 << 23  # float32 holds whole numbers up to twice that, and no product of two samples is larger than the largest's own
 
 
 def herded(features: NDArray) -> NDArray[np.int64]:
@@ -25,18 +26,20 @@ def herded(features: NDArray) -> NDArray[np.int64]:
         comes first: samples that are all alike stay where they are.
     """
     blocks, n, _ = features.shape
-    wide = features.astype(np.float64)
+    wide = features.astype(np.float32)
+    if np.einsum("bnd,bnd->bn", wide, wide).max(initial=0) >= _EXACT:
+        wide = features.astype(np.float64)
     gram = wide @ wide.swapaxes(1, 2)
-    # n^2 times the products of features less their mean: whole numbers again.
-    rows = gram.sum(axis=2)
-    gram = n * (n * gram - rows[:, :, None] - rows[:, None, :]) + rows.sum(axis=1)[:, None, None]
-    # |sum + x|^2 = |sum|^2 + 2 <sum, x> + |x|^2, of which the first is the same for all.
-    longer = np.diagonal(gram, axis1=1, axis2=2).copy()
+    rows = gram.sum(axis=2, dtype=np.float64)
+    total = rows.sum(axis=1)[:, None]
+    # |sum + x|^2 = |sum|^2 + 2 <sum, x> + |x|^2, of which the first is the same for all. Here with features less their mean, and times
+    # n^2, which makes them whole numbers again.
+    longer = n * (n * np.diagonal(gram, axis1=1, axis2=2).astype(np.float64) - 2 * rows) + total
     order, every = np.empty((blocks, n), np.int64), np.arange(blocks)
     for place in range(n):
         best = longer.argmin(axis=1)
         order[:, place] = best
-        longer += 2 * gram[every, best]
+        longer += 2 * (n * (n * gram[every, best].astype(np.float64) - rows[every, best, None] - rows) + total)
         longer[every, best] = np.inf
     return order
 
@@ -80,12 +83,13 @@ def imbalance(positions: NDArray[np.int64], features: NDArray) -> float:
     Returns:
         0 where all are alike; 1 of random batches; 1 where there is nothing to balance.
     """
-    of = features.reshape(-1, features.shape[-1])[positions].astype(np.float64)
+    of = features.reshape(-1, features.shape[-1])[positions].astype(np.float32)
     count, size = positions.shape
-    of -= of.mean(axis=(0, 1))
-    spread = (of**2).sum() / (count * size)
-    if count < 2 or spread == 0:
+    batches = of.mean(axis=1, dtype=np.float64)
+    mean = batches.mean(axis=0)
+    spread = np.einsum("bsd,bsd->b", of, of).sum(dtype=np.float64) / (count * size) - (mean**2).sum()
+    if count < 2 or spread <= 1e-6 * (mean**2).sum():
         return 1.0
     # Without replacement a batch's mean spreads by (N - n) / (N - 1) less.
     expected = spread / size * (count * size - size) / (count * size - 1)
-    return float((of.mean(axis=1) ** 2).sum() / count / expected)
+    return float(((batches - mean) ** 2).sum() / count / expected)
