@@ -22,7 +22,6 @@ from attent_stream.lessons.progressive_resolution import ProgressiveResolution
 from attent_stream.lessons.skipped_compute import SkippedCompute
 from attent_stream.randomness import random_state, restore_ranks
 from attent_stream.scoring.candidate_scorer import CandidateScorer
-from attent_stream.scoring.features import FEATURES
 from attent_stream.scoring.scorer import build_scorer
 from attent_stream.scoring.traits import Traits
 from attent_stream.settings import parse_settings
@@ -301,7 +300,7 @@ class AtteNT(Algorithm):
         with self._teaching:
             if loader.epoch.due:
                 self._memory.flush()
-            choices = loader.teach(partial(self._scores, state), self._features)
+            choices = loader.teach(partial(self._scores, state), state.device.tensor_to_device)
         for choice in choices:
             self._log(choice, logger)
             if choice.decision.by == SCORED:
@@ -316,9 +315,6 @@ class AtteNT(Algorithm):
         if self._resolution.some:
             candidates = self._resolution.smaller(state, state.device.batch_to_device(candidates), self._now(state))
         return self._scoring(state, candidates)
-
-    def _features(self, candidates: Any) -> torch.Tensor:
-        return FEATURES[self.settings.balance](self._device.batch_to_device(candidates))
 
     def _batch_read(self, state: State, logger: Logger) -> None:
         if self._resolution.some:

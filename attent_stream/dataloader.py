@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from streaming import StreamingDataLoader
@@ -13,6 +14,7 @@ from attent_stream.dataset import EpochStart, Tagged, TeachingDataset
 from attent_stream.errors import CollateError, TeacherError
 from attent_stream.gather import gather_ranks
 from attent_stream.scoring.batch import ScoreError
+from attent_stream.scoring.features import made
 from attent_stream.stream.board import Board
 from attent_stream.stream.epoch import TaughtEpoch
 from attent_stream.stream.epoch_number import VariesByEpoch
@@ -26,10 +28,11 @@ from attent_stream.watch import WORKER_TIMEOUT, here, next_batch
 
 
 class Candidate(NamedTuple):
-    """A candidate batch that waits to be scored: its row within the next window, and the batch as collated."""
+    """A candidate batch that waits to be scored: its row within the next window, the batch as collated, and its features."""
 
     row: int
     batch: Any
+    features: NDArray[np.float16] | None
 
 
 class TaggedCollate:
@@ -43,10 +46,17 @@ class TaggedCollate:
         if not isinstance(samples[0], Tagged):
             return self.collate(samples)
         try:
-            return Tagged(samples[0].step, self.collate([sample.value for sample in samples]))
+            batch = self.collate([sample.value for sample in samples])
         except Exception as error:
-            ids = [sample.sample_id for sample in samples]
-            raise CollateError(collate_fault(self.collate, error, places(self._dataset, ids))) from error
+            raise CollateError(collate_fault(self.collate, error, self._places(samples))) from error
+        try:
+            batch, features = made(samples[0].wants, batch)
+        except ScoreError as error:
+            raise CollateError(f"{error}; for {self._places(samples)}") from error
+        return Tagged(samples[0].step, batch, features=features)
+
+    def _places(self, samples: list[Tagged]) -> str:
+        return places(self._dataset, [sample.sample_id for sample in samples])
 
 
 class TeachingDataLoader(StreamingDataLoader):
@@ -225,7 +235,7 @@ class TeachingDataLoader(StreamingDataLoader):
                 raise TeacherError(f"the workers returned step {tagged.step} where step {expected} was due")
             role, index = epoch.advance()
             if role == CANDIDATE:
-                self.inbox.append(Candidate(index, tagged.value))
+                self.inbox.append(Candidate(index, tagged.value, tagged.features))
                 continue
             self.num_samples_yielded += len(epoch.lesson[0])
             if self.teacher is None and epoch.due:
@@ -233,7 +243,7 @@ class TeachingDataLoader(StreamingDataLoader):
             yield tagged.value
 
     def teach(
-        self, score: Callable[[Any], torch.Tensor], features: Callable[[Any], torch.Tensor] | None = None
+        self, score: Callable[[Any], torch.Tensor], to_device: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
     ) -> list[Choice]:
         """Score the candidates in the inbox, and choose the next window when it is due.
 
@@ -241,7 +251,7 @@ class TeachingDataLoader(StreamingDataLoader):
 
         Args:
             score: Takes a candidate batch, returns its samples' scores, floating point of shape (batch_size,).
-            features: Returns their features, float16 of shape (batch_size, d); needed where the teacher balances.
+            to_device: Takes a tensor to where torch.distributed can gather it.
 
         Returns:
             The choices made since the last call: one when a window was due, and an epoch's first with its first batch.
@@ -252,18 +262,19 @@ class TeachingDataLoader(StreamingDataLoader):
         if self.inbox:
             rows = [candidate.row for candidate in self.inbox]
             if epoch.next.by == SCORED:
-                epoch.record(rows, self._everyone(lambda batch: score(batch).float()))
+                epoch.record(rows, self._everyone([self._scored(score, candidate).float() for candidate in self.inbox]))
             if epoch.next.balanced:
+                features = [to_device(torch.from_numpy(candidate.features)) for candidate in self.inbox]
                 epoch.record_features(rows, self._everyone(features))
             self.inbox = []
         if epoch.due:
             epoch.choose()
         return epoch.take_choices()
 
-    def _everyone(self, function: Callable[[Any], torch.Tensor]) -> NDArray:
-        """What a function says of the candidates in all ranks' inboxes, shape (ranks, candidates, ...)."""
-        values = torch.stack([self._scored(function, candidate) for candidate in self.inbox])
-        return gather_ranks(values, ranks=self.dataset.num_ranks, replication=self.dataset.replication or 1)
+    def _everyone(self, values: list[torch.Tensor]) -> NDArray:
+        """All ranks' values of the candidates in their inboxes, shape (ranks, candidates, ...)."""
+        dataset = self.dataset
+        return gather_ranks(torch.stack(values), ranks=dataset.num_ranks, replication=dataset.replication or 1)
 
     def _scored(self, score: Callable[[Any], torch.Tensor], candidate: Candidate) -> torch.Tensor:
         try:

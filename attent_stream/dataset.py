@@ -40,11 +40,16 @@ log = logging.getLogger(__name__)
 
 
 class Tagged(NamedTuple):
-    """A sample (with its id) or batch with the number of the step it belongs to, so that nothing of ours is inside it."""
+    """A sample (with its id) or batch with the number of the step it belongs to, so that nothing of ours is inside it.
+
+    ``wants``: what is wanted of a sample's batch (``Posting.wants``). ``features``: of a batch, float16 of shape (B, d), if they are.
+    """
 
     step: int
     value: Any
     sample_id: int = -1
+    wants: int = 0
+    features: NDArray[np.float16] | None = None
 
 
 class EpochStart(NamedTuple):
@@ -329,11 +334,12 @@ class TeachingDataset(CheckedStreams, StreamingDataset):
                 steps = np.arange(len(posting.ids)) + posting.first_step
                 mine = steps % workers == worker
                 fetcher.expect(_reading_list(posting, mine, worker, workers))
-                for step, ids in zip(steps[mine].tolist(), posting.ids[mine], strict=True):
+                own = zip(steps[mine].tolist(), posting.ids[mine], posting.wants[mine].tolist(), strict=True)
+                for step, ids, wants in own:
                     wanted = ids[ids >= 0]
                     fetcher.advance(len(wanted))
                     for sample_id in wanted.tolist():
-                        yield Tagged(step, self[sample_id], sample_id)
+                        yield Tagged(step, self[sample_id], sample_id, wants)
                 if posting.last:
                     return
                 index += 1

@@ -49,7 +49,6 @@ class Settings:
         fidelity: How much of a candidate is looked at.
         head: How the output head is scored.
         reference: Of ``learnability``, else None.
-        balance: A name in ``FEATURES``, by which batches are balanced, or None.
         score_batch: Samples per scoring forward, or None.
     """
 
@@ -66,7 +65,6 @@ class Settings:
     fidelity: Fidelity | AutoFidelity
     head: str | None
     reference: ReferenceSettings | None
-    balance: str | None
     score_batch: int | None
 
     @property
@@ -157,7 +155,7 @@ def parse_settings(
         interval=parse_interval(defaults["interval"] if interval is None else interval),
         phases=Phases(warmup=Span.parse(warmup), anneal=Span.parse(defaults["anneal"] if anneal is None else anneal)),
         seed=seed,
-        balance=balance is not None,
+        balance=balance,
     )
     if score_batch is not None and score_batch < 1:
         raise ValueError(f"score_batch must be at least 1 sample or None, got {score_batch!r}")
@@ -179,7 +177,6 @@ def parse_settings(
         fidelity=looks,
         head=head,
         reference=None if reference is None else ReferenceSettings.parse(reference),
-        balance=balance,
         score_batch=score_batch,
     )
 

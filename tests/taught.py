@@ -13,6 +13,7 @@ from torch import distributed as dist
 
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.dataset import TeachingDataset
+from attent_stream.scoring.features import FEATURES
 from attent_stream.teaching.ledger import SampleLedger
 from attent_stream.teaching.ledger_settings import LedgerSettings, open_ledger
 from attent_stream.teaching.payoff import Payoff
@@ -33,7 +34,7 @@ class Counter:
 
 def make_teacher(
     *, keep=0.5, select="hard", interval="dense", warmup="0ba", anneal="0ba", temperature=1.0, total=None, ledger=None,
-    seed=3, cost=1.0, balance=False,
+    seed=3, cost=1.0, balance=None,
 ) -> Teacher:
     """A teacher whose clock is its own counter."""
     settings = TeacherSettings(
@@ -58,6 +59,9 @@ def features_of(ids: np.ndarray) -> np.ndarray:
     return (ids[:, None] // np.array([1, 3, 7, 11]) % 5).astype(np.float16)
 
 
+FEATURES["ids"] = features
+
+
 def run_epochs(loader: TeachingDataLoader, epochs: int = 1, score=None) -> dict:
     """Go through epochs as a training loop does.
 
@@ -74,7 +78,7 @@ def run_epochs(loader: TeachingDataLoader, epochs: int = 1, score=None) -> dict:
     for _ in range(epochs):
         log["lengths"].append(loader.forecast())
         for batch in loader:
-            for choice in loader.teach(score_difficulty, features):
+            for choice in loader.teach(score_difficulty):
                 window = choice.window
                 log["choices"].append([window.epoch, window.index, choice.decision.by, choice.ids.tolist()])
             assert batch["id"].tolist() == loader.epoch.lesson[0].tolist()

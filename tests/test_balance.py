@@ -12,6 +12,7 @@ from test_algorithm import LENGTH, VOCAB, fit
 from test_algorithm import make_loader as make_lm_loader
 
 from attent_stream import AtteNT
+from attent_stream.errors import CollateError
 from attent_stream.scoring.batch import ScoreError
 from attent_stream.scoring.features import WIDTH, token_counts
 from attent_stream.teaching.balance import BLOCK, balance_lanes, herded, imbalance
@@ -97,8 +98,16 @@ def test_a_batch_without_tokens(batch):
         token_counts(batch)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_corpus_without_tokens_ends_before_the_first_step(tmp_path, workers):
+    data = {"local": write_ids(tmp_path / "data", 200), "batch_size": 4, "num_canonical_nodes": 1, "window": 6, "gap": 1}
+    loader = make_loader(data, {"num_workers": workers}, {"balance": "tokens"})
+    with pytest.raises(CollateError, match="balance 'tokens' needs input_ids .* got keys .*'difficulty', 'id'.*; for .*sample"):
+        next(iter(loader))
+
+
 def test_a_name_that_is_none():
-    with pytest.raises(ValueError, match=r"balance must be one of \['tokens'\] or None, got 'words'"):
+    with pytest.raises(ValueError, match=r"balance must be one of \[.*'tokens'\] or None, got 'words'"):
         AtteNT(balance="words")
 
 
@@ -107,7 +116,7 @@ def test_only_the_order_within_windows_changes(tmp_path, teacher):
     data = {"local": write_ids(tmp_path / "data", 500), "batch_size": 4, "shuffle": True, "num_canonical_nodes": 2}
     data |= {"window": 12, "gap": 1}
     plain = run_epochs(make_loader(data, {}, teacher), 2)
-    ours = run_epochs(make_loader(data, {"num_workers": 2}, teacher | {"balance": True}), 2)
+    ours = run_epochs(make_loader(data, {"num_workers": 2}, teacher | {"balance": "ids"}), 2)
     uneven = []
     for one, other in zip(plain["choices"], ours["choices"], strict=True):
         assert one[:3] == other[:3] and sorted(sum(one[3], [])) == sorted(sum(other[3], []))
@@ -127,17 +136,17 @@ def test_a_checkpoint_taken_up_with_balancing_and_without(tmp_path):
     """What was decided stands; from the next window on the new settings hold. Nothing is trained on twice or left out."""
     data = {"local": write_ids(tmp_path / "data", 200), "batch_size": 4, "shuffle": True, "num_canonical_nodes": 1}
     data |= {"window": 6, "gap": 1}
-    for before in (True, False):
+    for before, after in (("ids", None), (None, "ids")):
         loader = make_loader(data, {}, {"select": "random", "keep": 1.0, "balance": before})
         seen = []
         for step, batch in enumerate(loader):
-            loader.teach(None, lambda b: torch.from_numpy(features_of(b["id"].numpy())))
+            loader.teach(None)
             seen += batch["id"].tolist()
             loader.teacher.clock.batches += 1
             if step == 8:
                 break
         state = loader.dataset.state_dict(9 * 4, True)
-        other = make_loader(data, {}, {"select": "random", "keep": 1.0, "balance": not before})
+        other = make_loader(data, {}, {"select": "random", "keep": 1.0, "balance": after})
         other.dataset.load_state_dict(state)
         other.teacher.clock.batches = 9
         rest = run_epochs(other)

@@ -152,7 +152,7 @@ def datasets(tmp_path_factory):
 @pytest.mark.parametrize("canonical", [4, pytest.param(64, marks=pytest.mark.slow)])
 def test_from_every_world_to_every_other(datasets, canonical):
     """A run of two epochs, stopped at a lesson that differs from pair to pair, goes on in the other world."""
-    dataset, teacher, rng = datasets["fixed"], {"keep": 0.5, "select": "soft", "balance": True}, np.random.default_rng([1, canonical])
+    dataset, teacher, rng = datasets["fixed"], {"keep": 0.5, "select": "soft", "balance": "ids"}, np.random.default_rng([1, canonical])
     whole = {world: list(Job(dataset, world, teacher, canonical).run(2)) for world in WORLDS}
     expected = told(whole[1, 1])
     for world, steps in whole.items():
@@ -181,7 +181,7 @@ def test_any_chain_of_worlds(datasets, data):
         "keep": data.draw(st.sampled_from([0.3, 0.5, growing]), "keep"),
         "select": data.draw(st.sampled_from(["hard", "soft", "random"]), "select"),
         "warmup": data.draw(st.sampled_from(["0ba", "9ba"]), "warmup"),
-        "balance": data.draw(st.booleans(), "balance"),
+        "balance": data.draw(st.sampled_from([None, "ids"]), "balance"),
     }
     begun, state, lesson = data.draw(st.sampled_from(WORLDS), "first"), None, 0
     expected = list(Job(dataset, begun, teacher, canonical).run(2))

@@ -10,7 +10,7 @@ from composer import Trainer
 from composer.core import Callback
 from corpora import write_ids, write_tokens
 from streaming import Stream, StreamingDataLoader, StreamingDataset
-from taught import features, make_loader, run_epochs
+from taught import make_loader, run_epochs
 from test_algorithm import LENGTH, VOCAB, Watch, fit, make_model
 from test_algorithm import make_loader as make_lm_loader
 
@@ -24,7 +24,7 @@ def state_after_each_lesson(loader, epochs: int = 1) -> tuple[list, list]:
     batches, states = [], []
     for _ in range(epochs):
         for step, batch in enumerate(loader):
-            loader.teach(lambda b: b["difficulty"], features)
+            loader.teach(lambda b: b["difficulty"])
             batches.append(batch["id"].tolist())
             state = loader.dataset.state_dict((step + 1) * loader.batch_size, True)
             assert loader.dataset.state_dict((step + 1) * loader.batch_size, True) == state
@@ -41,8 +41,8 @@ GROWING = {"schedule": "linear", "from": 0.2, "to": 0.9, "over": "60ba"}
     [
         {"keep": 0.5, "select": "soft"},
         {"keep": GROWING, "select": "soft"},
-        {"keep": GROWING, "select": "unbiased", "balance": True},
-        {"keep": 1.0, "select": "random", "balance": True},
+        {"keep": GROWING, "select": "unbiased", "balance": "ids"},
+        {"keep": 1.0, "select": "random", "balance": "ids"},
     ],
 )
 @pytest.mark.parametrize("workers", [0, 2])

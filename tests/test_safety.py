@@ -95,10 +95,10 @@ def test_a_taught_checkpoint_loads_as_tensors_and_numbers(tmp_path):
 
 def position(**changes) -> str:
     kept = {"dtype": "bool", "shape": [2, 8], "data": packed(bytes(2))}
-    chosen = {"by": "all", "lessons": 2, "kept": kept, "weights": None}
+    chosen = {"by": "all", "lessons": 2, "kept": kept, "weights": None, "positions": None}
     scores = {"dtype": "float32", "shape": [2, 8], "data": packed(bytes(64))}
     fields = {"identity": {}, "epoch": 0, "first_row": 0, "segment": 0, "lesson": 1, "current": chosen, "following": None}
-    fields |= {"next_by": "scored", "next_lessons": 1, "scores": scores, "version": 3}
+    fields |= {"next_by": "scored", "next_lessons": 1, "next_balanced": False, "scores": scores, "features": None, "version": 4}
     for path, value in changes.items():
         *inner, last = path.split("__")
         part = fields
@@ -120,13 +120,17 @@ BAD_POSITIONS = [
     ({"scores__shape": [-1, -16]}, "expected an array of two axes"),
     ({"scores__shape": [16]}, "expected an array of two axes"),
     ({"scores__shape": [True, 16]}, "expected an array of two axes"),
-    ({"scores__dtype": "object"}, "expected an array of bool, float16, float32 in a position, got 'object'"),
+    ({"scores__dtype": "object"}, "expected an array of bool, float16, float32, int32 in a position, got 'object'"),
     ({"scores__data": "\x00"}, "damaged"),
     ({"scores__data": packed(bytes(64))[:-5]}, "damaged"),
     ({"current__kept": None, "current__lessons": -1}, "lessons to be a whole number"),
     ({"current__kept": None}, "expected which candidates were kept, got nothing"),
     ({"current__weights": {"dtype": "float16", "shape": [2, 7], "data": packed(bytes(28))}}, "weights of shape (2, 8)"),
     ({"current__weights": {"dtype": "float16", "shape": [2, 8], "data": packed(b"\0\x7c" * 16)}}, "a weight that is none"),
+    ({"current__positions": {"dtype": "int32", "shape": [2, 8], "data": packed(bytes(64))}}, "the positions of what was kept"),
+    ({"current__positions": {"dtype": "int32", "shape": [1, 8], "data": packed(bytes(32))}}, "the positions of what was kept"),
+    ({"next_balanced": 1}, "next_balanced to be true or false, got '1'"),
+    ({"features": {"dtype": "float16", "shape": [2, 8, 4], "data": packed(bytes(128))}}, "expected an array of two axes"),
     ({"lesson": "1"}, "lesson to be a whole number of at least 0, got '1'"),
     ({"surprise": 1}, "damaged"),
 ]
@@ -146,7 +150,7 @@ def test_the_board_holds_numbers_only():
     board = Board(steps=4, batch_size=2, ahead=3)
     generation = board.begin(True)
     ids = np.arange(8).reshape(4, 2)
-    board.publish(0, Posting(first_step=0, ids=ids, last=False, ahead=np.arange(3)))
+    board.publish(0, Posting(first_step=0, ids=ids, wants=np.zeros(len(ids), np.int64), last=False, ahead=np.arange(3)))
     assert board._memory.dtype == torch.int64
     assert board.read(generation, 0).ids.tolist() == ids.tolist()
     rng = np.random.default_rng(1)

@@ -200,7 +200,7 @@ def test_four_ranks_train_on_the_lessons_of_one(tmp_path, workers, order):
     """Same global batches on 1 and 4 ranks; every rank makes as many scoring passes and lessons as the others."""
     data = {"local": write_ids(tmp_path / "data", 16 * 20), "shuffle": True, "num_canonical_nodes": 4}
     data |= {"window": 5, "gap": 1, "partition_algo": "relaxed", "order": order}
-    teacher = {"select": "hard", "keep": 0.4, "balance": True}
+    teacher = {"select": "hard", "keep": 0.4, "balance": "ids"}
     alone = run_epochs(make_loader(data | {"batch_size": 16}, {}, teacher), 2)
     spec = {"data": data | {"batch_size": 4}, "loader": {"num_workers": workers}, "teacher": teacher, "epochs": 2}
     logs = run_ranks(tmp_path, 4, spec)

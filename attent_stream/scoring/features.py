@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from attent_stream.scoring.batch import ScoreError, describe
@@ -42,3 +44,26 @@ def token_counts(batch: Any) -> Tensor:
 
 
 FEATURES: dict[str, Callable[[Any], Tensor]] = {"tokens": token_counts}
+
+
+def wanted(name: str, whole: bool) -> int:
+    """As a number that a loader's worker is told: what to make of a candidate batch.
+
+    Args:
+        name: Of its features, in ``FEATURES``.
+        whole: Whether the batch is wanted, too.
+    """
+    return 1 + 2 * list(FEATURES).index(name) + whole
+
+
+def made(wants: int, batch: Any) -> tuple[Any, NDArray[np.float16] | None]:
+    """What is wanted of a batch by its number: itself or None, and its features or None.
+
+    Raises:
+        ScoreError: As the features' function.
+    """
+    if not wants:
+        return batch, None
+    which, whole = divmod(wants - 1, 2)
+    features = list(FEATURES.values())[which](batch).numpy()
+    return (batch if whole else None), features

@@ -28,12 +28,14 @@ class Posting:
     Args:
         first_step: Number of the first step, counted through the epoch.
         ids: Sample ids of each step, int64 of shape (steps, batch_size); a short step is filled up with -1.
+        wants: What is wanted of each step's batch, int64 of shape (steps,): 0 the batch, else see ``features.wanted``.
         last: Whether the epoch ends with it.
         ahead: Sample ids that will be wanted after this segment, int64 of shape (n,): shards to fetch in time.
     """
 
     first_step: int
     ids: NDArray[np.int64]
+    wants: NDArray[np.int64]
     last: bool
     ahead: NDArray[np.int64]
 
@@ -49,7 +51,7 @@ class Board:
 
     def __init__(self, *, steps: int, batch_size: int, ahead: int) -> None:
         self.steps, self.batch_size, self.ahead = steps, batch_size, ahead
-        self._slot = _META + steps * batch_size + ahead
+        self._slot = _META + steps * (batch_size + 1) + ahead
         self._memory = torch.zeros(_HEADER + 2 * self._slot, dtype=torch.int64).share_memory_()
 
     @property
@@ -97,17 +99,17 @@ class Board:
         if index != words[_PUBLISHED]:
             raise ValueError(f"expected segment {words[_PUBLISHED]} to be published next, got {index}")
         count = len(posting.ids)
-        if count > self.steps or posting.ids.shape[1:] != (self.batch_size,) or len(posting.ahead) > self.ahead:
+        fits = posting.ids.shape[1:] == (self.batch_size,) and posting.wants.shape == (count,)
+        if count > self.steps or not fits or len(posting.ahead) > self.ahead:
             raise ValueError(
                 f"expected at most {self.steps} steps of {self.batch_size} ids and {self.ahead} ids ahead, got ids of "
                 f"shape {posting.ids.shape} and {len(posting.ahead)} ahead"
             )
         slot = self._slot_of(index)
-        body = slot[_META:]
-        body[: posting.ids.size] = posting.ids.reshape(-1)
-        body[posting.ids.size : posting.ids.size + len(posting.ahead)] = posting.ahead
+        body = np.concatenate([posting.ids.reshape(-1), posting.wants, posting.ahead])
+        slot[_META : _META + len(body)] = body
         slot[:_CRC] = posting.first_step, count, posting.last, len(posting.ahead)
-        slot[_CRC] = _checksum(slot, posting.ids.size + len(posting.ahead), words[_GENERATION], index)
+        slot[_CRC] = _checksum(slot, len(body), words[_GENERATION], index)
         words[_PUBLISHED] = index + 1  # only now: a reader that sees the number sees the posting
 
     def read(self, generation: int, index: int) -> Posting | None:
@@ -123,14 +125,14 @@ class Board:
             return None
         slot = self._slot_of(index).copy()
         first, count, last, ahead = (int(word) for word in slot[:_CRC])
-        size = count * self.batch_size
+        size = count * (self.batch_size + 1)
         if not (0 <= count <= self.steps and 0 <= ahead <= self.ahead) or slot[_CRC] != _checksum(
             slot, size + ahead, generation, index
         ):
             return None  # the writer's stores are not all visible yet, or a new epoch has begun: look again
         body = slot[_META:]
-        ids = body[:size].reshape(count, self.batch_size)
-        return Posting(first_step=first, ids=ids, last=bool(last), ahead=body[size : size + ahead])
+        ids, wants = body[: size - count].reshape(count, self.batch_size), body[size - count : size]
+        return Posting(first_step=first, ids=ids, wants=wants, last=bool(last), ahead=body[size : size + ahead])
 
     def wait(self, generation: int, index: int, timeout: float) -> Posting:
         """Segment ``index``, as soon as it is published.

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attent_stream.errors import TeacherError
+from attent_stream.scoring.features import wanted
 from attent_stream.stream.board import Board, Posting
 from attent_stream.stream.order import STREAMING, Order
 from attent_stream.stream.plan import (
@@ -270,7 +271,10 @@ class TaughtEpoch:
         if position.scores is not None and self._scores is not None:
             self._scores = position.scores.astype(np.float64)
         if position.features is not None and self._next is not None and self._next[1].balanced:
-            self._features = position.features.reshape(*self._next[0].ids.shape, -1)
+            rows, size = self._next[0].ids.shape
+            if len(position.features) != rows or position.features.shape[1] % size:
+                raise ValueError(f"expected features of {rows} rows of {size} samples, got shape {position.features.shape}")
+            self._features = position.features.reshape(rows, size, -1)
         return segment
 
     def _planned(self, position: Position) -> Decision | None:
@@ -279,7 +283,7 @@ class TaughtEpoch:
             return None
         window = self._window(position.segment + (2 if position.following else 1))
         # The turns of some of its candidates may have passed: it is not balanced where it was not to be.
-        balanced = position.next_balanced and self.teacher.settings.balance
+        balanced = position.next_balanced and self.teacher.settings.balance is not None
         decision = Decision(by=position.next_by, lessons=position.next_lessons, balanced=balanced)
         if self.teacher.stands(decision, window):
             return decision
@@ -349,9 +353,13 @@ class TaughtEpoch:
         ids = np.empty((len(segment.roles), segment.lessons.shape[1]), np.int64)
         ids[segment.roles == LESSON] = segment.lessons
         ids[segment.roles == CANDIDATE] = segment.candidates
+        wants = np.zeros(len(ids), np.int64)
+        if self._next is not None and self._next[1].balanced:
+            wants[segment.roles == CANDIDATE] = wanted(self.teacher.settings.balance, whole=self._next[1].by == SCORED)
         first = self._published_steps + len(self.segment.roles) if self._postings else 0
         last = segment.index + 1 >= self._segments
-        self.board.publish(self._postings, Posting(first_step=first, ids=ids[skip:], last=last, ahead=self._ahead(segment.index)))
+        posting = Posting(first_step=first, ids=ids[skip:], wants=wants[skip:], last=last, ahead=self._ahead(segment.index))
+        self.board.publish(self._postings, posting)
         self._postings += 1
         return segment
 

@@ -41,7 +41,7 @@ class TeacherSettings:
         ceiling: Share of the highest scores, of each lane of a window, that are taken for noise.
         again: With ``auto`` the selector of windows whose scores are remembered, whatever its predicted gain; None: by the design
             that pays.
-        balance: Whether a window's lessons are ordered so that its batches are alike in their features.
+        balance: By which features, a name in ``FEATURES``, a window's lessons are ordered so that its batches are alike, or None.
 
     Raises:
         ValueError: A selector that is none, a temperature not positive, a negative seed, a ceiling out of [0, 1).
@@ -55,7 +55,7 @@ class TeacherSettings:
     seed: int
     ceiling: float = 0.0
     again: str | None = None
-    balance: bool = False
+    balance: str | None = None
 
     def __post_init__(self) -> None:
         if self.select not in (AUTO, *SELECTORS):
@@ -172,7 +172,7 @@ class Teacher:
         """
         decision = self._decide(window, ahead)
         # An epoch's first window is there before any of its candidates could be read.
-        return replace(decision, balanced=self.settings.balance and window.index > 0)
+        return replace(decision, balanced=self.settings.balance is not None and window.index > 0)
 
     def _decide(self, window: Window, ahead: int) -> Decision:
         clock = self.clock(ahead, window.epoch, window.share)
