@@ -11,7 +11,8 @@ from torch import Tensor
 from attent_stream.scoring.batch import ScoreError, describe
 from attent_stream.scoring.reference import IGNORED
 
-WIDTH = 512  # counts of a sample
+_BITS = 9
+WIDTH = 1 << _BITS  # counts of a sample
 _MIX = 0x9E3779B1  # odd: multiplied by it (modulo 2^32) neighbouring words come to lie far apart
 _LARGEST = 2048  # above it float16 has no longer every whole number
 
@@ -34,8 +35,8 @@ def token_counts(batch: Any) -> Tensor:
         raise ScoreError(f"balance 'tokens' needs input_ids of shape (samples, tokens) in a batch, got {describe(batch)}")
     tokens = tokens.long()
     hashed = (tokens * _MIX) & 0xFFFFFFFF
-    bucket = torch.where(tokens < WIDTH, tokens, hashed >> 23).clamp(0, WIDTH - 1)  # the first words keep one each, which others share
-    sign = torch.where((tokens < WIDTH) | (hashed >> 22 & 1 == 0), 1, -1)
+    bucket = torch.where(tokens < WIDTH, tokens, hashed >> 32 - _BITS).clamp(0, WIDTH - 1)  # the first words keep one each, which others share
+    sign = torch.where((tokens < WIDTH) | (hashed >> 31 - _BITS & 1 == 0), 1, -1)
     mask = batch.get("attention_mask")
     present = tokens != IGNORED if mask is None or mask.shape != tokens.shape else mask != 0
     counts = torch.zeros(len(tokens), WIDTH, dtype=torch.int32, device=tokens.device)
