@@ -195,12 +195,14 @@ def run_ranks(tmp_path: Path, world: int, spec: dict) -> list[dict]:
     return [json.loads(out.read_text()) for out in outs]
 
 
-@pytest.mark.parametrize(("workers", "order"), [(0, "streaming"), pytest.param(3, "lazy", marks=pytest.mark.slow)])
-def test_four_ranks_train_on_the_lessons_of_one(tmp_path, workers, order):
+@pytest.mark.parametrize(
+    ("workers", "order", "balance"), [(0, "streaming", "ids"), pytest.param(3, "lazy", None, marks=pytest.mark.slow)]
+)
+def test_four_ranks_train_on_the_lessons_of_one(tmp_path, workers, order, balance):
     """Same global batches on 1 and 4 ranks; every rank makes as many scoring passes and lessons as the others."""
     data = {"local": write_ids(tmp_path / "data", 16 * 20), "shuffle": True, "num_canonical_nodes": 4}
     data |= {"window": 5, "gap": 1, "partition_algo": "relaxed", "order": order}
-    teacher = {"select": "hard", "keep": 0.4, "balance": "ids"}
+    teacher = {"select": "hard", "keep": 0.4, "balance": balance}
     alone = run_epochs(make_loader(data | {"batch_size": 16}, {}, teacher), 2)
     spec = {"data": data | {"batch_size": 4}, "loader": {"num_workers": workers}, "teacher": teacher, "epochs": 2}
     logs = run_ranks(tmp_path, 4, spec)

@@ -9,6 +9,8 @@ noise of a batch's gradient, and more so out of what an optimizer's momentum see
 import numpy as np
 from numpy.typing import NDArray
 
+from attent_stream.teaching.selection import by_lane
+
 BLOCK = 1024  # samples that are ordered together: the work grows with n squared, what is gained hardly
 _AT_ONCE = 1 << 24  # numbers
 _EXACT = 1 << 23  # float32 holds whole numbers up to twice that, and no product of two samples is larger than the largest's own
@@ -58,11 +60,9 @@ def balance_lanes(
         The same positions in each lane's slots, int64 of shape (L, S).
     """
     flat, known = positions.reshape(-1), features.reshape(-1, features.shape[-1])
-    slots = np.argsort(wanted.reshape(-1), kind="stable")
-    lane = wanted.reshape(-1)[slots]
-    starts = np.flatnonzero(np.diff(lane, prepend=-1))
-    bounds = np.append(starts, lane.size)
-    blocks = [part for a, b in zip(bounds[:-1], bounds[1:], strict=True) for part in np.array_split(slots[a:b], -(-(b - a) // BLOCK))]
+    _, starts, sizes, slots = by_lane(wanted)
+    lanes = np.split(slots, starts[1:])
+    blocks = [part for lane, size in zip(lanes, sizes, strict=True) for part in np.array_split(lane, -(-size // BLOCK))]
     out = flat.copy()
     for size in sorted({len(block) for block in blocks}):
         alike = np.array([block for block in blocks if len(block) == size])

@@ -59,8 +59,8 @@ def select_lanes(
         return np.arange(lanes.size, dtype=np.int64).reshape(lanes.shape)
 
     flat_scores = None if scores is None else scores.reshape(-1)
-    labels, starts, sizes, order = _by_lane(lanes)
-    lessons, slot_starts, counts, slot_order = _by_lane(wanted)
+    labels, starts, sizes, order = by_lane(lanes)
+    lessons, slot_starts, counts, slot_order = by_lane(wanted)
     found = np.searchsorted(labels, lessons)
     known = found < len(labels)
     known[known] = labels[found[known]] == lessons[known]
@@ -104,7 +104,7 @@ def below_ceiling(scores: NDArray, lanes: NDArray[np.integer], ceiling: float) -
     if ceiling == 0:
         return scores
     flat = scores.reshape(-1).astype(np.float64)
-    _, starts, sizes, members = _by_lane(lanes)
+    _, starts, sizes, members = by_lane(lanes)
     lane = np.repeat(np.arange(len(starts)), sizes)
     known = np.isfinite(flat[members])
     members, lane = members[known], lane[known]
@@ -135,7 +135,7 @@ def lane_weights(
     if select not in INCLUSIONS or positions.size == lanes.size:
         return np.ones(positions.shape, np.float32)
     flat_scores, flat_lanes = scores.reshape(-1).astype(np.float64), lanes.reshape(-1)
-    labels, starts, sizes, order = _by_lane(lanes)
+    labels, starts, sizes, order = by_lane(lanes)
     counts = np.bincount(np.searchsorted(labels, flat_lanes[positions.reshape(-1)]), minlength=len(labels))
     out = np.ones(lanes.size)
     for start, size, count in zip(starts, sizes, counts, strict=True):
@@ -175,7 +175,7 @@ def quota_rows(keys: NDArray[np.integer], count: int, u: float) -> NDArray[np.in
     return np.sort(np.argsort(keys, kind="stable")[chosen]).astype(np.int64)
 
 
-def _by_lane(lanes: NDArray[np.integer]) -> tuple[NDArray, NDArray, NDArray, NDArray[np.int64]]:
+def by_lane(lanes: NDArray[np.integer]) -> tuple[NDArray, NDArray, NDArray, NDArray[np.int64]]:
     """Every lane's label, first place and size in the flat positions sorted by lane, ascending within one; and these."""
     flat = lanes.reshape(-1)
     if flat.size and flat.min() < 0:
