@@ -17,6 +17,7 @@ from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.dataset import TeachingDataset
 from attent_stream.gather import gather_ranks
 from attent_stream.lessons.lesson_weights import LessonWeights
+from attent_stream.lessons.pieces import ShortLessons
 from attent_stream.lessons.planned_length import PlannedLength
 from attent_stream.lessons.progressive_resolution import ProgressiveResolution
 from attent_stream.lessons.skipped_compute import SkippedCompute
@@ -88,8 +89,12 @@ class AtteNT(Algorithm):
         ledger: What it keeps: ``sample`` (each one's score), ``shard`` or ``stream`` (the mean of each), or
             ``{per, limit, decay, detrend}`` (``LedgerSettings``).
         balance: Order each window's lessons so that its batches are alike in these features, of every window but an epoch's first:
-            ``tokens`` (how often each occurs: ``scoring.features``), or None. Nothing is dropped or weighted for it; candidates
-            are read for it, and no model is asked.
+            ``tokens`` (how often each occurs: ``scoring.features``), or ``none``. Nothing is dropped or weighted for it; candidates
+            are read for it, and no model is asked. None: ``tokens`` where ``auto`` sees packed text, else ``none``.
+        seq_len: Share of a text's positions that a lesson has, in (0, 1], or a schedule as of ``keep``: each sample of a window is
+            cut into equal pieces (a power of 2 of them, at most 16), which are mixed over the window and trained on as samples of
+            their own (``teaching.pieces``). A batch has as many tokens as ever, and nothing is dropped. None: a quarter for 0.4 of training and a half
+            for as long where ``auto`` sees packed text in a single pass whose end is known, else 1.
         score_batch: Samples per scoring forward; None: the training microbatch.
         fidelity: How much of a candidate and of the model scoring looks at: ``full``, ``auto`` (the cheapest way that agrees
             with the full score, by measurement), or a mapping of ``layers``, ``tokens``, ``resolution``, ``patches``,
@@ -124,12 +129,13 @@ class AtteNT(Algorithm):
         head: str | None = "auto",
         reference: Mapping[str, Any] | None = None,
         balance: str | None = None,
+        seq_len: float | Mapping[str, Any] | None = None,
     ) -> None:
         self.settings = parse_settings(
             keep=keep, score=score, select=select, interval=interval, warmup=warmup, anneal=anneal, temperature=temperature,
             ceiling=ceiling, seed=seed, reweight=reweight, positions=positions, backward=backward, resolution=resolution,
             record=record, ledger=ledger, score_batch=score_batch, fidelity=fidelity, head=head, reference=reference,
-            balance=balance,
+            balance=balance, seq_len=seq_len,
         )  # fmt: skip
         self._events = {
             Event.FIT_START: self._fit_start,
@@ -154,6 +160,7 @@ class AtteNT(Algorithm):
         self._weights = LessonWeights(self.settings.reweight)
         self._skips = SkippedCompute(self.settings.skips, seed)
         self._resolution = ProgressiveResolution(self.settings.resolution)
+        self._short = ShortLessons()
         self._teaching = Stopwatch()
         self._batch_began = time.perf_counter()
         self._length = PlannedLength()
@@ -219,8 +226,9 @@ class AtteNT(Algorithm):
         total = total_span(state.max_duration)
         by_default = self.settings.teacher.select == AUTO and "record" in self.settings.defaults
         once = single_pass(total, loader)
-        text = Traits.of(state.model).shift_labels and not once
-        self._run = self.settings.of_run(text=text, endless=total is None)
+        self._run = self.settings.of_run(
+            text=Traits.of(state.model).shift_labels, once=once, packed=loader.packed, endless=total is None
+        )
         self._scoring.open(state, loader, self._run, resumed)
         self._resolution.open(state.model, self._scoring.models)
         self._find_place(state)
@@ -237,7 +245,8 @@ class AtteNT(Algorithm):
             scorer = build_scorer(self._run.score, state.model, head=self.settings.head)
             thrifty = by_default and self._run.teacher.again is None
             memory.recorder = Recorder(scorer, loader, teacher, always=self.settings.record == "always", thrifty=thrifty)
-        teacher.keep(teacher.clock(0, loader.dataset.coming_epoch, 0.0))  # an anneal that cannot be told against max_duration is refused now
+        teacher.keep(now := teacher.clock(0, loader.dataset.coming_epoch, 0.0))  # an anneal that cannot be told against max_duration is refused now
+        self._run.teacher.seq_len.at(now)
         if teacher.scores and memory.ledger is None and loader.plain_batches <= loader.dataset.window:
             log.warning(
                 "Nothing will be taught: the first window of an epoch is kept whole, and a window of %d rows holds all %d "
@@ -317,6 +326,7 @@ class AtteNT(Algorithm):
         return self._scoring(state, candidates)
 
     def _batch_read(self, state: State, logger: Logger) -> None:
+        self._short.begin_batch(state, self._pieces)
         if self._resolution.some:
             now = self._now(state)
             state.batch = self._resolution.smaller(state, state.batch, now)
@@ -326,6 +336,11 @@ class AtteNT(Algorithm):
                 self._scoring.learn(state)
         if self.settings.skips.some:
             self._skips.draw(state, teaching=self._teacher.teaching(self._now(state)))
+
+    @property
+    def _pieces(self) -> int:
+        """Into how many each of the batch's samples is cut."""
+        return 1 if self._loader.epoch is None else self._loader.epoch.pieces
 
     def _now(self, state: State) -> Clock:
         begun, batches = self._loader.epoch, state.dataloader_len
@@ -359,7 +374,8 @@ class AtteNT(Algorithm):
         if self._memory.recorder is not None:
             self._memory.recorder.end_batch()
         if self._loader.epoch is not None:
-            self._weights.end_batch(self._loader.batch_size)
+            self._weights.end_batch(self._loader.batch_size * self._pieces)
+        self._short.end_batch(state)
         now, teaching = time.perf_counter(), self._teaching.take(wait=False)  # or the host would wait for the batch's last forward
         share = teaching / max(now - self._batch_began, 1e-9)
         self._batch_began = now

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, default_collate
 from attent_stream.dataset import EpochStart, Tagged, TeachingDataset
 from attent_stream.errors import CollateError, TeacherError
 from attent_stream.gather import gather_ranks
+from attent_stream.lessons.pieces import Packed, together
 from attent_stream.scoring.batch import ScoreError
 from attent_stream.scoring.features import made
 from attent_stream.stream.board import Board
@@ -46,17 +47,20 @@ class TaggedCollate:
         if not isinstance(samples[0], Tagged):
             return self.collate(samples)
         try:
-            batch = self.collate([sample.value for sample in samples])
+            batch = self.collate([sample for some in samples for sample in some.value])
         except Exception as error:
             raise CollateError(collate_fault(self.collate, error, self._places(samples))) from error
         try:
+            pieces = len(samples[0].parts)
+            if pieces > 1:
+                batch = together(batch, [part for some in samples for part in some.parts], pieces)
             batch, features = made(samples[0].wants, batch)
         except ScoreError as error:
             raise CollateError(f"{error}; for {self._places(samples)}") from error
         return Tagged(samples[0].step, batch, features=features)
 
     def _places(self, samples: list[Tagged]) -> str:
-        return places(self._dataset, [sample.sample_id for sample in samples])
+        return places(self._dataset, [number for some in samples for number in some.sample_ids])
 
 
 class TeachingDataLoader(StreamingDataLoader):
@@ -123,6 +127,11 @@ class TeachingDataLoader(StreamingDataLoader):
         """
         self.teacher, self._begun, self._at_most = teacher, begun, at_most
         self.forecast()
+
+    @property
+    def packed(self) -> bool:
+        """Whether the collate function says that its samples are text of one length without padding."""
+        return isinstance(self._collate, Packed) and self._collate.packed
 
     def __len__(self) -> int:
         """Batches an epoch; with a teacher, the lessons that its schedule was last forecast to leave of one."""
@@ -237,7 +246,7 @@ class TeachingDataLoader(StreamingDataLoader):
             if role == CANDIDATE:
                 self.inbox.append(Candidate(index, tagged.value, tagged.features))
                 continue
-            self.num_samples_yielded += len(epoch.lesson[0])
+            self.num_samples_yielded += len(epoch.lesson[0]) // epoch.pieces
             if self.teacher is None and epoch.due:
                 epoch.choose()  # nobody teaches any more, and everything is kept
             yield tagged.value

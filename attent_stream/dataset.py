@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,14 +40,16 @@ log = logging.getLogger(__name__)
 
 
 class Tagged(NamedTuple):
-    """A sample (with its id) or batch with the number of the step it belongs to, so that nothing of ours is inside it.
+    """Samples (with their ids) or a batch with the number of the step they belong to, so that nothing of ours is inside them.
 
-    ``wants``: what is wanted of a sample's batch (``Posting.wants``). ``features``: of a batch, float16 of shape (B, d), if they are.
+    ``parts``: of samples in pieces, which of its pieces each is there for. ``wants``: what is wanted of a sample's batch
+    (``Posting.wants``). ``features``: of a batch, float16 of shape (B, d), if they are.
     """
 
     step: int
     value: Any
-    sample_id: int = -1
+    sample_ids: Sequence[int] = ()
+    parts: Sequence[int] = (0,)
     wants: int = 0
     features: NDArray[np.float16] | None = None
 
@@ -334,12 +336,16 @@ class TeachingDataset(CheckedStreams, StreamingDataset):
                 steps = np.arange(len(posting.ids)) + posting.first_step
                 mine = steps % workers == worker
                 fetcher.expect(_reading_list(posting, mine, worker, workers))
-                own = zip(steps[mine].tolist(), posting.ids[mine], posting.wants[mine].tolist(), strict=True)
-                for step, ids, wants in own:
-                    wanted = ids[ids >= 0]
-                    fetcher.advance(len(wanted))
-                    for sample_id in wanted.tolist():
-                        yield Tagged(step, self[sample_id], sample_id, wants)
+                for step in np.flatnonzero(mine).tolist():
+                    pieces, number = int(posting.pieces[step]), int(steps[step])
+                    wanted = posting.ids[step][posting.ids[step] >= 0]
+                    ids, parts = (wanted // pieces).tolist(), (wanted % pieces).tolist()
+                    fetcher.advance(len(ids))
+                    # A DataLoader's batch has as many samples as ever: those of several pieces stand together for one.
+                    for first in range(0, len(ids), pieces):
+                        some = slice(first, first + pieces)
+                        samples = [self[sample_id] for sample_id in ids[some]]
+                        yield Tagged(number, samples, ids[some], parts[some], int(posting.wants[step]))
                 if posting.last:
                     return
                 index += 1
@@ -351,5 +357,5 @@ class TeachingDataset(CheckedStreams, StreamingDataset):
 
 def _reading_list(posting: Posting, mine: NDArray[np.bool_], worker: int, workers: int) -> NDArray[np.int64]:
     """What a worker reads of a posting, and after it its share of what will be wanted then."""
-    own = posting.ids[mine].reshape(-1)
+    own = posting.ids[mine] // posting.pieces[mine, None]  # -1 stays so
     return np.concatenate([own[own >= 0], posting.ahead[worker::workers]])

@@ -29,6 +29,10 @@ _AUTO_DEFAULTS = _DEFAULTS | {"interval": "1dur", "anneal": "0.125dur", "record"
 # Of ``auto`` where a language model sees its samples again, which are then remembered without the trend (``of_run``): what saved
 # on both tasks of docs/log.md.
 _AGAIN = {"select": "soft", "score": "loss", "keep": 0.5, "temperature": 0.5, "anneal": "0ba"}
+# Of ``auto`` on packed text, and where that is seen once (docs/log.md, 2026-11-27, second).
+_TEXT = {"balance": "tokens"}
+_ONCE = {"seq_len": {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2}}
+NONE = "none"  # a balance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,15 +76,20 @@ class Settings:
         """What a candidate's own forward gives: of ``learnability`` the loss, from which the reference's is taken."""
         return "loss" if self.reference is not None else self.score
 
-    def of_run(self, *, text: bool, endless: bool) -> "Settings":
+    def of_run(self, *, text: bool, once: bool, packed: bool, endless: bool) -> "Settings":
         """These in a run, with what is known of it only at its start.
 
         Args:
-            text: A causal language model may see samples again.
+            text: The model is a causal language model.
+            once: It sees no sample again.
+            packed: Its samples are whole text, without padding.
             endless: No end of training can be seen coming.
         """
-        again = text and self.teacher.select == AUTO and self.record == "always"
+        auto = text and self.teacher.select == AUTO
+        again = auto and not once and self.record == "always"
         better = _AGAIN if again else {}
+        if auto and packed and self.teacher.keep.some:
+            better = better | _TEXT | (_ONCE if once and not endless else {})
         if endless:
             better = better | {"anneal": "0ba"}
         taken = {key: value for key, value in better.items() if key in self.defaults}
@@ -91,6 +100,10 @@ class Settings:
             teacher = replace(teacher, temperature=taken["temperature"])
         if "anneal" in taken:
             teacher = replace(teacher, phases=replace(teacher.phases, anneal=Span.parse(taken["anneal"])))
+        if "balance" in taken:
+            teacher = replace(teacher, balance=taken["balance"])
+        if "seq_len" in taken:
+            teacher = replace(teacher, seq_len=parse_share(taken["seq_len"], "seq_len"))
         detrend = again if self.ledger.detrend is None else self.ledger.detrend
         return replace(self, teacher=teacher, score=taken.get("score", self.score), ledger=replace(self.ledger, detrend=detrend))
 
@@ -117,13 +130,17 @@ def parse_settings(
     head: str | None,
     reference: Mapping[str, Any] | None,
     balance: str | None,
+    seq_len: float | Mapping[str, Any] | None,
 ) -> Settings:
     """AtteNT's arguments as settings.
 
     Raises:
         ValueError: One out of range, a bad name (the good ones are listed), or two that contradict each other.
     """
-    asked = {"score": score, "keep": keep, "temperature": temperature, "anneal": anneal, "record": record}
+    asked = {
+        "score": score, "keep": keep, "temperature": temperature, "anneal": anneal, "record": record, "balance": balance,
+        "seq_len": seq_len,
+    }  # fmt: skip
     score = _DEFAULTS["score"] if score is None else score
     remembered = LedgerSettings.parse(ledger)
     forwards = callable(score) or score not in (REMEMBERED, PROGRESS)
@@ -145,8 +162,8 @@ def parse_settings(
         raise ValueError(f"score must be one of {sorted([*SCORES, LEARNABILITY, PROGRESS, REMEMBERED])} or a callable, got {score!r}")
     if (reference is not None) != (score == LEARNABILITY):
         raise ValueError(f"score {LEARNABILITY!r} and reference go together, got score {score!r} and reference {reference!r}")
-    if balance is not None and balance not in FEATURES:
-        raise ValueError(f"balance must be one of {sorted(FEATURES)} or None, got {balance!r}")
+    if balance is not None and balance not in (NONE, *FEATURES):
+        raise ValueError(f"balance must be one of {sorted([*FEATURES, NONE])}, got {balance!r}")
     teacher = TeacherSettings(
         keep=parse_share(defaults["keep"] if keep is None else keep),
         select=select,
@@ -155,7 +172,8 @@ def parse_settings(
         interval=parse_interval(defaults["interval"] if interval is None else interval),
         phases=Phases(warmup=Span.parse(warmup), anneal=Span.parse(defaults["anneal"] if anneal is None else anneal)),
         seed=seed,
-        balance=balance,
+        balance=None if balance == NONE else balance,
+        seq_len=parse_share(1.0 if seq_len is None else seq_len, "seq_len"),
     )
     if score_batch is not None and score_batch < 1:
         raise ValueError(f"score_batch must be at least 1 sample or None, got {score_batch!r}")

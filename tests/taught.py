@@ -9,10 +9,12 @@ import sys
 
 import numpy as np
 import torch
+from corpora import difficulty
 from torch import distributed as dist
 
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.dataset import TeachingDataset
+from attent_stream.lessons.pieces import apart
 from attent_stream.scoring.features import FEATURES
 from attent_stream.teaching.ledger import SampleLedger
 from attent_stream.teaching.ledger_settings import LedgerSettings, open_ledger
@@ -34,7 +36,7 @@ class Counter:
 
 def make_teacher(
     *, keep=0.5, select="hard", interval="dense", warmup="0ba", anneal="0ba", temperature=1.0, total=None, ledger=None,
-    seed=3, cost=1.0, balance=None,
+    seed=3, cost=1.0, balance=None, seq_len=1.0,
 ) -> Teacher:
     """A teacher whose clock is its own counter."""
     settings = TeacherSettings(
@@ -45,6 +47,7 @@ def make_teacher(
         phases=Phases(warmup=Span.parse(warmup), anneal=Span.parse(anneal)),
         seed=seed,
         balance=balance,
+        seq_len=parse_share(seq_len, "seq_len"),
     )
     total = Span.parse(total) if total else None
     return Teacher(settings, clock=Counter(), total=total, ledger=SampleLedger(ledger) if ledger else None, payoff=Payoff(cost))
@@ -59,7 +62,24 @@ def features_of(ids: np.ndarray) -> np.ndarray:
     return (ids[:, None] // np.array([1, 3, 7, 11]) % 5).astype(np.float16)
 
 
+TOKENS = 32  # of a sample as text: token j of sample i is 32 i + j
+
+
+class AsText:
+    """Samples as token ids, which say of each piece where it is from."""
+
+    def __call__(self, samples: list) -> dict:
+        ids = torch.tensor([[int(sample["id"])] for sample in samples])
+        return {"input_ids": ids * TOKENS + torch.arange(TOKENS)}
+
+
+def starts(batch: dict) -> torch.Tensor:
+    """The same of a text, or a piece of one."""
+    return torch.from_numpy(features_of(batch["input_ids"][:, 0].numpy()))
+
+
 FEATURES["ids"] = features
+FEATURES["starts"] = starts
 
 
 def run_epochs(loader: TeachingDataLoader, epochs: int = 1, score=None) -> dict:
@@ -67,11 +87,15 @@ def run_epochs(loader: TeachingDataLoader, epochs: int = 1, score=None) -> dict:
 
     Returns:
         ``lessons``: ids of each lesson batch; ``scored``: ids of each candidate batch, in the order they were scored;
-        ``choices``: (epoch, window, by, kept ids in order) of each choice; ``lengths``: of the loader, before each epoch.
+        ``choices``: (epoch, window, by, kept ids in order) of each choice; ``lengths``: of the loader, before each epoch. Of
+        text the first token of each piece stands for an id.
     """
     log = {"lessons": [], "scored": [], "choices": [], "lengths": []}
 
     def score_difficulty(batch):
+        if "input_ids" in batch:
+            log["scored"].append(batch["input_ids"][:, 0].tolist())
+            return torch.tensor([difficulty(start // TOKENS) for start in log["scored"][-1]])
         log["scored"].append(batch["id"].tolist())
         return score(batch) if score else batch["difficulty"]
 
@@ -81,16 +105,28 @@ def run_epochs(loader: TeachingDataLoader, epochs: int = 1, score=None) -> dict:
             for choice in loader.teach(score_difficulty):
                 window = choice.window
                 log["choices"].append([window.epoch, window.index, choice.decision.by, choice.ids.tolist()])
-            assert batch["id"].tolist() == loader.epoch.lesson[0].tolist()
-            log["lessons"].append(batch["id"].tolist())
+            log["lessons"].append(read(batch, loader))
             loader.teacher.clock.batches += 1
     return log
+
+
+def read(batch: dict, loader: TeachingDataLoader) -> list[int]:
+    """What a lesson batch holds: ids, or of text the first token of each piece."""
+    ids = loader.epoch.lesson[0].tolist()
+    if "input_ids" not in batch:
+        assert batch["id"].tolist() == ids
+        return ids
+    assert batch["input_ids"].shape == (len(ids) // loader.epoch.pieces, TOKENS)
+    tokens = apart(batch, loader.epoch.pieces)["input_ids"]
+    assert (tokens // TOKENS == torch.tensor(ids)[:, None]).all() and (tokens.diff(dim=1) == 1).all()
+    return tokens[:, 0].tolist()
 
 
 def make_loader(data: dict, loader: dict, teacher: dict) -> TeachingDataLoader:
     """A loader with its teacher attached."""
     dataset = TeachingDataset(**data)
-    made = TeachingDataLoader(dataset, batch_size=data["batch_size"], **loader)
+    text = {"collate_fn": AsText()} if "seq_len" in teacher else {}
+    made = TeachingDataLoader(dataset, batch_size=data["batch_size"], **text, **loader)
     made.attach(make_teacher(**teacher))
     return made
 

@@ -107,14 +107,15 @@ class Job:
                 inbox.append(index)
                 continue
             parts = [plan.lesson[0].tolist() for plan in plans]
-            lesson = None if first.segment.choice is None else first.segment.choice.ids[index].tolist()
+            choice = first.segment.choice
+            lesson = None if choice is None else (choice.ids * choice.decision.pieces + choice.parts)[index].tolist()
             if inbox:
                 scores = np.array([[difficulties(plan.segment.candidates[row]) for row in inbox] for plan in plans])
                 for plan in plans:
                     if plan.next.by == SCORED:
                         plan.record(inbox, scores)
                     if plan.next.balanced:
-                        plan.record_features(inbox, np.array([[features_of(p.segment.candidates[row]) for row in inbox] for p in plans]))
+                        plan.record_features(inbox, np.array([[piece_features(p, row) for row in inbox] for p in plans]))
             scored, inbox = len(inbox), []
             assert len({plan.due for plan in plans}) == 1
             for plan in plans if first.due else []:
@@ -122,9 +123,16 @@ class Job:
             for teacher in self.teachers:
                 teacher.clock.batches += 1
             assert len({plan.position.dump() for plan in plans}) == 1  # a checkpoint of any rank is complete
-            self._trained += sum(map(len, parts))
+            self._trained += sum(map(len, parts)) // first.pieces
             state = self.dataset.state_dict(self._trained, True)
             yield Step(lesson, sorted(sum(parts, [])), scored, json.loads(json.dumps(state)))
+
+
+def piece_features(plan: TaughtEpoch, row: int) -> np.ndarray:
+    """Of the pieces of a candidate row's samples, shape (batch_size, pieces * 4)."""
+    pieces = plan.next.pieces
+    ids = plan.segment.candidates[row][:, None] * pieces + np.arange(pieces)
+    return features_of(ids.reshape(-1)).reshape(len(ids), -1)
 
 
 def difficulties(ids: np.ndarray) -> list[float]:
@@ -149,11 +157,14 @@ def datasets(tmp_path_factory):
     }
 
 
+SHORT_FIRST = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "20ba", "stages": 2}
+
+
 @pytest.mark.parametrize(("canonical", "balance"), [(4, "ids"), pytest.param(64, None, marks=pytest.mark.slow)])
 def test_from_every_world_to_every_other(datasets, canonical, balance):
     """A run of two epochs, stopped at a lesson that differs from pair to pair, goes on in the other world."""
     dataset, rng = datasets["fixed"], np.random.default_rng([1, canonical])
-    teacher = {"keep": 0.5, "select": "soft", "balance": balance}
+    teacher = {"keep": 0.5, "select": "soft", "balance": balance, "seq_len": SHORT_FIRST}
     whole = {world: list(Job(dataset, world, teacher, canonical).run(2)) for world in WORLDS}
     expected = told(whole[1, 1])
     for world, steps in whole.items():
@@ -183,6 +194,7 @@ def test_any_chain_of_worlds(datasets, data):
         "select": data.draw(st.sampled_from(["hard", "soft", "random"]), "select"),
         "warmup": data.draw(st.sampled_from(["0ba", "9ba"]), "warmup"),
         "balance": data.draw(st.sampled_from([None, "ids"]), "balance"),
+        "seq_len": data.draw(st.sampled_from([1.0, 0.5, SHORT_FIRST]), "seq_len"),
     }
     begun, state, lesson = data.draw(st.sampled_from(WORLDS), "first"), None, 0
     expected = list(Job(dataset, begun, teacher, canonical).run(2))

@@ -10,7 +10,7 @@ def test_choice_metrics():
     ids = np.arange(12).reshape(3, 4)
     scores = np.linspace(0, 1, 12).reshape(3, 4)
     scores[0, 1] = np.nan
-    window = Window(epoch=0, index=1, ids=ids, lanes=np.zeros_like(ids), unit=4, share=0.5)
+    window = Window(epoch=0, index=1, ids=ids, lanes=np.zeros_like(ids), unit=4, share=0.5, until=0.75)
     positions = np.array([[8, 9, 10, 11]])
     decision = Decision(by=SCORED, lessons=1)
     choice = Choice(

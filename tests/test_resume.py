@@ -10,7 +10,7 @@ from composer import Trainer
 from composer.core import Callback
 from corpora import write_ids, write_tokens
 from streaming import Stream, StreamingDataLoader, StreamingDataset
-from taught import make_loader, run_epochs
+from taught import make_loader, read, run_epochs
 from test_algorithm import LENGTH, VOCAB, Watch, fit, make_model
 from test_algorithm import make_loader as make_lm_loader
 
@@ -24,8 +24,8 @@ def state_after_each_lesson(loader, epochs: int = 1) -> tuple[list, list]:
     batches, states = [], []
     for _ in range(epochs):
         for step, batch in enumerate(loader):
-            loader.teach(lambda b: b["difficulty"])
-            batches.append(batch["id"].tolist())
+            loader.teach(lambda b: b["difficulty"] if "id" in b else b["input_ids"][:, 0] * 0.37 % 1)
+            batches.append(read(batch, loader))
             state = loader.dataset.state_dict((step + 1) * loader.batch_size, True)
             assert loader.dataset.state_dict((step + 1) * loader.batch_size, True) == state
             states.append(json.loads(json.dumps(state)))
@@ -34,6 +34,7 @@ def state_after_each_lesson(loader, epochs: int = 1) -> tuple[list, list]:
 
 
 GROWING = {"schedule": "linear", "from": 0.2, "to": 0.9, "over": "60ba"}
+SHORT_FIRST = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "50ba", "stages": 2}
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,8 @@ GROWING = {"schedule": "linear", "from": 0.2, "to": 0.9, "over": "60ba"}
         {"keep": GROWING, "select": "soft"},
         {"keep": GROWING, "select": "unbiased", "balance": "ids"},
         {"keep": 1.0, "select": "random", "balance": "ids"},
+        {"keep": 1.0, "select": "random", "balance": "starts", "seq_len": SHORT_FIRST},
+        {"keep": GROWING, "select": "random", "seq_len": SHORT_FIRST},
     ],
 )
 @pytest.mark.parametrize("workers", [0, 2])
@@ -113,7 +116,7 @@ def test_position_is_small_and_of_one_version(tmp_path):
     state = state_after_each_lesson(make_loader(data, {}, {}))[1][20]
     assert len(state["attent"]) < 16 * 64 * 8
     fields = json.loads(state["attent"]) | {"version": 99}
-    with pytest.raises(ValueError, match="version 4, got version 99"):
+    with pytest.raises(ValueError, match="version 5, got version 99"):
         Position.load(json.dumps(fields))
 
 
@@ -121,6 +124,7 @@ def test_trainer_resumes_bit_for_bit(tmp_path):
     """Composer's own checkpoint, in the middle of a window, remembered and recorded scores, dropout."""
     folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
     kwargs = {"keep": 0.5, "score": "loss", "interval": "10ep", "record": "always", "select": "soft", "balance": "tokens"}
+    kwargs["seq_len"] = {"schedule": "step", "from": 0.25, "to": 1, "over": "0.8dur", "stages": 2}
     common = {"max_duration": "3ep", "seed": 3}
     whole, _, _ = fit(make_lm_loader(folder), [AtteNT(**kwargs)], make_model(0.2), **common)
     saving = {"save_folder": str(tmp_path / "saved"), "save_interval": "1ba", "save_overwrite": True}

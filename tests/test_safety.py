@@ -33,6 +33,7 @@ from attent_stream.stream.board import Board, Posting
 from attent_stream.stream.order import _shared_rows
 from attent_stream.stream.position import Position
 from attent_stream.teaching.ledger import SampleLedger
+from attent_stream.teaching.pieces import MOST
 from attent_stream.train import main as train
 
 ROOT = Path(__file__).parent.parent
@@ -95,10 +96,11 @@ def test_a_taught_checkpoint_loads_as_tensors_and_numbers(tmp_path):
 
 def position(**changes) -> str:
     kept = {"dtype": "bool", "shape": [2, 8], "data": packed(bytes(2))}
-    chosen = {"by": "all", "lessons": 2, "kept": kept, "weights": None, "positions": None}
+    chosen = {"by": "all", "lessons": 2, "kept": kept, "weights": None, "positions": None, "balanced": False, "pieces": 1}
     scores = {"dtype": "float32", "shape": [2, 8], "data": packed(bytes(64))}
     fields = {"identity": {}, "epoch": 0, "first_row": 0, "segment": 0, "lesson": 1, "current": chosen, "following": None}
-    fields |= {"next_by": "scored", "next_lessons": 1, "next_balanced": False, "scores": scores, "features": None, "version": 4}
+    fields |= {"next_by": "scored", "next_lessons": 1, "next_balanced": False, "next_pieces": 1, "scores": scores, "features": None}
+    fields["version"] = 5
     for path, value in changes.items():
         *inner, last = path.split("__")
         part = fields
@@ -130,6 +132,10 @@ BAD_POSITIONS = [
     ({"current__positions": {"dtype": "int32", "shape": [2, 8], "data": packed(bytes(64))}}, "the positions of what was kept"),
     ({"current__positions": {"dtype": "int32", "shape": [1, 8], "data": packed(bytes(32))}}, "the positions of what was kept"),
     ({"next_balanced": 1}, "next_balanced to be true or false, got '1'"),
+    ({"next_pieces": 3}, "pieces to be a power of 2 of at most 16, got '3'"),
+    ({"current__pieces": 1 << 40}, "pieces to be a power of 2 of at most 16, got '1099511627776'"),
+    ({"current__pieces": 2}, "expected positions of shape (2, 16), got none"),
+    ({"current__balanced": True}, "expected positions of shape (2, 8), got none"),
     ({"features": {"dtype": "float16", "shape": [2, 8, 4], "data": packed(bytes(128))}}, "expected an array of two axes"),
     ({"lesson": "1"}, "lesson to be a whole number of at least 0, got '1'"),
     ({"surprise": 1}, "damaged"),
@@ -149,8 +155,8 @@ def test_a_damaged_or_malicious_position_is_refused_in_a_sentence():
 def test_the_board_holds_numbers_only():
     board = Board(steps=4, batch_size=2, ahead=3)
     generation = board.begin(True)
-    ids = np.arange(8).reshape(4, 2)
-    board.publish(0, Posting(first_step=0, ids=ids, wants=np.zeros(len(ids), np.int64), last=False, ahead=np.arange(3)))
+    ids, zeros = np.arange(4 * 2 * MOST).reshape(4, -1), np.zeros(4, np.int64)
+    board.publish(0, Posting(first_step=0, ids=ids, pieces=zeros, wants=zeros, last=False, ahead=np.arange(3)))
     assert board._memory.dtype == torch.int64
     assert board.read(generation, 0).ids.tolist() == ids.tolist()
     rng = np.random.default_rng(1)

@@ -196,13 +196,18 @@ def run_ranks(tmp_path: Path, world: int, spec: dict) -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    ("workers", "order", "balance"), [(0, "streaming", "ids"), pytest.param(3, "lazy", None, marks=pytest.mark.slow)]
+    ("workers", "order", "more"),
+    [
+        (0, "streaming", {"balance": "ids"}),
+        (0, "streaming", {"balance": "starts", "seq_len": {"schedule": "step", "from": 0.25, "to": 1, "over": "20ba", "stages": 2}}),
+        pytest.param(3, "lazy", {}, marks=pytest.mark.slow),
+    ],
 )
-def test_four_ranks_train_on_the_lessons_of_one(tmp_path, workers, order, balance):
+def test_four_ranks_train_on_the_lessons_of_one(tmp_path, workers, order, more):
     """Same global batches on 1 and 4 ranks; every rank makes as many scoring passes and lessons as the others."""
     data = {"local": write_ids(tmp_path / "data", 16 * 20), "shuffle": True, "num_canonical_nodes": 4}
     data |= {"window": 5, "gap": 1, "partition_algo": "relaxed", "order": order}
-    teacher = {"select": "hard", "keep": 0.4, "balance": balance}
+    teacher = {"select": "hard", "keep": 0.4, **more}
     alone = run_epochs(make_loader(data | {"batch_size": 16}, {}, teacher), 2)
     spec = {"data": data | {"batch_size": 4}, "loader": {"num_workers": workers}, "teacher": teacher, "epochs": 2}
     logs = run_ranks(tmp_path, 4, spec)

@@ -28,9 +28,9 @@ class Shape:
     positions: int
     head: int = 0
 
-    def at(self, area: float) -> "Shape":
-        """Of images at a share of their area, in (0, 1]: as many of the patches, and the class token."""
-        return replace(self, positions=round((self.positions - 1) * area) + 1)
+    def at(self, share: float, extra: int = 1) -> "Shape":
+        """Of samples at a share of their positions, in (0, 1], but for the ``extra`` ones: of images the class token's."""
+        return replace(self, positions=round((self.positions - extra) * share) + extra)
 
     @property
     def trained_token(self) -> float:

@@ -32,17 +32,21 @@ class Meter(TrainingTime):
         self._memory = memory
         self._shape = shape
         self._side = side
-        self._trained: Counter[float] = Counter()  # samples by the share of an image's area that they were trained at
+        self._trained: Counter[float] = Counter()  # samples by the share of an image's area, or a text's length, that they were trained at
 
     def batch_start(self, state: State, logger: Logger) -> None:
-        """Note at which resolution the batch is trained on: AtteNT has made its images smaller by now."""
-        share = 1.0 if self._side is None else (image_sides(state.batch)[0] / self._side) ** 2
+        """Note at which resolution or length the batch is trained on: AtteNT has made its samples smaller by now."""
+        if self._side is None:
+            share = state.batch["input_ids"].shape[1] / self._shape.positions
+        else:
+            share = (image_sides(state.batch)[0] / self._side) ** 2
         self._trained[share] += batch_length(state.batch)
 
     def eval_after_all(self, state: State, logger: Logger) -> None:
         """Note what the evaluators found, then go on timing."""
         candidates = int(max(self._logged("candidates"), default=0)) * self._shape.positions
-        trained = [(shape := self._shape.at(area), samples * shape.positions) for area, samples in self._trained.items()]
+        extra = 0 if self._side is None else 1
+        trained = [(shape := self._shape.at(share, extra), samples * shape.positions) for share, samples in self._trained.items()]
         skips = _skips(state)
         self.points.append(
             Point(

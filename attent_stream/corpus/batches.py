@@ -30,6 +30,11 @@ class TokenCollator:
 
     pad_id: int | None = None
 
+    @property
+    def packed(self) -> bool:
+        """Whether there is no padding."""
+        return self.pad_id is None
+
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Collate (T,) integer arrays under 'tokens' into int64 (B, T) tensors.
 

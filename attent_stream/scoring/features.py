@@ -8,8 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attent_stream.lessons.pieces import apart
 from attent_stream.scoring.batch import ScoreError, describe
 from attent_stream.scoring.reference import IGNORED
+from attent_stream.teaching.pieces import MOST
 
 _BITS = 9
 WIDTH = 1 << _BITS  # counts of a sample
@@ -47,24 +49,26 @@ def token_counts(batch: Any) -> Tensor:
 FEATURES: dict[str, Callable[[Any], Tensor]] = {"tokens": token_counts}
 
 
-def wanted(name: str, whole: bool) -> int:
+def wanted(name: str, whole: bool, pieces: int) -> int:
     """As a number that a loader's worker is told: what to make of a candidate batch.
 
     Args:
         name: Of its features, in ``FEATURES``.
         whole: Whether the batch is wanted, too.
+        pieces: Into how many each sample is cut.
     """
-    return 1 + 2 * list(FEATURES).index(name) + whole
+    return 1 + whole + 2 * (pieces - 1 + MOST * list(FEATURES).index(name))
 
 
 def made(wants: int, batch: Any) -> tuple[Any, NDArray[np.float16] | None]:
-    """What is wanted of a batch by its number: itself or None, and its features or None.
+    """What is wanted of a batch by its number: itself or None, and its features or None, float16 of shape (B, pieces * d).
 
     Raises:
-        ScoreError: As the features' function.
+        ScoreError: As the features' function, or ``apart``.
     """
     if not wants:
         return batch, None
-    which, whole = divmod(wants - 1, 2)
-    features = list(FEATURES.values())[which](batch).numpy()
-    return (batch if whole else None), features
+    rest, whole = divmod(wants - 1, 2)
+    which, pieces = divmod(rest, MOST)
+    counted = list(FEATURES.values())[which](apart(batch, pieces + 1) if pieces else batch).numpy()
+    return (batch if whole else None), counted.reshape(len(counted) // (pieces + 1), -1)

@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from attent_stream.errors import TeacherError
+from attent_stream.teaching.pieces import MOST
 from attent_stream.watch import here, parent_gone
 
 _GENERATION, _CLOSED, _PUBLISHED, _TAUGHT, _HEADER = 0, 1, 2, 3, 4
 _KNOWN = 62  # generations of which the board knows whether they are taught
-_STEP, _COUNT, _LAST, _AHEAD, _CRC, _META = 0, 1, 2, 3, 4, 5
+_STEP, _COUNT, _LAST, _AHEAD, _WIDTH, _CRC, _META = 0, 1, 2, 3, 4, 5, 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,9 @@ class Posting:
 
     Args:
         first_step: Number of the first step, counted through the epoch.
-        ids: Sample ids of each step, int64 of shape (steps, batch_size); a short step is filled up with -1.
+        ids: Sample ids of each step, int64 of shape (steps, width); a short step is filled up with -1. Of a step of several
+            pieces a sample's id * pieces + which piece, batch_size * pieces of them.
+        pieces: Of each step, into how many its samples are cut, int64 of shape (steps,).
         wants: What is wanted of each step's batch, int64 of shape (steps,): 0 the batch, else see ``features.wanted``.
         last: Whether the epoch ends with it.
         ahead: Sample ids that will be wanted after this segment, int64 of shape (n,): shards to fetch in time.
@@ -35,6 +38,7 @@ class Posting:
 
     first_step: int
     ids: NDArray[np.int64]
+    pieces: NDArray[np.int64]
     wants: NDArray[np.int64]
     last: bool
     ahead: NDArray[np.int64]
@@ -51,7 +55,7 @@ class Board:
 
     def __init__(self, *, steps: int, batch_size: int, ahead: int) -> None:
         self.steps, self.batch_size, self.ahead = steps, batch_size, ahead
-        self._slot = _META + steps * (batch_size + 1) + ahead
+        self._slot = _META + steps * (batch_size * MOST + 2) + ahead
         self._memory = torch.zeros(_HEADER + 2 * self._slot, dtype=torch.int64).share_memory_()
 
     @property
@@ -99,16 +103,17 @@ class Board:
         if index != words[_PUBLISHED]:
             raise ValueError(f"expected segment {words[_PUBLISHED]} to be published next, got {index}")
         count = len(posting.ids)
-        fits = posting.ids.shape[1:] == (self.batch_size,) and posting.wants.shape == (count,)
+        width = posting.ids.shape[1]
+        fits = width in range(self.batch_size, self.batch_size * MOST + 1) and posting.wants.shape == posting.pieces.shape == (count,)
         if count > self.steps or not fits or len(posting.ahead) > self.ahead:
             raise ValueError(
                 f"expected at most {self.steps} steps of {self.batch_size} ids and {self.ahead} ids ahead, got ids of "
                 f"shape {posting.ids.shape} and {len(posting.ahead)} ahead"
             )
         slot = self._slot_of(index)
-        body = np.concatenate([posting.ids.reshape(-1), posting.wants, posting.ahead])
+        body = np.concatenate([posting.ids.reshape(-1), posting.pieces, posting.wants, posting.ahead])
         slot[_META : _META + len(body)] = body
-        slot[:_CRC] = posting.first_step, count, posting.last, len(posting.ahead)
+        slot[:_CRC] = posting.first_step, count, posting.last, len(posting.ahead), width
         slot[_CRC] = _checksum(slot, len(body), words[_GENERATION], index)
         words[_PUBLISHED] = index + 1  # only now: a reader that sees the number sees the posting
 
@@ -124,15 +129,16 @@ class Board:
         if words[_PUBLISHED] <= index:
             return None
         slot = self._slot_of(index).copy()
-        first, count, last, ahead = (int(word) for word in slot[:_CRC])
-        size = count * (self.batch_size + 1)
-        if not (0 <= count <= self.steps and 0 <= ahead <= self.ahead) or slot[_CRC] != _checksum(
+        first, count, last, ahead, width = (int(word) for word in slot[:_CRC])
+        size = count * (width + 2)
+        if not (0 <= count <= self.steps and 0 <= ahead <= self.ahead and 0 < width <= self.batch_size * MOST) or slot[_CRC] != _checksum(
             slot, size + ahead, generation, index
         ):
             return None  # the writer's stores are not all visible yet, or a new epoch has begun: look again
         body = slot[_META:]
-        ids, wants = body[: size - count].reshape(count, self.batch_size), body[size - count : size]
-        return Posting(first_step=first, ids=ids, wants=wants, last=bool(last), ahead=body[size : size + ahead])
+        ids, pieces, wants = np.split(body[:size], [count * width, count * (width + 1)])
+        ids = ids.reshape(count, width)
+        return Posting(first_step=first, ids=ids, pieces=pieces, wants=wants, last=bool(last), ahead=body[size : size + ahead])
 
     def wait(self, generation: int, index: int, timeout: float) -> Posting:
         """Segment ``index``, as soon as it is published.

@@ -31,7 +31,9 @@ class Segment:
 
     Args:
         index: Which segment of the epoch.
-        lessons: Sample ids of its lesson steps, int64 of shape (L, batch_size), filled up with -1 where short.
+        lessons: Sample ids of its lesson steps, int64 of shape (L, batch_size * pieces), filled up with -1 where short.
+        parts: Which piece of its sample each is, int64, same shape.
+        pieces: Into how many each sample is cut.
         weights: Of each, float32, same shape.
         candidates: Sample ids of its candidate steps, int64 of shape (C, batch_size); they are of the next window.
         roles: Role of each step, int8 of shape (L + C,).
@@ -41,6 +43,8 @@ class Segment:
 
     index: int
     lessons: NDArray[np.int64]
+    parts: NDArray[np.int64]
+    pieces: int
     weights: NDArray[np.float32]
     candidates: NDArray[np.int64]
     roles: NDArray[np.int8]
@@ -137,9 +141,14 @@ class TaughtEpoch:
 
     @property
     def lesson(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Ids and weights of the lesson handed out last, each of shape (n,)."""
+        """Ids and weights of the lesson handed out last, each of shape (n,); of several pieces one after the other."""
         ids = self.segment.lessons[self._lesson]
         return ids[ids >= 0], self.segment.weights[self._lesson][ids >= 0]
+
+    @property
+    def pieces(self) -> int:
+        """Into how many each sample of the lesson handed out last is cut."""
+        return self.segment.pieces
 
     @property
     def started(self) -> bool:
@@ -162,6 +171,7 @@ class TaughtEpoch:
             next_by=self._next[1].by if self._next else None,
             next_lessons=self._next[1].lessons if self._next else 0,
             next_balanced=self._next[1].balanced if self._next else False,
+            next_pieces=self._next[1].pieces if self._next else 1,
             scores=scores,
             features=features,
         )
@@ -256,9 +266,7 @@ class TaughtEpoch:
         last = self._planned(position)
         following = position.following
         # The decision about the next window was used up when a choice follows already; what it was stands in that choice.
-        decision = last
-        if following:
-            decision = Decision(by=following.by, lessons=following.lessons, balanced=following.positions is not None)
+        decision = following.decision if following else last
         segment = self._rebuild(position.current, position.segment, decision)
         self._lesson = position.lesson - 1
         self._step = int(np.flatnonzero(segment.roles == LESSON)[self._lesson]) + 1 if position.lesson else 0
@@ -284,11 +292,11 @@ class TaughtEpoch:
         window = self._window(position.segment + (2 if position.following else 1))
         # The turns of some of its candidates may have passed: it is not balanced where it was not to be.
         balanced = position.next_balanced and self.teacher.settings.balance is not None
-        decision = Decision(by=position.next_by, lessons=position.next_lessons, balanced=balanced)
+        decision = Decision(by=position.next_by, lessons=position.next_lessons, balanced=balanced, pieces=position.next_pieces)
         if self.teacher.stands(decision, window):
             return decision
         ahead = position.current.lessons - position.lesson + (position.following.lessons if position.following else 0)
-        fresh = replace(self.teacher.decide(window, ahead), balanced=balanced)
+        fresh = replace(self.teacher.decide(window, ahead), balanced=balanced, pieces=position.next_pieces)
         # The turns of some of its candidates have passed: it is kept whole, like an epoch's first.
         return replace(fresh, by=ALL, lessons=len(window.ids)) if fresh.by == SCORED else fresh
 
@@ -304,13 +312,13 @@ class TaughtEpoch:
             return None
         ids = self.order.window(begin, end)
         lanes = lane_labels(ids, self.order.layout, self.order.stream_starts)
-        share = begin / max(1, self.order.full)
-        layout = self.order.layout
-        return Window(epoch=self.order.epoch, index=index, ids=ids, lanes=lanes, unit=layout.unit, share=share)
+        share, until = (row / max(1, self.order.full) for row in (begin, end))
+        unit = self.order.layout.unit
+        return Window(epoch=self.order.epoch, index=index, ids=ids, lanes=lanes, unit=unit, share=share, until=until)
 
     def _compose(self, choice: Choice, index: int, remaining: int, decision: Decision | None = None) -> Segment:
-        lessons = self.order.of_rank(choice.ids, self.rank)
-        candidates = np.empty((0, lessons.shape[1]), np.int64)
+        lessons = self._of_rank(choice, choice.ids)
+        candidates = np.empty((0, self.board.batch_size), np.int64)
         window = self._window(index + 1)
         self._next = self._scores = self._features = None
         if window is not None:
@@ -323,12 +331,19 @@ class TaughtEpoch:
         return Segment(
             index=index,
             lessons=lessons,
-            weights=self.order.of_rank(choice.weights, self.rank),
+            parts=self._of_rank(choice, choice.parts),
+            pieces=choice.decision.pieces,
+            weights=self._of_rank(choice, choice.weights),
             candidates=candidates,
             roles=interleave(len(candidates), len(lessons), self.gap),
             due=due_lesson(len(lessons), self.gap),
             choice=choice,
         )
+
+    def _of_rank(self, choice: Choice, values: NDArray) -> NDArray:
+        """This rank's part of what a choice has of each piece: (L, row_size * pieces) -> (L, batch_size * pieces)."""
+        rows = values.reshape(len(values), -1, choice.decision.pieces)
+        return self.order.of_rank(rows, self.rank).reshape(len(values), -1)
 
     def _tail_segment(self, index: int) -> Segment:
         begin = (index - self._windows) * self.board.steps
@@ -337,6 +352,8 @@ class TaughtEpoch:
         return Segment(
             index=index,
             lessons=lessons,
+            parts=np.zeros_like(lessons),
+            pieces=1,
             weights=np.ones(lessons.shape, np.float32),
             candidates=np.empty((0, lessons.shape[1]), np.int64),
             roles=np.full(len(lessons), LESSON, np.int8),
@@ -350,15 +367,19 @@ class TaughtEpoch:
         return self.segment.index + 1 < self._segments
 
     def _publish(self, segment: Segment, skip: int = 0) -> Segment:
-        ids = np.empty((len(segment.roles), segment.lessons.shape[1]), np.int64)
-        ids[segment.roles == LESSON] = segment.lessons
-        ids[segment.roles == CANDIDATE] = segment.candidates
+        read, looked_at = segment.roles == LESSON, segment.roles == CANDIDATE
+        ids = np.full((len(segment.roles), segment.lessons.shape[1]), -1, np.int64)
+        ids[read] = np.where(segment.lessons < 0, -1, segment.lessons * segment.pieces + segment.parts)
+        ids[looked_at, : self.board.batch_size] = segment.candidates
         wants = np.zeros(len(ids), np.int64)
         if self._next is not None and self._next[1].balanced:
-            wants[segment.roles == CANDIDATE] = wanted(self.teacher.settings.balance, whole=self._next[1].by == SCORED)
+            decision = self._next[1]
+            wants[looked_at] = wanted(self.teacher.settings.balance, whole=decision.by == SCORED, pieces=decision.pieces)
+        pieces = np.where(read, segment.pieces, 1)
         first = self._published_steps + len(self.segment.roles) if self._postings else 0
         last = segment.index + 1 >= self._segments
-        posting = Posting(first_step=first, ids=ids[skip:], wants=wants[skip:], last=last, ahead=self._ahead(segment.index))
+        ahead = self._ahead(segment.index)
+        posting = Posting(first_step=first, ids=ids[skip:], pieces=pieces[skip:], wants=wants[skip:], last=last, ahead=ahead)
         self.board.publish(self._postings, posting)
         self._postings += 1
         return segment
@@ -371,7 +392,8 @@ class TaughtEpoch:
         if self._next is not None:
             window, decision = self._next
             if not decision.reads and decision.by in (RANDOM, REMEMBERED) and self.teacher.stands(decision, window):  # after a resume it may not
-                return self.order.of_rank(self.teacher.choose(window, decision, None).ids, self.rank).reshape(-1)
+                likely = self.teacher.choose(window, replace(decision, pieces=1), None)
+                return self.order.of_rank(likely.ids, self.rank).reshape(-1)
             if decision.by == ALL and not decision.reads:
                 near = self.order.of_rank(window.ids, self.rank).reshape(-1)
         begin, end = window_rows(self.order.full, self.first_row, self.window, index + 2)
@@ -393,5 +415,8 @@ def _short(segment: Segment) -> Chosen | None:
     if choice is None:
         return None
     weights = None if (choice.weights == 1).all() else choice.weights.astype(np.float16)
-    positions = choice.positions.astype(np.int32) if choice.decision.balanced else None
-    return Chosen(by=choice.decision.by, lessons=choice.decision.lessons, kept=choice.kept, weights=weights, positions=positions)
+    by, lessons, balanced, pieces = (getattr(choice.decision, name) for name in ("by", "lessons", "balanced", "pieces"))
+    positions = choice.positions.astype(np.int32) if balanced or pieces > 1 else None
+    return Chosen(
+        by=by, lessons=lessons, kept=choice.kept, weights=weights, positions=positions, balanced=balanced, pieces=pieces
+    )

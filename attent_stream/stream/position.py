@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-VERSION = 4
+from attent_stream.teaching.choice import Decision
+from attent_stream.teaching.pieces import MOST
+
+VERSION = 5
 _BITS = {"bool": 1, "float16": 16, "float32": 32, "int32": 32}
 _LARGEST = 1 << 28  # candidates of a window, far beyond 1,024 nodes: what a few bytes of zlib may ask for ends here
 
@@ -26,9 +29,11 @@ class Chosen:
         by: How it was chosen.
         lessons: How many lesson rows.
         kept: Which candidates, bool of shape (C, row_size).
-        weights: Of the lessons, float16 of shape (lessons, row_size); None where all are 1.
-        positions: Which candidate each lesson is, int32 of shape (lessons, row_size), where they are balanced; None: those kept, in
-            stream order.
+        weights: Of the lessons, float16 of shape (lessons, row_size * pieces); None where all are 1.
+        positions: Which candidate (of several pieces, which of all pieces) each lesson is, int32 of shape (lessons, row_size * pieces);
+            None: those kept, in stream order.
+        balanced: Whether it was made by features.
+        pieces: Into how many each sample is cut.
     """
 
     by: str
@@ -36,6 +41,13 @@ class Chosen:
     kept: NDArray[np.bool_]
     weights: NDArray[np.float16] | None
     positions: NDArray[np.int32] | None = None
+    balanced: bool = False
+    pieces: int = 1
+
+    @property
+    def decision(self) -> Decision:
+        """What was decided of it before."""
+        return Decision(by=self.by, lessons=self.lessons, balanced=self.balanced, pieces=self.pieces)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +65,9 @@ class Position:
         next_by: How the window after those will be chosen, None if there is none.
         next_lessons: How many lesson rows it will have.
         next_balanced: Whether its lessons will be.
+        next_pieces: Into how many its samples will be cut.
         scores: Its scores so far, float32 of shape (C, row_size), NaN where not yet known; None if none is wanted.
-        features: Its features so far, float16 of shape (C, row_size * d), NaN where not yet known; None if none are wanted.
+        features: Its features so far, float16 of shape (C, row_size * pieces * d), NaN where not yet known; None if none are wanted.
     """
 
     identity: dict[str, Any]
@@ -67,6 +80,7 @@ class Position:
     next_by: str | None
     next_lessons: int
     next_balanced: bool
+    next_pieces: int
     scores: NDArray[np.float32] | None
     features: NDArray[np.float16] | None
 
@@ -94,8 +108,8 @@ class Position:
             for name in ("epoch", "first_row", "segment", "lesson", "next_lessons"):
                 _count(fields[name], name)
             chosen = {name: _chosen(fields[name]) for name in ("current", "following")}
-            if type(fields["next_balanced"]) is not bool:
-                raise ValueError(f"expected next_balanced to be true or false, got {str(fields['next_balanced'])[:40]!r}")
+            _truth(fields["next_balanced"], "next_balanced")
+            _pieces(fields["next_pieces"])
             arrays = {name: _array(fields[name]) for name in ("scores", "features")}
             return cls(**{**fields, **chosen, **arrays})
         except (KeyError, TypeError, ValueError, zlib.error) as error:
@@ -154,12 +168,30 @@ def _chosen(value: Any) -> Chosen | None:
     if value is None:
         return None
     lessons, kept, weights = _count(value["lessons"], "lessons"), _array(value["kept"]), _array(value["weights"])
+    balanced, pieces = _truth(value["balanced"], "balanced"), _pieces(value["pieces"])
     if kept is None:
         raise ValueError("expected which candidates were kept, got nothing")
-    shape = lessons, kept.shape[1]
+    shape = lessons, kept.shape[1] * pieces
     if weights is not None and (weights.shape != shape or not (np.isfinite(weights) & (weights >= 0)).all()):
         raise ValueError(f"expected finite weights of shape {shape}, got shape {weights.shape} or a weight that is none")
     positions = _array(value["positions"])
-    if positions is not None and not (positions.shape == shape and np.array_equal(np.sort(positions, axis=None), np.flatnonzero(kept))):
+    if positions is None and (balanced or pieces > 1):
+        raise ValueError(f"expected positions of shape {shape}, got none")
+    due = np.flatnonzero(kept.reshape(-1).repeat(pieces))
+    if positions is not None and not (positions.shape == shape and np.array_equal(np.sort(positions, axis=None), due)):
         raise ValueError(f"expected the positions of what was kept, shape {shape}, got others, shape {positions.shape}")
-    return Chosen(by=str(value["by"]), lessons=lessons, kept=kept, weights=weights, positions=positions)
+    return Chosen(
+        by=str(value["by"]), lessons=lessons, kept=kept, weights=weights, positions=positions, balanced=balanced, pieces=pieces
+    )
+
+
+def _truth(value: Any, name: str) -> bool:
+    if type(value) is not bool:
+        raise ValueError(f"expected {name} to be true or false, got {str(value)[:40]!r}")
+    return value
+
+
+def _pieces(value: Any) -> int:
+    if type(value) is not int or value not in [2**n for n in range(MOST.bit_length())]:
+        raise ValueError(f"expected pieces to be a power of 2 of at most {MOST}, got {str(value)[:40]!r}")
+    return value

@@ -23,6 +23,7 @@ class Window:
         lanes: Their lanes, same shape.
         unit: Slots that must stay of one stream together.
         share: Share of the epoch's rows that lie before it, in [0, 1].
+        until: Likewise with its own.
     """
 
     epoch: int
@@ -31,6 +32,7 @@ class Window:
     lanes: NDArray[np.int64]
     unit: int
     share: float
+    until: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +43,13 @@ class Decision:
         by: One of the above.
         lessons: How many lesson rows.
         balanced: Whether the lessons are ordered by their features, for which candidates are read.
+        pieces: Into how many pieces each sample is cut, of which the lessons are made.
     """
 
     by: str
     lessons: int
     balanced: bool = False
+    pieces: int = 1
 
     @property
     def reads(self) -> bool:
@@ -59,8 +63,9 @@ class Choice:
 
     Args:
         decision: How it was chosen.
-        positions: Which candidates, as flat positions in the window, int64 of shape (L, row_size).
-        weights: Of each lesson's loss, float32 of the same shape.
+        positions: Which pieces of candidates (whole ones where ``decision.pieces`` is 1), as flat positions among all of the
+            window's, int64 of shape (L, row_size * pieces).
+        weights: Of the loss of each, float32 of the same shape.
         scores: Of all candidates, float of shape (C, row_size), or None where none was asked for.
         window: What was chosen from.
         gain: Predicted by ``auto``, in plain steps a step; None where it did not look.
@@ -77,12 +82,17 @@ class Choice:
 
     @property
     def ids(self) -> NDArray[np.int64]:
-        """Sample ids of the lessons, shape (L, row_size)."""
-        return self.window.ids.reshape(-1)[self.positions]
+        """Sample ids of the lessons, shape (L, row_size * pieces)."""
+        return self.window.ids.reshape(-1)[self.positions // self.decision.pieces]
+
+    @property
+    def parts(self) -> NDArray[np.int64]:
+        """Which piece of its sample each is, shape (L, row_size * pieces)."""
+        return self.positions % self.decision.pieces
 
     @property
     def kept(self) -> NDArray[np.bool_]:
         """Which candidates are kept, shape (C, row_size)."""
         kept = np.zeros(self.window.ids.size, bool)
-        kept[self.positions.reshape(-1)] = True
+        kept[self.positions.reshape(-1) // self.decision.pieces] = True
         return kept.reshape(self.window.ids.shape)

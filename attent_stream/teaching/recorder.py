@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import Module
+from numpy.typing import NDArray
+from torch.nn import Module, functional
 
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.errors import AttentError
@@ -37,7 +38,7 @@ class Recorder:
         self._agrees: dict[int, bool] = {}  # microbatch's size -> whether what its loss has saved are its samples' losses
         self._records = True  # this batch
         self._micro: list[torch.Tensor] = []  # this batch's scores, a tensor a microbatch
-        self._pending: list[torch.Tensor] = []  # (3, batch_size) ids, scores and times of lessons not yet in the ledger
+        self._pending: list[torch.Tensor] = []  # (3, batch_size * pieces) ids, scores and times of lessons not yet in the ledger
 
     def begin_batch(self) -> None:
         """Before a batch's first forward, also where one that failed begins anew."""
@@ -81,7 +82,7 @@ class Recorder:
                 f"record needs a score for each of the batch's {len(ids)} lessons and the training forward gave {len(scores)}: "
                 f"leave away the algorithm that changes batches, or set record to never"
             )
-        row = torch.full((3, self._loader.batch_size), -1.0, dtype=torch.float64, device=scores.device)
+        row = torch.full((3, self._loader.batch_size * self._loader.epoch.pieces), -1.0, dtype=torch.float64, device=scores.device)
         row[0, : len(ids)] = torch.from_numpy(ids).to(row.device)
         row[1, : len(ids)] = scores
         row[2] = self._teacher.time(self._loader.epoch.order.epoch)
@@ -93,9 +94,19 @@ class Recorder:
         if not self._pending:
             return
         dataset = self._loader.dataset
-        rows = gather_ranks(torch.stack(self._pending), ranks=dataset.num_ranks, replication=dataset.replication or 1)
+        width = max(row.shape[1] for row in self._pending)  # the same on all ranks
+        pending = torch.stack([functional.pad(row, (0, width - row.shape[1]), value=-1.0) for row in self._pending])
+        rows = gather_ranks(pending, ranks=dataset.num_ranks, replication=dataset.replication or 1)
         self._pending = []
         for batch in rows.swapaxes(0, 1):  # (ranks, 3, batch_size), all of one time
             ids, scores, times = batch.swapaxes(0, 1).reshape(3, -1)
             real = ids >= 0
-            self._teacher.remember(ids[real].astype(np.int64), scores[real], times[0])
+            self._teacher.remember(*_means(ids[real].astype(np.int64), scores[real]), times[0])
+
+
+def _means(ids: NDArray[np.int64], scores: NDArray) -> tuple[NDArray[np.int64], NDArray]:
+    """Of pieces of one sample the mean; of each sample once they are as they were."""
+    once, which, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    if len(once) == len(ids):
+        return ids, scores
+    return once, np.bincount(which, scores, len(once)) / counts

@@ -56,7 +56,7 @@ SHARE_SHAPES: dict[str, Callable[[float, int], float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ShareSchedule:
-    """A share over time: of a window's candidates (``keep``), or of an image's sides (``resolution``).
+    """A share over time: of a window's candidates (``keep``), of an image's sides (``resolution``) or a text's length (``seq_len``).
 
     The shapes are those of INT (Nonparametric Teaching of Implicit Neural Representations, ICML 2024);
     ``cosine`` is also the growing ratio of AtteNT (arXiv 2602.20461). ``reverse_cosine`` is INT's: it falls,
@@ -97,6 +97,11 @@ class ShareSchedule:
                 f"a reverse_cosine {self.setting} falls, so 'from' must be above 'to',"
                 f" got from {self.start!r} to {self.end!r} (cosine rises)"
             )
+
+    @property
+    def some(self) -> bool:
+        """Whether it is ever less than all."""
+        return min(self.start, self.end) < 1
 
     def at(self, clock: Clock) -> float:
         """The share at a time, in (0, 1]."""

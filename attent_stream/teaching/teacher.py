@@ -12,6 +12,7 @@ from attent_stream.teaching.balance import balance_lanes, imbalance
 from attent_stream.teaching.choice import ALL, RANDOM, REMEMBERED, SCORED, Choice, Decision, Window
 from attent_stream.teaching.ledger import Ledger
 from attent_stream.teaching.payoff import Payoff, best_design
+from attent_stream.teaching.pieces import cut, mixed, pieces_at
 from attent_stream.teaching.schedule import Interval, Phases, ShareSchedule
 from attent_stream.teaching.selection import below_ceiling, lane_weights, select_lanes
 from attent_stream.teaching.selectors import NEEDS_SCORES, SELECTORS
@@ -42,6 +43,7 @@ class TeacherSettings:
         again: With ``auto`` the selector of windows whose scores are remembered, whatever its predicted gain; None: by the design
             that pays.
         balance: By which features, a name in ``FEATURES``, a window's lessons are ordered so that its batches are alike, or None.
+        seq_len: Share of a sample's positions that a lesson has, over time (``pieces.pieces_at``).
 
     Raises:
         ValueError: A selector that is none, a temperature not positive, a negative seed, a ceiling out of [0, 1).
@@ -56,6 +58,7 @@ class TeacherSettings:
     ceiling: float = 0.0
     again: str | None = None
     balance: str | None = None
+    seq_len: ShareSchedule = ShareSchedule(start=1.0, end=1.0, setting="seq_len")
 
     def __post_init__(self) -> None:
         if self.select not in (AUTO, *SELECTORS):
@@ -171,8 +174,11 @@ class Teacher:
             ahead: Lessons that will be trained on before its first.
         """
         decision = self._decide(window, ahead)
+        # By the end of the window: what is to be trained on in full is.
+        end = self.clock(ahead + decision.lessons, window.epoch, window.until)
+        pieces = pieces_at(self.settings.seq_len.at(end))
         # An epoch's first window is there before any of its candidates could be read.
-        return replace(decision, balanced=self.settings.balance is not None and window.index > 0)
+        return replace(decision, balanced=self.settings.balance is not None and window.index > 0, pieces=pieces)
 
     def _decide(self, window: Window, ahead: int) -> Decision:
         clock = self.clock(ahead, window.epoch, window.share)
@@ -212,17 +218,25 @@ class Teacher:
             window: The window.
             decision: What ``decide`` said of it.
             scores: Its candidates' scores, float of shape (C, row_size), if ``decision.by`` is ``SCORED``.
-            features: Their features, float16 of shape (C, row_size, d), if ``decision.balanced``; without, lessons stay in
-                stream order.
+            features: Those of their pieces, side by side, float16 of shape (C, row_size, pieces * d), if
+                ``decision.balanced``; without, lessons stay in stream order, and pieces in one drawn.
         """
-        choice = self._chosen(window, decision, scores)
-        if not decision.balanced or features is None:
+        choice, pieces = self._chosen(window, decision, scores), decision.pieces
+        balanced = decision.balanced and features is not None
+        if not balanced and pieces == 1:
             return choice
-        by_lane = window.lanes.reshape(-1)[choice.positions]
-        positions = balance_lanes(choice.positions, by_lane, features)
+        positions, lanes = cut(choice.positions, pieces), window.lanes.reshape(-1)[choice.positions].repeat(pieces, axis=1)
+        if pieces > 1:
+            rng = np.random.default_rng([self.settings.seed, window.epoch, window.index, pieces])
+            positions = mixed(positions, lanes, rng)
+        off = None
+        if balanced:
+            known = features.reshape(*window.ids.shape, pieces, -1).reshape(len(window.ids), window.ids.shape[1] * pieces, -1)
+            positions = balance_lanes(positions, lanes, known)
+            off = imbalance(positions, known)
         weights = np.ones(window.ids.size, np.float32)
         weights[choice.positions] = choice.weights
-        return replace(choice, positions=positions, weights=weights[positions], imbalance=imbalance(positions, features))
+        return replace(choice, positions=positions, weights=weights[positions // pieces], imbalance=off)
 
     def _chosen(self, window: Window, decision: Decision, scores: NDArray | None) -> Choice:
         if decision.by == REMEMBERED:
@@ -250,10 +264,10 @@ class Teacher:
 
     def recover(self, window: Window, chosen: Chosen) -> Choice:
         """A choice that was made before, from what was kept of it; it has no scores."""
-        decision = Decision(by=chosen.by, lessons=chosen.lessons, balanced=chosen.positions is not None)
+        decision = chosen.decision
         choice = self._choice(window, decision, chosen.kept.astype(np.float64), "hard")
-        weights = choice.weights if chosen.weights is None else chosen.weights.astype(np.float32)
         positions = choice.positions if chosen.positions is None else chosen.positions.astype(np.int64)
+        weights = np.ones(positions.shape, np.float32) if chosen.weights is None else chosen.weights.astype(np.float32)
         return replace(choice, scores=None, weights=weights, positions=positions)
 
     def time(self, epoch: int) -> float:
