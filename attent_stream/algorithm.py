@@ -90,11 +90,11 @@ class AtteNT(Algorithm):
             ``{per, limit, decay, detrend}`` (``LedgerSettings``).
         balance: Order each window's lessons so that its batches are alike in these features, of every window but an epoch's first:
             ``tokens`` (how often each occurs: ``scoring.features``), or ``none``. Nothing is dropped or weighted for it; candidates
-            are read for it, and no model is asked. None: ``tokens`` where ``auto`` sees packed text, else ``none``.
+            are read for it, and no model is asked. None: ``tokens`` where ``auto`` sees packed text once, else ``none``.
         seq_len: Share of a text's positions that a lesson has, in (0, 1], or a schedule as of ``keep``: each sample of a window is
             cut into equal pieces (a power of 2 of them, at most 16), which are mixed over the window and trained on as samples of
-            their own (``teaching.pieces``). A batch has as many tokens as ever, and nothing is dropped. None: a quarter for 0.4 of training and a half
-            for as long where ``auto`` sees packed text in a single pass whose end is known, else 1.
+            their own (``teaching.pieces``). A batch has as many tokens as ever, and nothing is dropped. None: a quarter for 0.4 of
+            training and a half for as long where ``auto`` sees packed text once, else 1.
         score_batch: Samples per scoring forward; None: the training microbatch.
         fidelity: How much of a candidate and of the model scoring looks at: ``full``, ``auto`` (the cheapest way that agrees
             with the full score, by measurement), or a mapping of ``layers``, ``tokens``, ``resolution``, ``patches``,

@@ -29,9 +29,8 @@ _AUTO_DEFAULTS = _DEFAULTS | {"interval": "1dur", "anneal": "0.125dur", "record"
 # Of ``auto`` where a language model sees its samples again, which are then remembered without the trend (``of_run``): what saved
 # on both tasks of docs/log.md.
 _AGAIN = {"select": "soft", "score": "loss", "keep": 0.5, "temperature": 0.5, "anneal": "0ba"}
-# Of ``auto`` on packed text, and where that is seen once (docs/log.md, 2026-11-27, second).
-_TEXT = {"balance": "tokens"}
-_ONCE = {"seq_len": {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2}}
+# Of ``auto`` where packed text is seen once (docs/log.md, 2026-11-27, second).
+_ONCE = {"balance": "tokens", "seq_len": {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2}}
 NONE = "none"  # a balance
 
 
@@ -81,15 +80,15 @@ class Settings:
 
         Args:
             text: The model is a causal language model.
-            once: It sees no sample again.
+            once: It is known to see no sample again.
             packed: Its samples are whole text, without padding.
             endless: No end of training can be seen coming.
         """
         auto = text and self.teacher.select == AUTO
         again = auto and not once and self.record == "always"
         better = _AGAIN if again else {}
-        if auto and packed and self.teacher.keep.some:
-            better = better | _TEXT | (_ONCE if once and not endless else {})
+        if auto and once and packed and self.teacher.keep.some:
+            better = _ONCE
         if endless:
             better = better | {"anneal": "0ba"}
         taken = {key: value for key, value in better.items() if key in self.defaults}

@@ -186,8 +186,7 @@ def test_a_microbatch_that_memory_makes_smaller_stays_so():
 
 DEFAULTS = {
     "once": ({}, {}, (0.25, "tokens")),
-    "again": ({}, {"once": False}, (1.0, "tokens")),
-    "no end in sight": ({}, {"endless": True}, (1.0, "tokens")),
+    "again, or no end in sight": ({}, {"once": False}, (1.0, None)),
     "padded": ({}, {"packed": False}, (1.0, None)),
     "images": ({}, {"text": False, "packed": False}, (1.0, None)),
     "asked for everything": ({"keep": 1.0}, {}, (1.0, None)),
