@@ -17,9 +17,9 @@ from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.dataset import TeachingDataset
 from attent_stream.gather import gather_ranks
 from attent_stream.lessons.lesson_weights import LessonWeights
-from attent_stream.lessons.pieces import ShortLessons
 from attent_stream.lessons.planned_length import PlannedLength
 from attent_stream.lessons.progressive_resolution import ProgressiveResolution
+from attent_stream.lessons.short_lessons import ShortLessons
 from attent_stream.lessons.skipped_compute import SkippedCompute
 from attent_stream.randomness import random_state, restore_ranks
 from attent_stream.scoring.candidate_scorer import CandidateScorer

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, default_collate
 from attent_stream.dataset import EpochStart, Tagged, TeachingDataset
 from attent_stream.errors import CollateError, TeacherError
 from attent_stream.gather import gather_ranks
-from attent_stream.lessons.pieces import Packed, together
 from attent_stream.scoring.batch import ScoreError
 from attent_stream.scoring.features import made
+from attent_stream.scoring.pieces import Packed, together
 from attent_stream.stream.board import Board
 from attent_stream.stream.epoch import TaughtEpoch
 from attent_stream.stream.epoch_number import VariesByEpoch

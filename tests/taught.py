@@ -14,8 +14,8 @@ from torch import distributed as dist
 
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.dataset import TeachingDataset
-from attent_stream.lessons.pieces import apart
 from attent_stream.scoring.features import FEATURES
+from attent_stream.scoring.pieces import apart
 from attent_stream.teaching.ledger import SampleLedger
 from attent_stream.teaching.ledger_settings import LedgerSettings, open_ledger
 from attent_stream.teaching.payoff import Payoff

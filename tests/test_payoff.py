@@ -107,14 +107,18 @@ def test_its_length_is_not_told_too_short(data):
 
 
 def test_the_default_in_a_single_pass(tmp_path):
-    """Nothing is remembered or scored in a short one, and it trains as plain streaming does."""
+    """Nothing is remembered or scored in a short one. It trains as with all of it written out, and with that off as plain streaming does."""
     folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
     plain, _, _ = fit(make_lm_loader(folder), [], max_duration="1ep", seed=1)
-    algorithm = AtteNT()
-    assert algorithm.settings.teacher.select == "auto" and algorithm.settings.record == "always"
-    taught, _, _ = fit(make_lm_loader(folder), [algorithm], max_duration="1ep", seed=1)
-    assert taught.losses == plain.losses
-    assert algorithm.state_dict()["ledger"] is None
+    pieces = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2}
+    runs = []
+    for asked in ({}, {"balance": "tokens", "seq_len": pieces}, {"balance": "none", "seq_len": 1.0}):
+        algorithm = AtteNT(**asked)
+        assert algorithm.settings.teacher.select == "auto" and algorithm.settings.record == "always"
+        runs.append(fit(make_lm_loader(folder), [algorithm], max_duration="1ep", seed=1)[0])
+        assert algorithm.state_dict()["ledger"] is None
+    assert runs[0].losses == runs[1].losses != plain.losses
+    assert runs[2].losses == plain.losses
     assert AtteNT(score=lambda model, batch: batch["input_ids"][:, 0].float()).settings.record == "never"
 
 

@@ -16,8 +16,10 @@ from training import trained
 from attent_stream import AtteNT
 from attent_stream.corpus.batches import TokenCollator
 from attent_stream.errors import CollateError
-from attent_stream.lessons.pieces import ShortLessons, apart, together
+from attent_stream.launch.data import CutTokens
+from attent_stream.lessons.short_lessons import ShortLessons
 from attent_stream.scoring.batch import ScoreError
+from attent_stream.scoring.pieces import apart, together
 from attent_stream.teaching.pieces import MOST, cut, mixed, pieces_at
 from attent_stream.teaching.recorder import _means
 
@@ -222,3 +224,9 @@ def test_padding_ends_in_a_sentence(folder):
 def test_settings_out_of_range(value):
     with pytest.raises(ValueError, match="seq_len"):
         AtteNT(seq_len=value)
+
+
+def test_what_says_that_it_is_packed(folder):
+    plain, padded = TokenCollator(), TokenCollator(pad_id=0)
+    loaders = [make_lm_loader(folder, collate_fn=c) for c in (plain, padded, CutTokens(collate=plain, max_seq_len=8), CutTokens(collate=padded, max_seq_len=8), list)]
+    assert [loader.packed for loader in loaders] == [True, False, True, False, False]

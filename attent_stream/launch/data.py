@@ -16,6 +16,7 @@ from attent_stream.launch.config_sections import (
     StreamsConfig,
     TrainLoaderConfig,
 )
+from attent_stream.scoring.pieces import Packed
 from attent_stream.stream.epoch_number import EpochNumber, VariesByEpoch
 
 IGNORED = -100  # Hugging Face's label for a position that has no target.
@@ -34,6 +35,11 @@ class CutTokens:
         return self.collate(
             [{**sample, "tokens": sample["tokens"][: self.max_seq_len]} for sample in samples]
         )
+
+    @property
+    def packed(self) -> bool:
+        """Whether what it wraps says so of its samples."""
+        return isinstance(self.collate, Packed) and self.collate.packed
 
     def set_epoch(self, epoch: int) -> None:
         """Pass the epoch's number on."""

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attent_stream.lessons.pieces import apart
 from attent_stream.scoring.batch import ScoreError, describe
+from attent_stream.scoring.pieces import apart
 from attent_stream.scoring.reference import IGNORED
 from attent_stream.teaching.pieces import MOST
 
