@@ -1,7 +1,7 @@
 """A taught epoch: segment after segment from the order, the teacher and the scores, in the main process of each rank."""
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,35 +21,9 @@ from attent_stream.stream.plan import (
     window_rows,
 )
 from attent_stream.stream.position import Chosen, Position
+from attent_stream.stream.segment import Segment
 from attent_stream.teaching.choice import ALL, RANDOM, REMEMBERED, SCORED, Choice, Decision, Window
 from attent_stream.teaching.teacher import Teacher
-
-
-@dataclass(frozen=True, kw_only=True)
-class Segment:
-    """What one rank does between two choices.
-
-    Args:
-        index: Which segment of the epoch.
-        lessons: Sample ids of its lesson steps, int64 of shape (L, batch_size * pieces), filled up with -1 where short.
-        parts: Which piece of its sample each is, int64, same shape.
-        pieces: Into how many each sample is cut.
-        weights: Of each, float32, same shape.
-        candidates: Sample ids of its candidate steps, int64 of shape (C, batch_size); they are of the next window.
-        roles: Role of each step, int8 of shape (L + C,).
-        due: Index of the lesson at which the next window is chosen.
-        choice: What the lessons were chosen from, or None for what follows the last full row.
-    """
-
-    index: int
-    lessons: NDArray[np.int64]
-    parts: NDArray[np.int64]
-    pieces: int
-    weights: NDArray[np.float32]
-    candidates: NDArray[np.int64]
-    roles: NDArray[np.int8]
-    due: int
-    choice: Choice | None
 
 
 class TaughtEpoch:
@@ -166,8 +140,8 @@ class TaughtEpoch:
             first_row=self.first_row,
             segment=self.segment.index,
             lesson=self._lesson + 1,
-            current=_short(self.segment),
-            following=_short(self._waiting) if self._waiting else None,
+            current=self.segment.chosen,
+            following=self._waiting.chosen if self._waiting else None,
             next_by=self._next[1].by if self._next else None,
             next_lessons=self._next[1].lessons if self._next else 0,
             next_balanced=self._next[1].balanced if self._next else False,
@@ -367,15 +341,12 @@ class TaughtEpoch:
         return self.segment.index + 1 < self._segments
 
     def _publish(self, segment: Segment, skip: int = 0) -> Segment:
-        read, looked_at = segment.roles == LESSON, segment.roles == CANDIDATE
-        ids = np.full((len(segment.roles), segment.lessons.shape[1]), -1, np.int64)
-        ids[read] = np.where(segment.lessons < 0, -1, segment.lessons * segment.pieces + segment.parts)
-        ids[looked_at, : self.board.batch_size] = segment.candidates
+        ids, pieces = segment.steps
         wants = np.zeros(len(ids), np.int64)
         if self._next is not None and self._next[1].balanced:
             decision = self._next[1]
-            wants[looked_at] = wanted(self.teacher.settings.balance, whole=decision.by == SCORED, pieces=decision.pieces)
-        pieces = np.where(read, segment.pieces, 1)
+            number = wanted(self.teacher.settings.balance, whole=decision.by == SCORED, pieces=decision.pieces)
+            wants[segment.roles == CANDIDATE] = number
         first = self._published_steps + len(self.segment.roles) if self._postings else 0
         last = segment.index + 1 >= self._segments
         ahead = self._ahead(segment.index)
@@ -408,15 +379,3 @@ def _order_fingerprint(order: Order) -> str:
     """Of some rows from all over the epoch: another shuffle, seed or set of streams changes nearly all of them."""
     places = np.unique(np.linspace(0, order.full, 16, endpoint=False).astype(np.int64)) if order.full else []
     return _fingerprint(np.array([order.window(place, place + 1) for place in places]))
-
-
-def _short(segment: Segment) -> Chosen | None:
-    choice = segment.choice
-    if choice is None:
-        return None
-    weights = None if (choice.weights == 1).all() else choice.weights.astype(np.float16)
-    by, lessons, balanced, pieces = (getattr(choice.decision, name) for name in ("by", "lessons", "balanced", "pieces"))
-    positions = choice.positions.astype(np.int32) if balanced or pieces > 1 else None
-    return Chosen(
-        by=by, lessons=lessons, kept=choice.kept, weights=weights, positions=positions, balanced=balanced, pieces=pieces
-    )
