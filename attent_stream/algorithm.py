@@ -27,6 +27,7 @@ from attent_stream.scoring.scorer import build_scorer
 from attent_stream.scoring.traits import Traits
 from attent_stream.settings import parse_settings
 from attent_stream.stopwatch import Stopwatch
+from attent_stream.teaching.balance import LARGEST
 from attent_stream.teaching.choice import SCORED, Choice
 from attent_stream.teaching.memory import LEAVE, Memory
 from attent_stream.teaching.metrics import choice_metrics
@@ -253,6 +254,9 @@ class AtteNT(Algorithm):
                 "batches of an epoch (set window to a quarter of them or less).",
                 loader.dataset.window, loader.plain_batches,
             )  # fmt: skip
+        candidates = loader.dataset.window * loader.dataset.row_size
+        if self._run.teacher.balance is not None and candidates > LARGEST:
+            log.warning("Batches are not balanced: a window has %d candidates, more than %d.", candidates, LARGEST)
         in_epoch = int(state.timestamp.batch_in_epoch)
         goes_on = resumed is not None and in_epoch > 0
         begun = partial(restore_ranks, resumed["random"]) if goes_on and resumed["random"] is not None else None

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from attent_stream.dataset import EpochStart, Tagged, TeachingDataset
 from attent_stream.errors import CollateError, TeacherError
-from attent_stream.gather import gather_ranks
+from attent_stream.gather import Crew, gather_ranks
 from attent_stream.scoring.batch import ScoreError
 from attent_stream.scoring.features import made
 from attent_stream.scoring.pieces import Packed, together
@@ -277,7 +277,7 @@ class TeachingDataLoader(StreamingDataLoader):
                 epoch.record_features(rows, self._everyone(features))
             self.inbox = []
         if epoch.due:
-            epoch.choose()
+            epoch.choose(Crew.of_world(to_device))
         return epoch.take_choices()
 
     def _everyone(self, values: list[torch.Tensor]) -> NDArray:

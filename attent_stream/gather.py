@@ -1,4 +1,7 @@
-"""Every rank's scores on every rank."""
+"""What every rank has, on every rank; and work that they share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -36,3 +39,37 @@ def gather_ranks(values: torch.Tensor, *, ranks: int, replication: int = 1) -> N
     with together("the gathering of all ranks' scores"):
         dist.all_gather_into_tensor(everyone, values.detach().contiguous())
         return np.ascontiguousarray(everyone.view(world, *values.shape)[::replication].cpu().numpy())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crew:
+    """Ranks that share work of which all need the results.
+
+    Args:
+        rank: This one.
+        ranks: How many.
+        to_device: Takes a tensor to where torch.distributed can add it up.
+    """
+
+    rank: int = 0
+    ranks: int = 1
+    to_device: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
+
+    @classmethod
+    def of_world(cls, to_device: Callable[[torch.Tensor], torch.Tensor]) -> "Crew":
+        """All ranks of torch.distributed; this one alone where it is not initialised."""
+        if not dist.is_available() or not dist.is_initialized():
+            return cls()
+        return cls(rank=dist.get_rank(), ranks=dist.get_world_size(), to_device=to_device)
+
+    def total(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The sum over ranks, which call this together: each has zeros where others have done the work."""
+        if self.ranks == 1:
+            return values
+        shared = self.to_device(torch.from_numpy(values))
+        with together("the balancing of a window"):
+            dist.all_reduce(shared)
+            return shared.cpu().numpy()
+
+
+ALONE = Crew()

@@ -183,7 +183,8 @@ SHARDED = ["fsdp1_sharded", "fsdp2_sharded"]
 def test_resumed_from_a_checkpoint(folder, tmp_path, parallel, order):
     """In the middle of a window, at an epoch's border and in the middle of an epoch; also from checkpoints that all ranks
     write together, each its shards. With dropout: each rank goes on with its own random numbers."""
-    attent = {"keep": 0.5, "score": "loss", "select": "soft", "record": "always", "interval": "1dur"}
+    attent = {"keep": 0.5, "score": "loss", "select": "soft", "record": "always", "interval": "1dur", "balance": "tokens"}
+    attent["seq_len"] = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2}
     data = settings(folder, 2) | {"order": order}
     common = {"data": data, "parallel": parallel, "attent": attent, "duration": "2ep", "dropout": 0.1}
     saved = str(tmp_path / "saved")

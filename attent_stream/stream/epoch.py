@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attent_stream.errors import TeacherError
+from attent_stream.gather import ALONE, Crew
 from attent_stream.scoring.features import wanted
 from attent_stream.stream.board import Board, Posting
 from attent_stream.stream.order import STREAMING, Order
@@ -211,14 +212,14 @@ class TaughtEpoch:
         canonical[:, canonical_slots(self.order.origin)] = values.swapaxes(0, 1).reshape(values.shape[1], size, *inner)
         return canonical
 
-    def choose(self) -> None:
-        """Choose and publish the next segment; to be called when ``due``."""
+    def choose(self, crew: Crew = ALONE) -> None:
+        """Choose and publish the next segment; to be called when ``due``, by all of a crew together."""
         index = self.segment.index + 1
         if self._next is None:
             self._waiting = self._publish(self._tail_segment(index))
             return
         window, decision = self._next
-        choice = self.teacher.choose(window, decision, self._scores, self._features)
+        choice = self.teacher.choose(window, decision, self._scores, self._features, crew)
         self._made.append(choice)
         remaining = len(self.segment.lessons) - self._lesson
         self._waiting = self._publish(self._compose(choice, index, remaining))

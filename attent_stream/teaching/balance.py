@@ -9,9 +9,11 @@ noise of a batch's gradient, and more so out of what an optimizer's momentum see
 import numpy as np
 from numpy.typing import NDArray
 
+from attent_stream.gather import ALONE, Crew
 from attent_stream.teaching.selection import by_lane
 
 BLOCK = 1024  # samples that are ordered together: the work grows with n squared, what is gained hardly
+LARGEST = 1 << 16  # samples of a window: a larger one is left as it is, as each rank would hold a gigabyte a million of their features
 _AT_ONCE = 1 << 24  # numbers
 _EXACT = 1 << 23  # float32 holds whole numbers up to twice that, and no product of two samples is larger than the largest's own
 
@@ -47,7 +49,7 @@ def herded(features: NDArray) -> NDArray[np.int64]:
 
 
 def balance_lanes(
-    positions: NDArray[np.int64], wanted: NDArray[np.integer], features: NDArray
+    positions: NDArray[np.int64], wanted: NDArray[np.integer], features: NDArray, crew: Crew = ALONE
 ) -> NDArray[np.int64]:
     """Order a window's lessons, each within its lane, up to ``BLOCK`` of a lane at a time.
 
@@ -55,6 +57,7 @@ def balance_lanes(
         positions: Of the lessons in the window's candidates, shape (L, S).
         wanted: Lane of each, non-negative ints of the same shape.
         features: Of the candidates, shape (C, S, d), as ``herded`` has them.
+        crew: Ranks that have the same arguments and share the work; they call this together.
 
     Returns:
         The same positions in each lane's slots, int64 of shape (L, S).
@@ -63,14 +66,15 @@ def balance_lanes(
     _, starts, sizes, slots = by_lane(wanted)
     lanes = np.split(slots, starts[1:])
     blocks = [part for lane, size in zip(lanes, sizes, strict=True) for part in np.array_split(lane, -(-size // BLOCK))]
-    out = flat.copy()
-    for size in sorted({len(block) for block in blocks}):
-        alike = np.array([block for block in blocks if len(block) == size])
+    out = np.zeros_like(flat)
+    mine = blocks[crew.rank :: crew.ranks]
+    for size in sorted({len(block) for block in mine}):
+        alike = np.array([block for block in mine if len(block) == size])
         step = max(1, _AT_ONCE // (size * max(size, known.shape[1])))
         for first in range(0, len(alike), step):
             some = flat[alike[first : first + step]]
             out[alike[first : first + step]] = np.take_along_axis(some, herded(known[some]), axis=1)
-    return out.reshape(positions.shape)
+    return crew.total(out).reshape(positions.shape)
 
 
 def imbalance(positions: NDArray[np.int64], features: NDArray) -> float:

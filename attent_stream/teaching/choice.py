@@ -69,7 +69,8 @@ class Choice:
         scores: Of all candidates, float of shape (C, row_size), or None where none was asked for.
         window: What was chosen from.
         gain: Predicted by ``auto``, in plain steps a step; None where it did not look.
-        imbalance: Of its batches (``balance.imbalance``); None where they are not balanced.
+        imbalance: Of its batches (``balance.imbalance``); None where they are not balanced, and on other ranks than the
+            first.
     """
 
     decision: Decision

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from attent_stream.gather import ALONE, Crew
 from attent_stream.stream.plan import lesson_count, lesson_lanes
 from attent_stream.stream.position import Chosen
-from attent_stream.teaching.balance import balance_lanes, imbalance
+from attent_stream.teaching.balance import LARGEST, balance_lanes, imbalance
 from attent_stream.teaching.choice import ALL, RANDOM, REMEMBERED, SCORED, Choice, Decision, Window
 from attent_stream.teaching.ledger import Ledger
 from attent_stream.teaching.payoff import Payoff, best_design
@@ -178,7 +179,8 @@ class Teacher:
         end = self.clock(ahead + decision.lessons, window.epoch, window.until)
         pieces = pieces_at(self.settings.seq_len.at(end))
         # An epoch's first window is there before any of its candidates could be read.
-        return replace(decision, balanced=self.settings.balance is not None and window.index > 0, pieces=pieces)
+        balanced = self.settings.balance is not None and window.index > 0 and window.ids.size * pieces <= LARGEST
+        return replace(decision, balanced=balanced, pieces=pieces)
 
     def _decide(self, window: Window, ahead: int) -> Decision:
         clock = self.clock(ahead, window.epoch, window.share)
@@ -210,7 +212,7 @@ class Teacher:
         return self.ledger is not None and self._enough(np.isfinite(self.ledger.recall(window.ids)))
 
     def choose(
-        self, window: Window, decision: Decision, scores: NDArray | None, features: NDArray | None = None
+        self, window: Window, decision: Decision, scores: NDArray | None, features: NDArray | None = None, crew: Crew = ALONE
     ) -> Choice:
         """Choose a window's lessons.
 
@@ -220,6 +222,7 @@ class Teacher:
             scores: Its candidates' scores, float of shape (C, row_size), if ``decision.by`` is ``SCORED``.
             features: Those of their pieces, side by side, float16 of shape (C, row_size, pieces * d), if
                 ``decision.balanced``; without, lessons stay in stream order, and pieces in one drawn.
+            crew: Ranks that choose it together, each with the same arguments.
         """
         choice, pieces = self._chosen(window, decision, scores), decision.pieces
         balanced = decision.balanced and features is not None
@@ -232,8 +235,8 @@ class Teacher:
         off = None
         if balanced:
             known = features.reshape(*window.ids.shape, pieces, -1).reshape(len(window.ids), window.ids.shape[1] * pieces, -1)
-            positions = balance_lanes(positions, lanes, known)
-            off = imbalance(positions, known)
+            positions = balance_lanes(positions, lanes, known, crew)
+            off = imbalance(positions, known) if crew.rank == 0 else None  # for the log
         weights = np.ones(window.ids.size, np.float32)
         weights[choice.positions] = choice.weights
         return replace(choice, positions=positions, weights=weights[positions // pieces], imbalance=off)
