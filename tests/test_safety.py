@@ -134,7 +134,7 @@ BAD_POSITIONS = [
     ({"next_balanced": 1}, "next_balanced to be true or false, got '1'"),
     ({"next_pieces": 3}, "pieces to be a power of 2 of at most 16, got '3'"),
     ({"current__pieces": 1 << 40}, "pieces to be a power of 2 of at most 16, got '1099511627776'"),
-    ({"current__pieces": 2}, "expected positions of shape (2, 16), got none"),
+    ({"current__pieces": 2, "current__balanced": True}, "expected positions of shape (2, 16), got none"),
     ({"current__balanced": True}, "expected positions of shape (2, 8), got none"),
     ({"features": {"dtype": "float16", "shape": [2, 8, 4], "data": packed(bytes(128))}}, "expected an array of two axes"),
     ({"lesson": "1"}, "lesson to be a whole number of at least 0, got '1'"),

@@ -31,7 +31,7 @@ class Chosen:
         kept: Which candidates, bool of shape (C, row_size).
         weights: Of the lessons, float16 of shape (lessons, row_size * pieces); None where all are 1.
         positions: Which candidate (of several pieces, which of all pieces) each lesson is, int32 of shape (lessons, row_size * pieces);
-            None: those kept, in stream order.
+            None where it can be told without: those kept in stream order, or their pieces as drawn.
         balanced: Whether it was made by features.
         pieces: Into how many each sample is cut.
     """
@@ -175,7 +175,7 @@ def _chosen(value: Any) -> Chosen | None:
     if weights is not None and (weights.shape != shape or not (np.isfinite(weights) & (weights >= 0)).all()):
         raise ValueError(f"expected finite weights of shape {shape}, got shape {weights.shape} or a weight that is none")
     positions = _array(value["positions"])
-    if positions is None and (balanced or pieces > 1):
+    if balanced and positions is None:
         raise ValueError(f"expected positions of shape {shape}, got none")
     due = np.flatnonzero(kept.reshape(-1).repeat(pieces))
     if positions is not None and not (positions.shape == shape and np.array_equal(np.sort(positions, axis=None), due)):

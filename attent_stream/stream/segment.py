@@ -52,13 +52,12 @@ class Segment:
         if choice is None:
             return None
         decision = choice.decision
-        ordered = decision.balanced or decision.pieces > 1
         return Chosen(
             by=decision.by,
             lessons=decision.lessons,
             kept=choice.kept,
             weights=None if (choice.weights == 1).all() else choice.weights.astype(np.float16),
-            positions=choice.positions.astype(np.int32) if ordered else None,
+            positions=choice.positions.astype(np.int32) if decision.balanced else None,
             balanced=decision.balanced,
             pieces=decision.pieces,
         )

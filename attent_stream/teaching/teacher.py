@@ -228,13 +228,10 @@ class Teacher:
         balanced = decision.balanced and features is not None
         if not balanced and pieces == 1:
             return choice
-        positions, lanes = cut(choice.positions, pieces), window.lanes.reshape(-1)[choice.positions].repeat(pieces, axis=1)
-        if pieces > 1:
-            rng = np.random.default_rng([self.settings.seed, window.epoch, window.index, pieces])
-            positions = mixed(positions, lanes, rng)
-        off = None
+        positions, off = self._in_pieces(choice), None
         if balanced:
             known = features.reshape(*window.ids.shape, pieces, -1).reshape(len(window.ids), window.ids.shape[1] * pieces, -1)
+            lanes = window.lanes.reshape(-1)[choice.positions].repeat(pieces, axis=1)
             positions = balance_lanes(positions, lanes, known, crew)
             off = imbalance(positions, known) if crew.rank == 0 else None  # for the log
         weights = np.ones(window.ids.size, np.float32)
@@ -269,9 +266,18 @@ class Teacher:
         """A choice that was made before, from what was kept of it; it has no scores."""
         decision = chosen.decision
         choice = self._choice(window, decision, chosen.kept.astype(np.float64), "hard")
-        positions = choice.positions if chosen.positions is None else chosen.positions.astype(np.int64)
+        positions = self._in_pieces(choice) if chosen.positions is None else chosen.positions.astype(np.int64)
         weights = np.ones(positions.shape, np.float32) if chosen.weights is None else chosen.weights.astype(np.float32)
         return replace(choice, scores=None, weights=weights, positions=positions)
+
+    def _in_pieces(self, choice: Choice) -> NDArray[np.int64]:
+        """Where a choice's samples are cut, their pieces' positions, mixed within each lane; else theirs."""
+        window, pieces = choice.window, choice.decision.pieces
+        if pieces == 1:
+            return choice.positions
+        lanes = window.lanes.reshape(-1)[choice.positions].repeat(pieces, axis=1)
+        rng = np.random.default_rng([self.settings.seed, window.epoch, window.index, pieces])
+        return mixed(cut(choice.positions, pieces), lanes, rng)
 
     def time(self, epoch: int) -> float:
         """Now, in the unit in which scores age."""
