@@ -32,6 +32,7 @@ from attent_stream.teaching.choice import SCORED, Choice
 from attent_stream.teaching.memory import LEAVE, Memory
 from attent_stream.teaching.metrics import choice_metrics
 from attent_stream.teaching.payoff import Payoff
+from attent_stream.teaching.pieces import pieces_at
 from attent_stream.teaching.recorder import Recorder
 from attent_stream.teaching.span import Clock
 from attent_stream.teaching.teacher import AUTO, Teacher
@@ -95,7 +96,9 @@ class AtteNT(Algorithm):
         seq_len: Share of a text's positions that a lesson has, in (0, 1], or a schedule as of ``keep``: each sample of a window is
             cut into equal pieces (a power of 2 of them, at most 16), which are mixed over the window and trained on as samples of
             their own (``teaching.pieces``). A batch has as many tokens as ever, and nothing is dropped. None: a quarter for 0.4 of
-            training and a half for as long where ``auto`` sees packed text once, else 1.
+            training and a half for as long where ``auto`` sees packed text once, else 1. Text is packed where the collate function
+            says so (``scoring.pieces.Packed``); that it is seen once is known of a ``max_duration`` in ep, ba or sp. ``keep: 1`` asks
+            for plain training: there both are off.
         score_batch: Samples per scoring forward; None: the training microbatch.
         fidelity: How much of a candidate and of the model scoring looks at: ``full``, ``auto`` (the cheapest way that agrees
             with the full score, by measurement), or a mapping of ``layers``, ``tokens``, ``resolution``, ``patches``,
@@ -254,9 +257,13 @@ class AtteNT(Algorithm):
                 "batches of an epoch (set window to a quarter of them or less).",
                 loader.dataset.window, loader.plain_batches,
             )  # fmt: skip
-        candidates = loader.dataset.window * loader.dataset.row_size
-        if self._run.teacher.balance is not None and candidates > LARGEST:
-            log.warning("Batches are not balanced: a window has %d candidates, more than %d.", candidates, LARGEST)
+        shares = self._run.teacher.seq_len
+        samples, pieces = loader.dataset.window * loader.dataset.row_size, pieces_at(min(shares.start, shares.end))
+        if self._run.teacher.balance is not None and samples * pieces > LARGEST and dist.get_global_rank() == 0:
+            log.warning(
+                "Batches are not balanced while a window's %d samples are in pieces more than %d, of up to %d each.",
+                samples, LARGEST, pieces,
+            )  # fmt: skip
         in_epoch = int(state.timestamp.batch_in_epoch)
         goes_on = resumed is not None and in_epoch > 0
         begun = partial(restore_ranks, resumed["random"]) if goes_on and resumed["random"] is not None else None
@@ -330,7 +337,9 @@ class AtteNT(Algorithm):
         return self._scoring(state, candidates)
 
     def _batch_read(self, state: State, logger: Logger) -> None:
-        self._short.begin_batch(state, self._pieces)
+        if self._loader.epoch is not None:
+            epoch = self._loader.epoch
+            self._short.begin_batch(state, epoch.pieces, len(epoch.lesson[0]) // epoch.pieces)
         if self._resolution.some:
             now = self._now(state)
             state.batch = self._resolution.smaller(state, state.batch, now)

@@ -1,5 +1,6 @@
 """``TeachingDataLoader``: one loader for lessons and candidates; the Trainer only sees the lessons."""
 
+import logging
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ from attent_stream.stream.position import Position
 from attent_stream.teaching.choice import SCORED, Choice
 from attent_stream.teaching.teacher import Teacher, untaught
 from attent_stream.watch import WORKER_TIMEOUT, here, next_batch
+
+log = logging.getLogger(__name__)
 
 
 class Candidate(NamedTuple):
@@ -131,7 +134,7 @@ class TeachingDataLoader(StreamingDataLoader):
     @property
     def packed(self) -> bool:
         """Whether the collate function says that its samples are text of one length without padding."""
-        return isinstance(self._collate, Packed) and self._collate.packed
+        return isinstance(self._collate, Packed) and self._collate.packed is True
 
     def __len__(self) -> int:
         """Batches an epoch; with a teacher, the lessons that its schedule was last forecast to leave of one."""
@@ -207,6 +210,11 @@ class TeachingDataLoader(StreamingDataLoader):
                 self.dataset.end_iteration(self._board, generation)
                 raise
             self.dataset.follow(self.epoch)
+            if self.teacher is None and self.epoch.pieces > 1:
+                log.warning(
+                    "Teaching was taken away in the middle of a window of short pieces: up to two windows are trained on as they were "
+                    "chosen, each row %d pieces of different samples.", self.epoch.pieces,
+                )  # fmt: skip
         try:
             yield from self._taught(self.epoch) if begun else super().__iter__()
         finally:

@@ -15,6 +15,7 @@ from attent_stream.scoring.learnability import LEARNABILITY, ReferenceSettings
 from attent_stream.scoring.scores import SCORES
 from attent_stream.teaching.choice import REMEMBERED
 from attent_stream.teaching.ledger_settings import LedgerSettings
+from attent_stream.teaching.pieces import pieces_at
 from attent_stream.teaching.schedule import Phases, ShareSchedule, parse_interval, parse_share
 from attent_stream.teaching.span import Span
 from attent_stream.teaching.teacher import AUTO, TeacherSettings
@@ -163,6 +164,9 @@ def parse_settings(
         raise ValueError(f"score {LEARNABILITY!r} and reference go together, got score {score!r} and reference {reference!r}")
     if balance is not None and balance not in (NONE, *FEATURES):
         raise ValueError(f"balance must be one of {sorted([*FEATURES, NONE])}, got {balance!r}")
+    lengths = parse_share(1.0 if seq_len is None else seq_len, "seq_len")
+    if lengths.some and pieces_at(min(lengths.start, lengths.end)) == 1:
+        raise ValueError(f"seq_len must be 1, or below 0.7 somewhere to cut samples in two or more, got {seq_len!r}")
     teacher = TeacherSettings(
         keep=parse_share(defaults["keep"] if keep is None else keep),
         select=select,
@@ -172,7 +176,7 @@ def parse_settings(
         phases=Phases(warmup=Span.parse(warmup), anneal=Span.parse(defaults["anneal"] if anneal is None else anneal)),
         seed=seed,
         balance=None if balance == NONE else balance,
-        seq_len=parse_share(1.0 if seq_len is None else seq_len, "seq_len"),
+        seq_len=lengths,
     )
     if score_batch is not None and score_batch < 1:
         raise ValueError(f"score_batch must be at least 1 sample or None, got {score_batch!r}")

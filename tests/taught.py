@@ -117,7 +117,7 @@ def read(batch: dict, loader: TeachingDataLoader) -> list[int]:
         assert batch["id"].tolist() == ids
         return ids
     assert batch["input_ids"].shape == (len(ids) // loader.epoch.pieces, TOKENS)
-    tokens = apart(batch, loader.epoch.pieces)["input_ids"]
+    tokens = apart(batch, loader.epoch.pieces, len(batch["input_ids"]))["input_ids"]
     assert (tokens // TOKENS == torch.tensor(ids)[:, None]).all() and (tokens.diff(dim=1) == 1).all()
     return tokens[:, 0].tolist()
 

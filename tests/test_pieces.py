@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from composer import Trainer
+from composer.core import Callback
 from corpora import write_ids, write_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from taught import TOKENS, features_of, make_loader, run_epochs
+from taught import TOKENS, features_of, make_loader, read, run_epochs
 from test_algorithm import BATCH, LENGTH, VOCAB, fit, make_model
 from test_algorithm import make_loader as make_lm_loader
 from torch.utils.data import DataLoader
@@ -53,7 +54,7 @@ def test_together_and_apart_again(length):
     which = rng.integers(0, 4, 12).tolist()
     made = together(batch, which, 4)
     assert {name: len(value) for name, value in made.items()} == dict.fromkeys(batch, 3)
-    for name, value in apart(made, 4).items():
+    for name, value in apart(made, 4, 3).items():
         assert value.tolist() == [batch[name][row, part * (length // 4) :][: length // 4].tolist() for row, part in enumerate(which)]
 
 
@@ -64,12 +65,21 @@ def test_together_and_apart_again(length):
         ({"input_ids": torch.ones(4, 8), "domain": torch.zeros(4)}, r"expected domain of shape \(4, 8\), got shape \(4,\)"),
         ({"input_ids": torch.ones(4, 8), "text": ["a"] * 4}, r"expected text of shape \(4, 8\), got a list"),
         ({"input_ids": torch.ones(4, 8), "attention_mask": torch.eye(4, 8)}, "samples without padding"),
+        ({"input_ids": torch.ones(4, 8), "position_ids": torch.ones(4, 8)}, "got position_ids in a batch"),
         ({"input_ids": torch.ones(4, 7)}, "samples of at least 8 tokens to cut into 4, got 7"),
+        ({"input_ids": torch.ones(4, 8), "labels": torch.tensor([[1] * 6 + [1, -100]] * 4)}, "a label in every piece, got one of 2 posi"),
+        ({"input_ids": torch.ones(5, 8)}, "expected a batch of 4 rows, one a sample, got 5"),
     ],
 )
 def test_what_cannot_be_cut(batch, message):
-    with pytest.raises(ScoreError, match=message):
-        apart(batch, 4)
+    with pytest.raises(ScoreError, match=message + ".*; seq_len: 1 trains on whole samples"):
+        together(batch, [0, 1, 2, 3], 4)
+
+
+@pytest.mark.parametrize("batch", [{"input_ids": torch.ones(8, 4)}, {"input_ids": torch.ones(4, 8), "new": torch.ones(4, 2)}, [1, 2]])
+def test_a_batch_that_others_have_changed(batch):
+    with pytest.raises(ScoreError, match="expected a batch of 4 rows as the collate function made them"):
+        apart(batch, 2, 4)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -178,7 +188,7 @@ def test_a_microbatch_that_memory_makes_smaller_stays_so():
         device_train_microbatch_size = 6
 
     state, short = State(), ShortLessons()
-    short.begin_batch(state, 4)
+    short.begin_batch(state, 4, 8)
     assert state.device_train_microbatch_size == 24 and len(state.batch["input_ids"]) == 32
     state.device_train_microbatch_size = 12  # as Composer halves it
     short.end_batch(state)
@@ -220,7 +230,7 @@ def test_padding_ends_in_a_sentence(folder):
         fit(loader, [AtteNT(**ALL, seq_len=0.5)], make_model())
 
 
-@pytest.mark.parametrize("value", [0, 1.5, "half", {"schedule": "step"}])
+@pytest.mark.parametrize("value", [0, 1.5, 1024, 0.8, "half", {"schedule": "step"}, {"schedule": "linear", "from": 0.75, "to": 1}])
 def test_settings_out_of_range(value):
     with pytest.raises(ValueError, match="seq_len"):
         AtteNT(seq_len=value)
@@ -230,3 +240,70 @@ def test_what_says_that_it_is_packed(folder):
     plain, padded = TokenCollator(), TokenCollator(pad_id=0)
     loaders = [make_lm_loader(folder, collate_fn=c) for c in (plain, padded, CutTokens(collate=plain, max_seq_len=8), CutTokens(collate=padded, max_seq_len=8), list)]
     assert [loader.packed for loader in loaders] == [True, False, True, False, False]
+
+
+def test_a_fit_that_was_interrupted_leaves_the_microbatch_alone(folder):
+    class Stop(Callback):
+        stops = True
+
+        def before_forward(self, state, logger):
+            if int(state.timestamp.batch) == 2 and Stop.stops:
+                Stop.stops = False
+                raise KeyboardInterrupt
+
+    model = make_model()
+    trainer = Trainer(
+        model=model, train_dataloader=text(folder), optimizers=torch.optim.SGD(model.parameters(), lr=0.1), max_duration="1ep",
+        algorithms=[AtteNT(**ALL, seq_len=0.25)], callbacks=[Stop(), sizes := Sizes()], progress_bar=False, device_train_microbatch_size=1,
+    )  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    trainer.fit()
+    assert set(sizes.seen) == {4} and trainer.state.device_train_microbatch_size == 1
+
+
+class Sizes(Callback):
+    """Rows of each microbatch."""
+
+    def __init__(self):
+        self.seen = []
+
+    def before_forward(self, state, logger):
+        self.seen.append(len(state.batch["input_ids"]))
+
+
+def state_at(data, teacher, lesson):
+    """The state after so many lessons, and what was trained on until then."""
+    loader, seen = make_loader(data, {}, teacher), []
+    for step, batch in enumerate(loader):
+        loader.teach(None)
+        seen += read(batch, loader)
+        loader.teacher.clock.batches += 1
+        if step + 1 == lesson:
+            return loader.dataset.state_dict(lesson * 4, True), seen
+    raise AssertionError
+
+
+@pytest.mark.parametrize("lesson", range(6, 19))
+def test_a_checkpoint_gone_on_from_without(tmp_path, lesson):
+    """Cutting and balancing turned off, or AtteNT taken away, at any place of a window: all is trained on once, and soon whole."""
+    data = {"local": write_ids(tmp_path / "data", 200), "batch_size": 4, "shuffle": True, "num_canonical_nodes": 1}
+    data |= {"window": 6, "gap": 1}
+    state, seen = state_at(data, ALL | {"balance": "starts", "seq_len": 0.25}, lesson)
+    wanted = sorted(range(0, 200 * TOKENS, TOKENS // 4))
+    for taught in (True, False):
+        other = make_loader(data, {}, ALL | {"seq_len": 1.0})
+        other.dataset.load_state_dict(state)
+        other.teacher.clock.batches = lesson
+        if not taught:
+            other.attach(None)
+        rest, sizes = [], []
+        for batch in other:
+            if taught:
+                other.teach(None)
+                other.teacher.clock.batches += 1
+            pieces = other.epoch.pieces
+            sizes.append(pieces)
+            rest += [start + part for start in read(batch, other) for part in range(0, TOKENS, TOKENS // 4)[: 4 // pieces]]
+        assert sorted(seen + rest) == wanted
+        assert sizes == sorted(sizes, reverse=True) and sizes.count(4) <= 11

@@ -114,6 +114,7 @@ def packed(data: bytes) -> str:
     return base64.b64encode(zlib.compress(data)).decode()
 
 
+BIG = {"dtype": "bool", "shape": [1 << 5, 1 << 20], "data": packed(bytes(1 << 22))}
 BAD_POSITIONS = [
     ({"scores__data": packed(bytes(1 << 28))}, "expected 64 bytes for shape [2, 8] of float32, got more"),
     ({"current__kept__data": packed(bytes(1 << 28))}, "expected 2 bytes for shape [2, 8] of bool, got more"),
@@ -134,6 +135,7 @@ BAD_POSITIONS = [
     ({"next_balanced": 1}, "next_balanced to be true or false, got '1'"),
     ({"next_pieces": 3}, "pieces to be a power of 2 of at most 16, got '3'"),
     ({"current__pieces": 1 << 40}, "pieces to be a power of 2 of at most 16, got '1099511627776'"),
+    ({"current__kept": BIG, "current__pieces": 16}, "at most 268435456 pieces of candidates, got 33554432 in 16"),
     ({"current__pieces": 2, "current__balanced": True}, "expected positions of shape (2, 16), got none"),
     ({"current__balanced": True}, "expected positions of shape (2, 8), got none"),
     ({"features": {"dtype": "float16", "shape": [2, 8, 4], "data": packed(bytes(128))}}, "expected an array of two axes"),

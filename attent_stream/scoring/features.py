@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attent_stream.scoring.batch import ScoreError, describe
-from attent_stream.scoring.pieces import apart
+from attent_stream.scoring.pieces import apart, cuttable
 from attent_stream.scoring.reference import IGNORED
 from attent_stream.teaching.pieces import MOST
 
@@ -64,11 +64,15 @@ def made(wants: int, batch: Any) -> tuple[Any, NDArray[np.float16] | None]:
     """What is wanted of a batch by its number: itself or None, and its features or None, float16 of shape (B, pieces * d).
 
     Raises:
-        ScoreError: As the features' function, or ``apart``.
+        ScoreError: As the features' function, or ``cuttable``.
     """
     if not wants:
         return batch, None
     rest, whole = divmod(wants - 1, 2)
     which, pieces = divmod(rest, MOST)
-    counted = list(FEATURES.values())[which](apart(batch, pieces + 1) if pieces else batch).numpy()
-    return (batch if whole else None), counted.reshape(len(counted) // (pieces + 1), -1)
+    seen, pieces = batch, pieces + 1
+    if pieces > 1:
+        cuttable(batch, pieces)
+        seen = apart(batch, pieces, len(batch["input_ids"]))
+    counted = list(FEATURES.values())[which](seen).numpy()
+    return (batch if whole else None), counted.reshape(len(counted) // pieces, -1)

@@ -265,13 +265,16 @@ class TaughtEpoch:
         if position.next_by is None:
             return None
         window = self._window(position.segment + (2 if position.following else 1))
-        # The turns of some of its candidates may have passed: it is not balanced where it was not to be.
-        balanced = position.next_balanced and self.teacher.settings.balance is not None
-        decision = Decision(by=position.next_by, lessons=position.next_lessons, balanced=balanced, pieces=position.next_pieces)
+        settings, pieces = self.teacher.settings, position.next_pieces
+        # The turns of some of its candidates may have passed: it is not balanced where it was not to be, nor by other pieces.
+        balanced = position.next_balanced and settings.balance is not None
+        if pieces > 1 and not settings.seq_len.some:
+            pieces, balanced = 1, False
+        decision = Decision(by=position.next_by, lessons=position.next_lessons, balanced=balanced, pieces=pieces)
         if self.teacher.stands(decision, window):
             return decision
         ahead = position.current.lessons - position.lesson + (position.following.lessons if position.following else 0)
-        fresh = replace(self.teacher.decide(window, ahead), balanced=balanced, pieces=position.next_pieces)
+        fresh = replace(self.teacher.decide(window, ahead), balanced=balanced, pieces=pieces)
         # The turns of some of its candidates have passed: it is kept whole, like an epoch's first.
         return replace(fresh, by=ALL, lessons=len(window.ids)) if fresh.by == SCORED else fresh
 
@@ -344,10 +347,11 @@ class TaughtEpoch:
     def _publish(self, segment: Segment, skip: int = 0) -> Segment:
         ids, pieces = segment.steps
         wants = np.zeros(len(ids), np.int64)
-        if self._next is not None and self._next[1].balanced:
+        balance = self.teacher.settings.balance
+        # None where a checkpoint was balanced: what stands in it was read.
+        if balance is not None and self._next is not None and self._next[1].balanced:
             decision = self._next[1]
-            number = wanted(self.teacher.settings.balance, whole=decision.by == SCORED, pieces=decision.pieces)
-            wants[segment.roles == CANDIDATE] = number
+            wants[segment.roles == CANDIDATE] = wanted(balance, whole=decision.by == SCORED, pieces=decision.pieces)
         first = self._published_steps + len(self.segment.roles) if self._postings else 0
         last = segment.index + 1 >= self._segments
         ahead = self._ahead(segment.index)

@@ -172,17 +172,22 @@ def _chosen(value: Any) -> Chosen | None:
     if kept is None:
         raise ValueError("expected which candidates were kept, got nothing")
     shape = lessons, kept.shape[1] * pieces
+    if kept.size * pieces > _LARGEST:
+        raise ValueError(f"expected at most {_LARGEST} pieces of candidates, got {kept.size} in {pieces}")
     if weights is not None and (weights.shape != shape or not (np.isfinite(weights) & (weights >= 0)).all()):
         raise ValueError(f"expected finite weights of shape {shape}, got shape {weights.shape} or a weight that is none")
     positions = _array(value["positions"])
     if balanced and positions is None:
         raise ValueError(f"expected positions of shape {shape}, got none")
-    due = np.flatnonzero(kept.reshape(-1).repeat(pieces))
-    if positions is not None and not (positions.shape == shape and np.array_equal(np.sort(positions, axis=None), due)):
+    if positions is not None and not (positions.shape == shape and _those_of(kept, pieces, positions)):
         raise ValueError(f"expected the positions of what was kept, shape {shape}, got others, shape {positions.shape}")
     return Chosen(
         by=str(value["by"]), lessons=lessons, kept=kept, weights=weights, positions=positions, balanced=balanced, pieces=pieces
     )
+
+
+def _those_of(kept: NDArray[np.bool_], pieces: int, positions: NDArray[np.int32]) -> bool:
+    return np.array_equal(np.sort(positions, axis=None), np.flatnonzero(kept.reshape(-1).repeat(pieces)))
 
 
 def _truth(value: Any, name: str) -> bool:
