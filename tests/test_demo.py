@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from attent_stream import AtteNT
 from attent_stream.corpus import CorpusError, Manifest
 from attent_stream.demo.command import main
 from attent_stream.demo.corpus import HELD_OUT, make_corpus, python_sources, standard_library
@@ -82,7 +83,7 @@ def test_settings():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--arms", "uniform,tought"], "an arm is one of uniform, random, taught, got 'tought'"),
+        (["--arms", "uniform,tought"], "an arm is one of uniform, random, published, taught, got 'tought'"),
         (["--steps", "none"], "a whole number from 8 expected, got 'none'"),
         (["--steps", "3"], "a whole number from 8 expected, got '3'"),
     ],
@@ -99,8 +100,9 @@ def test_arms_differ_in_the_algorithm_alone():
 
     assert teacher("uniform", FULL) is None
     assert teacher("random", FULL).settings.teacher.select == "random"
-    assert teacher("taught", FULL).settings.teacher.select == FULL.select
-    assert teacher("taught", FULL).settings.teacher.keep == teacher("random", FULL).settings.teacher.keep
+    assert teacher("published", FULL).settings.teacher.select == FULL.select
+    assert teacher("published", FULL).settings.teacher.keep == teacher("random", FULL).settings.teacher.keep
+    assert teacher("taught", FULL).settings == AtteNT().settings
 
 
 def test_evaluations_are_not_training_time(monkeypatch):
@@ -146,7 +148,7 @@ def test_end_to_end(tmp_path):
     (out / "cache" / "taught-old").mkdir(parents=True)  # as a killed run leaves it
     (out / "corpus.partial-1-abc").mkdir()
     (out / "results.jsonl").write_text("half a li", "utf-8")
-    arms = ["uniform", "random", "taught"]
+    arms = ["uniform", "random", "published", "taught"]
     done = subprocess.run(
         command("--out", out, "--arms", ",".join(arms)), capture_output=True, text=True, timeout=280
     )
@@ -154,7 +156,7 @@ def test_end_to_end(tmp_path):
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     heading = next(i for i, line in enumerate(lines) if line.startswith("arm "))
-    assert [line.split()[0] for line in lines[heading + 2 : heading + 5]] == arms
+    assert [line.split()[0] for line in lines[heading + 2 : heading + 6]] == arms
     assert lines[-1] == f"Picture: {out / 'picture.png'}"
     assert (out / "picture.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in out.iterdir()) == ["corpus", "picture.png", "results.jsonl"]
@@ -170,9 +172,10 @@ def test_end_to_end(tmp_path):
         assert record["held_out_loss"] < curve[0]["loss"]
         assert curve[0]["seconds"] == 0 < record["seconds"]
     candidates = {arm: record["candidates_scored"] for arm, record in records.items()}
-    assert candidates["uniform"] == candidates["random"] == 0 < candidates["taught"]
-    assert 0 < records["taught"]["teaching_share"] < 1 and records["uniform"]["teaching_share"] == 0
-    medians = [(w["kept"][1], w["dropped"][1]) for w in records["taught"]["windows"]]
+    assert candidates["uniform"] == candidates["random"] == 0 < candidates["published"]
+    assert 0 < records["published"]["teaching_share"] < 1 and records["uniform"]["teaching_share"] == 0
+    assert records["taught"]["held_out_loss"] < records["uniform"]["held_out_loss"]
+    medians = [(w["kept"][1], w["dropped"][1]) for w in records["published"]["windows"]]
     assert medians and all(kept > dropped for kept, dropped in medians)
 
 

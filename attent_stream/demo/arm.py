@@ -45,9 +45,11 @@ class Shards:
 
 
 def teacher(arm: str, settings: DemoSettings) -> AtteNT | None:
-    """The algorithm of an arm; ``uniform`` has none."""
+    """The algorithm of an arm; ``uniform`` has none, ``taught`` what a user gets without reading anything."""
     if arm == "uniform":
         return None
+    if arm == "taught":
+        return AtteNT(seed=settings.seed)
     select = "random" if arm == "random" else settings.select
     return AtteNT(
         keep=settings.keep,
@@ -131,7 +133,7 @@ def run_arm(arm: str, shards: Shards, settings: DemoSettings, show: bool | None 
     """Train one arm from scratch and evaluate it.
 
     Args:
-        arm: ``uniform``, ``random`` or ``taught``; they differ in the algorithm alone.
+        arm: ``uniform``, ``random``, ``published`` or ``taught``; they differ in the algorithm alone.
         shards: The corpus.
         settings: The rest.
         show: The progress bar; None: on a terminal.

@@ -1,4 +1,4 @@
-"""``attent-stream demo``: a small language model on Python's own sources, taught and uniform, side by side."""
+"""``attent-stream demo``: a small language model on Python's own sources, uniform and taught, side by side."""
 
 import argparse
 import logging
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", default="runs/demo", metavar="FOLDER", help="for corpus, results and picture"
     )
     parser.add_argument(
-        "--arms", default="uniform,taught", type=_arms, metavar="NAME,...", help=f"of {', '.join(ARMS)}"
+        "--arms", default="uniform,published,taught", type=_arms, metavar="NAME,...", help=f"of {', '.join(ARMS)}"
     )
     parser.add_argument(
         "--steps", type=_steps, metavar="N", help=f"lesson batches of each arm ({FULL.steps})"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLORS = {"uniform": "#4d4d4d", "random": "#2a7fb8", "taught": "#d1495b"}
+COLORS = {"uniform": "#4d4d4d", "random": "#2a7fb8", "published": "#d99a2b", "taught": "#d1495b"}
 KEPT, DROPPED = "#d1495b", "#9aa5b1"
 COLUMNS = ("arm", "held-out loss", "tokens trained", "candidates scored", "wall time", "spent teaching")
 

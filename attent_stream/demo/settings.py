@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, replace
 
-ARMS = ("uniform", "random", "taught")
+ARMS = ("uniform", "random", "published", "taught")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSettings:
-    """What every arm of the demo has in common, and what AtteNT does in the taught one.
+    """What every arm of the demo has in common, and what AtteNT does in the published one.
 
     Args:
         steps: Lesson batches of each arm.
@@ -21,9 +21,9 @@ class DemoSettings:
         lr: Peak learning rate; it decays to 0 at the last step.
         warmup: Batches until the learning rate's peak; nothing is taught before.
         window: Candidate batches per window.
-        keep: Share of a window's candidates that become lessons.
-        score: Of ``AtteNT``.
-        select: Of ``AtteNT``, in the taught arm.
+        keep: Share of a window's candidates that become lessons, in the published and random arms.
+        score: Of ``AtteNT``, in the published arm.
+        select: Of ``AtteNT``, in the published arm.
         held_out: Share of files held out.
         every_file: Use every n-th file of the standard library.
         seed: Of weights, order and draws.
