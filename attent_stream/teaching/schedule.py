@@ -87,7 +87,7 @@ class ShareSchedule:
             raise ValueError(f"{self.setting} has no schedule {self.shape!r}, {nearest(self.shape, SHARE_SHAPES)}")
         for value in (self.start, self.end):
             if not _is_number(value) or not 0 < value <= 1:
-                raise ValueError(f"{self.setting} is a share: it must be a number greater than 0 and at most 1, got {value!r}")
+                raise ValueError(f"{self.setting} must be a number greater than 0 and at most 1, got {value!r}: it is a share")
         if isinstance(self.stages, bool) or not isinstance(self.stages, int) or self.stages < 1:
             raise ValueError(f"stages of {self.setting} must be an integer of at least 1, got {self.stages!r}")
         if self.shape == "constant" and self.start != self.end:
