@@ -9,13 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from corpora import write_ids
 from taught import make_loader, run_epochs
 
 from attent_stream.errors import AttentError, CollateError, TeacherError
-from attent_stream.stream.board import Board
+from attent_stream.stream.board import Board, Posting
 
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS.parent / "tools"))
@@ -142,6 +143,18 @@ def test_a_stuck_trainer_is_told_of():
     board = Board(steps=4, batch_size=2, ahead=0)
     with pytest.raises(TeacherError, match="a loader worker of rank 0 .* waited 0 s for segment 0 .*raise teacher_timeout"):
         board.wait(board.begin(taught=True), 0, timeout=0.01)
+
+
+def test_a_late_worker_without_a_step_goes_on():
+    """Of three segments it finds the first overwritten: others had all of its steps."""
+    board, zeros = Board(steps=4, batch_size=2, ahead=2), np.zeros(2, np.int64)
+    generation = board.begin(taught=True)
+    for index in range(3):
+        ids = np.arange(4).reshape(2, 2) + 10 * index
+        board.publish(index, Posting(first_step=2 * index, ids=ids, pieces=zeros + 1, wants=zeros, last=index == 2, ahead=zeros))
+    late = board.wait(generation, 0, timeout=5)
+    assert len(late.ids) == len(late.ahead) == 0 and not late.last
+    assert [board.wait(generation, index, timeout=5).ids[0, 0] for index in (1, 2)] == [10, 20]
 
 
 def test_every_wait_has_a_limit_by_default(data):

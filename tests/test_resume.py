@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from streaming import Stream, StreamingDataLoader, StreamingDataset
 from taught import make_loader, read, run_epochs
 from test_algorithm import LENGTH, VOCAB, Watch, fit, make_model
 from test_algorithm import make_loader as make_lm_loader
+from torch.utils.data import get_worker_info
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.randomness import random_state, restore_ranks
@@ -59,6 +61,27 @@ def test_resume_at_every_lesson(tmp_path, teacher, workers):
         loader.teacher.clock.batches = lesson + 1
         epochs = 2 - states[lesson]["epoch"]
         assert run_epochs(loader, epochs)["lessons"] == whole[lesson + 1 :], lesson
+
+
+def late(worker: int) -> None:
+    """The second worker starts once as much has been published as the first can bring about, or a second has passed."""
+    board, end = get_worker_info().dataset._board, time.monotonic() + 1
+    while worker == 1 and board._memory[2] < 3 and time.monotonic() < end:
+        time.sleep(0.001)
+
+
+@pytest.mark.timeout(60)
+def test_resume_with_a_worker_that_is_late(tmp_path):
+    """Windows of one lesson, at whose ends nothing is left to read: the late worker finds what it waits for overwritten."""
+    data = {"local": write_ids(tmp_path / "data", 131), "batch_size": 4, "shuffle": True, "num_canonical_nodes": 2}
+    data |= {"window": 5, "gap": 1}
+    teacher = {"keep": 0.2, "select": "random"}
+    whole, states = state_after_each_lesson(make_loader(data, {}, teacher))
+    loader = make_loader(data, {"num_workers": 2, "worker_init_fn": late}, teacher)
+    for lesson in (5, 6):
+        loader.dataset.load_state_dict(states[lesson])
+        loader.teacher.clock.batches = lesson + 1
+        assert run_epochs(loader)["lessons"] == whole[lesson + 1 :], lesson
 
 
 def test_resume_at_the_border_of_epochs(tmp_path):

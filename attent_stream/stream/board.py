@@ -1,7 +1,8 @@
 """The board: shared memory in which a rank publishes to its loader workers what to read next.
 
 Two slots are enough: segment ``k + 2`` is chosen from candidates that stand in segment ``k + 1``, and a DataLoader hands
-batches out in order, so every step of segment ``k`` has been read by then. The memory has no name: it is a shared torch
+batches out in order, so every step of segment ``k`` has been read by then. A worker that is late and had no step in ``k`` (few
+steps, many workers) may find ``k + 2`` in its place, and goes on. The memory has no name: it is a shared torch
 tensor, passed on to workers by fork or spawn, and goes when the last process that maps it goes, however it ends.
 """
 
@@ -126,8 +127,12 @@ class Board:
         words = self._memory.numpy()
         if words[_GENERATION] != generation or words[_CLOSED] >= generation:
             raise BoardClosed
-        if words[_PUBLISHED] <= index:
+        published = int(words[_PUBLISHED])
+        if published <= index:
             return None
+        if published > index + 2:  # overwritten: all of its steps have been handed out, so this reader has none of them
+            none = np.empty(0, np.int64)
+            return Posting(first_step=0, ids=none.reshape(0, self.batch_size), pieces=none, wants=none, last=False, ahead=none)
         slot = self._slot_of(index).copy()
         first, count, last, ahead, width = (int(word) for word in slot[:_CRC])
         size = count * (width + 2)
