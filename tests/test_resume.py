@@ -78,7 +78,7 @@ def test_resume_with_a_worker_that_is_late(tmp_path):
     teacher = {"keep": 0.2, "select": "random"}
     whole, states = state_after_each_lesson(make_loader(data, {}, teacher))
     loader = make_loader(data, {"num_workers": 2, "worker_init_fn": late}, teacher)
-    for lesson in (5, 6):
+    for lesson in range(4):
         loader.dataset.load_state_dict(states[lesson])
         loader.teacher.clock.batches = lesson + 1
         assert run_epochs(loader)["lessons"] == whole[lesson + 1 :], lesson
