@@ -15,9 +15,9 @@ from attent_stream.demo.settings import ARMS, FULL, QUICK, DemoSettings
 
 USER_ERROR = 2
 NOTE = (
-    "How to read it: this is one pass over clean text, the hardest case for teaching. Every candidate is new, so every\n"
-    "score costs a forward pass, and lessons must be better than random ones to pay for it. One seed: differences of\n"
-    "a few hundredths of a nat come from chance as well. README says when teaching pays."
+    "How to read it: this is one pass over clean text. The published method forwards every candidate to score it, and\n"
+    "lessons must be better than random ones to pay for that; the default (taught) cuts samples into short pieces at\n"
+    "first and makes batches alike. One seed: differences of a few hundredths of a nat come from chance as well."
 )
 
 
