@@ -249,16 +249,16 @@ class AtteNT(Algorithm):
             scorer = build_scorer(self._run.score, state.model, head=self.settings.head)
             thrifty = by_default and self._run.teacher.again is None
             memory.recorder = Recorder(scorer, loader, teacher, always=self.settings.record == "always", thrifty=thrifty)
-        teacher.keep(now := teacher.clock(0, loader.dataset.coming_epoch, 0.0))  # an anneal that cannot be told against max_duration is refused now
-        self._run.teacher.seq_len.at(now)
+        now, lengths = teacher.clock(0, loader.dataset.coming_epoch, 0.0), self._run.teacher.seq_len
+        teacher.keep(now)  # an anneal that cannot be told against max_duration is refused now
+        lengths.at(now)  # likewise
         if teacher.scores and memory.ledger is None and loader.plain_batches <= loader.dataset.window:
             log.warning(
                 "Nothing will be taught: the first window of an epoch is kept whole, and a window of %d rows holds all %d "
                 "batches of an epoch (set window to a quarter of them or less).",
                 loader.dataset.window, loader.plain_batches,
             )  # fmt: skip
-        shares = self._run.teacher.seq_len
-        samples, pieces = loader.dataset.window * loader.dataset.row_size, pieces_at(min(shares.start, shares.end))
+        samples, pieces = loader.dataset.window * loader.dataset.row_size, pieces_at(lengths.least)
         if self._run.teacher.balance is not None and samples * pieces > LARGEST and dist.get_global_rank() == 0:
             log.warning(
                 "Batches are not balanced while a window's %d samples are in pieces more than %d, of up to %d each.",
@@ -337,8 +337,8 @@ class AtteNT(Algorithm):
         return self._scoring(state, candidates)
 
     def _batch_read(self, state: State, logger: Logger) -> None:
-        if self._loader.epoch is not None:
-            epoch = self._loader.epoch
+        epoch = self._loader.epoch
+        if epoch is not None:
             self._short.begin_batch(state, epoch.pieces, len(epoch.lesson[0]) // epoch.pieces)
         if self._resolution.some:
             now = self._now(state)
@@ -349,11 +349,6 @@ class AtteNT(Algorithm):
                 self._scoring.learn(state)
         if self.settings.skips.some:
             self._skips.draw(state, teaching=self._teacher.teaching(self._now(state)))
-
-    @property
-    def _pieces(self) -> int:
-        """Into how many each of the batch's samples is cut."""
-        return 1 if self._loader.epoch is None else self._loader.epoch.pieces
 
     def _now(self, state: State) -> Clock:
         begun, batches = self._loader.epoch, state.dataloader_len
@@ -387,7 +382,7 @@ class AtteNT(Algorithm):
         if self._memory.recorder is not None:
             self._memory.recorder.end_batch()
         if self._loader.epoch is not None:
-            self._weights.end_batch(self._loader.batch_size * self._pieces)
+            self._weights.end_batch(self._loader.batch_size * self._loader.epoch.pieces)
         self._short.end_batch(state)
         now, teaching = time.perf_counter(), self._teaching.take(wait=False)  # or the host would wait for the batch's last forward
         share = teaching / max(now - self._batch_began, 1e-9)

@@ -165,7 +165,7 @@ def parse_settings(
     if balance is not None and balance not in (NONE, *FEATURES):
         raise ValueError(f"balance must be one of {sorted([*FEATURES, NONE])}, got {balance!r}")
     lengths = parse_share(1.0 if seq_len is None else seq_len, "seq_len")
-    if lengths.some and pieces_at(min(lengths.start, lengths.end)) == 1:
+    if lengths.some and pieces_at(lengths.least) == 1:
         raise ValueError(f"seq_len must be 1, or below 0.7 somewhere to cut samples in two or more, got {seq_len!r}")
     teacher = TeacherSettings(
         keep=parse_share(defaults["keep"] if keep is None else keep),

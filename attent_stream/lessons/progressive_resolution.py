@@ -40,7 +40,7 @@ class ProgressiveResolution:
     """
 
     def __init__(self, schedule: ShareSchedule) -> None:
-        self.some = min(schedule.start, schedule.end) < 1
+        self.some = schedule.some
         self._schedule = schedule
         self._multiple = (1, 1)
         self._tried = False  # a forward on smaller images, in this fit

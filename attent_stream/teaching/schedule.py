@@ -99,15 +99,20 @@ class ShareSchedule:
             )
 
     @property
+    def least(self) -> float:
+        """The smallest share at any time."""
+        return min(self.start, self.end)
+
+    @property
     def some(self) -> bool:
         """Whether it is ever less than all."""
-        return min(self.start, self.end) < 1
+        return self.least < 1
 
     def at(self, clock: Clock) -> float:
         """The share at a time, in (0, 1]."""
         blend = SHARE_SHAPES[self.shape](clock.fraction(self.over), self.stages)
         value = self.start * (1.0 - blend) + self.end * blend
-        return min(max(value, min(self.start, self.end)), max(self.start, self.end))  # rounding stays inside
+        return min(max(value, self.least), max(self.start, self.end))  # rounding stays inside
 
 
 def parse_share(value: object, setting: str = "keep") -> ShareSchedule:

@@ -205,7 +205,7 @@ class Teacher:
         """Whether a decision made before a resume is one that this teacher, perhaps of other settings, can carry out."""
         if decision.by == ALL:
             return True
-        if min(self.settings.keep.start, self.settings.keep.end) == 1 or (decision.by == RANDOM) == self.scores:
+        if not self.settings.keep.some or (decision.by == RANDOM) == self.scores:
             return False  # where all is kept now, nothing is dropped; with scores not at random, without them not by them
         if decision.by != REMEMBERED:
             return True
@@ -230,7 +230,7 @@ class Teacher:
             return choice
         positions, off = self._in_pieces(choice), None
         if balanced:
-            known = features.reshape(*window.ids.shape, pieces, -1).reshape(len(window.ids), window.ids.shape[1] * pieces, -1)
+            known = features.reshape(len(window.ids), window.ids.shape[1] * pieces, -1)
             lanes = window.lanes.reshape(-1)[choice.positions].repeat(pieces, axis=1)
             positions = balance_lanes(positions, lanes, known, crew)
             off = imbalance(positions, known) if crew.rank == 0 else None  # for the log
