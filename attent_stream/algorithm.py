@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from composer.utils import dist
 from attent_stream.clock import single_pass, state_clock, total_span
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.dataset import TeachingDataset
+from attent_stream.errors import AttentError
 from attent_stream.gather import gather_ranks
 from attent_stream.lessons.lesson_weights import LessonWeights
 from attent_stream.lessons.planned_length import PlannedLength
@@ -22,7 +24,12 @@ from attent_stream.lessons.progressive_resolution import ProgressiveResolution
 from attent_stream.lessons.short_lessons import ShortLessons
 from attent_stream.lessons.skipped_compute import SkippedCompute
 from attent_stream.randomness import random_state, restore_ranks
+from attent_stream.scoring.batch import ScoreError
+from attent_stream.scoring.batch_form import BatchForm
 from attent_stream.scoring.candidate_scorer import CandidateScorer
+from attent_stream.scoring.features import FEATURES
+from attent_stream.scoring.loss_check import LossCheck
+from attent_stream.scoring.pieces import cuttable
 from attent_stream.scoring.scorer import build_scorer
 from attent_stream.scoring.traits import Traits
 from attent_stream.settings import parse_settings
@@ -34,6 +41,7 @@ from attent_stream.teaching.metrics import choice_metrics
 from attent_stream.teaching.payoff import Payoff
 from attent_stream.teaching.pieces import pieces_at
 from attent_stream.teaching.recorder import Recorder
+from attent_stream.teaching.schedule import parse_share
 from attent_stream.teaching.span import Clock
 from attent_stream.teaching.teacher import AUTO, Teacher
 
@@ -154,6 +162,10 @@ class AtteNT(Algorithm):
             Event.FIT_END: self._fit_end,
         }
         self._run = self.settings  # with what is known only where a fit starts
+        self._form = BatchForm()
+        self._unscored: str | None = None  # why this rank cannot score candidates, which nobody has asked for
+        self._unweighted: str | None = None  # why the weights of lessons would not reach the loss
+        self._tries_weights = self._tried = False  # once a fit, where ``auto`` may come to need them
         self.last_choice: Choice | None = None
         self._loader: TeachingDataLoader | None = None
         self._device: Device | None = None
@@ -169,7 +181,7 @@ class AtteNT(Algorithm):
         self._batch_began = time.perf_counter()
         self._length = PlannedLength()
         self._resumed: dict[str, Any] | None = None  # a checkpoint's state that this fit has not gone on from yet
-        self._counts = {"candidates": 0, "lessons": 0, "dropped": 0, "nonfinite": 0}
+        self._counts = {"candidates": 0, "lessons": 0, "dropped": 0, "nonfinite": 0, "empty": 0}
 
     def match(self, event: Event, state: State) -> bool:
         """Whether it does anything at this event."""
@@ -225,7 +237,8 @@ class AtteNT(Algorithm):
         resumed, self._resumed = self._resumed, None
         if resumed is None and int(state.timestamp.batch) == 0:
             self._forget()  # another run, perhaps on another corpus
-        self._weights.open(state.model, resumed)
+        self._form, self._unscored, self._unweighted, self._tried = BatchForm.of(loader), None, None, False
+        self._weights.open(state.model, resumed, self._form.rows)
         self._skips.open(state, loader.batch_size, resumed)
         total = total_span(state.max_duration)
         by_default = self.settings.teacher.select == AUTO and "record" in self.settings.defaults
@@ -233,6 +246,7 @@ class AtteNT(Algorithm):
         self._run = self.settings.of_run(
             text=Traits.of(state.model).shift_labels, once=once, packed=loader.packed, endless=total is None
         )
+        self._check_cuts(loader)
         self._scoring.open(state, loader, self._run, resumed)
         self._resolution.open(state.model, self._scoring.models)
         self._find_place(state)
@@ -246,9 +260,17 @@ class AtteNT(Algorithm):
         memory.flush()  # an interrupted fit's
         memory.recorder = None
         if memory.ledger is not None and self.settings.record != "never":
-            scorer = build_scorer(self._run.score, state.model, head=self.settings.head)
-            thrifty = by_default and self._run.teacher.again is None
-            memory.recorder = Recorder(scorer, loader, teacher, always=self.settings.record == "always", thrifty=thrifty)
+            memory.recorder = Recorder(
+                build_scorer(self._run.score, state.model, head=self.settings.head),
+                loader,
+                teacher,
+                check=LossCheck(state.model),
+                form=self._form,
+                always=self.settings.record == "always",
+                thrifty=by_default and self._run.teacher.again is None,
+                asked=self.settings.asks_for_records,
+            )
+        self._tries_weights = teacher.weighs and not self.settings.asks_for_scores
         now, lengths = teacher.clock(0, loader.dataset.coming_epoch, 0.0), self._run.teacher.seq_len
         teacher.keep(now)  # an anneal that cannot be told against max_duration is refused now
         lengths.at(now)  # likewise
@@ -276,6 +298,32 @@ class AtteNT(Algorithm):
             self._length.resume_epoch(state, resumed)
         self._fitted = loader.dataset
 
+    def _check_cuts(self, loader: TeachingDataLoader) -> None:
+        """See on one sample that lessons can be cut and balanced, before any is; on all ranks together.
+
+        Raises:
+            ValueError: They cannot, and it was asked for.
+        """
+        teacher, fault = self._run.teacher, None
+        if not teacher.seq_len.some and teacher.balance is None:
+            return
+        try:
+            batch = loader.glance()
+            if teacher.balance is not None:
+                FEATURES[teacher.balance](batch)
+            if teacher.seq_len.some:
+                cuttable(batch, pieces_at(teacher.seq_len.least))
+        except ScoreError as error:
+            fault = str(error)
+        faults = [one for one in dist.all_gather_object(fault) if one is not None]
+        if not faults:
+            return
+        if {"balance", "seq_len"} - self._run.defaults:
+            raise ValueError(faults[0])
+        self._run = replace(self._run, teacher=replace(teacher, balance=None, seq_len=parse_share(1.0, "seq_len")))
+        if dist.get_global_rank() == 0:
+            log.warning("Lessons are whole samples in the stream's order: %s", faults[0])
+
     def _forget(self) -> None:
         self._memory.forget()
         self._scoring.forget()
@@ -287,11 +335,13 @@ class AtteNT(Algorithm):
         """See to it that the data set goes on where the run stands, which Composer leaves to us in two cases."""
         time, dataset = state.timestamp, self._loader.dataset
         if int(time.batch) == 0:
+            if self._fitted is not dataset:
+                self._loader.forget_peeks()
             return
         if self._fitted is dataset:
             if int(time.batch_in_epoch) > 0:
                 dataset.continue_epoch(int(time.sample_in_epoch))
-        elif self._fitted is None and not dataset.resumes:
+        elif self._fitted is None and not dataset.resumes and not dataset.return_to_loaded(int(time.sample_in_epoch)):
             log.warning(
                 "The checkpoint says nothing of the data: going on behind its %d samples of epoch %d, as if all of the "
                 "epoch's samples had been trained on so far.",
@@ -318,9 +368,14 @@ class AtteNT(Algorithm):
         if loader.epoch is None:
             return
         with self._teaching:
+            if self.settings.asks_for_scores and self._teacher.scores and self._run.forwards and loader.epoch.pieces == 1:
+                self._scoring.try_out(state)
             if loader.epoch.due:
                 self._memory.flush()
             choices = loader.teach(partial(self._scores, state), state.device.tensor_to_device)
+            if loader.unscored and self._teacher.forwards and not self.settings.asks_for_scores:
+                reason = self._unscored or "another rank cannot score them"
+                self._stop_scoring("Candidates are not scored, and all samples are trained on", reason)
         for choice in choices:
             self._log(choice, logger)
             if choice.decision.by == SCORED:
@@ -332,14 +387,30 @@ class AtteNT(Algorithm):
             self._scoring.between_windows(self._teacher.clock(0, loader.epoch.order.epoch, 0.0))
 
     def _scores(self, state: State, candidates: Any) -> torch.Tensor:
-        if self._resolution.some:
-            candidates = self._resolution.smaller(state, state.device.batch_to_device(candidates), self._now(state))
-        return self._scoring(state, candidates)
+        if self._unscored is None:
+            try:
+                candidates = self._scoring.transformed(candidates)
+                if self._resolution.some:
+                    candidates = self._resolution.smaller(state, state.device.batch_to_device(candidates), self._now(state))
+                return self._scoring(state, candidates)
+            except Exception as error:
+                if self.settings.asks_for_scores:
+                    raise
+                self._unscored = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        # All ranks gather scores in any case, and see by infinity that there are none.
+        return state.device.tensor_to_device(torch.full((self._loader.batch_size,), torch.inf))
+
+    def _stop_scoring(self, told: str, reason: str) -> None:
+        self._teacher.stop_scoring()
+        if self._loader.epoch is not None:
+            self._loader.epoch.stop_scoring()
+        if dist.get_global_rank() == 0:
+            log.warning("%s: %s", told, reason)
 
     def _batch_read(self, state: State, logger: Logger) -> None:
         epoch = self._loader.epoch
         if epoch is not None:
-            self._short.begin_batch(state, epoch.pieces, len(epoch.lesson[0]) // epoch.pieces)
+            self._cut(state, epoch.pieces, len(epoch.lesson[0]) // epoch.pieces)
         if self._resolution.some:
             now = self._now(state)
             state.batch = self._resolution.smaller(state, state.batch, now)
@@ -350,6 +421,19 @@ class AtteNT(Algorithm):
         if self.settings.skips.some:
             self._skips.draw(state, teaching=self._teacher.teaching(self._now(state)))
 
+    def _cut(self, state: State, pieces: int, rows: int) -> None:
+        try:
+            self._short.begin_batch(state, pieces, rows)
+        except ScoreError as error:
+            if "seq_len" not in self.settings.defaults:
+                raise
+            if self._teacher.settings.seq_len.some and dist.get_global_rank() == 0:
+                log.warning(
+                    "Lessons are not cut into pieces from the next window on; until then each row is %d pieces of different samples: %s",
+                    pieces, error,
+                )  # fmt: skip
+            self._teacher.stop_pieces()
+
     def _now(self, state: State) -> Clock:
         begun, batches = self._loader.epoch, state.dataloader_len
         share = 0.0 if batches is None else min(1.0, int(state.timestamp.batch_in_epoch) / int(batches))
@@ -359,6 +443,8 @@ class AtteNT(Algorithm):
         if self._memory.recorder is not None:
             self._memory.recorder.begin_batch()
         weights = None if self._loader.epoch is None else self._loader.epoch.lesson[1]
+        if self._unweighted is not None:
+            weights = None
         self._weights.begin_batch(weights, state.device)
         self._skips.begin_batch(state)
 
@@ -369,16 +455,49 @@ class AtteNT(Algorithm):
     def _forward_done(self, state: State, logger: Logger) -> None:
         self._skips.forward_done()
         with self._teaching if self.settings.reweight is not None else nullcontext():  # on a GPU a stopwatch is two events
-            self._weights.forward_done(state.outputs, state.batch, taught=self._loader.epoch is not None)
+            with self._spared():
+                self._weights.forward_done(state.outputs, state.batch, taught=self._loader.epoch is not None)
 
     def _loss_done(self, state: State, logger: Logger) -> None:
-        if self._memory.recorder is not None:
+        recorder = self._memory.recorder
+        if recorder is not None:
             with self._teaching:
-                self._memory.recorder.loss_done(state.model, state.outputs, state.batch, state.loss)
-        self._weights.loss_done(state.loss)
+                recorder.loss_done(state.model, state.outputs, state.batch, state.loss)
+        reading = self._scoring.reading if recorder is None or recorder.stopped else recorder.reading
+        self._weights.read_by(reading)
+        with self._spared():
+            self._weights.loss_done(state.loss)
+            if self._tries_weights and reading is not None and not self._tried:
+                self._tried = True
+                self._weights.try_out(state.outputs, state.batch, state.loss)
         self._skips.loss_done(state)
 
+    @contextmanager
+    def _spared(self) -> Iterator[None]:
+        """Train without weights where they do not work and nobody has asked for them."""
+        try:
+            yield
+        except AttentError as error:
+            if self.settings.asks_for_scores or self.settings.reweight is not None:
+                raise
+            if self._unweighted is None and not self._tries_weights:
+                log.warning("Lessons are trained on without their weights from now on: %s", error)
+            self._unweighted = self._unweighted or str(error)
+
+    def _weights_tried(self) -> None:
+        """After a fit's first batch: where weights do not work, ``auto`` does not teach, on any rank."""
+        self._tries_weights = False
+        faults = [fault for fault in dist.all_gather_object(self._unweighted) if fault is not None]
+        if faults:
+            self._teacher.payoff.stop()
+            told = "select: auto draws no samples by importance here, because it would weight their losses"
+            self._stop_scoring(told, faults[0])
+            if self._memory.recorder is not None and self._run.teacher.again is None:
+                self._memory.recorder.stop()
+
     def _batch_done(self, state: State, logger: Logger) -> None:
+        if self._tries_weights and self._tried:
+            self._weights_tried()
         if self._memory.recorder is not None:
             self._memory.recorder.end_batch()
         if self._loader.epoch is not None:
@@ -391,6 +510,12 @@ class AtteNT(Algorithm):
 
     def _log(self, choice: Choice, logger: Logger) -> None:
         metrics, counts = choice_metrics(choice, self._loader.epoch.order.stream_starts)
+        if counts["empty"] and not self._counts["empty"] and dist.get_global_rank() == 0:
+            log.warning(
+                "%d of a window's %d samples have no label at all: there is nothing to learn from them, so they are the last to be "
+                "chosen (attent/empty counts them).",
+                counts["empty"], choice.window.ids.size,
+            )  # fmt: skip
         for name, count in counts.items():
             self._counts[name] += count
         self.last_choice = choice

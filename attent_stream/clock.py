@@ -1,6 +1,9 @@
 """Composer's time as ours: what time it will be some lessons from now."""
 
+from collections.abc import Mapping
+
 from composer import State, Time, TimeUnit
+from torch import Tensor
 
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.teaching.span import Clock, Span
@@ -54,8 +57,27 @@ def state_clock(state: State, loader: TeachingDataLoader) -> ClockReader:
 
 
 def single_pass(total: Span | None, loader: TeachingDataLoader) -> bool:
-    """Whether training of this length is known to see no sample twice."""
-    if total is None:
+    """Whether training of this length is known to see no sample twice, in whichever unit it is told.
+
+    A stream that is repeated within an epoch is seen twice in one. Tokens are known where text is packed.
+    """
+    if total is None or loader.dataset.repeats:
         return False
-    epoch = {"ep": 1, "ba": loader.plain_batches, "sp": loader.dataset.num_samples}.get(total.unit)
-    return epoch is not None and total.value <= epoch
+    epoch = {
+        "ep": 1,
+        "ba": loader.plain_batches,
+        "sp": max(loader.dataset.epoch_size, loader.plain_batches * loader.dataset.row_size),
+    }
+    if total.unit == "tok":
+        length = packed_length(loader)
+        return length is not None and total.value <= epoch["sp"] * length
+    return total.unit in epoch and total.value <= epoch[total.unit]
+
+
+def packed_length(loader: TeachingDataLoader) -> int | None:
+    """Tokens of each sample, where all have as many; looks at one sample. None where it is not known."""
+    if not loader.packed:
+        return None
+    batch = loader.glance()
+    ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
+    return ids.shape[1] if isinstance(ids, Tensor) and ids.ndim == 2 else None

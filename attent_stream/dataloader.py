@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from streaming import StreamingDataLoader
+from streaming.base.dataset import _ShardState
 from torch.utils.data import DataLoader, default_collate
 
 from attent_stream.dataset import EpochStart, Tagged, TeachingDataset
 from attent_stream.errors import CollateError, TeacherError
 from attent_stream.gather import Crew, gather_ranks
+from attent_stream.randomness import kept_random_state
 from attent_stream.scoring.batch import ScoreError
 from attent_stream.scoring.features import made
 from attent_stream.scoring.pieces import Packed, together
@@ -112,11 +114,30 @@ class TeachingDataLoader(StreamingDataLoader):
         self.teacher: Teacher | None = None
         self.inbox: list[Candidate] = []
         self.epoch: TaughtEpoch | None = None
+        self.unscored = False  # a rank gave infinity for all candidates of a batch: it could not score them
         self._board = Board(steps=2 * dataset.window, batch_size=batch_size, ahead=2 * dataset.window * batch_size)
         self._teacher_timeout = teacher_timeout
         self._begun: Callable[[], None] | None = None
         self._at_most: int | None = None
         self._length = self.plain_batches
+        self._peeked: int | None = None  # epoch of the first iteration that was left early with no teacher
+
+    def forget_peeks(self) -> None:
+        """Start with the epoch that was next before anybody looked at some batches, in a new run."""
+        if self._peeked is not None:
+            self.dataset.next_epoch = self._peeked
+        self._peeked = None
+
+    def glance(self) -> Any:
+        """A batch of one sample, collated, for what a run must know before its first batch.
+
+        The sample is of a shard that the cache has, where it has any. Random numbers stay as they were.
+        """
+        dataset = self.dataset
+        local = np.flatnonzero(dataset._shard_states.numpy() == _ShardState.LOCAL)
+        sample = dataset.sample_offset_per_shard[local[0] if len(local) else 0]
+        with kept_random_state():
+            return self._collate([dataset[int(sample)]])
 
     def attach(
         self, teacher: Teacher | None, begun: Callable[[], None] | None = None, at_most: int | None = None
@@ -129,6 +150,7 @@ class TeachingDataLoader(StreamingDataLoader):
             at_most: Lesson batches after which the next iteration ends, None for all.
         """
         self.teacher, self._begun, self._at_most = teacher, begun, at_most
+        self.unscored = False
         self.forecast()
 
     @property
@@ -199,6 +221,7 @@ class TeachingDataLoader(StreamingDataLoader):
             teacher = untaught(position.identity["seed"])  # what was taught before is gone on from, and all of the rest kept
         self.epoch = None
         self.dataset.follow(None)
+        before = self.dataset.coming_epoch
         begun = self.dataset.begin_epoch() if teacher else None
         self._tell_epoch(begun.order.epoch if begun else self.dataset.coming_epoch)
         generation = self.dataset.begin_iteration(self._board, teacher is not None, self._teacher_timeout)
@@ -217,6 +240,11 @@ class TeachingDataLoader(StreamingDataLoader):
                 )  # fmt: skip
         try:
             yield from self._taught(self.epoch) if begun else super().__iter__()
+            self._peeked = None
+        except GeneratorExit:
+            if self.teacher is None and self._peeked is None:
+                self._peeked = before
+            raise
         finally:
             self._board.end(generation)  # before the workers are told to stop: some may wait for a segment that will not come
             self.dataset.end_iteration(self._board, generation)
@@ -279,7 +307,9 @@ class TeachingDataLoader(StreamingDataLoader):
         if self.inbox:
             rows = [candidate.row for candidate in self.inbox]
             if epoch.next.by == SCORED:
-                epoch.record(rows, self._everyone([self._scored(score, candidate).float() for candidate in self.inbox]))
+                scores = self._everyone([self._scored(score, candidate).float() for candidate in self.inbox])
+                self.unscored = self.unscored or bool(np.isposinf(scores).all(axis=-1).any())
+                epoch.record(rows, scores)
             if epoch.next.balanced:
                 features = [to_device(torch.from_numpy(candidate.features)) for candidate in self.inbox]
                 epoch.record_features(rows, self._everyone(features))

@@ -136,6 +136,12 @@ class TeachingDataset(CheckedStreams, StreamingDataset):
         return self.num_ranks * self.batch_size
 
     @property
+    def repeats(self) -> bool:
+        """Whether an epoch has some sample more than once: a stream that is repeated or chosen beyond its size."""
+        sizes = zip(self.streams, self.samples_per_stream, strict=True)
+        return any(stream.choose > samples for stream, samples in sizes)
+
+    @property
     def coming_epoch(self) -> int:
         """Number of the epoch that is iterated next."""
         return self.next_epoch
@@ -241,6 +247,23 @@ class TeachingDataset(CheckedStreams, StreamingDataset):
         """Let the next iteration start in ``epoch`` after ``num_samples`` of its order, as a plain run's checkpoint would."""
         self.next_epoch = epoch
         self.load_state_dict({**self.state_dict(num_samples, True), "epoch": epoch, "attent": self._order_mark(num_samples)})
+
+    def return_to_loaded(self, num_samples: int) -> bool:
+        """Let the next iteration go on from the state that was loaded last, whatever has been iterated since.
+
+        A look at the loader before a fit takes up a loaded state; the fit has to start there all the same.
+
+        Args:
+            num_samples: Samples of the epoch that the run has trained on.
+
+        Returns:
+            Whether there is such a state, and it tells the same number of samples.
+        """
+        if self._loaded is None or self._loaded["sample_in_epoch"] != num_samples:
+            return False
+        super().load_state_dict({key: value for key, value in self._loaded.items() if key != "attent"})
+        self.next_epoch = self._loaded["epoch"]
+        return True
 
     def load_state_dict(self, obj: dict[str, Any] | None) -> None:
         """Go on from ``state_dict``'s state, or from one of plain Streaming, when next iterated.

@@ -17,6 +17,7 @@ from attent_stream.teaching.choice import REMEMBERED
 from attent_stream.teaching.ledger_settings import LedgerSettings
 from attent_stream.teaching.pieces import pieces_at
 from attent_stream.teaching.schedule import Phases, ShareSchedule, parse_interval, parse_share
+from attent_stream.teaching.selectors import NEEDS_SCORES
 from attent_stream.teaching.span import Span
 from attent_stream.teaching.teacher import AUTO, TeacherSettings
 
@@ -70,6 +71,16 @@ class Settings:
     head: str | None
     reference: ReferenceSettings | None
     score_batch: int | None
+
+    @property
+    def asks_for_scores(self) -> bool:
+        """Whether scores were asked for by name, so that a model without is an error, not a reason to stream plainly."""
+        return "score" not in self.defaults or self.teacher.select in NEEDS_SCORES
+
+    @property
+    def asks_for_records(self) -> bool:
+        """Whether recording was asked for by name, likewise."""
+        return self.record != "never" and ("record" not in self.defaults or not self.forwards)
 
     @property
     def forwarded_score(self) -> str | Callable[[Any, Any], Tensor]:

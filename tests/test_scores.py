@@ -79,7 +79,7 @@ def whole_model(name: str, score: str) -> np.ndarray:
         shift = name != "bert"
         labels = sample["labels"][0, 1:] if shift else sample["labels"][0]
         if (labels == -100).all():
-            want.append(np.nan)
+            want.append(-np.inf)
             continue
         head, given = model.model.get_output_embeddings(), []
         hook = head.register_forward_hook(lambda module, args, output, given=given: given.append(args[0]))

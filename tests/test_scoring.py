@@ -45,8 +45,8 @@ def brute_force(logits, labels, *, shift=False):
             p = np.exp(z) / np.exp(z).sum()
             losses.append(-np.log(p[targets[position]]))
             squares.append(((p - np.eye(len(p))[targets[position]]) ** 2).sum())
-        result["loss"].append(np.mean(losses) if losses else np.nan)
-        result["residual"].append(np.sqrt(np.mean(squares)) if squares else np.nan)
+        result["loss"].append(np.mean(losses) if losses else -np.inf)
+        result["residual"].append(np.sqrt(np.mean(squares)) if squares else -np.inf)
     return {name: np.array(values) for name, values in result.items()}
 
 
@@ -161,7 +161,7 @@ def test_language_models(name, shift, score):
     expected = brute_force(logits, batch["labels"], shift=shift)[score]
     scores = score_batch(build_scorer(score, model), model, batch, 6)
     assert scores.dtype == torch.float32 and scores.shape == (6,) and not scores.requires_grad
-    assert np.isnan(expected[3])
+    assert np.isneginf(expected[3])
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
 
 

@@ -1,5 +1,6 @@
 """The weights of lessons over the fits of a run: those of their selection and, with ``reweight``, those of their own training losses."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch.nn import Module
 
 from attent_stream.lessons.reweighting import Reweighting, ReweightSettings
 from attent_stream.lessons.weighting import WeightedOutputs
+from attent_stream.scoring.reading import Reading
 from attent_stream.scoring.scorer import Scorer, build_scorer
 
 
@@ -25,15 +27,16 @@ class LessonWeights:
         self._outputs: WeightedOutputs | None = None
         self._losses: Scorer | None = None
 
-    def open(self, model: Module, resumed: dict[str, Any] | None) -> None:
+    def open(self, model: Module, resumed: dict[str, Any] | None, rows: Callable[[Any], int]) -> None:
         """Be there for a fit.
 
         Args:
             model: The learner as training has it (wrapped).
             resumed: AtteNT's state of a checkpoint to go on from, or None.
+            rows: How many samples a microbatch holds.
         """
         self._model = model
-        self._outputs = WeightedOutputs(model)
+        self._outputs = WeightedOutputs(model, rows)
         if self._reweighting is not None:
             self._losses = build_scorer("loss", model, head=None)
             if resumed is not None:
@@ -55,6 +58,14 @@ class LessonWeights:
             self._reweighting.begin_batch()
         even = weights is None or (self._reweighting is None and (weights == 1).all())
         self._outputs.begin_batch(None if even else device.tensor_to_device(torch.from_numpy(weights)))
+
+    def read_by(self, reading: Reading | None) -> None:
+        """See ``WeightedOutputs.read_by``."""
+        self._outputs.read_by(reading)
+
+    def try_out(self, outputs: Any, batch: Any, loss: Any) -> None:
+        """See ``WeightedOutputs.try_out``."""
+        self._outputs.try_out(outputs, batch, loss)
 
     def begin_forward(self) -> None:
         """Before a forward."""

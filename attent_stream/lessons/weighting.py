@@ -6,7 +6,7 @@ scaled; the number that is logged stays the unweighted loss. Terms that no outpu
 left alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from attent_stream.errors import AttentError
 from attent_stream.scoring.batch import batch_length
 from attent_stream.scoring.extract import HeadError, OutputHead, find_head
+from attent_stream.scoring.reading import Path, Reading, at_path
 
 _INSTEAD = "use a select without weights (hard, soft, random)"
 
@@ -28,9 +29,11 @@ class WeightedOutputs:
 
     Args:
         model: A ComposerModel, wrapped or not.
+        rows: How many samples a microbatch holds.
     """
 
-    def __init__(self, model: Module) -> None:
+    def __init__(self, model: Module, rows: Callable[[Any], int] = batch_length) -> None:
+        self._rows = rows
         try:
             self._head: OutputHead | None = find_head(model)
         except HeadError:
@@ -41,6 +44,7 @@ class WeightedOutputs:
         self._made: list[Any] = []  # by the head in this forward
         self._output: Tensor | None = None  # whose gradient the next backward weights
         self._checked = False
+        self._at: Path | None = None
 
     def begin_batch(self, weights: Tensor | None) -> None:
         """Before a batch's first forward.
@@ -50,6 +54,21 @@ class WeightedOutputs:
         """
         self._weights, self._done = weights, 0
         self._cancel()  # a forward that failed
+
+    def read_by(self, reading: Reading | None) -> None:
+        """Where the outputs stand among what a forward returns, once the loss has shown it."""
+        self._at = None if reading is None else reading.outputs
+
+    def try_out(self, outputs: Any, batch: Any, loss: Any) -> None:
+        """See whether weights would reach the loss of a forward that has none, and change nothing.
+
+        Raises:
+            AttentError: They would not.
+        """
+        size = self._rows(batch)
+        output = self._weighted(outputs, size)
+        self._output = output
+        self.loss_done(loss)
 
     def begin_forward(self) -> None:
         """Before a forward."""
@@ -69,7 +88,7 @@ class WeightedOutputs:
         """
         if self._weights is None:
             return
-        size = batch_length(batch)
+        size = self._rows(batch)
         weights = self._weights[self._done : self._done + size]
         self._done += size
         if len(weights) != size:
@@ -78,8 +97,17 @@ class WeightedOutputs:
                 f"the algorithm that changes batches, or {_INSTEAD}"
             )
         weights = weights if factors is None else weights * factors
+        output = self._weighted(outputs, size)
+        shaped = weights.reshape(-1, *[1] * (output.ndim - 1))
+        output.register_hook(lambda gradient: (gradient * shaped).to(gradient.dtype))
+        self._output = output
+
+    def _weighted(self, outputs: Any, size: int) -> Tensor:
+        """The output whose gradient is to be weighted."""
         logits = [made for made in _tensors(self._made) if made.shape[-1:] == (self._head.classes,)]
-        if isinstance(outputs, Mapping) and "logits" in outputs:
+        if self._at is not None and not logits:
+            outputs = at_path(outputs, self._at)
+        elif isinstance(outputs, Mapping) and "logits" in outputs:
             outputs = outputs["logits"]
         found = logits or _tensors(outputs)
         self._cancel()
@@ -89,9 +117,7 @@ class WeightedOutputs:
                 f"expected one output of the microbatch's {size} samples, whose gradient could be weighted, got {len(fit)} "
                 f"among outputs of shapes {[tuple(tensor.shape) for tensor in found]}: {_INSTEAD}"
             )
-        shaped = weights.reshape(-1, *[1] * (fit[0].ndim - 1))
-        fit[0].register_hook(lambda gradient: (gradient * shaped).to(gradient.dtype))
-        self._output = fit[0]
+        return fit[0]
 
     def loss_done(self, loss: Any) -> None:
         """Once the loss is there: that it was computed from what is weighted. Looked at once.

@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.nn import Conv2d, Module
 
 from attent_stream.scoring.auto import AutoScoring, usual_ways
+from attent_stream.scoring.batch_form import BatchForm
 from attent_stream.scoring.cost import ModelCost, model_cost
 from attent_stream.scoring.early_exit import find_blocks
 from attent_stream.scoring.extract import HeadError, find_head
 from attent_stream.scoring.fidelity import AutoFidelity, Fidelity, FidelityError
 from attent_stream.scoring.fitting import FittingScorer
 from attent_stream.scoring.proxy import Proxy
+from attent_stream.scoring.reading import Reading
 from attent_stream.scoring.scorer import build_scorer
 from attent_stream.scoring.vision import patch_embedding
 from attent_stream.scoring.wrapping import model_name, unwrap
@@ -85,6 +87,13 @@ class ScorerAtFidelity:
             if self._proxy.trained:  # a step, three forwards, on one lesson batch in so many
                 self._learning_cost = 3 * keep * self._proxy_cost / fidelity.proxy.every
         self._scoring = FittingScorer(build_scorer(score, self.model, head=head, fidelity=fidelity), self.model)
+
+    def read_by(self, reading: Reading | None, form: BatchForm) -> None:
+        """Score by this reading of the learner's outputs, and split batches in this way, from now on.
+
+        A proxy is another model: its outputs are read as its own class suggests.
+        """
+        self._scoring.read_by(reading if self._proxy is None else None, form)
 
     @property
     def sharded(self) -> bool:

@@ -19,10 +19,12 @@ from torch import Tensor
 
 from attent_stream.scoring.agreement import kept_overlap, spearman
 from attent_stream.scoring.batch import ScoreError, batch_length, split_batch
+from attent_stream.scoring.batch_form import BatchForm
 from attent_stream.scoring.cost import ModelCost
 from attent_stream.scoring.early_exit import Blocks
 from attent_stream.scoring.fidelity import FULL, AutoFidelity, Fidelity, Tokens
 from attent_stream.scoring.fitting import FittingScorer
+from attent_stream.scoring.reading import Reading
 from attent_stream.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
@@ -128,6 +130,11 @@ class AutoScoring:
     def sharded(self) -> bool:
         """Whether a forward of the model needs the other ranks."""
         return self._scorers[FULL].sharded
+
+    def read_by(self, reading: Reading | None, form: BatchForm) -> None:
+        """See ``FittingScorer.read_by``."""
+        for scorer in self._scorers.values():
+            scorer.read_by(reading, form)
 
     @property
     def measuring(self) -> bool:

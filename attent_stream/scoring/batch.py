@@ -28,7 +28,7 @@ def batch_length(batch: Any) -> int:
     return length
 
 
-def split_batch(batch: Any, size: int) -> list[Any]:
+def split_batch(batch: Any, size: int, length: int | None = None) -> list[Any]:
     """Parts of a batch of at most ``size`` samples, in order; the batch itself is left as it is.
 
     Args:
@@ -36,6 +36,7 @@ def split_batch(batch: Any, size: int) -> list[Any]:
             mappings, tuples and lists; everything else (numbers, strings, tensors of another length) goes
             into every part.
         size: Samples in a part.
+        length: Samples in the batch; None: ``batch_length``'s.
 
     Returns:
         Parts of the batch's form; a mapping's are plain dicts. A batch that is no longer than ``size`` is its
@@ -47,7 +48,7 @@ def split_batch(batch: Any, size: int) -> list[Any]:
     """
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ValueError(f"the size of a microbatch must be an integer of at least 1, got {size!r}")
-    length = batch_length(batch)
+    length = batch_length(batch) if length is None else length
     if length <= size:
         return [batch]
     return [_part(batch, slice(begin, begin + size), length, True) for begin in range(0, length, size)]

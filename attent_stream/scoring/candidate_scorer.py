@@ -1,5 +1,7 @@
 """What scores candidates over the fits of a run: the learner or a proxy at a fidelity, less the reference of ``learnability``."""
 
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -8,16 +10,27 @@ from composer import State, Time
 from composer.core import Precision, get_precision_context
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.parallel import DistributedDataParallel
 
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.gather import gather_ranks
 from attent_stream.scoring.at_fidelity import ScorerAtFidelity
+from attent_stream.scoring.batch import ScoreError, describe
+from attent_stream.scoring.batch_form import BatchForm
+from attent_stream.scoring.empty import EMPTY
 from attent_stream.scoring.guard import untouched
 from attent_stream.scoring.learnability import Reference
+from attent_stream.scoring.loss_check import LossCheck
+from attent_stream.scoring.matching import Trained
+from attent_stream.scoring.memory import out_of_memory
+from attent_stream.scoring.reading import Reading, tensors_of
+from attent_stream.scoring.wrapping import is_sharded, model_name, unwrap
 from attent_stream.settings import Settings
 from attent_stream.teaching.span import Clock
 
 _PARTS = ("fidelity", "reference")  # of its state
+_CHECKED = 4  # samples whose loss the reading of outputs is held against
+WAYS_OUT = "give score a function (model, batch) -> (B,) tensor, or select: random"
 
 
 class CandidateScorer:
@@ -33,6 +46,9 @@ class CandidateScorer:
         self._reference: Reference | None = None
         self._loader: TeachingDataLoader | None = None
         self._first_batch: Time | None = None  # of this fit
+        self._form = BatchForm()
+        self._check: LossCheck | None = None  # None: a callable or a proxy is asked, not the learner's outputs
+        self._read = False  # a reading has been handed on
 
     def open(self, state: State, loader: TeachingDataLoader, run: Settings, resumed: dict[str, Any] | None) -> None:
         """Be there for a fit.
@@ -50,6 +66,8 @@ class CandidateScorer:
         known = resumed or self.state_dict()
         same, dataset = self._loader is not None and self._loader.dataset is loader.dataset, loader.dataset
         self._loader, self._first_batch = loader, state.timestamp.batch
+        self._form, self._read = BatchForm.of(loader), False
+        self._check = None
         device = state.device.tensor_to_device(torch.empty(())).device
         self._scoring = ScorerAtFidelity(
             run.forwarded_score,
@@ -63,6 +81,8 @@ class CandidateScorer:
             seed=self._settings.teacher.seed,
             keep=run.teacher.keep.start,
         )
+        if not callable(run.forwarded_score) and self._scoring.model is state.model:  # and no proxy
+            self._check = LossCheck(state.model, evaluating=True)
         if self._settings.reference is not None and (self._reference is None or not same):
             self._reference = Reference(self._settings.reference, state.model, device)
             self._reference.load_state_dict(None if resumed is None else resumed.get("reference"))
@@ -79,19 +99,95 @@ class CandidateScorer:
         return [self._scoring.model, *([] if self._reference is None else [self._reference.model])]
 
     @property
+    def reading(self) -> Reading | None:
+        """How the learner's outputs are read, once candidates were scored."""
+        return None if self._check is None else self._check.reading
+
+    @property
     def cost(self) -> float:
         """Of scoring a candidate, in full forwards of the learner."""
         return self._scoring.cost + (1.0 if self._reference is not None else 0.0)
 
+    def transformed(self, batch: Any) -> Any:
+        """Candidates after the train loader's ``batch_transforms``, as lessons are; random numbers stay as they were."""
+        with torch.random.fork_rng(devices=[]):
+            return self._form.transformed(batch)
+
     def __call__(self, state: State, batch: Any) -> Tensor:
-        """Scores of the candidates that were read, floating point of shape (B,) on the learner's device."""
+        """Scores of the candidates that were read, floating point of shape (B,) on the learner's device.
+
+        Raises:
+            ScoreError: No reading of the model's outputs gives its loss.
+        """
         batch, size = state.device.batch_to_device(batch), self._samples_at_once(state)
         window = (self._loader.epoch.order.epoch, self._loader.epoch.segment.index + 1)
         with untouched(self._scoring.model), get_precision_context(state.precision, state.precision_config):
+            if self._check is not None:
+                self._hold_against_loss(state, batch, size)
             scores = self._scoring(batch, size, window)
             if self._reference is not None:
-                scores = scores - self._reference.losses(batch, size)
+                losses = self._reference.losses(batch, size)
+                scores = torch.where(scores == EMPTY, scores, scores - losses)
+        expected = (self._loader.batch_size,)
+        if tuple(scores.shape) != expected:
+            raise ScoreError(
+                f"expected one score for each of the {expected[0]} candidates of a batch, got shape {tuple(scores.shape)}: {WAYS_OUT}"
+            )
         return state.device.tensor_to_device(scores)  # a callable's may be elsewhere, and NCCL gathers on the device only
+
+    def try_out(self, state: State) -> None:
+        """See on the batch that is about to be trained on whether candidates can be scored; all ranks together.
+
+        Raises:
+            ScoreError: They cannot.
+        """
+        if self._check is not None and self.reading is None:
+            batch, size = state.device.batch_to_device(state.batch), self._samples_at_once(state)
+            with untouched(self._scoring.model), get_precision_context(state.precision, state.precision_config):
+                self._hold_against_loss(state, batch, size)
+
+    def _hold_against_loss(self, state: State, batch: Any, size: int) -> None:
+        """Find out, and see again now and then, which outputs and labels the model's loss is computed from."""
+        check = self._check
+        if not check.due:
+            check.skip()
+        else:
+            check.see(lambda: self._trained(state, batch, min(size, _CHECKED)), keep=self._settings.asks_for_scores)
+        if check.reason is not None:
+            raise ScoreError(f"{model_name(state.model)} cannot be scored by forwards of its own, as {check.reason}; {WAYS_OUT}")
+        if not self._read or check.due:
+            self._scoring.read_by(check.reading, self._form)
+            self._read = True
+
+    def _trained(self, state: State, batch: Any, size: int) -> Trained:
+        try:
+            return self._forward_with_loss(state, batch, size)
+        except RuntimeError as error:
+            # All ranks of a sharded model would have to try again together.
+            if size == 1 or is_sharded(state.model) or not out_of_memory(error):
+                raise
+        return self._forward_with_loss(state, batch, 1)
+
+    def _forward_with_loss(self, state: State, batch: Any, size: int) -> Trained:
+        part = self._form.parts(batch, size)[0]
+        model = state.model.module if isinstance(state.model, DistributedDataParallel) else state.model
+        # What the loss's graph saves says which labels it takes. A sharded model's forward may not be left
+        # without its backward. A compiled model would be compiled once more for this one forward.
+        graph = not is_sharded(model)
+        with torch.set_grad_enabled(graph), torch.compiler.set_stance("force_eager"):
+            try:
+                outputs = model(part)
+                loss = unwrap(model).loss(outputs, part)
+            except (KeyError, ValueError, TypeError) as error:
+                if isinstance(part, Mapping) and not isinstance(part.get("labels"), Tensor):
+                    raise ScoreError(f"the batch has no tensor 'labels', it has {describe(part)}") from error
+                raise
+            rows = self._form.rows(part)
+            if isinstance(part, Mapping) and "labels" in part and not tensors_of(outputs, rows):
+                # A head that is fused with the loss gives its logits where there are no labels.
+                with suppress(KeyError, ValueError, TypeError):
+                    outputs = model({key: value for key, value in part.items() if key != "labels"})
+        return Trained.of(outputs, part, loss, rows)
 
     def learns_from(self, batches: int) -> bool:
         """Whether there is a proxy that learns from the batch after so many."""

@@ -9,8 +9,9 @@ from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
 from attent_stream.errors import AttentError
-from attent_stream.scoring.batch import batch_length
+from attent_stream.scoring.batch_form import BatchForm
 from attent_stream.scoring.memory import out_of_memory
+from attent_stream.scoring.reading import Reading
 from attent_stream.scoring.scorer import Scorer, score_batch
 from attent_stream.scoring.wrapping import is_sharded
 from attent_stream.watch import here
@@ -37,7 +38,12 @@ class FittingScorer:
         self.sharded = is_sharded(model)
         self.limit: int | None = None
         self._scorer = scorer
+        self._form = BatchForm()
         self._model = scored_module(scorer, model)
+
+    def read_by(self, reading: Reading | None, form: BatchForm) -> None:
+        """Score by this reading of the model's outputs from now on, and split batches in this way."""
+        self._scorer, self._form = self._scorer.read_by(reading, form.rows), form
 
     def __call__(self, batch: Any, microbatch: int, draw: tuple[int, ...] = ()) -> Tensor:
         """Scores of a batch, ``microbatch`` samples at a time or fewer; see ``score_batch``.
@@ -46,10 +52,10 @@ class FittingScorer:
             ScoreError: See ``Scorer.from_outputs``.
             AttentError: Out of memory, and the model is sharded or even a single sample does not fit.
         """
-        asked = size = min(microbatch, batch_length(batch), self.limit or microbatch)
+        asked = size = min(microbatch, self._form.rows(batch), self.limit or microbatch)
         while True:
             try:
-                scores = score_batch(self._scorer, self._model, batch, size, draw)
+                scores = score_batch(self._scorer, self._model, batch, size, draw, self._form.parts)
                 break
             except RuntimeError as error:
                 if not out_of_memory(error):

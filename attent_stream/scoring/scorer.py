@@ -24,8 +24,19 @@ from attent_stream.scoring.headless import HeadlessForward
 from attent_stream.scoring.last_layer import LastLayer
 from attent_stream.scoring.memory import out_of_memory
 from attent_stream.scoring.positions import at
+from attent_stream.scoring.reading import (
+    BINARY,
+    CLASSES,
+    PROBABILITIES,
+    REGRESSION,
+    Reading,
+    arrange,
+    at_path,
+    countable,
+    one_hot,
+)
 from attent_stream.scoring.reduction import Reduction
-from attent_stream.scoring.scores import BINARY, CLASSES, PROBABILITIES, REGRESSION, SCORES
+from attent_stream.scoring.scores import SCORES, empty_marked
 from attent_stream.scoring.traits import Traits, function_name
 from attent_stream.scoring.wrapping import is_sharded, unwrap
 
@@ -45,6 +56,9 @@ class Scorer:
         headless: How to score without the logits, or None where there is no way.
         reduction: What ``scores`` leaves out of a sample and of the model, or None.
         last: A classifier's last layer, where the score is computed from what it is given.
+        reading: Which outputs are held against which labels, once the model's loss has shown it; None: as
+            the model's class and the names in outputs and batch suggest.
+        rows: How many samples a batch holds.
     """
 
     name: str
@@ -53,6 +67,12 @@ class Scorer:
     headless: HeadlessForward | None = None
     reduction: Reduction | None = None
     last: LastLayer | None = None
+    reading: Reading | None = None
+    rows: Callable[[Any], int] = batch_length
+
+    def read_by(self, reading: Reading | None, rows: Callable[[Any], int]) -> "Scorer":
+        """The same score, by this reading of the model's outputs."""
+        return replace(self, reading=reading, rows=rows)
 
     @property
     def reads_outputs(self) -> bool:
@@ -73,7 +93,9 @@ class Scorer:
 
     def _scores(self, model: Module, batch: Any) -> Tensor:
         if self.last is not None:
-            return self.last.grad_norms(lambda: self.forward(model, batch), _target(batch), _logits)
+            return self.last.grad_norms(
+                lambda: self.forward(model, batch), self._last_target(batch), self._logits_of
+            )
         labels = self._token_labels(batch)
         if labels is None:
             if self.reduction is not None and self.reduction.strided:
@@ -85,12 +107,13 @@ class Scorer:
         if self.headless is not None:
             must = not score.outputs
             tokens, outputs = self.headless(
-                lambda: self.forward(model, batch), labels, _logits, positions, None if score.tokens else score.head, must
-            )
+                lambda: self.forward(model, batch), labels, self._logits_of, positions,
+                None if score.tokens else score.head, must,
+            )  # fmt: skip
             if tokens is None and must:
                 raise ScoreError(f"score {self.name!r} is computed at the output head, and {self.headless.refused}; {_CALLABLE}")
             if tokens is not None and score.tokens is None:
-                return tokens[0].float()
+                return empty_marked(tokens[0].float(), labels)
         else:
             outputs = self.forward(model, batch)
         if positions is not None:
@@ -98,8 +121,9 @@ class Scorer:
         if tokens is None and positions is None:
             return self.from_outputs(model, outputs, batch)
         if tokens is None:
-            return score.outputs[CLASSES](at(self._whole(_logits(outputs)), positions), labels).float()
-        return score.tokens(*tokens, labels != reference.IGNORED).float()
+            found = at(self._whole(self._logits_of(outputs)), positions)
+            return empty_marked(score.outputs[CLASSES](found, labels).float(), labels)
+        return empty_marked(score.tokens(*tokens, labels != reference.IGNORED).float(), labels)
 
     def forward(self, model: Module, batch: Any) -> Any:
         """The model's outputs for a batch on its device, without labels, so that it computes no loss of its
@@ -110,7 +134,8 @@ class Scorer:
         """
         if self.function is not None:
             return self._called(model, batch)
-        _target(batch)  # said here, before the model trips over the same batch less clearly
+        if self.reading is None:
+            _target(batch)  # said here, before the model trips over the same batch less clearly
         return model(self._inputs(model, batch))
 
     def from_outputs(self, model: Module, outputs: Any, batch: Any) -> Tensor:
@@ -123,8 +148,8 @@ class Scorer:
             batch: A mapping with ``labels``, or (input, target).
 
         Returns:
-            Float32, shape (B,), detached, on the outputs' device. Not finite for a sample without any valid
-            label or whose outputs are not finite.
+            Float32, shape (B,), detached, on the outputs' device. ``-inf`` (``EMPTY``) for a sample without
+            any label, else not finite where its outputs are not.
 
         Raises:
             ScoreError: No labels, or outputs that give no score per sample.
@@ -132,14 +157,50 @@ class Scorer:
         if self.function is not None:
             return self._checked(outputs, batch)
         with torch.no_grad():
-            target = _target(batch)
-            kind, outputs, target = self._arranged(self._whole(_logits(outputs)), target, isinstance(batch, Mapping))
+            kind, outputs, target = self._operands(outputs, batch)
             if kind not in SCORES[self.name].outputs:
                 raise ScoreError(
                     f"score {self.name!r} is for {', '.join(SCORES[self.name].outputs) or 'what an output head is given'}, got"
                     f" a target that is {kind}; {_CALLABLE}"
                 )
-            return SCORES[self.name].outputs[kind](outputs, target).float()
+            return self.of_operands(kind, outputs, target)
+
+    def of_operands(self, kind: str, outputs: Tensor, target: Tensor) -> Tensor:
+        """Scores from outputs and their target, as ``reading.arrange`` gives them; see ``from_outputs``."""
+        if kind == CLASSES and self.name == "loss" and self.reading is not None and self.reading.smoothing:
+            smooth = one_hot(target, outputs.shape[-1], self.reading.smoothing)
+            scores = SCORES[self.name].outputs[PROBABILITIES](outputs, smooth).float()
+        else:
+            scores = SCORES[self.name].outputs[kind](outputs, target).float()
+        return empty_marked(scores, target) if kind == CLASSES else scores
+
+    def _operands(self, outputs: Any, batch: Any) -> tuple[str, Tensor, Tensor]:
+        """The kind of a target, and outputs and target as its score takes them."""
+        if self.reading is None:
+            logits = self._whole(_logits(outputs))
+            kind, outputs, target = self._arranged(logits, _target(batch), isinstance(batch, Mapping))
+            return kind, outputs, countable(target, outputs.shape[-1]) if kind == CLASSES else target
+        try:
+            z, target = arrange(self.reading, self._logits_of(outputs), at_path(batch, self.reading.target))
+        except LookupError as error:
+            raise ScoreError(
+                f"score {self.name!r} is computed from {self.reading.describe()}, which this batch does not"
+                f" have ({error}); {_CALLABLE}"
+            ) from error
+        return self.reading.kind, self._whole(z), target
+
+    def _logits_of(self, outputs: Any) -> Tensor:
+        # A Hugging Face model's tuple begins with the loss where it was given labels, and only there.
+        in_tuple = self.traits.forward_args is not None and isinstance(outputs, (tuple, list))
+        if self.reading is None or self.reading.outputs is None or in_tuple:
+            return _logits(outputs)
+        return at_path(outputs, self.reading.outputs)
+
+    def _last_target(self, batch: Any) -> Tensor:
+        if self.reading is None:
+            return _target(batch)
+        target = at_path(batch, self.reading.target)
+        return target.reshape(len(target)) if target.numel() == len(target) else target
 
     def _inputs(self, model: Module, batch: Any) -> Any:
         names = self.traits.forward_args
@@ -194,7 +255,7 @@ class Scorer:
 
     def _shifted(self, target: Tensor) -> Tensor:
         if self.traits.shift_labels and not target.is_floating_point() and target.ndim >= 2:
-            return torch.cat([target[:, 1:], torch.full_like(target[:, :1], reference.IGNORED)], dim=1)
+            return _shifted_left(target)
         return target
 
     def _token_labels(self, batch: Any) -> Tensor | None:
@@ -202,8 +263,18 @@ class Scorer:
         strided = self.reduction is not None and self.reduction.strided
         if (self.headless is None and not strided) or not isinstance(batch, Mapping):
             return None
-        target = _target(batch)
-        return None if target.is_floating_point() or target.ndim != 2 else self._shifted(target)
+        reading = self.reading
+        if reading is not None and (reading.kind != CLASSES or not reading.classes_last):
+            return None
+        target = _target(batch) if reading is None else at_path(batch, reading.target)
+        if target.is_floating_point() or target.ndim != 2:
+            return None
+        shift = self.traits.shift_labels if reading is None else reading.shift
+        labels = _shifted_left(target) if shift else target
+        if self.headless is None:
+            return labels
+        ignored = None if reading is None else reading.ignored
+        return countable(labels, self.headless.classes, ignored)
 
     def _called(self, model: Module, batch: Any) -> Any:
         try:
@@ -215,7 +286,7 @@ class Scorer:
             raise ScoreError(f"score {self.name!r} raised {kind} on {describe(batch)}: {error}") from error
 
     def _checked(self, scores: Any, batch: Any) -> Tensor:
-        expected = (batch_length(batch),)
+        expected = (self.rows(batch),)
         if not isinstance(scores, Tensor):
             got = describe(scores)
             raise ScoreError(f"score {self.name!r} must return a float tensor of shape {expected}, got {got}")
@@ -267,7 +338,12 @@ def build_scorer(
 
 
 def score_batch(
-    scorer: Scorer, model: Module, batch: Any, microbatch: int | None, draw: tuple[int, ...] = ()
+    scorer: Scorer,
+    model: Module,
+    batch: Any,
+    microbatch: int | None,
+    draw: tuple[int, ...] = (),
+    split: Callable[[Any, int], list[Any]] = split_batch,
 ) -> Tensor:
     """Score a batch, ``microbatch`` samples at a time, without gradients.
 
@@ -280,6 +356,7 @@ def score_batch(
         batch: On the model's device; not changed.
         microbatch: Samples forwarded at once, or None for all.
         draw: Seeds what a reduced scorer draws at random.
+        split: Parts of a batch of at most so many samples.
 
     Returns:
         Float32, shape (B,), on the outputs' device.
@@ -290,7 +367,7 @@ def score_batch(
     with (
         torch.no_grad()
     ):  # not inference_mode: FSDP keeps what it unshards there and cannot train on it later
-        parts = [batch] if microbatch is None else split_batch(batch, microbatch)
+        parts = [batch] if microbatch is None else split(batch, microbatch)
         return torch.cat([scorer.scores(model, part, draw) for part in parts])
 
 
@@ -341,6 +418,10 @@ def _logits(outputs: Any) -> Tensor:
             f" {_CALLABLE}"
         )
     return found
+
+
+def _shifted_left(labels: Tensor) -> Tensor:
+    return torch.cat([labels[:, 1:], torch.full_like(labels[:, :1], reference.IGNORED)], dim=1)
 
 
 def _squeezed(tensor: Tensor) -> tuple[int, ...]:

@@ -9,12 +9,20 @@ from torch.nn import functional as F
 
 from attent_stream.scoring import reference
 from attent_stream.scoring.chunked import Compiled, transformed
+from attent_stream.scoring.empty import EMPTY
 from attent_stream.scoring.grad_norm import HeadInputs, head_grad_norms
 from attent_stream.scoring.head import SMALL, logit_losses, logit_scores
+from attent_stream.scoring.reading import BINARY, CLASSES, PROBABILITIES, REGRESSION
 from attent_stream.scoring.reference import IGNORED
 
-# What the target of a model is: class indices, class probabilities, independent yes/no outputs, or numbers.
-CLASSES, PROBABILITIES, BINARY, REGRESSION = "classes", "probabilities", "binary", "regression"
+def empty_marked(scores: Tensor, labels: Tensor) -> Tensor:
+    """Scores with ``EMPTY`` for each sample that has no label.
+
+    Args:
+        scores: Float of shape (B,).
+        labels: Class indices of shape (B, ...), ``-100`` where they do not count.
+    """
+    return scores.masked_fill((labels == IGNORED).reshape(len(labels), -1).all(dim=1), EMPTY)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.nn import Module
 
-from attent_stream.scoring.scores import BINARY, PROBABILITIES, REGRESSION
+from attent_stream.scoring.reading import BINARY, PROBABILITIES, REGRESSION
 from attent_stream.scoring.wrapping import unwrap
 
 
@@ -33,11 +33,18 @@ class Traits:
         forward_args = getattr(inner, "model_forward_args", None)  # Composer's HuggingFaceModel and its subclasses
         config = getattr(inner, "config", None)
         return cls(
-            shift_labels=bool(getattr(inner, "shift_labels", False)),
+            shift_labels=bool(getattr(inner, "shift_labels", False)) or _is_causal(inner),
             forward_args=None if forward_args is None else frozenset(forward_args),
             encoder_decoder=bool(getattr(config, "is_encoder_decoder", False)),
             dense=_dense_by_config(config) if forward_args is not None else _dense_by_loss(inner),
         )
+
+
+def _is_causal(module: Module) -> bool:
+    """Whether it holds a Hugging Face causal language model, whose loss shifts labels by itself."""
+    kinds = [getattr(part, "loss_type", None) for part in module.modules()]
+    known = [kind for kind in kinds if isinstance(kind, str)]
+    return bool(known) and known[0] == "ForCausalLM"
 
 
 def _dense_by_config(config: Any) -> str:

@@ -212,6 +212,13 @@ class TaughtEpoch:
         canonical[:, canonical_slots(self.order.origin)] = values.swapaxes(0, 1).reshape(values.shape[1], size, *inner)
         return canonical
 
+    def stop_scoring(self) -> None:
+        """Keep the next window whole where it was to be chosen by scores; all ranks call this together."""
+        if self._next is not None and self._next[1].by == SCORED:
+            window, decision = self._next
+            self._next = window, replace(decision, by=ALL, lessons=len(window.ids))
+            self._scores = None
+
     def choose(self, crew: Crew = ALONE) -> None:
         """Choose and publish the next segment; to be called when ``due``, by all of a crew together."""
         index = self.segment.index + 1

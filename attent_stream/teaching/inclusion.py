@@ -4,13 +4,16 @@ A design gives every candidate of a lane a probability ``pi`` in [0, 1] with ``s
 ``count`` of them with these probabilities; and a lesson of weight ``count / (size * pi)`` makes the mean over the lessons an
 unbiased estimate of the mean over the candidates (Horvitz and Thompson, 1952). Pure functions on numpy arrays.
 
-A score that is not finite is unknown: its candidate is drawn only where too few others are known, and weighs 1.
+A score that is not finite is unknown: its candidate is drawn only where too few others are known, and weighs 1. A sample
+that is known to have no label (``-inf``) is drawn only where nothing else is left.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from attent_stream.scoring.empty import is_empty, is_known
 
 _MOST_PRUNED = 0.75  # of the easy: beyond it the few that are left weigh more than 4
 _ROUNDING = 1e-9  # of sums of probabilities
@@ -178,6 +181,9 @@ def _with_unknown(
     kept = min(count, int(known.sum()))
     if kept:
         pi[known] = of_known(scores[known].astype(np.float64), kept)
-    if kept < count:
-        pi[~known] = (count - kept) / (~known).sum()
+    for rest in (~is_known(scores), is_empty(scores)):
+        missing = min(count - kept, int(rest.sum()))
+        if missing > 0:
+            pi[rest] = missing / rest.sum()
+            kept += missing
     return pi

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from attent_stream.scoring.empty import EMPTY, is_known
+
 _LARGEST = float(np.finfo(np.float16).max)
 _TREND_SAMPLES = 144  # that the trend is over beside those of the batch: enough to see it through their spread
 _TREND_BYTES = 16  # the trend, and how many samples it is over so far
@@ -27,7 +29,7 @@ class Ledger(Protocol):
         """Samples of the data set."""
 
     def record(self, ids: NDArray[np.int64], scores: NDArray[np.floating], now: float) -> None:
-        """Remember scores; a non-finite one says that the sample's is not known.
+        """Remember scores; a non-finite one says that the sample's is not known, but ``-inf`` that it has no label.
 
         Args:
             ids: Sample ids, any shape.
@@ -221,9 +223,10 @@ def sample_bytes(num_samples: int, ages: bool) -> int:
 
 
 def _encoded(scores: NDArray[np.float32]) -> NDArray[np.uint16]:
-    finite = np.isfinite(scores)
-    bits = np.clip(np.where(finite, scores, 0.0), -_LARGEST, _LARGEST).astype(np.float16).view(np.uint16)
-    return np.where(finite, bits + np.uint16(1), np.uint16(0))
+    finite, known = np.isfinite(scores), is_known(scores)
+    bounded = np.clip(np.where(finite, scores, 0.0), -_LARGEST, _LARGEST)
+    bits = np.where(finite | ~known, bounded, EMPTY).astype(np.float16).view(np.uint16)
+    return np.where(known, bits + np.uint16(1), np.uint16(0))
 
 
 def _decoded(codes: NDArray[np.uint16]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from attent_stream.scoring.empty import is_empty, is_known
 from attent_stream.teaching.choice import SCORED, Choice
 
 QUANTILES = (0.1, 0.5, 0.9)
@@ -18,7 +19,8 @@ def choice_metrics(choice: Choice, stream_starts: NDArray[np.int64]) -> tuple[di
     Returns:
         Metrics by name: ``keep``, ``gain`` (predicted, of ``auto``), ``imbalance`` (where batches are balanced), ``kept_q10`` ... ``dropped_q90`` (score quantiles; only where there are scores) and
         ``stream_0_candidates`` / ``stream_0_kept`` ... (shares, where there are several streams). And counts by name:
-        ``candidates`` (samples forwarded to score them), ``lessons``, ``dropped``, ``nonfinite`` (samples).
+        ``candidates`` (samples forwarded to score them), ``lessons``, ``dropped``, ``nonfinite`` and
+        ``empty`` (samples without a label).
     """
     kept = choice.kept
     metrics = {"keep": kept.mean().item()}
@@ -26,10 +28,10 @@ def choice_metrics(choice: Choice, stream_starts: NDArray[np.int64]) -> tuple[di
         metrics["gain"] = choice.gain
     if choice.imbalance is not None:
         metrics["imbalance"] = choice.imbalance
-    nonfinite = 0
+    nonfinite = empty = 0
     if choice.scores is not None:
         finite = np.isfinite(choice.scores)
-        nonfinite = int((~finite).sum())
+        nonfinite, empty = int((~is_known(choice.scores)).sum()), int(is_empty(choice.scores).sum())
         for name, mask in (("kept", kept & finite), ("dropped", ~kept & finite)):
             if mask.any():
                 values = np.quantile(choice.scores[mask], QUANTILES)
@@ -45,5 +47,6 @@ def choice_metrics(choice: Choice, stream_starts: NDArray[np.int64]) -> tuple[di
         "lessons": int(kept.sum()),
         "dropped": int((~kept).sum()),
         "nonfinite": nonfinite,
+        "empty": empty,
     }
     return metrics, counts

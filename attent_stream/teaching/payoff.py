@@ -59,6 +59,11 @@ class Payoff:
     def __init__(self, cost: float, gain: float | None = None) -> None:
         self.cost = cost
         self.gain = gain
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Never teach again."""
+        self._stopped = True
 
     def pays(self, gain: float, keep: float, scored: bool) -> bool:
         """Whether a step worth ``gain`` plain ones is worth its time.
@@ -68,7 +73,7 @@ class Payoff:
             keep: Share of the candidates that become lessons.
             scored: Whether the candidates are forwarded to score them.
         """
-        return gain > 1 + MARGIN + (self.cost / (3 * keep) if scored else 0.0)
+        return not self._stopped and gain > 1 + MARGIN + (self.cost / (3 * keep) if scored else 0.0)
 
     def scores(self, keep: float) -> bool:
         """Whether a window whose scores are not remembered had better be scored and taught."""

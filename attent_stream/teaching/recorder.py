@@ -1,5 +1,6 @@
 """The recorder: per-sample scores of the training forwards, on their way into the ledger at no extra pass."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,23 @@ from torch.nn import Module, functional
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.errors import AttentError
 from attent_stream.gather import gather_ranks
-from attent_stream.scoring.batch import batch_length
+from attent_stream.scoring.batch import ScoreError
+from attent_stream.scoring.batch_form import BatchForm
+from attent_stream.scoring.empty import is_empty
+from attent_stream.scoring.loss_check import LossCheck
+from attent_stream.scoring.matching import Trained, saved_operands
+from attent_stream.scoring.memory import out_of_memory
+from attent_stream.scoring.reading import CLASSES, Reading
 from attent_stream.scoring.saved import saved_losses
 from attent_stream.scoring.scorer import Scorer
+from attent_stream.scoring.wrapping import model_name
 from attent_stream.teaching.choice import ALL
 from attent_stream.teaching.teacher import Teacher
 
 THRIFTY_EVERY = 8  # batches, of which one is recorded to see the spread of scores
+_STOPPED = -np.inf  # in place of a time: a rank could not score a batch
+
+log = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -26,43 +37,115 @@ class Recorder:
         scorer: Scores outputs.
         loader: Says which samples a batch has.
         teacher: Remembers.
+        check: Says how the model's outputs are read, by its loss.
+        form: Counts the samples of a microbatch.
         always: Whether lessons of taught windows are recorded too, or only of those that are kept whole.
         thrifty: Whether one batch in ``THRIFTY_EVERY`` is enough while teaching does not promise to pay.
+        asked: Whether the user asked for it by name: what cannot be recorded is then an error. Else it is
+            said once, and nothing is recorded any more.
+
+    Attributes:
+        stopped: Whether recording has ended on all ranks, because one of them could not score a batch.
     """
 
     def __init__(
-        self, scorer: Scorer, loader: TeachingDataLoader, teacher: Teacher, *, always: bool, thrifty: bool = False
+        self,
+        scorer: Scorer,
+        loader: TeachingDataLoader,
+        teacher: Teacher,
+        *,
+        check: LossCheck,
+        form: BatchForm,
+        always: bool,
+        thrifty: bool = False,
+        asked: bool = False,
     ) -> None:
+        self.stopped = False
         self._scorer, self._loader, self._teacher = scorer, loader, teacher
+        self._check, self._form, self._asked = check, form, asked
         self._always, self._thrifty = always, thrifty
         self._agrees: dict[int, bool] = {}  # microbatch's size -> whether what its loss has saved are its samples' losses
         self._records = True  # this batch
+        self._seen = False  # its first microbatch
+        self._fault: str | None = None  # why this rank stopped
+        self._device = torch.device("cpu")  # of the model
         self._micro: list[torch.Tensor] = []  # this batch's scores, a tensor a microbatch
         self._pending: list[torch.Tensor] = []  # (3, batch_size * pieces) ids, scores and times of lessons not yet in the ledger
 
+    @property
+    def reading(self) -> Reading | None:
+        """How the model's outputs are read; None before the first batch, and where its loss cannot be had."""
+        return self._check.reading
+
+    def stop(self) -> None:
+        """Record nothing any more; all ranks call this together."""
+        self.stopped, self._micro = True, []
+
     def begin_batch(self) -> None:
         """Before a batch's first forward, also where one that failed begins anew."""
-        self._micro = []
+        self._micro, self._seen = [], False
         if self._thrifty:
             batches = self._teacher.clock(0, self._loader.dataset.coming_epoch, 0.0).ba
             self._records = batches % THRIFTY_EVERY == 0 or self._teacher.promising
 
     def loss_done(self, model: Module, outputs: Any, batch: Any, loss: Any) -> None:
-        """After a microbatch's forward and loss, before its backward."""
+        """After a microbatch's forward and loss, before its backward.
+
+        Raises:
+            ScoreError: It was asked for, and no reading of the model's outputs gives its loss.
+        """
         epoch = self._loader.epoch
-        if epoch is None or not self._records:
+        if epoch is None or not self._records or self.stopped:
             return
         choice = epoch.segment.choice  # None: what follows the last full row, of which all is kept
-        if self._always or choice is None or choice.decision.by == ALL:
-            with torch.no_grad():
+        if not (self._always or choice is None or choice.decision.by == ALL):
+            return
+        self._device = next(model.parameters()).device
+        with torch.no_grad():
+            self._look(model, outputs, batch, loss)
+            if self.stopped or self._fault is not None:
+                return
+            try:
                 self._micro.append(self._scores(model, outputs, batch, loss))
+            except Exception as error:
+                if self._asked or out_of_memory(error):
+                    raise
+                self._fault = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                self._say(model, self._fault)
+
+    def _look(self, model: Module, outputs: Any, batch: Any, loss: Any) -> None:
+        """Hold the reading of outputs against the loss, on a batch's first microbatch; all ranks together."""
+        if self._seen:
+            return
+        self._seen = True
+        if not self._check.due:
+            self._check.skip()
+            return
+        self._check.see(lambda: Trained.of(outputs, batch, loss, self._form.rows(batch)), keep=self._asked)
+        if self._check.reason is not None and not self.stopped:  # the same on all ranks
+            self.stopped = True
+            self._say(model, self._check.reason)
+
+    def _say(self, model: Module, fault: str) -> None:
+        told = f"{model_name(model)}'s training losses of single samples cannot be recorded, as {fault}"
+        if self._asked:
+            raise ScoreError(f"{told}: set record to never, or leave it away")
+        if self._loader.dataset.rank == 0:
+            log.warning("%s; training goes on without them (record: never avoids this message).", told)
 
     def _scores(self, model: Module, outputs: Any, batch: Any, loss: Any) -> torch.Tensor:
         """From the loss where it has them, once it was seen that they are those of the outputs; else from these."""
-        size = batch_length(batch)
-        saved = saved_losses(loss, size) if self._agrees.get(size, self._scorer.name == "loss") else None
+        reading, size = self._check.reading, self._form.rows(batch)
+        scorer = self._scorer.read_by(reading, self._form.rows)
+        if reading.outputs is None:
+            trained = Trained.of(outputs, batch, loss, size)
+            return scorer.of_operands(CLASSES, *saved_operands(reading, trained))
+        saved = None
+        whole = scorer.name == "loss" and reading.kind == CLASSES and reading.smoothing == 0
+        if self._agrees.get(size, whole):
+            saved = saved_losses(loss, size)
         if size not in self._agrees or saved is None:
-            scores = self._scorer.from_outputs(model, outputs, batch)
+            scores = scorer.from_outputs(model, outputs, batch)
             self._agrees[size] = saved is not None and torch.allclose(saved, scores, rtol=1e-4, atol=1e-5, equal_nan=True)
             if not self._agrees[size]:  # and if so, a run that is resumed here goes on as one that was not
                 return scores
@@ -72,20 +155,27 @@ class Recorder:
         """After a batch's last.
 
         Raises:
-            AttentError: The forwards did not score each of its lessons.
+            AttentError: It was asked for, and the forwards did not score each of its lessons.
         """
-        if not self._micro:
+        epoch = self._loader.epoch
+        if self.stopped or (self._fault is None and not self._micro):
             return
-        ids, scores = self._loader.epoch.lesson[0], torch.cat(self._micro)
-        if len(scores) != len(ids):
-            raise AttentError(
-                f"record needs a score for each of the batch's {len(ids)} lessons and the training forward gave {len(scores)}: "
-                f"leave away the algorithm that changes batches, or set record to never"
+        width = self._loader.batch_size * epoch.pieces
+        ids = epoch.lesson[0]
+        if self._fault is None and sum(map(len, self._micro)) != len(ids):
+            fault = (
+                f"record needs a score for each of the batch's {len(ids)} lessons and the training forward gave "
+                f"{sum(map(len, self._micro))}: leave away the algorithm that changes batches, or set record to never"
             )
-        row = torch.full((3, self._loader.batch_size * self._loader.epoch.pieces), -1.0, dtype=torch.float64, device=scores.device)
-        row[0, : len(ids)] = torch.from_numpy(ids).to(row.device)
-        row[1, : len(ids)] = scores
-        row[2] = self._teacher.time(self._loader.epoch.order.epoch)
+            if self._asked:
+                raise AttentError(fault)
+            self._fault = fault
+            log.warning("Nothing is recorded any more: %s.", fault)
+        row = torch.full((3, width), -1.0, dtype=torch.float64, device=self._device)
+        if self._fault is None:
+            row[0, : len(ids)] = torch.from_numpy(ids).to(row.device)
+            row[1, : len(ids)] = torch.cat([scores.to(row) for scores in self._micro])
+        row[2] = self._teacher.time(epoch.order.epoch) if self._fault is None else _STOPPED
         self._pending.append(row)
         self._micro = []
 
@@ -101,12 +191,17 @@ class Recorder:
         for batch in rows.swapaxes(0, 1):  # (ranks, 3, batch_size), all of one time
             ids, scores, times = batch.swapaxes(0, 1).reshape(3, -1)
             real = ids >= 0
-            self._teacher.remember(*_means(ids[real].astype(np.int64), scores[real]), times[0])
+            self.stopped = self.stopped or bool((times == _STOPPED).any())
+            if real.any():
+                self._teacher.remember(*_means(ids[real].astype(np.int64), scores[real]), times[real][0])
 
 
 def _means(ids: NDArray[np.int64], scores: NDArray) -> tuple[NDArray[np.int64], NDArray]:
-    """Of pieces of one sample the mean; of each sample once they are as they were."""
+    """Of pieces of one sample the mean, of those with labels; of each sample once they are as they were."""
     once, which, counts = np.unique(ids, return_inverse=True, return_counts=True)
     if len(once) == len(ids):
         return ids, scores
-    return once, np.bincount(which, scores, len(once)) / counts
+    empty = is_empty(scores)
+    labelled = np.bincount(which[~empty], minlength=len(once))
+    sums = np.bincount(which[~empty], scores[~empty], len(once))
+    return once, np.where(labelled > 0, sums / np.maximum(labelled, 1), -np.inf)

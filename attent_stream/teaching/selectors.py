@@ -3,7 +3,7 @@
 ``selector(scores, size, count, rng, temperature) -> positions``, where ``scores`` is a float array of shape (size,), higher =
 teach it, or None for a selector outside of ``NEEDS_SCORES``; ``positions`` are ``count`` different positions in [0, size),
 ascending int64. A score that is not finite is unknown: it is never preferred over a known one, and when fewer than ``count``
-are known the rest is drawn at random from the unknown.
+are known the rest is drawn at random from the unknown. Samples that are known to have no label (``-inf``) come last of all.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from attent_stream.scoring.empty import is_empty, is_known
 from attent_stream.teaching.inclusion import INCLUSIONS, draw, proportional
 
 Selector = Callable[[NDArray | None, int, int, np.random.Generator, float], NDArray[np.int64]]
@@ -182,9 +183,12 @@ def _top(
     finite = np.isfinite(scores)
     known = np.flatnonzero(finite)
     best = known[np.argsort(-keys(scores[known]), kind="stable")[:count]]
-    unknown = np.flatnonzero(~finite)
-    fill = rng.permutation(unknown)[: count - len(best)] if len(best) < count else unknown[:0]
-    return np.sort(np.concatenate([best, fill])).astype(np.int64)
+    chosen = [best]
+    for rest in (np.flatnonzero(~is_known(scores)), np.flatnonzero(is_empty(scores))):
+        missing = count - sum(map(len, chosen))
+        if missing > 0:
+            chosen.append(rng.permutation(rest)[:missing])
+    return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
 def check_temperature(temperature: float) -> None:

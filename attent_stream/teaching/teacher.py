@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attent_stream.gather import ALONE, Crew
+from attent_stream.scoring.empty import is_known
 from attent_stream.stream.plan import lesson_count, lesson_lanes
 from attent_stream.stream.position import Chosen
 from attent_stream.teaching.balance import LARGEST, balance_lanes, imbalance
@@ -110,6 +111,11 @@ class Teacher:
         return self.settings.select == AUTO or self.settings.select in NEEDS_SCORES
 
     @property
+    def weighs(self) -> bool:
+        """Whether it may come to give lessons weights by its own choice (``auto``, by the design that pays)."""
+        return self.settings.select == AUTO and self.settings.keep.some
+
+    @property
     def _by_prediction(self) -> bool:
         """Whether windows whose scores are remembered are taught only where that pays by prediction."""
         return self.settings.select == AUTO and self.settings.again is None
@@ -130,6 +136,14 @@ class Teacher:
     def teaching(self, clock: Clock) -> bool:
         """Whether it is neither warm-up nor anneal."""
         return self.settings.phases.teaching(clock, self.total)
+
+    def stop_scoring(self) -> None:
+        """Ask for no scores of candidates any more; all ranks call this together."""
+        self.forwards = False
+
+    def stop_pieces(self) -> None:
+        """Cut no samples any more; all ranks call this together."""
+        self.settings = replace(self.settings, seq_len=ShareSchedule(start=1.0, end=1.0, setting="seq_len"))
 
     def keep(self, clock: Clock) -> float:
         """Share of rows to keep at a time: 1 outside of teaching."""
@@ -209,7 +223,7 @@ class Teacher:
             return False  # where all is kept now, nothing is dropped; with scores not at random, without them not by them
         if decision.by != REMEMBERED:
             return True
-        return self.ledger is not None and self._enough(np.isfinite(self.ledger.recall(window.ids)))
+        return self.ledger is not None and self._enough(is_known(self.ledger.recall(window.ids)))
 
     def choose(
         self, window: Window, decision: Decision, scores: NDArray | None, features: NDArray | None = None, crew: Crew = ALONE
@@ -334,7 +348,7 @@ class Teacher:
     def _recalled(self, window: Window) -> NDArray[np.float32]:
         """Remembered scores; what is not known has the highest of them, or it would never be trained on and become known."""
         scores = self.ledger.recall(window.ids)
-        known = np.isfinite(scores)
+        known = is_known(scores)
         return scores if known.all() else np.where(known, scores, scores[known].max(initial=0.0)).astype(np.float32)
 
     def _pays(self, window: Window, lessons: int) -> bool:
