@@ -1,17 +1,15 @@
-"""Jobs of images and of numbers: classifiers, segmentation, detection, regression, pairs of images and texts."""
+"""Jobs of images: classes, masks, boxes, numbers, captions."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from composer.loss import soft_cross_entropy
-from composer.models import ComposerClassifier, ComposerModel, HuggingFaceModel
+from composer.models import ComposerClassifier, HuggingFaceModel
 from field_jobs import (
     CLASSES,
     IGNORED,
-    LENGTH,
     SCORED,
     SIDE,
     VOCAB,
@@ -25,147 +23,24 @@ from field_jobs import (
     written,
     yes_no_scores,
 )
+from field_nets import (
+    VISION,
+    Detector,
+    Features,
+    Pairs,
+    Plain,
+    Probabilities,
+    TwoHeads,
+    Views,
+    Weighed,
+)
 from field_own import seeded
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy, MultilabelAccuracy
-from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTForImageClassification
+from transformers import ViTConfig, ViTForImageClassification
 
 IMAGE = {"image": "ndarray:float32"}
-_VISION = {
-    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": SIDE,
-    "patch_size": 4,
-}  # fmt: skip
-
-
-class Features(nn.Sequential):
-    """Of an image."""
-
-    def __init__(self, out: int = CLASSES) -> None:
-        super().__init__(
-            nn.Conv2d(3, 8, 3, 2, 1),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(2),
-            nn.Flatten(),
-            nn.Linear(32, out),
-        )
-
-
-class Plain(ComposerModel):
-    """``loss_of(outputs, target)`` of a batch (input, target), or of the columns that are named."""
-
-    def __init__(
-        self, net: nn.Module, loss_of: Callable[[Any, Any], Any], columns: tuple = (0, 1)
-    ) -> None:
-        super().__init__()
-        self.net, self.loss_of, self.columns = net, loss_of, columns
-
-    def forward(self, batch):
-        return self.net(batch[self.columns[0]])
-
-    def loss(self, outputs, batch):
-        return self.loss_of(outputs, batch[self.columns[1]])
-
-
-class Probabilities(Plain):
-    """Outside of training its outputs are probabilities."""
-
-    def forward(self, batch):
-        logits = super().forward(batch)
-        return logits if self.training else logits.softmax(-1)
-
-
-class TwoHeads(ComposerModel):
-    """A class and another one; batches (image, class, other)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = Features(), Features(2)
-
-    def forward(self, batch):
-        return self.first(batch[0]), self.second(batch[0])
-
-    def loss(self, outputs, batch):
-        return F.cross_entropy(outputs[0], batch[1]) + F.cross_entropy(outputs[1], batch[2])
-
-
-class Weighed(Plain):
-    """Batches (image, class, weight of the sample)."""
-
-    def loss(self, outputs, batch):
-        return (F.cross_entropy(outputs, batch[1], reduction="none") * batch[2]).mean()
-
-
-class Pairs(ComposerModel):
-    """CLIP, with its own contrastive loss."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        text = {
-            key: _VISION[key]
-            for key in (
-                "hidden_size",
-                "intermediate_size",
-                "num_hidden_layers",
-                "num_attention_heads",
-            )
-        }
-        text |= {
-            "vocab_size": VOCAB,
-            "max_position_embeddings": LENGTH,
-            "eos_token_id": VOCAB - 1,
-            "bos_token_id": 0,
-        }
-        self.clip = CLIPModel(CLIPConfig(text_config=text, vision_config=_VISION, projection_dim=8))
-
-    def forward(self, batch):
-        return self.clip(**batch, return_loss=True)
-
-    def loss(self, outputs, batch):
-        return outputs.loss
-
-
-class Views(ComposerModel):
-    """Two views of an image attract, those of others repel (SimCLR); batches are images alone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = Features(8)
-
-    def forward(self, batch):
-        return F.normalize(self.net(batch)), F.normalize(self.net(batch.flip(-1)))
-
-    def loss(self, outputs, batch):
-        return F.cross_entropy(outputs[0] @ outputs[1].T / 0.1, torch.arange(len(batch)))
-
-
-class Detector(ComposerModel):
-    """As torchvision's: images and targets are lists, a training forward returns losses, another one predictions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = Features(4 + CLASSES)
-
-    def forward(self, batch):
-        images, targets = batch
-        outputs = self.net(torch.stack(list(images)))
-        if not self.training:
-            return [
-                {"boxes": one[None, :4], "scores": one[4:].softmax(0).amax()[None]}
-                for one in outputs
-            ]
-        kinds, boxes = [], []
-        for one, target in zip(outputs, targets, strict=True):
-            for box, label in zip(target["boxes"], target["labels"], strict=True):
-                boxes.append(F.smooth_l1_loss(one[:4], box))
-                kinds.append(F.cross_entropy(one[4:], label))
-        return {
-            "loss_classifier": torch.stack(kinds).mean(),
-            "loss_box_reg": torch.stack(boxes).mean(),
-        }
-
-    def loss(self, outputs, batch):
-        return sum(outputs.values())
 
 
 def _labelled(rng):
@@ -256,7 +131,7 @@ def _captioned(rng):
 
 def _vit() -> HuggingFaceModel:
     config = ViTConfig(
-        **_VISION, num_labels=CLASSES, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+        **VISION, num_labels=CLASSES, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
     )
     return HuggingFaceModel(ViTForImageClassification(config), tokenizer=None)
 
@@ -319,6 +194,29 @@ def _class_weighted(outputs, target):
     return F.cross_entropy(outputs, target, weight=_WEIGHTS.to(outputs.dtype))
 
 
+def _quarter(outputs, target):
+    return F.cross_entropy(outputs, target) / 4
+
+
+def _with_penalty(outputs, target):
+    return F.cross_entropy(outputs, target) + 0.1 * outputs.square().mean()
+
+
+def _focal(outputs, target):
+    losses = F.cross_entropy(outputs, target, reduction="none")
+    return ((1 - (-losses).exp()).square() * losses).mean()
+
+
+def _each(loss_of):
+    """What is a mean over samples, of each."""
+
+    def losses(model, batch):
+        parts = zip(model.net(batch[0]).split(1), batch[1].split(1), strict=True)
+        return torch.stack([loss_of(*part) for part in parts])
+
+    return class_scores(_reads) | {"losses": losses}
+
+
 def _squeezed(outputs, target):
     return F.cross_entropy(outputs, target.squeeze(1))
 
@@ -335,76 +233,168 @@ _ARRAY, _INTS = "ndarray:float32", "ndarray:int64"
 
 JOBS = [
     Job(
-        name="ViT", model=seeded(_vit), write=written({"pixel_values": _ARRAY, "labels": "int"}, _vit_sample), expected=SCORED,
-        **class_scores(lambda model, batch: (model.model(batch["pixel_values"]).logits, batch["labels"])),
+        name="ViT",
+        model=seeded(_vit),
+        write=written({"pixel_values": _ARRAY, "labels": "int"}, _vit_sample),
+        expected=SCORED,
+        **class_scores(
+            lambda model, batch: (model.model(batch["pixel_values"]).logits, batch["labels"])
+        ),
     ),
-    _pair("image classifier", _labelled, _classifier(Features), expected=SCORED, **class_scores(_reads_module)),
     _pair(
-        "image classifier, 5% of samples without a label", _sometimes, _plain(F.cross_entropy), **class_scores(_reads),
+        "image classifier",
+        _labelled,
+        _classifier(Features),
+        expected=SCORED,
+        **class_scores(_reads_module),
     ),
     _pair(
-        "segmentation, 255 ignored", _mask(255),
-        seeded(lambda: Plain(_segmenter(), partial(F.cross_entropy, ignore_index=255))), _INTS,
+        "image classifier, 5% of samples without a label",
+        _sometimes,
+        _plain(F.cross_entropy),
+        **class_scores(_reads),
+    ),
+    _pair(
+        "segmentation, 255 ignored",
+        _mask(255),
+        seeded(lambda: Plain(_segmenter(), partial(F.cross_entropy, ignore_index=255))),
+        _INTS,
         **class_scores(_reads_plain_map, 255),
     ),
     _pair(
-        "segmentation, -1 ignored", _mask(-1),
+        "segmentation, -1 ignored",
+        _mask(-1),
         _classifier(
-            _segmenter, loss_fn=partial(soft_cross_entropy, ignore_index=-1), train_metrics=_accuracy(ignore_index=-1),
+            _segmenter,
+            loss_fn=partial(soft_cross_entropy, ignore_index=-1),
+            train_metrics=_accuracy(ignore_index=-1),
             val_metrics=_accuracy(ignore_index=-1),
         ),
-        _INTS, **class_scores(_reads_map, -1),
+        _INTS,
+        **class_scores(_reads_map, -1),
     ),
     Job(
-        name="detection", model=seeded(Detector),
-        write=written(IMAGE | {"boxes": _ARRAY, "labels": _INTS}, _boxes), collate=_detection, losses=_detected,
-        spec={"get_num_samples_in_batch": lambda batch: len(batch[0]), "split_batch": lambda batch, size: [batch]},
+        name="detection",
+        model=seeded(Detector),
+        write=written(IMAGE | {"boxes": _ARRAY, "labels": _INTS}, _boxes),
+        collate=_detection,
+        losses=_detected,
+        spec={
+            "get_num_samples_in_batch": lambda batch: len(batch[0]),
+            "split_batch": lambda batch, size: [batch],
+        },
     ),
-    _pair("regression", _number, _plain(F.mse_loss, 3), _ARRAY, expected=SCORED, **number_scores(_reads)),
-    _pair("L1 regression", _number, _plain(F.l1_loss, 3), _ARRAY, **number_scores(_reads, torch.abs)),
     _pair(
-        "Huber regression", _number, _plain(partial(F.huber_loss, delta=0.5), 3), _ARRAY,
-        **number_scores(_reads, lambda gap: torch.where(gap.abs() < 0.5, gap.square() / 2, 0.5 * (gap.abs() - 0.25))),
+        "regression",
+        _number,
+        _plain(F.mse_loss, 3),
+        _ARRAY,
+        expected=SCORED,
+        **number_scores(_reads),
     ),
     _pair(
-        "several labels (BCE)", _many,
+        "L1 regression", _number, _plain(F.l1_loss, 3), _ARRAY, **number_scores(_reads, torch.abs)
+    ),
+    _pair(
+        "Huber regression",
+        _number,
+        _plain(partial(F.huber_loss, delta=0.5), 3),
+        _ARRAY,
+        **number_scores(
+            _reads,
+            lambda gap: torch.where(gap.abs() < 0.5, gap.square() / 2, 0.5 * (gap.abs() - 0.25)),
+        ),
+    ),
+    _pair(
+        "several labels (BCE)",
+        _many,
         _classifier(
-            Features, loss_fn=F.binary_cross_entropy_with_logits, train_metrics=MultilabelAccuracy(CLASSES),
+            Features,
+            loss_fn=F.binary_cross_entropy_with_logits,
+            train_metrics=MultilabelAccuracy(CLASSES),
             val_metrics=MultilabelAccuracy(CLASSES),
         ),
-        _ARRAY, expected=SCORED, **yes_no_scores(_reads_module),
+        _ARRAY,
+        expected=SCORED,
+        **yes_no_scores(_reads_module),
     ),
-    _pair("one-hot cross-entropy", _onehot, _plain(F.cross_entropy), _ARRAY, **share_scores(_reads)),
-    _pair("one-hot BCE", _onehot, _plain(F.binary_cross_entropy_with_logits), _ARRAY, **yes_no_scores(_reads)),
+    _pair(
+        "one-hot cross-entropy", _onehot, _plain(F.cross_entropy), _ARRAY, **share_scores(_reads)
+    ),
+    _pair(
+        "one-hot BCE",
+        _onehot,
+        _plain(F.binary_cross_entropy_with_logits),
+        _ARRAY,
+        **yes_no_scores(_reads),
+    ),
     Job(
-        name="columns image and class", model=_plain(F.cross_entropy, columns=("image", "class")),
+        name="columns image and class",
+        model=_plain(F.cross_entropy, columns=("image", "class")),
         write=written(IMAGE | {"class": "int"}, _labelled),
         **class_scores(lambda model, batch: (model.net(batch["image"]), batch["class"])),
     ),
     _pair(
-        "labels of shape (B, 1)", _column, _plain(_squeezed), _INTS,
+        "labels of shape (B, 1)",
+        _column,
+        _plain(_squeezed),
+        _INTS,
         **class_scores(lambda model, batch: (model.net(batch[0]), batch[1].squeeze(1))),
     ),
     _pair(
-        "class weights", _labelled, _plain(_class_weighted), **class_scores(_reads, weight=_WEIGHTS),
+        "class weights",
+        _labelled,
+        _plain(_class_weighted),
+        **class_scores(_reads, weight=_WEIGHTS),
     ),
     _pair(
-        "probabilities outside of training", _labelled, _plain(F.cross_entropy, cls=Probabilities), **class_scores(_reads),
+        "image classifier, label smoothing",
+        _labelled,
+        _classifier(Features, loss_fn=partial(F.cross_entropy, label_smoothing=0.1)),
+        **class_scores(_reads_module, label_smoothing=0.1),
+    ),
+    _pair(
+        "image classifier, loss divided by a constant",
+        _labelled,
+        _plain(_quarter),
+        **_each(_quarter),
+        times=4.0,
+    ),
+    _pair(
+        "image classifier, penalty added", _labelled, _plain(_with_penalty), **_each(_with_penalty)
+    ),
+    _pair("focal loss", _labelled, _plain(_focal), **_each(_focal)),
+    _pair(
+        "probabilities outside of training",
+        _labelled,
+        _plain(F.cross_entropy, cls=Probabilities),
+        **class_scores(_reads),
     ),
     Job(
-        name="two heads", model=seeded(TwoHeads), write=written(IMAGE | {"class": "int", "other": "int"}, _two),
-        collate=_triple, losses=_two_losses,
+        name="two heads",
+        model=seeded(TwoHeads),
+        write=written(IMAGE | {"class": "int", "other": "int"}, _two),
+        collate=_triple,
+        losses=_two_losses,
     ),
     Job(
-        name="weights of samples in the batch", model=_plain(None, cls=Weighed),
-        write=written(IMAGE | {"class": "int", "other": "float32"}, _weight), collate=_triple,
+        name="weights of samples in the batch",
+        model=_plain(None, cls=Weighed),
+        write=written(IMAGE | {"class": "int", "other": "float32"}, _weight),
+        collate=_triple,
         **class_scores(_reads) | {"losses": _weighed_losses},
     ),
     Job(
-        name="CLIP", model=seeded(Pairs), write=written({"pixel_values": _ARRAY, "input_ids": _INTS}, _captioned), losses=None,
-    ),
-    Job(
-        name="SimCLR", model=seeded(Views), write=written(IMAGE | {"class": "int"}, _labelled), collate=_image_alone,
+        name="CLIP",
+        model=seeded(Pairs),
+        write=written({"pixel_values": _ARRAY, "input_ids": _INTS}, _captioned),
         losses=None,
     ),
-]  # fmt: skip
+    Job(
+        name="SimCLR",
+        model=seeded(Views),
+        write=written(IMAGE | {"class": "int"}, _labelled),
+        collate=_image_alone,
+        losses=None,
+    ),
+]

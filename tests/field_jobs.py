@@ -1,9 +1,9 @@
-"""A job: a small model, its data, and what its samples' scores must be by brute force in float64."""
+"""A job: a small model, its data, and what its scores must be by brute force in float64."""
 
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,14 @@ class Job:
         name: In plain words.
         model: Builds it, the same each time.
         write: Writes its data set into a folder.
-        losses: What a sample's own loss is, from the model in training mode; None where a sample has none.
-        residuals: Likewise how far the model's answer is from the target; None where that means nothing.
+        losses: What a sample's own loss is, from the model in training mode; None: it has none.
+        residuals: Likewise how far the model's answer is from the target; None: there is no such.
         collate: None: torch's default.
         expected: ``scored``: scores must be made. ``plain``: they need not be.
         spec: What Composer must be told of its batches, as arguments of ``DataSpec``.
-        times: A loss score may also be so many times ``losses``: a constant factor changes no choice.
+        times: A loss score may also be so many times ``losses``: a constant changes no choice.
+        trainer: Arguments of Composer's Trainer.
+        close: How far a score may be from brute force, as a share of its size.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Job:
     expected: str = PLAIN
     spec: Mapping[str, Callable] | None = None
     times: float = 1.0
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    close: float = 1e-4
 
     def brute(self, score: str) -> Brute | None:
         """What a score of this name must be equal to."""
@@ -113,11 +117,12 @@ def part(batch: Any, index: int) -> Any:
     return batch[index : index + 1]
 
 
-# Of a reading, (model, batch) -> (outputs with the classes last, target), what a sample's loss and residual are.
+# What a sample's loss and residual are, of a reading: (model, batch) -> (outputs, target), where
+# outputs have their classes last.
 
 
 def class_scores(reading: Callable, ignored: int = IGNORED, **options: Any) -> dict[str, Brute]:
-    """Of class numbers: means over a sample's valid positions. ``options``: of ``F.cross_entropy``."""
+    """Of class numbers: means over a sample's valid positions; ``F.cross_entropy``'s options."""
 
     def losses(model, batch):
         logits, target = reading(model, batch)

@@ -1,4 +1,4 @@
-"""What people train, as small jobs: the field on which ``AtteNT()`` must never end a run that plain training finishes."""
+"""What people train, as small jobs: ``AtteNT()`` must end none that plain training finishes."""
 
 import field_images
 import field_lora

@@ -1,6 +1,7 @@
-"""Jobs of text whose models are people's own: plain ComposerModels and what Composer does not know."""
+"""Jobs of text whose models are people's own: what Composer does not know."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -145,6 +146,11 @@ def _over_constant(logits: Tensor, labels: Tensor) -> Tensor:
     return shifted_loss(logits, labels) / 4
 
 
+def _mean_of_samples(logits: Tensor, labels: Tensor) -> Tensor:
+    losses = shifted_loss(logits, labels, reduction="none").reshape(len(labels), -1)
+    return (losses.sum(1) / (labels[:, 1:] != IGNORED).sum(1)).mean()
+
+
 def _smoothed(logits: Tensor, labels: Tensor) -> Tensor:
     return shifted_loss(logits, labels, label_smoothing=0.1)
 
@@ -267,11 +273,14 @@ def _own(name: str, build: Callable[[], nn.Module], **options) -> Job:
 JOBS = [
     _own("plain module around LLaMA", lambda: Wrapped(llama()), brute=class_scores(_wrapped)),
     _own(
-        "plain module around GPT-2, head all zeros", lambda: Wrapped(_no_head(gpt2(tie_word_embeddings=False))),
+        "plain module around GPT-2, head all zeros",
+        lambda: Wrapped(_no_head(gpt2(tie_word_embeddings=False))),
         brute=class_scores(_wrapped),
     ),
     _own(
-        "causal LM that Composer does not know", None, model=hugging(lambda: OwnPretrained(OwnConfig())),
+        "causal LM that Composer does not know",
+        None,
+        model=hugging(lambda: OwnPretrained(OwnConfig())),
         brute=class_scores(_pretrained),
     ),
     _own("own causal LM", Own),
@@ -279,14 +288,20 @@ JOBS = [
     _own("only a loss in training", Fused),
     _own("only a loss in training, by a kernel of its own", lambda: Fused(_kernel_loss)),
     _own("labels made in the model", MakesLabels, write=written(_UNPADDED, _tokens)),
+    _own("loss averaged over samples", lambda: Own(_mean_of_samples)),
     _own("loss summed over tokens", lambda: Own(_summed), brute=_sum_scores()),
     _own("loss divided by a constant", lambda: Own(_over_constant), brute=_divided(), times=4.0),
-    _own("label smoothing", lambda: Own(_smoothed), brute=class_scores(_logits, label_smoothing=0.1)),
+    _own(
+        "label smoothing",
+        lambda: Own(_smoothed),
+        brute=class_scores(_logits, label_smoothing=0.1),
+    ),
     _own("penalty on logits added", lambda: Own(_with_penalty), brute=_penalised()),
     _time_major("outputs (T, B, C)", LENGTH),
     _time_major("outputs (T, B, C), T = B", BATCH),
     _own(
-        "class 0 ignored", lambda: Own(lambda logits, labels: _aligned(logits, labels, ignore_index=0), 7),
+        "class 0 ignored",
+        lambda: Own(partial(_aligned, ignore_index=0), 7),
         write=written(_UNPADDED | {"labels": "ndarray:int64"}, _zero_is_none),
         brute=class_scores(lambda model, batch: (model.logits(batch), batch["labels"]), ignored=0),
     ),

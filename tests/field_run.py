@@ -1,4 +1,4 @@
-"""Runs a job in Composer's Trainer, and holds every score that is made against brute force at that moment."""
+"""Runs a job in Composer's Trainer, and holds each score against brute force as it is made."""
 
 import contextlib
 import logging
@@ -20,8 +20,7 @@ from attent_stream.teaching.choice import ALL
 from attent_stream.teaching.teacher import Teacher
 
 EPOCHS = 2
-CLOSE = 1e-4  # of a score's size
-LOOSE = 1e-6  # for what is about 0
+TINY = 0.01  # a score below this is compared as if it were of this size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,7 @@ class Scored:
     expected: NDArray | None
 
     def difference(self, times: float) -> float:
-        """The largest, as a share of the score's size; infinite where there is nothing to compare with."""
+        """The largest, as a share of the score's size; infinite: nothing to compare with."""
         if self.expected is None:
             return float("inf")
         factors = {1.0, times} if self.score == "loss" else {1.0}
@@ -181,7 +180,7 @@ def _apart(values: NDArray, expected: NDArray) -> float:
     finite = np.isfinite(expected)
     if (np.isfinite(values) != finite).any():
         return float("inf")
-    gaps = np.abs(values - expected)[finite] / np.maximum(np.abs(expected[finite]), LOOSE / CLOSE)
+    gaps = np.abs(values - expected)[finite] / np.maximum(np.abs(expected[finite]), TINY)
     return float(gaps.max(initial=0.0))
 
 

@@ -5,11 +5,25 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from composer.models import HuggingFaceModel
-from field_jobs import COUNT, IGNORED, LENGTH, SCORED, VOCAB, Job, class_scores, walk, written
+from field_jobs import (
+    COUNT,
+    IGNORED,
+    LENGTH,
+    SCORED,
+    VOCAB,
+    Job,
+    class_scores,
+    number_scores,
+    walk,
+    written,
+    yes_no_scores,
+)
 from torch.nn import Module
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    BertForSequenceClassification,
+    BertForTokenClassification,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
@@ -31,17 +45,29 @@ from transformers import (
 )
 
 _SMALL = {
-    "vocab_size": VOCAB, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "max_position_embeddings": LENGTH,
-}  # fmt: skip
+    "vocab_size": VOCAB,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": LENGTH,
+}
 
 
 def gpt2(**options) -> GPT2LMHeadModel:
     """A GPT-2 without dropout."""
     config = GPT2Config(
-        vocab_size=VOCAB, n_positions=LENGTH, n_embd=16, n_layer=1, n_head=2, resid_pdrop=0.0, embd_pdrop=0.0,
-        attn_pdrop=0.0, **options,
-    )  # fmt: skip
+        vocab_size=VOCAB,
+        n_positions=LENGTH,
+        n_embd=16,
+        n_layer=1,
+        n_head=2,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        **options,
+    )
     return GPT2LMHeadModel(config)
 
 
@@ -69,9 +95,15 @@ def _mpt() -> MptForCausalLM:
 
 def _opt() -> OPTForCausalLM:
     config = OPTConfig(
-        vocab_size=VOCAB, hidden_size=16, ffn_dim=32, num_hidden_layers=1, num_attention_heads=2, dropout=0.0,
-        max_position_embeddings=LENGTH, word_embed_proj_dim=16,
-    )  # fmt: skip
+        vocab_size=VOCAB,
+        hidden_size=16,
+        ffn_dim=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        dropout=0.0,
+        max_position_embeddings=LENGTH,
+        word_embed_proj_dim=16,
+    )
     return OPTForCausalLM(config)
 
 
@@ -92,11 +124,9 @@ def _experts() -> MixtralForCausalLM:
     return MixtralForCausalLM(config)
 
 
-def _bert() -> BertForMaskedLM:
-    small = {key: value for key, value in _SMALL.items() if key != "num_key_value_heads"}
-    return BertForMaskedLM(
-        BertConfig(**small, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    )
+def _bert(cls: type = BertForMaskedLM, **options) -> Module:
+    small = {key: value for key, value in _SMALL.items() if key != "num_key_value_heads"} | options
+    return cls(BertConfig(**small, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
 
 
 def _t5() -> T5ForConditionalGeneration:
@@ -130,7 +160,7 @@ def hugging(build: Callable[[], Module], **options) -> Callable[[], HuggingFaceM
 
 
 def next_tokens(logits: Callable) -> Callable:
-    """The reading of a causal language model: each position's output is for the next one's label."""
+    """The reading of a causal language model: a position's output is for the next one's label."""
 
     def reading(model, batch):
         labels = batch.get("labels", batch["input_ids"])
@@ -172,6 +202,26 @@ def _masked(rng: np.random.Generator) -> dict:
     }
 
 
+def _rated(rng: np.random.Generator) -> dict:
+    text = padded(rng)
+    return text | {"labels": np.float32(text["input_ids"][:4].mean() / VOCAB)}
+
+
+def _sorted(rng: np.random.Generator) -> dict:
+    text = padded(rng)
+    return text | {"labels": int(text["input_ids"][0] % 3)}
+
+
+def _ticked(rng: np.random.Generator) -> dict:
+    text = padded(rng)
+    return text | {"labels": (rng.random(3) < 0.4).astype(np.float32)}
+
+
+def _tagged(rng: np.random.Generator) -> dict:
+    text = padded(rng)
+    return text | {"labels": np.where(text["labels"] == IGNORED, IGNORED, text["input_ids"] % 3)}
+
+
 def _noted(rng: np.random.Generator) -> dict:
     return padded(rng) | {
         "url": f"page {rng.integers(COUNT)}",
@@ -193,6 +243,17 @@ def _denoised(model, batch):
     return model.model(**batch).logits, batch["labels"]
 
 
+def _rating(model, batch):
+    outputs, labels = _denoised(model, batch)
+    return outputs, labels[:, None]
+
+
+def _encoder(name: str, cls: type, sample: Callable, kind: str, brute: dict, **options) -> Job:
+    columns = TEXT | {"labels": kind}
+    build = hugging(lambda: _bert(cls, **options))
+    return Job(name=name, model=build, write=written(columns, sample), expected=SCORED, **brute)
+
+
 def _language(name: str, build: Callable[[], Module], **options) -> Job:
     settings = {
         "model": hugging(build),
@@ -202,6 +263,9 @@ def _language(name: str, build: Callable[[], Module], **options) -> Job:
     return Job(name=name, **settings, **class_scores(next_tokens(hugging_logits)))
 
 
+_TICKS = {"num_labels": 3, "problem_type": "multi_label_classification"}
+_BF16 = {"close": 5e-3}  # what eight bits leave
+
 JOBS = [
     _language("GPT-2", gpt2),
     _language("LLaMA", llama),
@@ -210,17 +274,71 @@ JOBS = [
     _language("MPT", _mpt),
     _language("OPT", _opt),
     _language("Mamba", _mamba),
-    _language("GPT-2, outputs as a tuple", gpt2, model=hugging(lambda: gpt2(return_dict=False))),
-    _language("GPT-2, head all zeros", lambda: _zero(gpt2(tie_word_embeddings=False))),
-    _language("GPT-2, 5% of samples without a label", gpt2, write=written(TEXT, lambda rng: padded(rng, 0.05))),
+    _language("GPT-2, microbatches of 1", gpt2, trainer={"device_train_microbatch_size": 1}),
+    _language("GPT-2, amp_bf16", gpt2, trainer={"precision": "amp_bf16"}, **_BF16),
+    _language("OPT, weights in bfloat16", lambda: _opt().bfloat16(), **_BF16),
     _language(
-        "GPT-2, batches with strings and lists", gpt2, write=written(TEXT | {"url": "str", "words": "json"}, _noted),
+        "GPT-2, outputs as a tuple",
+        gpt2,
+        model=hugging(lambda: gpt2(return_dict=False)),
+    ),
+    _language("GPT-2, head all zeros", lambda: _zero(gpt2(tie_word_embeddings=False))),
+    _language(
+        "GPT-2, 5% of samples without a label",
+        gpt2,
+        write=written(TEXT, lambda rng: padded(rng, 0.05)),
+    ),
+    _language(
+        "GPT-2, batches with strings and lists",
+        gpt2,
+        write=written(TEXT | {"url": "str", "words": "json"}, _noted),
         collate=_noting,
     ),
     _language("Mixtral (router's loss added)", _experts, expected="plain"),
     Job(
-        name="BERT (masked tokens)", model=hugging(_bert), write=written(TEXT, _masked), expected=SCORED,
+        name="T5",
+        model=hugging(_t5),
+        write=written(TEXT, padded),
+        expected=SCORED,
         **class_scores(_denoised),
     ),
-    Job(name="T5", model=hugging(_t5), write=written(TEXT, padded), expected=SCORED, **class_scores(_denoised)),
-]  # fmt: skip
+    Job(
+        name="BERT (masked tokens)",
+        model=hugging(_bert),
+        write=written(TEXT, _masked),
+        expected=SCORED,
+        **class_scores(_denoised),
+    ),
+    _encoder(
+        "BERT, a class of each text",
+        BertForSequenceClassification,
+        _sorted,
+        "int",
+        class_scores(_denoised),
+        num_labels=3,
+    ),
+    _encoder(
+        "BERT, several classes of each text",
+        BertForSequenceClassification,
+        _ticked,
+        "ndarray:float32",
+        yes_no_scores(_denoised),
+        **_TICKS,
+    ),
+    _encoder(
+        "BERT, a number of each text",
+        BertForSequenceClassification,
+        _rated,
+        "float32",
+        number_scores(_rating),
+        num_labels=1,
+    ),
+    _encoder(
+        "BERT, a class of each token",
+        BertForTokenClassification,
+        _tagged,
+        "ndarray:int64",
+        class_scores(_denoised),
+        num_labels=3,
+    ),
+]

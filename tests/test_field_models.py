@@ -1,6 +1,7 @@
-"""``AtteNT()`` on what people train: no run ends that plain training finishes, and no score is wrong.
+"""``AtteNT()`` on what people train: no run ends that plain training finishes, no score is wrong.
 
-The oracle of a score is brute force in float64 (``field_jobs``), that of a plain run Composer's own without AtteNT.
+The oracle of a score is brute force in float64 (``field_jobs``), that of a plain run is the same
+Trainer without AtteNT.
 """
 
 import numpy as np
@@ -8,13 +9,15 @@ import pytest
 import torch
 from field_jobs import BATCH, COUNT, SCORED, Job, Twin, alone
 from field_models import JOBS
-from field_run import CLOSE, EPOCHS, run_job
+from field_run import EPOCHS, run_job
+from streaming import StreamingDataset
+from torch.utils.data import default_collate
 
-from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
+from attent_stream import AtteNT
 from attent_stream.errors import AttentError
 
 NAMES = [job.name for job in JOBS]
-# Of which a batch of one has another loss: the weights cancel out, or what is added is of the batch.
+# A batch of one has another loss here: weights cancel out, or what is added is the batch's.
 NOT_ALONE = {"class weights", "Mixtral (router's loss added)"}
 
 
@@ -41,13 +44,15 @@ def test_names_are_different():
     assert len(set(NAMES)) == len(NAMES)
 
 
-def test_brute_force_is_the_loss_of_a_sample_alone(job, folders):
-    if job.losses is None or job.name in NOT_ALONE:
-        return
-    model, twin = job.model(), Twin(job.model())
-    dataset = TeachingDataset(local=str(folders(job)), batch_size=BATCH, num_canonical_nodes=1)
-    batch = next(iter(TeachingDataLoader(dataset, batch_size=BATCH, collate_fn=job.collate)))
-    np.testing.assert_allclose(twin(job.losses, model, batch), twin(alone, model, batch), rtol=1e-6)
+def test_brute_force_is_the_loss_of_a_sample_alone(folders):
+    for job in JOBS:
+        if job.losses is None or job.name in NOT_ALONE:
+            continue
+        model, twin = job.model(), Twin(job.model())
+        dataset = StreamingDataset(local=str(folders(job)), batch_size=BATCH)
+        batch = (job.collate or default_collate)([dataset[index] for index in range(BATCH)])
+        losses, expected = twin(job.losses, model, batch), twin(alone, model, batch)
+        np.testing.assert_allclose(losses, expected, rtol=1e-6, err_msg=job.name)
 
 
 def test_default_trains_what_plain_training_does(job, folders):
@@ -60,7 +65,7 @@ def test_default_trains_what_plain_training_does(job, folders):
     if not taught.taught:
         np.testing.assert_array_equal(taught.losses, plain.losses)
     if taught.scored:
-        assert taught.difference(job) <= CLOSE
+        assert taught.difference(job) <= job.close
     else:
         assert job.expected != SCORED
         assert taught.warnings  # which says why nothing is scored
@@ -70,7 +75,7 @@ def test_default_trains_what_plain_training_does(job, folders):
 def test_asked_by_name_it_scores_rightly_or_refuses_at_once(job, folders):
     taught = run_job(job, folders(job), AtteNT(select="hard", score="loss", keep=0.5), epochs=1)
     if taught.error is None:
-        assert taught.taught and taught.difference(job) <= CLOSE
+        assert taught.taught and taught.difference(job) <= job.close
         return
     if not isinstance(taught.error, (AttentError, ValueError)):  # ScoreError is one
         raise taught.error

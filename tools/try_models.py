@@ -1,6 +1,6 @@
 """What becomes of the jobs of ``tests/field_models.py`` under ``AtteNT()``, as a Markdown table.
 
-``python tools/try_models.py [WORD]`` tries those whose name contains WORD, else all (two minutes).
+``python tools/try_models.py [WORD]`` tries those with WORD in their name, else all (three minutes).
 """
 
 import logging
@@ -13,7 +13,7 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).par
 from conftest import streaming_cleaned_up  # noqa: E402
 from field_jobs import Job  # noqa: E402
 from field_models import JOBS  # noqa: E402
-from field_run import CLOSE, Result, run_job  # noqa: E402
+from field_run import Result, run_job  # noqa: E402
 
 from attent_stream import AtteNT  # noqa: E402
 
@@ -57,7 +57,8 @@ def _scored(result: Result) -> str:
     if result.error is not None:
         return f"**the run ends**: {_said(result.error)}"
     if not result.scored:
-        return f"nothing: plain, because {_short(result.warnings[0]) if result.warnings else '**nobody says why**'}"
+        why = _short(result.warnings[0]) if result.warnings else "**nobody says why**"
+        return f"nothing: plain, because {why}"
     kinds = sorted({(some.by, some.score) for some in result.scored})
     counts = [
         f"{sum((s.by, s.score) == kind for s in result.scored)} batches of {kind[0]}: {kind[1]}"
@@ -70,7 +71,7 @@ def _difference(result: Result, job: Job) -> str:
     difference = result.difference(job)
     if difference is None:
         return "-"
-    return f"{difference:.0e}" if difference <= CLOSE else f"**{difference:.2g}**"
+    return f"{difference:.0e}" if difference <= job.close else f"**{difference:.2g}**"
 
 
 def _named(result: Result, job: Job) -> str:
