@@ -203,7 +203,7 @@ def written(
 
     def write(folder: Path) -> None:
         rng = np.random.default_rng(11)
-        with MDSWriter(out=str(folder), columns=columns, size_limit=1 << 14) as writer:
+        with MDSWriter(out=str(folder), columns=columns, size_limit=1 << 16) as writer:
             for _ in range(COUNT):
                 writer.write(samples(rng))
 
