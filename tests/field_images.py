@@ -25,6 +25,7 @@ from field_jobs import (
 )
 from field_nets import (
     VISION,
+    Autocast,
     Detector,
     Features,
     Pairs,
@@ -346,6 +347,13 @@ JOBS = [
         _labelled,
         _plain(_class_weighted),
         **class_scores(_reads, weight=_WEIGHTS),
+    ),
+    _pair(
+        "image classifier, loss in bfloat16",
+        _labelled,
+        _plain(F.cross_entropy, cls=Autocast),
+        **class_scores(_reads),
+        close=0.02,
     ),
     _pair(
         "image classifier, label smoothing",

@@ -57,6 +57,14 @@ class Probabilities(Plain):
         return logits if self.training else logits.softmax(-1)
 
 
+class Autocast(Plain):
+    """In bfloat16, and so is its loss; Composer's ``amp_bf16`` does nothing on a CPU."""
+
+    def forward(self, batch):
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().forward(batch)
+
+
 class TwoHeads(ComposerModel):
     """A class and another one; batches (image, class, other)."""
 
