@@ -454,9 +454,9 @@ class AtteNT(Algorithm):
 
     def _forward_done(self, state: State, logger: Logger) -> None:
         self._skips.forward_done()
-        with self._teaching if self.settings.reweight is not None else nullcontext():  # on a GPU a stopwatch is two events
-            with self._spared():
-                self._weights.forward_done(state.outputs, state.batch, taught=self._loader.epoch is not None)
+        timed = self._teaching if self.settings.reweight is not None else nullcontext()  # on a GPU a stopwatch is two events
+        with timed, self._spared():
+            self._weights.forward_done(state.outputs, state.batch, taught=self._loader.epoch is not None)
 
     def _loss_done(self, state: State, logger: Logger) -> None:
         recorder = self._memory.recorder

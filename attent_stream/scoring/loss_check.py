@@ -121,10 +121,10 @@ def prior_reading(traits: Traits, trained: Trained) -> Reading | None:
         scalar = isinstance(outputs[0], Tensor) and outputs[0].ndim == 0 and len(outputs) > 1
         found = (1,) if scalar else (0,)
     target: Path = ("labels",) if isinstance(batch, Mapping) else (1,)
-    labels = {path: one for path, one in tensors_of(batch, trained.samples)}.get(target)
+    labels = dict(tensors_of(batch, trained.samples)).get(target)
     if found is None or labels is None:
         return None
-    logits = {path: one for path, one in tensors_of(outputs, trained.samples)}.get(found)
+    logits = dict(tensors_of(outputs, trained.samples)).get(found)
     dense = labels.is_floating_point() or (logits is not None and logits.shape == labels.shape)
     one_a_class = traits.forward_args is None and traits.dense == BINARY
     return Reading(

@@ -15,6 +15,7 @@ from attent_stream.scoring.head import SMALL, logit_losses, logit_scores
 from attent_stream.scoring.reading import BINARY, CLASSES, PROBABILITIES, REGRESSION
 from attent_stream.scoring.reference import IGNORED
 
+
 def empty_marked(scores: Tensor, labels: Tensor) -> Tensor:
     """Scores with ``EMPTY`` for each sample that has no label.
 
