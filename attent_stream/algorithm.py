@@ -307,6 +307,8 @@ class AtteNT(Algorithm):
         teacher, fault = self._run.teacher, None
         if not teacher.seq_len.some and teacher.balance is None:
             return
+        wanted = {"balance": teacher.balance is not None, "seq_len": teacher.seq_len.some}
+        asked = {name for name, some in wanted.items() if some} - self._run.defaults
         try:
             batch = loader.glance()
             if teacher.balance is not None:
@@ -315,10 +317,13 @@ class AtteNT(Algorithm):
                 cuttable(batch, pieces_at(teacher.seq_len.least))
         except ScoreError as error:
             fault = str(error)
+        except Exception as error:
+            # Collating one sample may fail where a batch does not: what was asked for is seen by the workers.
+            fault = None if asked else f"{type(error).__name__}: {' '.join(str(error).split())}"
         faults = [one for one in dist.all_gather_object(fault) if one is not None]
         if not faults:
             return
-        if {"balance", "seq_len"} - self._run.defaults:
+        if asked:
             raise ValueError(faults[0])
         self._run = replace(self._run, teacher=replace(teacher, balance=None, seq_len=parse_share(1.0, "seq_len")))
         if dist.get_global_rank() == 0:
@@ -387,18 +392,29 @@ class AtteNT(Algorithm):
             self._scoring.between_windows(self._teacher.clock(0, loader.epoch.order.epoch, 0.0))
 
     def _scores(self, state: State, candidates: Any) -> torch.Tensor:
+        try:
+            if self._unscored is None:
+                candidates = state.device.batch_to_device(self._scoring.transformed(candidates))
+                if self._resolution.some:
+                    candidates = self._resolution.smaller(state, candidates, self._now(state))
+        except Exception as error:
+            self._not_scored(error)
         if self._unscored is None:
             try:
-                candidates = self._scoring.transformed(candidates)
-                if self._resolution.some:
-                    candidates = self._resolution.smaller(state, state.device.batch_to_device(candidates), self._now(state))
                 return self._scoring(state, candidates)
             except Exception as error:
-                if self.settings.asks_for_scores:
-                    raise
-                self._unscored = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                self._not_scored(error)
+        else:
+            self._scoring.pass_over()
         # All ranks gather scores in any case, and see by infinity that there are none.
         return state.device.tensor_to_device(torch.full((self._loader.batch_size,), torch.inf))
+
+    def _not_scored(self, error: Exception) -> None:
+        """An error of what was asked for ends the run; any other is a reason to stream plainly."""
+        if self.settings.asks_for_scores:
+            raise error
+        text = " ".join(str(error).split())
+        self._unscored = text if isinstance(error, ScoreError) else f"{type(error).__name__}: {text}"
 
     def _stop_scoring(self, told: str, reason: str) -> None:
         self._teacher.stop_scoring()

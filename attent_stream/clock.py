@@ -1,5 +1,6 @@
 """Composer's time as ours: what time it will be some lessons from now."""
 
+import logging
 from collections.abc import Mapping
 
 from composer import State, Time, TimeUnit
@@ -8,6 +9,8 @@ from torch import Tensor
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.teaching.span import Clock, Span
 from attent_stream.teaching.teacher import ClockReader
+
+log = logging.getLogger(__name__)
 
 _UNITS = {
     TimeUnit.EPOCH: "ep",
@@ -78,6 +81,10 @@ def packed_length(loader: TeachingDataLoader) -> int | None:
     """Tokens of each sample, where all have as many; looks at one sample. None where it is not known."""
     if not loader.packed:
         return None
-    batch = loader.glance()
+    try:
+        batch = loader.glance()
+    except Exception as error:  # one sample alone may not be collated; then nothing is known
+        log.debug("The length of samples is not known: %s", error)
+        return None
     ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
     return ids.shape[1] if isinstance(ids, Tensor) and ids.ndim == 2 else None

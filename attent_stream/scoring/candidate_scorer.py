@@ -135,6 +135,15 @@ class CandidateScorer:
             )
         return state.device.tensor_to_device(scores)  # a callable's may be elsewhere, and NCCL gathers on the device only
 
+    def pass_over(self) -> None:
+        """Take part in what ranks do together for candidates that this one cannot score."""
+        if self._check is None:
+            return
+        if self._check.due:
+            self._check.see(_not_had)
+        else:
+            self._check.skip()
+
     def try_out(self, state: State) -> None:
         """See on the batch that is about to be trained on whether candidates can be scored; all ranks together.
 
@@ -221,3 +230,7 @@ class CandidateScorer:
             return 1  # what fits is not known before the first batch has been trained on, and here there is no second try
         size = state.device_train_microbatch_size
         return size if isinstance(size, int) else self._loader.batch_size
+
+
+def _not_had() -> Trained:
+    raise ScoreError("another rank's candidates could not be scored")

@@ -131,7 +131,10 @@ class Recorder:
         if self._asked:
             raise ScoreError(f"{told}: set record to never, or leave it away")
         if self._loader.dataset.rank == 0:
-            log.warning("%s; training goes on without them (record: never avoids this message).", told)
+            log.warning(
+                "%s: training goes on without them. To teach all the same give score a function (model, batch) -> (B,) tensor; "
+                "record: never silences this.", told,
+            )  # fmt: skip
 
     def _scores(self, model: Module, outputs: Any, batch: Any, loss: Any) -> torch.Tensor:
         """From the loss where it has them, once it was seen that they are those of the outputs; else from these."""
