@@ -470,9 +470,6 @@ class AtteNT(Algorithm):
 
     def _forward_done(self, state: State, logger: Logger) -> None:
         self._skips.forward_done()
-        timed = self._teaching if self.settings.reweight is not None else nullcontext()  # on a GPU a stopwatch is two events
-        with timed, self._spared():
-            self._weights.forward_done(state.outputs, state.batch, taught=self._loader.epoch is not None)
 
     def _loss_done(self, state: State, logger: Logger) -> None:
         recorder = self._memory.recorder
@@ -481,8 +478,9 @@ class AtteNT(Algorithm):
                 recorder.loss_done(state.model, state.outputs, state.batch, state.loss)
         reading = self._scoring.reading if recorder is None or recorder.stopped else recorder.reading
         self._weights.read_by(reading)
-        with self._spared():
-            self._weights.loss_done(state.loss)
+        timed = self._teaching if self.settings.reweight is not None else nullcontext()  # on a GPU a stopwatch is two events
+        with timed, self._spared():
+            self._weights.loss_done(state.outputs, state.batch, state.loss, taught=self._loader.epoch is not None)
             if self._tries_weights and reading is not None and not self._tried:
                 self._tried = True
                 self._weights.try_out(state.outputs, state.batch, state.loss)

@@ -10,6 +10,9 @@ from torch.nn import Module
 
 from attent_stream.lessons.reweighting import Reweighting, ReweightSettings
 from attent_stream.lessons.weighting import WeightedOutputs
+from attent_stream.scoring.batch import ScoreError, batch_length
+from attent_stream.scoring.loss_check import LossCheck
+from attent_stream.scoring.matching import Trained
 from attent_stream.scoring.reading import Reading
 from attent_stream.scoring.scorer import Scorer, build_scorer
 
@@ -26,6 +29,9 @@ class LessonWeights:
         self._model: Module | None = None
         self._outputs: WeightedOutputs | None = None
         self._losses: Scorer | None = None
+        self._check: LossCheck | None = None
+        self._rows: Callable[[Any], int] = batch_length
+        self._seen = False  # this batch's first microbatch
 
     def open(self, model: Module, resumed: dict[str, Any] | None, rows: Callable[[Any], int]) -> None:
         """Be there for a fit.
@@ -36,9 +42,10 @@ class LessonWeights:
             rows: How many samples a microbatch holds.
         """
         self._model = model
-        self._outputs = WeightedOutputs(model, rows)
+        self._outputs, self._rows = WeightedOutputs(model, rows), rows
         if self._reweighting is not None:
             self._losses = build_scorer("loss", model, head=None)
+            self._check = LossCheck(model)
             if resumed is not None:
                 self._reweighting.load(resumed.get("reweight"))
 
@@ -56,6 +63,7 @@ class LessonWeights:
         """
         if self._reweighting is not None:
             self._reweighting.begin_batch()
+        self._seen = False
         even = weights is None or (self._reweighting is None and (weights == 1).all())
         self._outputs.begin_batch(None if even else device.tensor_to_device(torch.from_numpy(weights)))
 
@@ -71,22 +79,40 @@ class LessonWeights:
         """Before a forward."""
         self._outputs.begin_forward()
 
-    def forward_done(self, outputs: Any, batch: Any, taught: bool) -> None:
-        """After it; see ``WeightedOutputs.forward_done``.
+    def loss_done(self, outputs: Any, batch: Any, loss: Any, taught: bool) -> None:
+        """Once a microbatch's loss is there, before its backward; see ``WeightedOutputs.forward_done`` and ``loss_done``.
 
         Args:
             outputs: What the model returned.
             batch: The microbatch.
+            loss: Of it.
             taught: Whether it is of a taught epoch.
+
+        Raises:
+            ScoreError: Lessons are to be weighted by their losses, and the loss cannot be had sample by sample.
         """
         factors = None
         if self._reweighting is not None and taught:
-            factors = self._reweighting.factors(self._losses.from_outputs(self._model, outputs, batch))
+            self._look(outputs, batch, loss)
+            losses = self._losses.read_by(self._check.reading, self._rows)
+            factors = self._reweighting.factors(losses.from_outputs(self._model, outputs, batch))
         self._outputs.forward_done(outputs, batch, factors)
-
-    def loss_done(self, loss: Any) -> None:
-        """Once the loss is there; see ``WeightedOutputs.loss_done``."""
         self._outputs.loss_done(loss)
+
+    def _look(self, outputs: Any, batch: Any, loss: Any) -> None:
+        """Hold the reading of outputs against the loss, on a batch's first microbatch; all ranks together."""
+        if self._seen:
+            return
+        self._seen = True
+        if not self._check.due:
+            self._check.skip()
+            return
+        self._check.see(lambda: Trained.of(outputs, batch, loss, self._rows(batch)), keep=True)
+        reason = self._check.reason
+        if reason is None and self._check.reading.outputs is None:
+            reason = "its forward returns a loss and no outputs for each sample"
+        if reason is not None:
+            raise ScoreError(f"reweight needs each sample's loss, and {reason}: leave reweight away")
 
     def end_batch(self, size: int) -> None:
         """After a taught batch's last backward; all ranks must come here together.

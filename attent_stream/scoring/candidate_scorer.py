@@ -166,6 +166,8 @@ class CandidateScorer:
             raise ScoreError(f"{model_name(state.model)} cannot be scored by forwards of its own, as {check.reason}; {WAYS_OUT}")
         if not self._read or check.due:
             self._scoring.read_by(check.reading, self._form)
+            if self._reference is not None:
+                self._reference.read_by(check.reading, self._form)
             self._read = True
 
     def _trained(self, state: State, batch: Any, size: int) -> Trained:

@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.nn import Module
 
 from attent_stream.scoring.batch import ScoreError
+from attent_stream.scoring.batch_form import BatchForm
 from attent_stream.scoring.fidelity import FULL, FidelityError
 from attent_stream.scoring.fitting import FittingScorer
 from attent_stream.scoring.proxy import other_model
+from attent_stream.scoring.reading import Reading
 from attent_stream.scoring.scorer import build_scorer
 from attent_stream.scoring.wrapping import is_sharded, unwrap
 from attent_stream.teaching.span import Clock, Span
@@ -93,6 +95,11 @@ class Reference:
             self.model.zero_grad()
         self.model.eval().requires_grad_(False)
         self._scorer = FittingScorer(build_scorer("loss", self.model, fidelity=FULL), self.model)
+
+    def read_by(self, reading: Reading | None, form: BatchForm) -> None:
+        """Read the reference's outputs as the learner's, where it is a model of the same class."""
+        same = type(self.model) is type(self._learner)
+        self._scorer.read_by(reading if same else None, form)
 
     def losses(self, batch: Any, microbatch: int) -> Tensor:
         """Of a batch on its device, float32 of shape (B,); without gradients."""

@@ -93,9 +93,11 @@ class Scorer:
 
     def _scores(self, model: Module, batch: Any) -> Tensor:
         if self.last is not None:
-            return self.last.grad_norms(
-                lambda: self.forward(model, batch), self._last_target(batch), self._logits_of
+            target = self._last_target(batch)
+            norms = self.last.grad_norms(
+                lambda: self.forward(model, batch), target.clamp(min=0), self._logits_of
             )
+            return empty_marked(norms, target)
         labels = self._token_labels(batch)
         if labels is None:
             if self.reduction is not None and self.reduction.strided:
@@ -197,10 +199,14 @@ class Scorer:
         return at_path(outputs, self.reading.outputs)
 
     def _last_target(self, batch: Any) -> Tensor:
-        if self.reading is None:
+        reading = self.reading
+        if reading is None:
             return _target(batch)
-        target = at_path(batch, self.reading.target)
-        return target.reshape(len(target)) if target.numel() == len(target) else target
+        if reading.kind != CLASSES or reading.smoothing:
+            raise ScoreError(f"score {self.name!r} is for one class a sample, got a loss of {reading.describe()}; {_CALLABLE}")
+        target = at_path(batch, reading.target)
+        target = target.reshape(len(target)) if target.numel() == len(target) else target
+        return countable(target, torch.iinfo(torch.int64).max, reading.ignored)
 
     def _inputs(self, model: Module, batch: Any) -> Any:
         names = self.traits.forward_args
