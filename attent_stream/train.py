@@ -33,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_intermixed_args(argv)  # overrides may stand before and after an option
     try:
         os.environ.update(rank_variables(os.environ))  # before Composer is asked for its rank
+    except ConfigError as error:
+        _tell(error)  # which of a machine's processes is its first cannot be told
+        return 2
+    try:
         config = load_config(given.config, given.overrides)
         if given.check:
             print(resolved_yaml(config), end="")
@@ -41,12 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         # One sentence a machine: a folder may be missing on one of them only.
         if _environment("LOCAL_RANK") == 0:
-            where = f"rank {_environment('RANK')}: " if _environment("RANK") else ""
-            print(f"error: {where}{' '.join(str(error).split())}", file=sys.stderr, flush=True)
+            _tell(error)
         trace = masked_text("".join(traceback.format_exception(error)))
         log.debug("the configuration error was raised here: %s", trace)
         return 2
     return 0
+
+
+def _tell(error: ConfigError) -> None:
+    where = f"rank {_environment('RANK')}: " if _environment("RANK") else ""
+    print(f"error: {where}{' '.join(str(error).split())}", file=sys.stderr, flush=True)
 
 
 def train(config: TrainConfig) -> None:
