@@ -53,7 +53,11 @@ def token_ids(sample: Mapping[str, Any], column: str, dtype: np.dtype | None) ->
         ValueError: There is no such column, or it does not hold token ids of this dtype.
     """
     value = value_of(sample, column, "column")
-    if isinstance(value, (bytes, bytearray, memoryview)):
+    if isinstance(value, np.ndarray):
+        ids = value
+        if ids.dtype.kind == "u" and ids.ndim == 1 and dtype is None:
+            return ids  # as a rule
+    elif isinstance(value, (bytes, bytearray, memoryview)):
         if dtype is None:
             raise ValueError(_untyped(column))
         if len(value) % dtype.itemsize:
@@ -63,12 +67,11 @@ def token_ids(sample: Mapping[str, Any], column: str, dtype: np.dtype | None) ->
             )
         ids = np.frombuffer(value, dtype)
     else:
-        ids = value if isinstance(value, np.ndarray) else _as_array(value)
-        if ids.ndim != 1 or ids.dtype.kind not in _WHOLE and ids.size:
-            held = f"{ids.dtype.name} of shape {ids.shape}" if isinstance(value, np.ndarray) else type(value).__name__
-            raise ValueError(_no_ids(column, held))
-        if dtype is not None and isinstance(value, np.ndarray) and ids.dtype != dtype:
-            raise ValueError(_other_dtype(column, ids.dtype.name, dtype))
+        ids = _as_array(value)
+    if ids.ndim != 1 or (ids.dtype.kind not in _WHOLE and ids.size):
+        raise ValueError(_no_ids(column, f"{ids.dtype.name} of shape {ids.shape}" if ids is value else type(value).__name__))
+    if dtype is not None and ids is value and ids.dtype != dtype:
+        raise ValueError(_other_dtype(column, ids.dtype.name, dtype))
     if ids.dtype.kind == "i" and ids.size and ids.min() < 0:
         raise ValueError(
             f"column {column!r} holds the negative token id {ids.min()}" + (f" where it is read as {dtype.name}" if dtype else "")

@@ -1,6 +1,6 @@
 """How many rows a collate function made of its samples, as far as a batch tells."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,20 +20,28 @@ def miscounted(batch: Any, samples: int) -> int | None:
         batch: As collated.
         samples: How many samples it was made of.
     """
-    lengths = _lengths(batch)
-    return None if lengths is None or not lengths or samples in lengths else lengths[0]
+    first = None
+    for length in _lengths(batch, True):
+        if length is None or length == samples:
+            return None
+        first = length if first is None else first
+    return first
 
 
-def _lengths(value: Any) -> list[int] | None:
-    """Lengths that may be the number of rows, the likeliest first; None where a part could hide any number."""
+def _lengths(value: Any, outermost: bool) -> Iterator[int | None]:
+    """Lengths that may be the number of rows, the likeliest first; None for a part that could hide any number."""
     if isinstance(value, (Tensor, np.ndarray)):
-        return [len(value)] if value.ndim else []
-    if isinstance(value, _WORDS):
-        return []
-    if isinstance(value, PackedSequence) or not isinstance(value, (Mapping, list, tuple)):
-        return None
-    parts = [_lengths(part) for part in (value.values() if isinstance(value, Mapping) else value)]
-    if any(part is None for part in parts):
-        return None
-    inner = [length for part in parts for length in part]
-    return inner if isinstance(value, Mapping) else [*inner, len(value)]
+        if value.ndim:
+            yield len(value)
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _lengths(part, False)
+    elif isinstance(value, (list, tuple)) and not isinstance(value, PackedSequence):
+        if not outermost:
+            yield len(value)
+        for part in value:
+            yield from _lengths(part, False)
+        if outermost:  # more likely fields than samples
+            yield len(value)
+    elif not isinstance(value, _WORDS):
+        yield None
