@@ -51,16 +51,18 @@ class TeachingDataLoader(StreamingDataLoader):
     Args:
         dataset: What to read.
         batch_size: Samples per rank and batch; must be the data set's own.
-        collate_fn: Any collate function; it never sees anything but samples, and with a teacher must make a row of each. It, or
-            what it wraps, is told the epoch where it has ``set_epoch``. What it draws from the global generators of torch, numpy
-            and Python depends on the data set's ``shuffle_seed``, the epoch and the batch's samples alone; training's own
-            random numbers are left as they are.
+        collate_fn: Any collate function; it never sees anything but samples, and with a teacher
+            must make a row of each. It, or what it wraps, is told the epoch where it has
+            ``set_epoch``. What it draws from the global generators of torch, numpy and Python
+            depends on the data set's ``shuffle_seed``, the epoch and the batch's samples alone;
+            training's own random numbers are left as they are.
         teacher_timeout: Seconds that a worker waits for a window to be chosen before it raises.
         **kwargs: torch DataLoader's; ``timeout`` (seconds to wait for a batch of the workers) is an hour if it is not given.
 
     Raises:
         TypeError: The data set is no TeachingDataset, or an argument of another wrong type.
-        ValueError: ``batch_size`` differs from the data set's, an argument cannot work here, or an epoch has no batch.
+        ValueError: ``batch_size`` differs from the data set's, an argument cannot work here, or an
+            epoch has no batch.
     """
 
     _iterator = None  # StreamingDataLoader's destructor reads it, also when the constructor has refused its arguments
@@ -82,11 +84,15 @@ class TeachingDataLoader(StreamingDataLoader):
                 f"batch_size to TeachingDataset and TeachingDataLoader"
             )
         if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
-            raise ValueError(f"batch_size must be a positive integer, for data set and loader alike, got {batch_size!r}")
+            raise ValueError(
+                f"batch_size must be a positive integer, for data set and loader alike, got "
+                f"{batch_size!r}"
+            )
         if not isinstance(teacher_timeout, Real) or not teacher_timeout > 0:
             raise ValueError(f"teacher_timeout must be a positive number of seconds, got {teacher_timeout!r}")
         check_loader_arguments(kwargs | {"collate_fn": collate_fn})
-        check_has_batches(len(dataset), batch_size, bool(kwargs.get("drop_last", False)), dataset.num_ranks)
+        drop_last = bool(kwargs.get("drop_last", False))
+        check_has_batches(len(dataset), batch_size, drop_last, dataset.num_ranks)
         if kwargs.get("num_workers", 0) > 0:
             kwargs.setdefault("timeout", WORKER_TIMEOUT)
         collate = collate_fn if collate_fn is not None else default_collate
@@ -184,7 +190,9 @@ class TeachingDataLoader(StreamingDataLoader):
         self.dataset.follow(None)
         begun = self.dataset.begin_epoch() if teacher else None
         epoch = begun.order.epoch if begun else self.dataset.coming_epoch
-        generation = self.dataset.begin_iteration(self._board, teacher is not None, epoch, self._collate, self._teacher_timeout)
+        generation = self.dataset.begin_iteration(
+            self._board, teacher is not None, epoch, self._collate, self._teacher_timeout
+        )
         if begun:
             try:
                 self.epoch = self._open(teacher, begun, position)
@@ -218,7 +226,9 @@ class TeachingDataLoader(StreamingDataLoader):
         )
 
     def _plain(self) -> Iterator[Any]:
-        """As StreamingDataLoader's, but that what is drawn while batches are read is not drawn from training's numbers."""
+        """As StreamingDataLoader's, but that what is drawn while batches are read is not drawn from
+        training's numbers.
+        """
         self.num_samples_yielded = 0
         batches = DataLoader.__iter__(self)
         while True:

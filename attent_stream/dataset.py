@@ -69,9 +69,10 @@ class TeachingDataset(CheckedStreams, StreamingDataset):
     Without a teacher it yields exactly what StreamingDataset does (unless its order is lazy). All of StreamingDataset's arguments are kept and passed
     on by keyword, so a subclass of this and another StreamingDataset works: ``class Mine(TeachingDataset, TheirText)``.
 
-    A subclass that has ``set_epoch`` is told the epoch before each, in the training process and in the workers. What a transform
-    or a collate function draws from the global generators of torch, numpy or Python, while a TeachingDataLoader reads, depends
-    on ``shuffle_seed``, the epoch and the batch's samples alone.
+    A subclass that has ``set_epoch`` is told the epoch before each, in the training process and in
+    the workers. What a transform or a collate function draws from the global generators of torch,
+    numpy or Python, while a TeachingDataLoader reads, depends on ``shuffle_seed``, the epoch and
+    the batch's samples alone.
 
     Args:
         window: Candidate rows (global batches) per window; at least 2.
@@ -162,7 +163,9 @@ class TeachingDataset(CheckedStreams, StreamingDataset):
         """Whether the next iteration goes on from a loaded state: no other has yet."""
         return self._loaded is not None and self.next_epoch <= self._loaded["epoch"]
 
-    def begin_iteration(self, board: Board, taught: bool, epoch: int, collate: Callable, timeout: float) -> int:
+    def begin_iteration(
+        self, board: Board, taught: bool, epoch: int, collate: Callable, timeout: float
+    ) -> int:
         """Announce an iteration over a loader, in the main process, before its workers are told to iterate.
 
         Returns:
@@ -306,7 +309,8 @@ class TeachingDataset(CheckedStreams, StreamingDataset):
         self._unique_worker_world = self._unique_rank_world.detect_workers()
         self._parallel_worker_world = self._parallel_rank_world.detect_workers()
         epoch, sample_in_epoch = self._resume_incr_epoch()
-        seeded = self._board is not None  # else somebody reads who does not keep training's random numbers apart
+        # else somebody reads who does not keep training's random numbers apart
+        seeded = self._board is not None
         if self.order == LAZY:
             yield from self._plain_lazy(epoch, -(-sample_in_epoch // self.row_size), seeded)
             return

@@ -1,4 +1,4 @@
-"""The user's collate function among steps: with the step's number around it, its rows counted, its errors told with where."""
+"""The user's collate function: the step's number around it, its rows counted, its errors placed."""
 
 import logging
 from collections.abc import Callable
@@ -20,8 +20,9 @@ class TaggedCollate:
     """The user's collate function, with the step number carried around it.
 
     Raises:
-        CollateError: It raised, made another number of rows than it was given samples (of a taught epoch), or what it made
-            cannot be cut or counted; with the samples, their shards and the rank.
+        CollateError: It raised, made another number of rows than it was given samples (of a taught
+            epoch), or what it made cannot be cut or counted; with the samples, their shards and the
+            rank.
     """
 
     def __init__(self, collate: Callable[[list], Any], dataset: TeachingDataset) -> None:
@@ -43,8 +44,10 @@ class TaggedCollate:
                 batch = together(batch, [part for some in samples for part in some.parts], pieces)
             elif (rows := miscounted(batch, len(given))) is not None:
                 raise CollateError(
-                    f"{self._counted(rows, len(given))} on {here()} for {self._places(samples)}; a teacher scores and weights a "
-                    f"row a sample: make one of each (pack text when the corpus is written, leave no sample out), or train "
+                    f"{self._counted(rows, len(given))} on {here()} for {self._places(samples)}; a "
+                    f"teacher scores and weights a "
+                    f"row a sample: make one of each (pack text when the corpus is written, leave "
+                    f"no sample out), or train "
                     f"without AtteNT"
                 )
             batch, features = made(samples[0].wants, batch)
@@ -58,15 +61,17 @@ class TaggedCollate:
         if rows is not None:
             self._warned = True
             log.warning(
-                "%s on %s: rows are counted as samples where training stands, so a resume in mid-epoch will go on at the wrong "
+                "%s on %s: rows are counted as samples where training stands, so a resume in "
+                "mid-epoch will go on at the wrong "
                 "place; make a row of each sample, or save checkpoints at the end of epochs only.",
                 self._counted(rows, len(samples)), here(),
             )  # fmt: skip
         return batch
 
     def _counted(self, rows: int, samples: int) -> str:
-        return f"collate function {collate_name(self.collate)!r} made {rows} rows of {samples} samples"
+        return (
+            f"collate function {collate_name(self.collate)!r} made {rows} rows of {samples} samples"
+        )
 
     def _places(self, samples: list[Tagged]) -> str:
         return places(self._dataset, [number for some in samples for number in some.sample_ids])
-

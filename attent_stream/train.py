@@ -1,5 +1,5 @@
-"""``attent-stream train``, and ``-m attent_stream.train`` under ``composer``, ``torchrun`` or ``srun``: a YAML and
-``key=value`` overrides, trained.
+"""``attent-stream train``, and ``-m attent_stream.train`` under ``composer``, ``torchrun`` or
+``srun``: a YAML and ``key=value`` overrides, trained.
 """
 
 import logging
@@ -123,7 +123,9 @@ def summary(state: Any) -> str:
 
 
 def _environment(name: str) -> int:
-    """The number that a variable holds; 0 where it is missing, or no number (which ``rank_variables`` refuses)."""
+    """The number that a variable holds; 0 where it is missing, or no number (which
+    ``rank_variables`` refuses).
+    """
     text = os.environ.get(name, "")
     return int(text) if text.isdigit() else 0
 

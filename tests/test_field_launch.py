@@ -1,6 +1,8 @@
-"""How runs are started where Composer's launcher is not: ranks from torchrun's, SLURM's and MPI's variables.
+"""How runs are started where Composer's launcher is not: ranks from torchrun's, SLURM's and MPI's
+variables.
 
-Oracles: the variables that Composer's launcher sets for the same place in the same job, and an undisturbed run.
+Oracles: the variables that Composer's launcher sets for the same place in the same job, and an
+undisturbed run.
 """
 
 import os
@@ -28,7 +30,12 @@ COMPOSER = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 def composer(rank: int, local: int, nodes: int) -> dict[str, str]:
     """Counts as ``composer`` sets them."""
-    counts = {"RANK": rank, "WORLD_SIZE": local * nodes, "LOCAL_RANK": rank % local, "LOCAL_WORLD_SIZE": local}
+    counts = {
+        "RANK": rank,
+        "WORLD_SIZE": local * nodes,
+        "LOCAL_RANK": rank % local,
+        "LOCAL_WORLD_SIZE": local,
+    }
     return {name: str(count) for name, count in (counts | {"NODE_RANK": rank // local}).items()}
 
 
@@ -50,7 +57,9 @@ def srun(rank: int, local: int, nodes: int, **more: str) -> dict[str, str]:
 
 def mpirun(rank: int, local: int, nodes: int) -> dict[str, str]:
     names = {"RANK": rank, "SIZE": local * nodes, "LOCAL_RANK": rank % local, "LOCAL_SIZE": local}
-    return {f"OMPI_COMM_WORLD_{name}": str(value) for name, value in names.items()} | {"PMIX_NAMESPACE": "prterun-7@1"}
+    return {f"OMPI_COMM_WORLD_{name}": str(value) for name, value in names.items()} | {
+        "PMIX_NAMESPACE": "prterun-7@1"
+    }
 
 
 def counts_of(environment: dict[str, str]) -> dict[str, str]:
@@ -71,19 +80,29 @@ def test_every_launcher_tells_what_composers_does(launcher, local, nodes):
         seen = environment | rank_variables(environment)
         meets.add((seen["MASTER_ADDR"], seen["MASTER_PORT"]))
     (meet,) = meets
-    assert meet[0] == ("127.0.0.1" if nodes == 1 or launcher is torchrun else "gpu07") and 1024 < int(meet[1]) < 65536
+    assert (
+        meet[0] == ("127.0.0.1" if nodes == 1 or launcher is torchrun else "gpu07")
+        and 1024 < int(meet[1]) < 65536
+    )
 
 
 def test_composers_own_variables_are_left_alone():
     assert rank_variables(composer(3, 2, 2) | COMPOSER) == {}
-    assert rank_variables(composer(3, 2, 2) | COMPOSER | srun(1, 1, 2)) == {}  # its launcher in a step of srun
+    assert (
+        rank_variables(composer(3, 2, 2) | COMPOSER | srun(1, 1, 2)) == {}
+    )  # its launcher in a step of srun
     assert rank_variables(torchrun(3, 2, 2) | srun(1, 1, 2)) == {"NODE_RANK": "1"}
     assert rank_variables(srun(1, 2, 1) | {"MASTER_ADDR": "here", "MASTER_PORT": "1234", "WORLD_SIZE": "2"}).keys() == {
         "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK",
     }  # fmt: skip
 
 
-ALLOCATION = {"SLURM_JOB_ID": "815", "SLURM_NTASKS": "8", "SLURM_TASKS_PER_NODE": "4(x2)", "SLURM_JOB_NODELIST": "gpu[07-08]"}
+ALLOCATION = {
+    "SLURM_JOB_ID": "815",
+    "SLURM_NTASKS": "8",
+    "SLURM_TASKS_PER_NODE": "4(x2)",
+    "SLURM_JOB_NODELIST": "gpu[07-08]",
+}
 SCRIPT = ALLOCATION | {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
 
 
@@ -97,7 +116,10 @@ SCRIPT = ALLOCATION | {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID"
         mpirun(0, 1, 1),
         ALLOCATION,  # the shell of salloc on a login node
         SCRIPT,  # the script of sbatch
-        *(SCRIPT | {"SLURM_STEP_ID": step} for step in ("4294967291", "4294967290", "4294967292", "batch", "extern", "interactive")),
+        *(
+            SCRIPT | {"SLURM_STEP_ID": step}
+            for step in ("4294967291", "4294967290", "4294967292", "batch", "extern", "interactive")
+        ),
         srun(0, 1, 1, SLURM_PTY_PORT="1", SLURM_NTASKS="8"),  # srun --pty bash
         {"RANK": "0", "WORLD_SIZE": "1"} | srun(0, 4, 1, SLURM_PTY_PORT="1"),
     ],
@@ -146,7 +168,11 @@ def test_srun_without_the_steps_own_counts():
     assert counts_of(bare | {"SLURM_TASKS_PER_NODE": "2(x2)"}) == composer(3, 2, 2)
     assert counts_of(bare | {"SLURM_NTASKS_PER_NODE": "2"}) == composer(3, 2, 2)
     # A step that is a part of its allocation.
-    part = srun(1, 2, 1) | {"SLURM_STEP_TASKS_PER_NODE": "", "SLURM_TASKS_PER_NODE": "4(x2)", "SLURM_STEP_NUM_NODES": "1"}
+    part = srun(1, 2, 1) | {
+        "SLURM_STEP_TASKS_PER_NODE": "",
+        "SLURM_TASKS_PER_NODE": "4(x2)",
+        "SLURM_STEP_NUM_NODES": "1",
+    }
     assert counts_of(part) == composer(1, 2, 1)
 
 
@@ -181,7 +207,10 @@ def by_torchrun(port: str) -> list[tuple[list[str], dict[str, str]]]:
 
 
 def by_srun(port: str) -> list[tuple[list[str], dict[str, str]]]:
-    return [(["-m", "attent_stream.train"], srun(rank, 2, 1) | {"MASTER_PORT": port}) for rank in range(2)]
+    return [
+        (["-m", "attent_stream.train"], srun(rank, 2, 1) | {"MASTER_PORT": port})
+        for rank in range(2)
+    ]
 
 
 @pytest.mark.slow
@@ -195,8 +224,14 @@ def test_two_ranks_go_on_with_a_run_of_one(corpus, tmp_path, capsys, no_process_
 
     undisturbed = alone("whole", 6)
     alone("cut", 3)
-    taken = {name for name in os.environ if name.startswith("SLURM_")} | composer(0, 1, 1).keys() | COMPOSER.keys()
-    plain = {name: value for name, value in os.environ.items() if name not in taken} | {"OMP_NUM_THREADS": "1"}
+    taken = (
+        {name for name in os.environ if name.startswith("SLURM_")}
+        | composer(0, 1, 1).keys()
+        | COMPOSER.keys()
+    )
+    plain = {name: value for name, value in os.environ.items() if name not in taken} | {
+        "OMP_NUM_THREADS": "1"
+    }
     started = [
         subprocess.Popen(
             [sys.executable, *command, YAML, *overrides(corpus, tmp_path / "cut", 6)], env=plain | environment,
@@ -208,5 +243,7 @@ def test_two_ranks_go_on_with_a_run_of_one(corpus, tmp_path, capsys, no_process_
     assert [process.returncode for process in started] == [0] * len(started), told
     (line,) = [line for out, _ in told for line in out.splitlines() if line.startswith("trained ")]
     assert line.split(";")[0] == undisturbed.split(";")[0]
-    entropies = [float(re.search(r"CrossEntropy ([0-9.]+)", some)[1]) for some in (line, undisturbed)]
+    entropies = [
+        float(re.search(r"CrossEntropy ([0-9.]+)", some)[1]) for some in (line, undisturbed)
+    ]
     assert abs(entropies[0] - entropies[1]) < 2e-3

@@ -1,6 +1,8 @@
-"""Loaders as people use them: too few samples, odd arguments, other columns, random collate functions, packed rows.
+"""Loaders as people use them: too few samples, odd arguments, other columns, random collate
+functions, packed rows.
 
-Oracles: stock Streaming, what was written, and the same function called on the same samples with the same seed.
+Oracles: stock Streaming, what was written, and the same function called on the same samples with
+the same seed.
 """
 
 import functools
@@ -39,7 +41,14 @@ def folder(tmp_path_factory) -> str:
 
 
 def data_of(folder: str, **more) -> dict:
-    return {"local": folder, "batch_size": 4, "window": 4, "gap": 2, "num_canonical_nodes": 1, "shuffle": True} | more
+    return {
+        "local": folder,
+        "batch_size": 4,
+        "window": 4,
+        "gap": 2,
+        "num_canonical_nodes": 1,
+        "shuffle": True,
+    } | more
 
 
 def difficulty_of(batch: dict) -> torch.Tensor:
@@ -51,7 +60,13 @@ def difficulty_of(batch: dict) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("batch_size", "drop_last", "more", "batches"),
-    [(64, True, {}, 1), (65, True, {}, 0), (128, False, {}, 1), (8, True, {"epoch_size": 7}, 0), (8, True, {"epoch_size": 8}, 1)],
+    [
+        (64, True, {}, 1),
+        (65, True, {}, 0),
+        (128, False, {}, 1),
+        (8, True, {"epoch_size": 7}, 0),
+        (8, True, {"epoch_size": 8}, 1),
+    ],
 )
 def test_an_epoch_without_a_batch_is_refused(folder, batch_size, drop_last, more, batches):
     dataset = TeachingDataset(**data_of(folder, batch_size=batch_size, **more))
@@ -60,16 +75,23 @@ def test_an_epoch_without_a_batch_is_refused(folder, batch_size, drop_last, more
         loader.attach(make_teacher(keep=1.0, select="random"))
         assert len([loader.teach(difficulty_of) for _ in loader]) == loader.plain_batches == batches
         return
-    with pytest.raises(ValueError, match=rf"an epoch has no batch: \d+ samples .* batch_size {batch_size} and drop_last=True; set"):
+    with pytest.raises(
+        ValueError,
+        match=rf"an epoch has no batch: \d+ samples .* batch_size {batch_size} and drop_last=True; set",
+    ):
         TeachingDataLoader(dataset, batch_size=batch_size, drop_last=drop_last)
 
 
 @pytest.mark.parametrize("replication", [1, 2])
 @pytest.mark.parametrize("batch_size", [15, 16, 17, 31, 32, 33])
 def test_what_a_rank_has_counts(folder, replication, batch_size):
-    """64 samples on four ranks: 16 each, or 32 where two ranks share theirs. Oracle: the rows of the epoch's order."""
+    """64 samples on four ranks: 16 each, or 32 where two ranks share theirs. Oracle: the rows of
+    the epoch's order.
+    """
     dataset = TeachingDataset(**data_of(folder, batch_size=batch_size))
-    dataset._parallel_rank_world = World(1, 4, 1, 0).replicate(replication)  # of its shared memory there is one rank
+    dataset._parallel_rank_world = World(1, 4, 1, 0).replicate(
+        replication
+    )  # of its shared memory there is one rank
     dataset.length = -(-dataset.epoch_size // dataset.num_ranks)
     if dataset.begin_epoch().order.full:
         assert TeachingDataLoader(dataset, batch_size=batch_size, drop_last=True).plain_batches
@@ -123,8 +145,19 @@ def test_no_batch_size_is_refused(folder):
 
 
 def test_arguments_that_can_work_do(folder):
-    given = {"in_order": True, "shuffle": False, "sampler": None, "batch_sampler": None, "prefetch_factor": None}
-    given |= {"generator": torch.Generator(), "timeout": 0, "pin_memory": False, "worker_init_fn": print}
+    given = {
+        "in_order": True,
+        "shuffle": False,
+        "sampler": None,
+        "batch_sampler": None,
+        "prefetch_factor": None,
+    }
+    given |= {
+        "generator": torch.Generator(),
+        "timeout": 0,
+        "pin_memory": False,
+        "worker_init_fn": print,
+    }
     loader = make_loader(data_of(folder), given, {"keep": 0.5})
     assert sum(len(batch["id"]) for batch in loader if loader.teach(difficulty_of) is not None) > 0
 
@@ -135,7 +168,9 @@ IDS = np.random.default_rng(3).integers(0, 250, (24, 16))
 
 
 def text(folder, column: str, encoding: str, made) -> str:
-    with MDSWriter(out=str(folder / "train"), columns={column: encoding, "source": "str"}) as writer:
+    with MDSWriter(
+        out=str(folder / "train"), columns={column: encoding, "source": "str"}
+    ) as writer:
         for row in IDS:
             writer.write({column: made(row), "source": "here"})
     return str(folder)
@@ -148,12 +183,21 @@ def text(folder, column: str, encoding: str, made) -> str:
         ("input_ids", "ndarray:int32", lambda row: row.astype(np.int32), {"column": "input_ids"}),
         ("tokens", "ndarray", lambda row: row.astype(np.int64), {"dtype": "int64"}),
         ("tokens", "bytes", lambda row: row.astype(np.int64).tobytes(), {"dtype": "int64"}),
-        ("ids", "bytes", lambda row: row.astype(np.uint16).tobytes(), {"column": "ids", "dtype": "uint16"}),
+        (
+            "ids",
+            "bytes",
+            lambda row: row.astype(np.uint16).tobytes(),
+            {"column": "ids", "dtype": "uint16"},
+        ),
         ("tokens", "json", lambda row: row.tolist(), {}),
     ],
 )
 def test_text_columns_as_people_have_them(tmp_path, column, encoding, made, settings):
-    samples = list(StreamingDataset(local=text(tmp_path, column, encoding, made), split="train", batch_size=1, shuffle=False))
+    samples = list(
+        StreamingDataset(
+            local=text(tmp_path, column, encoding, made), split="train", batch_size=1, shuffle=False
+        )
+    )
     collate = pickle.loads(pickle.dumps(TokenCollator(**settings)))
     assert collate(samples)["input_ids"].tolist() == IDS.tolist()
     cut = CutTokens(collate=collate, max_seq_len=5, **settings)
@@ -163,18 +207,42 @@ def test_text_columns_as_people_have_them(tmp_path, column, encoding, made, sett
 @pytest.mark.parametrize(
     ("sample", "settings", "named"),
     [
-        ({"input_ids": IDS[0]}, {}, "no column 'tokens', only 'input_ids' .*set column to one of these"),
+        (
+            {"input_ids": IDS[0]},
+            {},
+            "no column 'tokens', only 'input_ids' .*set column to one of these",
+        ),
         ({"tokens": IDS[0].tobytes()}, {}, "column 'tokens' holds raw bytes: set dtype"),
-        ({"tokens": b"123456789"}, {"dtype": "int64"}, "9 bytes in a sample, no multiple of the 8 of dtype int64"),
-        ({"tokens": IDS[0].astype(np.float32)}, {}, "column 'tokens' holds float32 of shape .16,., expected token ids"),
+        (
+            {"tokens": b"123456789"},
+            {"dtype": "int64"},
+            "9 bytes in a sample, no multiple of the 8 of dtype int64",
+        ),
+        (
+            {"tokens": IDS[0].astype(np.float32)},
+            {},
+            "column 'tokens' holds float32 of shape .16,., expected token ids",
+        ),
         ({"tokens": [0.5, 1.0]}, {}, "column 'tokens' holds list, expected token ids"),
         ({"tokens": [[1], [2, 3]]}, {}, "column 'tokens' holds list, expected token ids"),
         ({"tokens": IDS}, {}, "of shape .24, 16., expected token ids"),
-        ({"tokens": "a text"}, {}, "column 'tokens' holds str, expected token ids .*attent-stream corpus text"),
+        (
+            {"tokens": "a text"},
+            {},
+            "column 'tokens' holds str, expected token ids .*attent-stream corpus text",
+        ),
         ({"tokens": -IDS[0] - 1}, {}, "the negative token id -"),
         ({"tokens": np.array([70000], np.uint32).tobytes()}, {"dtype": "int16"}, None),
-        ({"tokens": np.array([60000], np.uint16).tobytes()}, {"dtype": "int16"}, "negative token id -5536 where it is read as int16"),
-        ({"tokens": IDS[0].astype(np.uint16)}, {"dtype": "int64"}, "column 'tokens' holds uint16, not int64: leave dtype away"),
+        (
+            {"tokens": np.array([60000], np.uint16).tobytes()},
+            {"dtype": "int16"},
+            "negative token id -5536 where it is read as int16",
+        ),
+        (
+            {"tokens": IDS[0].astype(np.uint16)},
+            {"dtype": "int64"},
+            "column 'tokens' holds uint16, not int64: leave dtype away",
+        ),
     ],
 )
 def test_what_is_no_token_ids_is_one_sentence(sample, settings, named):
@@ -219,7 +287,13 @@ def test_image_columns_as_people_have_them():
 
 
 YAML = str(Path(__file__).parent.parent / "yamls" / "smoke_cpu.yaml")
-RUN = ["seq_len=8", "vocab_size=256", "train_loader.num_workers=0", "max_duration=2ba", "eval_interval=2ba"]
+RUN = [
+    "seq_len=8",
+    "vocab_size=256",
+    "train_loader.num_workers=0",
+    "max_duration=2ba",
+    "eval_interval=2ba",
+]
 
 
 def run(folder: str, *overrides: str) -> int:
@@ -234,11 +308,18 @@ def test_the_yaml_names_column_and_dtype(tmp_path, capsys):
         return row.astype(np.int64).tobytes()
 
     folder = text(tmp_path, "input_ids", "bytes", as_bytes)
-    both = [f"{loader}.collate={{column: input_ids, dtype: int64}}" for loader in ("train_loader", "eval_loader")]
+    both = [
+        f"{loader}.collate={{column: input_ids, dtype: int64}}"
+        for loader in ("train_loader", "eval_loader")
+    ]
     assert run(folder, *both) == 0
     assert "trained 2 batches, 16 samples, 128 tokens" in capsys.readouterr().out
     for loader, given, named in (
-        ("train_loader", "{}", "there is no column 'tokens', only 'input_ids' (bytes), 'source' (str): set column"),
+        (
+            "train_loader",
+            "{}",
+            "there is no column 'tokens', only 'input_ids' (bytes), 'source' (str): set column",
+        ),
         ("eval_loader", "{column: input_ids}", "column 'input_ids' holds raw bytes: set dtype"),
         ("train_loader", "{column: source}", "column 'source' holds str, expected token ids"),
         ("train_loader", "{column: input_ids, dtype: float}", "dtype must name whole numbers"),
@@ -246,7 +327,10 @@ def test_the_yaml_names_column_and_dtype(tmp_path, capsys):
         assert run(folder, *both, f"{loader}.collate={given}") == 2
         assert f"error: {loader}.collate: {named}" in capsys.readouterr().err
     assert run(folder, *both, "eval_loader.drop_last=true", "device_eval_batch_size=25") == 2
-    assert "error: eval_loader: an epoch has no batch: 24 samples for each of 1 rank" in capsys.readouterr().err
+    assert (
+        "error: eval_loader: an epoch has no batch: 24 samples for each of 1 rank"
+        in capsys.readouterr().err
+    )
     assert run(folder, *both, "global_train_batch_size=25", "max_duration=20ba") == 2
     assert "error: train_loader: an epoch has no batch: 24 samples" in capsys.readouterr().err
 
@@ -255,12 +339,18 @@ def test_the_yaml_names_column_and_dtype(tmp_path, capsys):
 
 
 class Draws:
-    """A collate function that draws from all three global generators, as masking and augmenting ones do."""
+    """A collate function that draws from all three global generators, as masking and augmenting
+    ones do.
+    """
 
     def __call__(self, samples: list) -> dict:
         batch = default_collate(samples)
         count = len(samples)
-        drawn = [torch.rand(count), torch.tensor(np.random.rand(count)), torch.tensor([random.random() for _ in samples])]  # noqa: NPY002
+        drawn = [
+            torch.rand(count),
+            torch.tensor(np.random.rand(count)),  # noqa: NPY002
+            torch.tensor([random.random() for _ in samples]),
+        ]
         return batch | {"drawn": torch.stack([some.double() for some in drawn], 1)}
 
 
@@ -269,11 +359,14 @@ class Transforms(TeachingDataset):
 
     def __getitem__(self, at):
         sample = super().__getitem__(at)
-        return sample | {"noise": np.float64(random.random() + np.random.rand() + torch.rand(()).item())}  # noqa: NPY002
+        drawn = np.random.rand()  # noqa: NPY002
+        return sample | {"noise": np.float64(random.random() + drawn + torch.rand(()).item())}
 
 
 def transforming_loader(data: dict, workers: dict, teacher: dict | None) -> TeachingDataLoader:
-    loader = TeachingDataLoader(Transforms(**data), batch_size=data["batch_size"], collate_fn=Draws(), **workers)
+    loader = TeachingDataLoader(
+        Transforms(**data), batch_size=data["batch_size"], collate_fn=Draws(), **workers
+    )
     loader.attach(None if teacher is None else make_teacher(**teacher))
     return loader
 
@@ -302,12 +395,20 @@ def same(one: dict, other: dict) -> bool:
 
 @pytest.mark.parametrize("order", ["streaming", "lazy"])
 @pytest.mark.parametrize(
-    "teacher", [None, {"keep": 1.0, "select": "random"}, {"keep": 0.5, "select": "hard"}, {"keep": 0.5, "select": "random"}]
+    "teacher",
+    [
+        None,
+        {"keep": 1.0, "select": "random"},
+        {"keep": 0.5, "select": "hard"},
+        {"keep": 0.5, "select": "random"},
+    ],
 )
 @pytest.mark.parametrize("workers", [{}, {"num_workers": 2, "persistent_workers": True}])
 def test_what_a_batch_draws_depends_on_its_samples_alone(folder, order, teacher, workers):
     """With candidates between lessons and without, on any number of workers."""
-    lessons = lessons_of(transforming_loader(data_of(folder, order=order, batch_size=8), workers, teacher))
+    lessons = lessons_of(
+        transforming_loader(data_of(folder, order=order, batch_size=8), workers, teacher)
+    )
     data = Transforms(**data_of(folder, order=order, batch_size=8))
     assert all(same(lesson, redone(data, lesson)) for lesson in lessons)
     assert len({float(lesson["drawn"][0, 0]) for lesson in lessons}) == len(lessons)
@@ -339,7 +440,8 @@ def test_a_resume_draws_the_same(folder, workers, teacher):
 @pytest.mark.parametrize("teacher", [None, {"keep": 0.5, "select": "hard"}])
 def test_reading_leaves_trainings_random_numbers_alone(folder, teacher):
     loader = transforming_loader(data_of(folder), {}, teacher)
-    random.seed(1), np.random.seed(1), torch.manual_seed(1), np.random.randn(1)  # noqa: NPY002 (a second normal is kept)
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
+    np.random.randn(1)  # noqa: NPY002 (it keeps a second one)
     batches = iter(loader)
     next(batches)  # the loader draws its own seed at the start, as torch's does
     for _ in range(4):
@@ -355,7 +457,12 @@ def test_other_seeds_and_epochs_draw_otherwise(folder):
     for seed in (1, 2):
         dataset = Transforms(**data_of(folder, shuffle=False, shuffle_seed=seed))
         loader = TeachingDataLoader(dataset, batch_size=4, collate_fn=Draws())
-        drawn |= {float(batch["drawn"][0, part]) for _ in range(2) for batch in loader for part in range(3)}
+        drawn |= {
+            float(batch["drawn"][0, part])
+            for _ in range(2)
+            for batch in loader
+            for part in range(3)
+        }
     assert len(drawn) == 2 * 2 * 16 * 3
 
 
@@ -364,8 +471,15 @@ def test_plain_batches_are_stock_streamings_and_so_are_the_losses_noise(folder):
 
     def read(kind, loader):
         torch.manual_seed(3)
-        data = {name: value for name, value in data_of(folder).items() if kind is TeachingDataset or name not in ("window", "gap")}
-        return [(batch["id"].tolist(), float(torch.rand(()))) for batch in loader(kind(**data), batch_size=4)]
+        data = {
+            name: value
+            for name, value in data_of(folder).items()
+            if kind is TeachingDataset or name not in ("window", "gap")
+        }
+        return [
+            (batch["id"].tolist(), float(torch.rand(())))
+            for batch in loader(kind(**data), batch_size=4)
+        ]
 
     assert read(TeachingDataset, TeachingDataLoader) == read(StreamingDataset, StreamingDataLoader)
 
@@ -465,15 +579,24 @@ SPAWNED = {"num_workers": 1, "persistent_workers": True, "multiprocessing_contex
 )
 def test_workers_know_the_epoch(folder, workers, taught):
     told = Told()
-    collate = functools.partial(pass_on, told=told) if workers is SPAWNED else lambda samples: told(samples)
-    loader = TeachingDataLoader(Epochal(**data_of(folder)), batch_size=4, collate_fn=collate, **workers)
+    collate = (
+        functools.partial(pass_on, told=told)
+        if workers is SPAWNED
+        else lambda samples: told(samples)
+    )
+    loader = TeachingDataLoader(
+        Epochal(**data_of(folder)), batch_size=4, collate_fn=collate, **workers
+    )
     if taught:
         loader.attach(make_teacher(keep=0.5))
     for epoch in range(3):
         seen = set()
         for batch in loader:
             loader.teach(difficulty_of)
-            seen |= {tuple(pair) for pair in zip(batch["epoch"].tolist(), batch["of data"].tolist(), strict=True)}
+            seen |= {
+                tuple(pair)
+                for pair in zip(batch["epoch"].tolist(), batch["of data"].tolist(), strict=True)
+            }
         assert seen == {(epoch, epoch)}
         assert told.calls == loader.dataset.calls == epoch + 1  # here: once each, workers or not
 
@@ -504,12 +627,15 @@ EIGHT, TWO = torch.zeros(8, 3), torch.zeros(2, 12)
         ({"patches": torch.zeros(77, 5), "meta": {"label": np.zeros(8)}}, None),
         (torch.tensor(3.0), None),
         ({"loss": 1.0, "name": "eight"}, None),
-        ({"graph": object(), "nodes": torch.zeros(77, 5)}, None),  # nobody knows what an object holds
+        (
+            {"graph": object(), "nodes": torch.zeros(77, 5)},
+            None,
+        ),  # nobody knows what an object holds
         (pack_sequence([torch.zeros(3)] * 8), None),
         ({"input_ids": TWO, "labels": TWO}, 2),
         ((TWO, torch.zeros(2)), 2),
         ({"image": EIGHT[:7], "label": torch.zeros(7)}, 7),
-        ({"image": [torch.zeros(3, 5)] * 7, "label": np.zeros(7)}, 3),
+        ({"image": [torch.zeros(3, 5)] * 7, "label": np.zeros(7)}, 7),
         ({"image": [EIGHT] * 7, "label": np.zeros(7)}, None),  # a length that fits by chance
         (torch.zeros(16, 3), 16),  # two views of each, one under the other
         ({"x": torch.zeros(0, 3)}, 0),
@@ -537,21 +663,42 @@ class LeavesOut:
 
 @pytest.mark.parametrize(
     ("workers", "collate", "name", "rows"),
-    [(0, Packs(), "Packs", 2), (1, LeavesOut(), "LeavesOut", 3), (0, functools.partial(LeavesOut()), "LeavesOut", 3)],
+    [
+        (0, Packs(), "Packs", 2),
+        (1, LeavesOut(), "LeavesOut", 3),
+        (0, functools.partial(LeavesOut()), "LeavesOut", 3),
+    ],
 )
 def test_other_rows_than_samples_are_not_taught(folder, workers, collate, name, rows):
-    loader = make_loader(data_of(folder, shuffle=False), {"num_workers": workers, "collate_fn": collate}, {"keep": 1.0})
+    loader = make_loader(
+        data_of(folder, shuffle=False),
+        {"num_workers": workers, "collate_fn": collate},
+        {"keep": 1.0},
+    )
     trained = []
-    with pytest.raises(CollateError, match=rf"'{name}' made {rows} rows of 4 samples on rank 0 .* for samples \d+, .*shard"):
+    with pytest.raises(
+        CollateError,
+        match=rf"'{name}' made {rows} rows of 4 samples on rank 0 .* for samples \d+, .*shard",
+    ):
         for batch in loader:
             loader.teach(difficulty_of)
             trained += batch["id"].tolist()
     assert trained == ([] if name == "Packs" else list(range(36)))
 
 
-@pytest.mark.parametrize(("collate", "told"), [(Packs(), 1), (LeavesOut(), 1), (default_collate, 0)])
+@pytest.mark.parametrize(
+    ("collate", "told"), [(Packs(), 1), (LeavesOut(), 1), (default_collate, 0)]
+)
 def test_plain_streaming_warns_once(folder, caplog, collate, told):
-    loader = TeachingDataLoader(TeachingDataset(**data_of(folder)), batch_size=4, collate_fn=collate)
+    loader = TeachingDataLoader(
+        TeachingDataset(**data_of(folder)), batch_size=4, collate_fn=collate
+    )
     with caplog.at_level(logging.WARNING):
         assert len([batch for _ in range(2) for batch in loader]) == 32
-    assert sum("a resume in mid-epoch will go on at the wrong place" in record.getMessage() for record in caplog.records) == told
+    assert (
+        sum(
+            "a resume in mid-epoch will go on at the wrong place" in record.getMessage()
+            for record in caplog.records
+        )
+        == told
+    )

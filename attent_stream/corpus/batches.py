@@ -28,7 +28,8 @@ class TokenCollator:
     Attributes:
         pad_id: id that fills unused places, masked in labels and attention; None (packed samples have none).
         column: where a sample's token ids are.
-        dtype: what a column of raw bytes was written as, by numpy's name: `int64` for llm-foundry's. Arrays need none.
+        dtype: what a column of raw bytes was written as, by numpy's name: `int64` for
+            llm-foundry's. Arrays need none.
     """
 
     pad_id: int | None = None
@@ -45,7 +46,8 @@ class TokenCollator:
         return self.pad_id is None
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Collate (T,) integer arrays (or lists, or raw bytes) of `column` into int64 (B, T) tensors.
+        """Collate (T,) integer arrays (or lists, or raw bytes) of `column` into int64 (B, T)
+        tensors.
 
         Returns:
             input_ids; labels: a copy (the model shifts), -100 at `pad_id`; attention_mask: 1, 0 at `pad_id`.
@@ -58,8 +60,10 @@ class TokenCollator:
         lengths = sorted({len(row) for row in rows})
         if len(lengths) > 1:
             raise ValueError(
-                f"samples of a batch must have the same shape, got {lengths[0]} to {lengths[-1]} ids in column "
-                f"{self.column!r}: pack or pad them when the corpus is written, or cut them with max_seq_len"
+                f"samples of a batch must have the same shape, got {lengths[0]} to {lengths[-1]} "
+                f"ids in column "
+                f"{self.column!r}: pack or pad them when the corpus is written, or cut them with "
+                f"max_seq_len"
             )
         ids = torch.from_numpy(np.stack(rows, dtype=np.int64, casting="unsafe"))
         if self.pad_id is None:
@@ -107,7 +111,8 @@ class ImageCollator:
         require(all(s > 0 for s in self.std), f"std must be positive, got {self.std!r}")
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decode images (JPEG or PNG bytes, or PIL's) and class numbers into float32 (B, 3, size, size) and int64 (B,).
+        """Decode images (JPEG or PNG bytes, or PIL's) and class numbers into float32 (B, 3, size,
+        size) and int64 (B,).
 
         Raises:
             ValueError: no such column, or what it holds is no image, or no class number.
@@ -134,7 +139,8 @@ class ImageCollator:
             label = label.item()
         if not isinstance(label, (int, np.integer)):
             raise ValueError(
-                f"column {self.label_column!r} holds {label!r}, expected a class number (int): set label_column to where it is"
+                f"column {self.label_column!r} holds {label!r}, expected a class number (int): set "
+                f"label_column to where it is"
             )
         return int(label)
 
@@ -143,10 +149,12 @@ class ImageCollator:
             with Image.open(io.BytesIO(given), formats=("JPEG", "PNG")) as image:
                 rgb = image.convert("RGB")
         elif isinstance(given, (Image.Image, np.ndarray)):  # decoded by the data set
-            rgb = (Image.fromarray(given) if isinstance(given, np.ndarray) else given).convert("RGB")
+            image = Image.fromarray(given) if isinstance(given, np.ndarray) else given
+            rgb = image.convert("RGB")
         else:
             raise ValueError(
-                f"column {self.image_column!r} holds a {type(given).__name__}, expected an image: set image_column to where it is"
+                f"column {self.image_column!r} holds a {type(given).__name__}, expected an image: "
+                f"set image_column to where it is"
             )
         data = given if isinstance(given, bytes) else rgb.tobytes()
         if rgb.size != (self.size, self.size):

@@ -7,7 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 _WHOLE = "iu"  # numpy's kinds of integers, signed and unsigned
-_LABELS = ("int", "str_int", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
+_LABELS = (
+    "int",
+    "str_int",
+    "ndarray",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+)
 _IMAGES = ("bytes", "jpeg", "jpeg_array", "jpegarray", "png", "pil", "ndarray")
 _BY_SAMPLE = ("json", "list")  # encodings that say nothing of what is inside
 
@@ -23,7 +28,9 @@ def whole_dtype(name: str) -> np.dtype:
     except TypeError:
         dtype = None
     if dtype is None or dtype.kind not in _WHOLE:
-        raise ValueError(f"dtype must name whole numbers, such as uint16, int32 or int64, got {name!r}")
+        raise ValueError(
+            f"dtype must name whole numbers, such as uint16, int32 or int64, got {name!r}"
+        )
     return dtype
 
 
@@ -39,10 +46,16 @@ def value_of(sample: Mapping[str, Any], column: str, setting: str) -> Any:
     try:
         return sample[column]
     except KeyError:
-        raise ValueError(_missing(column, {name: type(value).__name__ for name, value in sample.items()}, setting)) from None
+        raise ValueError(
+            _missing(
+                column, {name: type(value).__name__ for name, value in sample.items()}, setting
+            )
+        ) from None
 
 
-def token_ids(sample: Mapping[str, Any], column: str, dtype: np.dtype | None) -> NDArray[np.integer]:
+def token_ids(
+    sample: Mapping[str, Any], column: str, dtype: np.dtype | None
+) -> NDArray[np.integer]:
     """Token ids of a sample, shape (T,).
 
     Args:
@@ -62,19 +75,26 @@ def token_ids(sample: Mapping[str, Any], column: str, dtype: np.dtype | None) ->
             raise ValueError(_untyped(column))
         if len(value) % dtype.itemsize:
             raise ValueError(
-                f"column {column!r} holds {len(value)} bytes in a sample, no multiple of the {dtype.itemsize} of dtype {dtype.name}: "
+                f"column {column!r} holds {len(value)} bytes in a sample, no multiple of the "
+                f"{dtype.itemsize} of dtype {dtype.name}: "
                 f"set dtype to what was written"
             )
         ids = np.frombuffer(value, dtype)
     else:
         ids = _as_array(value)
     if ids.ndim != 1 or (ids.dtype.kind not in _WHOLE and ids.size):
-        raise ValueError(_no_ids(column, f"{ids.dtype.name} of shape {ids.shape}" if ids is value else type(value).__name__))
+        raise ValueError(
+            _no_ids(
+                column,
+                f"{ids.dtype.name} of shape {ids.shape}" if ids is value else type(value).__name__,
+            )
+        )
     if dtype is not None and ids is value and ids.dtype != dtype:
         raise ValueError(_other_dtype(column, ids.dtype.name, dtype))
     if ids.dtype.kind == "i" and ids.size and ids.min() < 0:
         raise ValueError(
-            f"column {column!r} holds the negative token id {ids.min()}" + (f" where it is read as {dtype.name}" if dtype else "")
+            f"column {column!r} holds the negative token id {ids.min()}" + (f" where it is read as "
+            f"{dtype.name}" if dtype else "")
             + ": set column and dtype to where the ids are and what they were written as"
         )  # fmt: skip
     return ids
@@ -128,12 +148,15 @@ def check_image(columns: Mapping[str, str], image: str, label: str) -> None:
             raise ValueError(_missing(column, columns, setting))
         if columns[column].partition(":")[0] not in (*good, *_BY_SAMPLE):
             raise ValueError(
-                f"column {column!r} holds {columns[column]}, expected {held}: set {setting} to one of {_listed(columns)}"
+                f"column {column!r} holds {columns[column]}, expected {held}: set {setting} to one "
+                f"of {_listed(columns)}"
             )
 
 
 def columns_of(shards: Sequence[Any]) -> list[dict[str, str]]:
-    """Each set of columns, with their encodings, that shards of a data set have; none of formats that do not say."""
+    """Each set of columns, with their encodings, that shards of a data set have; none of formats
+    that do not say.
+    """
     found = []
     for shard in shards:
         known = vars(shard)
@@ -151,16 +174,28 @@ def _missing(column: str, columns: Mapping[str, str], setting: str) -> str:
 
 
 def _untyped(column: str) -> str:
-    return f"column {column!r} holds raw bytes: set dtype to what they were written as (llm-foundry's are int64, newer ones int32)"
+    return (
+        f"column {column!r} holds raw bytes: set dtype to what they were written as (llm-foundry's "
+        f"as a rule int64)"
+    )
 
 
 def _other_dtype(column: str, held: str, dtype: np.dtype) -> str:
-    return f"column {column!r} holds {held}, not {dtype.name}: leave dtype away, which is for raw bytes"
+    return (
+        f"column {column!r} holds {held}, not {dtype.name}: leave dtype away, which is for raw bytes"
+    )
 
 
 def _no_ids(column: str, held: str) -> str:
-    words = ": text is tokenized when a corpus is written (attent-stream corpus text)" if held == "str" else ": set column to where they are"
-    return f"column {column!r} holds {held}, expected token ids (an array or list of whole numbers, or raw bytes with dtype){words}"
+    words = (
+        ": text is tokenized when a corpus is written (attent-stream corpus text)"
+        if held == "str"
+        else ": set column to where they are"
+    )
+    return (
+        f"column {column!r} holds {held}, expected token ids (an array or list of whole numbers, "
+        f"or raw bytes with dtype){words}"
+    )
 
 
 def _listed(columns: Mapping[str, str]) -> str:

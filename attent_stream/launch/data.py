@@ -27,7 +27,8 @@ IGNORED = -100  # Hugging Face's label for a position that has no target.
 class CutTokens:
     """A collator that keeps the first ``max_seq_len`` tokens of each sample for the one it wraps.
 
-    ``column`` and ``dtype`` are ``TokenCollator``'s: where the tokens are, and what raw bytes were written as.
+    ``column`` and ``dtype`` are ``TokenCollator``'s: where the tokens are, and what raw bytes were
+    written as.
     """
 
     collate: Callable[[list], Any]
@@ -191,7 +192,11 @@ def build_collate(
             }
             of_masks = {key: value for key, value in given.items() if key not in own}
             collate = MaskTokens(
-                **{"seed": seed, **supplied, **checked_arguments(MaskTokens, of_masks, where, supplied)}
+                **{
+                    "seed": seed,
+                    **supplied,
+                    **checked_arguments(MaskTokens, of_masks, where, supplied),
+                }
             )
         return collate
     except ConfigError:
@@ -201,7 +206,9 @@ def build_collate(
 
 
 def check_columns(collate: Any, dataset: Any, path: str) -> None:
-    """Raise ConfigError if a data set's index says that its samples are nothing for a collator of ``build_collate``."""
+    """Raise ConfigError if a data set's index says that its samples are nothing for a collator of
+    ``build_collate``.
+    """
     while isinstance(collate, (CutTokens, MaskTokens)):
         collate = collate.collate
     try:
@@ -273,7 +280,8 @@ def build_eval(
     try:
         dataset = CheckedDataset(**dataset_arguments(loader.dataset, batch_size))
         check_columns(collate, dataset, path)
-        check_has_batches(len(dataset), batch_size, loader.drop_last, dataset._parallel_rank_world.num_ranks)
+        ranks = dataset._parallel_rank_world.num_ranks  # that read different samples
+        check_has_batches(len(dataset), batch_size, loader.drop_last, ranks)
         made = StreamingDataLoader(
             dataset, batch_size=batch_size, collate_fn=collate, **loader_arguments(loader, on_gpu)
         )

@@ -71,7 +71,12 @@ class Board:
         return int(self._memory[_GENERATION])
 
     def begin(self, taught: bool, epoch: int = 0) -> int:
-        """Start an iteration in this epoch, and return its generation; readers of earlier ones stop."""
+        """Start an iteration, and return its generation; readers of earlier ones stop.
+
+        Args:
+            taught: Whether it is of a taught epoch.
+            epoch: The epoch's number.
+        """
         words = self._memory.numpy()
         generation = words[_GENERATION] + 1
         bit = 1 << (generation % _KNOWN)

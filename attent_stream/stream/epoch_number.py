@@ -16,7 +16,7 @@ _LISTED = 64  # longer lists are data, not transforms
 
 @runtime_checkable
 class VariesByEpoch(Protocol):
-    """A collate function, data set or part of one whose result depends on the epoch; it is told before each."""
+    """What depends on the epoch, in a collate function or data set; it is told before each."""
 
     def set_epoch(self, epoch: int) -> None:
         """Take the number of the epoch that begins."""
@@ -33,20 +33,23 @@ class EpochNumber:
         return int(self._number)
 
     def set(self, number: int) -> None:
-        """Set it, for all processes; a loader worker does not: it may be late, and would take the epoch back for all."""
+        """Set it, for all processes; a loader worker does not: it may be late, and would take the
+        epoch back for all.
+        """
         if get_worker_info() is None:
             self._number[0] = number
 
 
 def tell_epoch(epoch: int, *roots: Any) -> None:
-    """Call ``set_epoch`` of all that vary by the epoch among these and what they wrap, once each."""
+    """Call ``set_epoch`` once of each that has it among these and what they wrap."""
     for varying in varying_by_epoch(*roots):
         varying.set_epoch(epoch)
 
 
 def varying_by_epoch(*roots: Any) -> list[VariesByEpoch]:
-    """Objects with ``set_epoch`` among these and what they wrap: behind ``functools.partial`` and its arguments, bound methods,
-    functions (what they close over, wrap, or name as a global) and attributes. One that is found passes the epoch on itself.
+    """Objects with ``set_epoch`` among these and what they wrap: behind ``functools.partial`` and
+    its arguments, bound methods, functions (what they close over, wrap, or name as a global) and
+    attributes. One that is found passes the epoch on itself.
     """
     found, seen = [], set()
     coming = deque((root, 0) for root in roots)
@@ -62,7 +65,9 @@ def varying_by_epoch(*roots: Any) -> list[VariesByEpoch]:
                 coming.extend((part, depth + 1) for part in _wrapped(value))
         elif depth < _ATTRIBUTES:
             # Attributes of attributes are somebody else's: a tokenizer's, a model's.
-            coming.extend((part, _ATTRIBUTES + depth) for part in getattr(value, "__dict__", {}).values())
+            coming.extend(
+                (part, _ATTRIBUTES + depth) for part in getattr(value, "__dict__", {}).values()
+            )
     return found
 
 
@@ -73,7 +78,9 @@ def _wrapped(value: Any) -> Iterator[Any]:
         yield from (value.__self__, value.__func__)
     elif isfunction(value):
         yield from vars(value).values()  # functools.wraps
-        yield from (value.__globals__[name] for name in value.__code__.co_names if name in value.__globals__)
+        yield from (
+            value.__globals__[name] for name in value.__code__.co_names if name in value.__globals__
+        )
         for cell in value.__closure__ or ():
             try:
                 yield cell.cell_contents

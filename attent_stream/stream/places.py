@@ -38,4 +38,5 @@ def collate_name(collate: Callable) -> str:
 def collate_fault(collate: Callable, error: Exception, where: str) -> str:
     """What a collate function raised, on which samples and rank, in one sentence."""
     said = " ".join(str(error).split())
-    return f"collate function {collate_name(collate)!r} raised {type(error).__name__} on {here()} for {where}: {said}"
+    name, kind = collate_name(collate), type(error).__name__
+    return f"collate function {name!r} raised {kind} on {here()} for {where}: {said}"

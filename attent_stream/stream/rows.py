@@ -11,10 +11,12 @@ _WORDS = (str, bytes, int, float, complex, np.generic, type(None))  # what says 
 
 
 def miscounted(batch: Any, samples: int) -> int | None:
-    """The number of rows of a batch that has certainly another one than it was made of samples; else None.
+    """The number of rows of a batch that has certainly another one than it was made of samples;
+    else None.
 
-    Every tensor's and array's first dimension and the length of every list and tuple may be that number. Only where there are
-    such lengths, none is right, and nothing in the batch is of another kind, it is certain.
+    Every tensor's and array's first dimension and the length of every list and tuple may be that
+    number. Only where there are such lengths, none is right, and nothing in the batch is of another
+    kind, it is certain.
 
     Args:
         batch: As collated.
@@ -29,7 +31,9 @@ def miscounted(batch: Any, samples: int) -> int | None:
 
 
 def _lengths(value: Any, outermost: bool) -> Iterator[int | None]:
-    """Lengths that may be the number of rows, the likeliest first; None for a part that could hide any number."""
+    """Lengths that may be the number of rows, the likeliest first; None for a part that could hide
+    any number.
+    """
     if isinstance(value, (Tensor, np.ndarray)):
         if value.ndim:
             yield len(value)
