@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,19 +15,19 @@ from streaming.base.dataset import _ShardState
 from torch.utils.data import DataLoader, default_collate
 
 from attent_stream.dataset import EpochStart, Tagged, TeachingDataset
-from attent_stream.errors import CollateError, TeacherError
+from attent_stream.errors import TeacherError
 from attent_stream.gather import Crew, gather_ranks
-from attent_stream.randomness import kept_random_state
+from attent_stream.loader_arguments import check_has_batches, check_loader_arguments
 from attent_stream.scoring.batch import ScoreError
-from attent_stream.scoring.features import made
-from attent_stream.scoring.pieces import Packed, together
+from attent_stream.scoring.pieces import Packed
+from attent_stream.stream.batch_seed import random_numbers_kept
 from attent_stream.stream.board import Board
 from attent_stream.stream.epoch import TaughtEpoch
-from attent_stream.stream.epoch_number import VariesByEpoch
 from attent_stream.stream.lengths import expected_rows, most_rows
-from attent_stream.stream.places import collate_fault, places
+from attent_stream.stream.places import places
 from attent_stream.stream.plan import CANDIDATE
 from attent_stream.stream.position import Position
+from attent_stream.tagged_collate import TaggedCollate
 from attent_stream.teaching.choice import SCORED, Choice
 from attent_stream.teaching.teacher import Teacher, untaught
 from attent_stream.watch import WORKER_TIMEOUT, here, next_batch
@@ -41,33 +43,6 @@ class Candidate(NamedTuple):
     features: NDArray[np.float16] | None
 
 
-class TaggedCollate:
-    """The user's collate function, with the step number carried around it; what it raises is told with where."""
-
-    def __init__(self, collate: Callable[[list], Any], dataset: TeachingDataset) -> None:
-        self.collate = collate
-        self._dataset = dataset
-
-    def __call__(self, samples: list) -> Any:
-        if not isinstance(samples[0], Tagged):
-            return self.collate(samples)
-        try:
-            batch = self.collate([sample for some in samples for sample in some.value])
-        except Exception as error:
-            raise CollateError(collate_fault(self.collate, error, self._places(samples))) from error
-        try:
-            pieces = len(samples[0].parts)
-            if pieces > 1:
-                batch = together(batch, [part for some in samples for part in some.parts], pieces)
-            batch, features = made(samples[0].wants, batch)
-        except ScoreError as error:
-            raise CollateError(f"{error}; for {self._places(samples)}") from error
-        return Tagged(samples[0].step, batch, features=features)
-
-    def _places(self, samples: list[Tagged]) -> str:
-        return places(self._dataset, [number for some in samples for number in some.sample_ids])
-
-
 class TeachingDataLoader(StreamingDataLoader):
     """A StreamingDataLoader that a teacher can be attached to.
 
@@ -77,13 +52,18 @@ class TeachingDataLoader(StreamingDataLoader):
     Args:
         dataset: What to read.
         batch_size: Samples per rank and batch; must be the data set's own.
-        collate_fn: Any collate function; it never sees anything but samples. One that has ``set_epoch`` is told the epoch.
+        collate_fn: Any collate function; it never sees anything but samples, and with a teacher
+            must make a row of each. It, or what it wraps, is told the epoch where it has
+            ``set_epoch``. What it draws from the global generators of torch, numpy and Python
+            depends on the data set's ``shuffle_seed``, the epoch and the batch's samples alone;
+            training's own random numbers are left as they are.
         teacher_timeout: Seconds that a worker waits for a window to be chosen before it raises.
         **kwargs: torch DataLoader's; ``timeout`` (seconds to wait for a batch of the workers) is an hour if it is not given.
 
     Raises:
-        TypeError: The data set is no TeachingDataset.
-        ValueError: ``batch_size`` differs from the data set's.
+        TypeError: The data set is no TeachingDataset, or an argument of another wrong type.
+        ValueError: ``batch_size`` differs from the data set's, an argument cannot work here, or an
+            epoch has no batch.
     """
 
     _iterator = None  # StreamingDataLoader's destructor reads it, also when the constructor has refused its arguments
@@ -104,8 +84,16 @@ class TeachingDataLoader(StreamingDataLoader):
                 f"batch_size must be the data set's own ({dataset.batch_size}), got {batch_size}: pass the same "
                 f"batch_size to TeachingDataset and TeachingDataLoader"
             )
-        if not teacher_timeout > 0:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
+            raise ValueError(
+                f"batch_size must be a positive integer, for data set and loader alike, got "
+                f"{batch_size!r}"
+            )
+        if not isinstance(teacher_timeout, Real) or not teacher_timeout > 0:
             raise ValueError(f"teacher_timeout must be a positive number of seconds, got {teacher_timeout!r}")
+        check_loader_arguments(kwargs | {"collate_fn": collate_fn})
+        drop_last = bool(kwargs.get("drop_last", False))
+        check_has_batches(len(dataset), batch_size, drop_last, dataset.num_ranks)
         if kwargs.get("num_workers", 0) > 0:
             kwargs.setdefault("timeout", WORKER_TIMEOUT)
         collate = collate_fn if collate_fn is not None else default_collate
@@ -136,7 +124,7 @@ class TeachingDataLoader(StreamingDataLoader):
         dataset = self.dataset
         local = np.flatnonzero(dataset._shard_states.numpy() == _ShardState.LOCAL)
         sample = dataset.sample_offset_per_shard[local[0] if len(local) else 0]
-        with kept_random_state():
+        with random_numbers_kept():
             return self._collate([dataset[int(sample)]])
 
     def attach(
@@ -223,8 +211,10 @@ class TeachingDataLoader(StreamingDataLoader):
         self.dataset.follow(None)
         before = self.dataset.coming_epoch
         begun = self.dataset.begin_epoch() if teacher else None
-        self._tell_epoch(begun.order.epoch if begun else self.dataset.coming_epoch)
-        generation = self.dataset.begin_iteration(self._board, teacher is not None, self._teacher_timeout)
+        epoch = begun.order.epoch if begun else self.dataset.coming_epoch
+        generation = self.dataset.begin_iteration(
+            self._board, teacher is not None, epoch, self._collate, self._teacher_timeout
+        )
         if begun:
             try:
                 self.epoch = self._open(teacher, begun, position)
@@ -239,7 +229,7 @@ class TeachingDataLoader(StreamingDataLoader):
                     "chosen, each row %d pieces of different samples.", self.epoch.pieces,
                 )  # fmt: skip
         try:
-            yield from self._taught(self.epoch) if begun else super().__iter__()
+            yield from self._taught(self.epoch) if begun else self._plain()
             self._peeked = None
         except GeneratorExit:
             if self.teacher is None and self._peeked is None:
@@ -262,6 +252,24 @@ class TeachingDataLoader(StreamingDataLoader):
             position=position,
         )
 
+    def _plain(self) -> Iterator[Any]:
+        """As StreamingDataLoader's, but that what is drawn while batches are read is not drawn from
+        training's numbers.
+        """
+        self.num_samples_yielded = 0
+        batches = DataLoader.__iter__(self)
+        while True:
+            with self._reading():
+                batch = next(batches, batches)
+            if batch is batches:
+                return
+            self.num_samples_yielded += self._get_batch_size(batch)
+            yield batch
+
+    def _reading(self) -> AbstractContextManager:
+        """Around the reading of a batch: workers have random numbers of their own."""
+        return nullcontext() if self.num_workers else random_numbers_kept()
+
     def _taught(self, epoch: TaughtEpoch) -> Iterator[Any]:
         self.inbox = []
         batches = DataLoader.__iter__(self)
@@ -275,7 +283,8 @@ class TeachingDataLoader(StreamingDataLoader):
         self.num_samples_yielded = 0
         while not epoch.done:
             expected = epoch.expect()
-            tagged = next_batch(batches, self.timeout)
+            with self._reading():
+                tagged = next_batch(batches, self.timeout)
             if tagged.step != expected:
                 raise TeacherError(f"the workers returned step {tagged.step} where step {expected} was due")
             role, index = epoch.advance()
@@ -329,7 +338,3 @@ class TeachingDataLoader(StreamingDataLoader):
         except ScoreError as error:
             where = places(self.dataset, self.epoch.segment.candidates[candidate.row])
             raise ScoreError(f"{error}; on {here()} for {where}") from error
-
-    def _tell_epoch(self, epoch: int) -> None:
-        if isinstance(self._collate, VariesByEpoch):
-            self._collate.set_epoch(epoch)

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +18,10 @@ from attent_stream.store import cache, index
 from attent_stream.store.index_check import CheckedStreams
 from attent_stream.store.shards import ShardFetcher
 from attent_stream.store.spans import searched_spans
+from attent_stream.stream.batch_seed import seed_batch
 from attent_stream.stream.board import Board, BoardClosed, Posting
 from attent_stream.stream.epoch import TaughtEpoch
+from attent_stream.stream.epoch_number import tell_epoch
 from attent_stream.stream.lazy_order import lazy_steps
 from attent_stream.stream.node_memory import meet
 from attent_stream.stream.order import (
@@ -67,6 +69,11 @@ class TeachingDataset(CheckedStreams, StreamingDataset):
     Without a teacher it yields exactly what StreamingDataset does (unless its order is lazy). All of StreamingDataset's arguments are kept and passed
     on by keyword, so a subclass of this and another StreamingDataset works: ``class Mine(TeachingDataset, TheirText)``.
 
+    A subclass that has ``set_epoch`` is told the epoch before each, in the training process and in
+    the workers. What a transform or a collate function draws from the global generators of torch,
+    numpy or Python, while a TeachingDataLoader reads, depends on ``shuffle_seed``, the epoch and
+    the batch's samples alone.
+
     Args:
         window: Candidate rows (global batches) per window; at least 2.
         gap: Lesson batches at the end of a window with no candidate between them, in which the next window's first
@@ -111,6 +118,7 @@ class TeachingDataset(CheckedStreams, StreamingDataset):
         self._generation = 0
         self._iterated = False
         self._teacher_timeout = 3600.0
+        self._collate: Callable | None = None  # that loader's
         # Only in the main process:
         self._taught: TaughtEpoch | None = None
         self._loaded: dict[str, Any] | None = None  # the state that was loaded last
@@ -161,20 +169,23 @@ class TeachingDataset(CheckedStreams, StreamingDataset):
         """Whether the next iteration goes on from a loaded state: no other has yet."""
         return self._loaded is not None and self.next_epoch <= self._loaded["epoch"]
 
-    def begin_iteration(self, board: Board, taught: bool, timeout: float) -> int:
+    def begin_iteration(
+        self, board: Board, taught: bool, epoch: int, collate: Callable, timeout: float
+    ) -> int:
         """Announce an iteration over a loader, in the main process, before its workers are told to iterate.
 
         Returns:
             Its number on that board.
         """
-        self._board, self._teacher_timeout = board, timeout
-        self._generation = board.begin(taught)
+        self._board, self._collate, self._teacher_timeout = board, collate, timeout
+        tell_epoch(epoch, collate, self)
+        self._generation = board.begin(taught, epoch)
         return self._generation
 
     def end_iteration(self, board: Board, generation: int) -> None:
         """Be a plain data set again to whoever iterates it next, unless another iteration has begun already."""
         if self._board is board and self._generation == generation:
-            self._board = None
+            self._board = self._collate = None
 
     def begin_epoch(self) -> EpochStart:
         """Move on to the next epoch and build its order; called in the main process of every rank at the same time.
@@ -306,6 +317,8 @@ class TeachingDataset(CheckedStreams, StreamingDataset):
             self._generation += self._iterated
             self._iterated = True
             self._shared_barrier.lock = FileLock(self._shared_barrier.filelock_path)  # one held open is not for forks
+            if self._board is not None:  # a worker that persists has objects of its own
+                tell_epoch(self._board.epoch(self._generation), self._collate, self)
         if self._board is not None and self._board.taught(self._generation):
             return self._from_board(self._board, self._generation)
         return self._plain()
@@ -319,8 +332,10 @@ class TeachingDataset(CheckedStreams, StreamingDataset):
         self._unique_worker_world = self._unique_rank_world.detect_workers()
         self._parallel_worker_world = self._parallel_rank_world.detect_workers()
         epoch, sample_in_epoch = self._resume_incr_epoch()
+        # else somebody reads who does not keep training's random numbers apart
+        seeded = self._board is not None
         if self.order == LAZY:
-            yield from self._plain_lazy(epoch, -(-sample_in_epoch // self.row_size))
+            yield from self._plain_lazy(epoch, -(-sample_in_epoch // self.row_size), seeded)
             return
         ids = self._get_work(epoch, sample_in_epoch)
         ids = ids[ids != -1]
@@ -330,11 +345,13 @@ class TeachingDataset(CheckedStreams, StreamingDataset):
             for begin in range(0, len(ids), self.batch_size):
                 batch = ids[begin : begin + self.batch_size]
                 fetcher.advance(len(batch))
+                if seeded:
+                    seed_batch(self.shuffle_seed, epoch, batch)
                 yield from map(self.__getitem__, batch.tolist())
         finally:
             fetcher.close()
 
-    def _plain_lazy(self, epoch: int, first_row: int) -> Iterator[Any]:
+    def _plain_lazy(self, epoch: int, first_row: int, seeded: bool) -> Iterator[Any]:
         world = self._parallel_worker_world
         order = open_order(self, world, False, 1, epoch)
         steps = lazy_steps(order, self.rank, first_row, world.worker_of_rank, world.workers_per_rank)
@@ -344,6 +361,8 @@ class TeachingDataset(CheckedStreams, StreamingDataset):
                 fetcher.expect(np.concatenate([*batches, *ahead]))
                 for batch in batches:
                     fetcher.advance(len(batch))
+                    if seeded:
+                        seed_batch(self.shuffle_seed, epoch, batch)
                     yield from map(self.__getitem__, batch.tolist())
         finally:
             fetcher.close()
@@ -351,7 +370,7 @@ class TeachingDataset(CheckedStreams, StreamingDataset):
     def _from_board(self, board: Board, generation: int) -> Iterator[Tagged]:
         world = self._unique_rank_world.detect_workers()
         worker, workers = world.worker_of_rank, world.workers_per_rank
-        index = 0
+        index, epoch = 0, board.epoch(generation)
         fetcher = ShardFetcher(self, self.predownload)
         try:
             while True:
@@ -364,6 +383,7 @@ class TeachingDataset(CheckedStreams, StreamingDataset):
                     wanted = posting.ids[step][posting.ids[step] >= 0]
                     ids, parts = (wanted // pieces).tolist(), (wanted % pieces).tolist()
                     fetcher.advance(len(ids))
+                    seed_batch(self.shuffle_seed, epoch, wanted, pieces)
                     # A DataLoader's batch has as many samples as ever: those of several pieces stand together for one.
                     for first in range(0, len(ids), pieces):
                         some = slice(first, first + pieces)

@@ -6,8 +6,6 @@ with dropout would follow other noise after a resume than without one.
 
 import logging
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -52,16 +50,6 @@ def set_random_state(state: torch.Tensor) -> None:
     torch.set_rng_state(data[sum(sizes) : sum(sizes) + cpu].clone())
     if torch.cuda.is_available():
         torch.cuda.set_rng_state(data[sum(sizes) + cpu :].clone())
-
-
-@contextmanager
-def kept_random_state() -> Iterator[None]:
-    """Leave this process's generators as they were, whatever is drawn inside."""
-    before = random_state()
-    try:
-        yield
-    finally:
-        set_random_state(before)
 
 
 def restore_ranks(states: torch.Tensor) -> None:

@@ -1,5 +1,5 @@
-"""``attent-stream train`` and ``composer -m attent_stream.train``: a YAML and ``key=value`` overrides,
-trained.
+"""``attent-stream train``, and ``-m attent_stream.train`` under ``composer``, ``torchrun`` or
+``srun``: a YAML and ``key=value`` overrides, trained.
 """
 
 import logging
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from attent_stream.launch.config import ConfigError, TrainConfig, load_config, resolved, resolved_yaml
+from attent_stream.launch.ranks import rank_variables
 from attent_stream.redaction import MaskedParser, mask_process, masked_text
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         mask_process()
     given = parser.parse_intermixed_args(argv)  # overrides may stand before and after an option
     try:
+        os.environ.update(rank_variables(os.environ))  # before Composer is asked for its rank
+    except ConfigError as error:
+        _tell(error)  # which of a machine's processes is its first cannot be told
+        return 2
+    try:
         config = load_config(given.config, given.overrides)
         if given.check:
             print(resolved_yaml(config), end="")
@@ -39,12 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         # One sentence a machine: a folder may be missing on one of them only.
         if _environment("LOCAL_RANK") == 0:
-            where = f"rank {_environment('RANK')}: " if _environment("RANK") else ""
-            print(f"error: {where}{' '.join(str(error).split())}", file=sys.stderr, flush=True)
+            _tell(error)
         trace = masked_text("".join(traceback.format_exception(error)))
         log.debug("the configuration error was raised here: %s", trace)
         return 2
     return 0
+
+
+def _tell(error: ConfigError) -> None:
+    where = f"rank {_environment('RANK')}: " if _environment("RANK") else ""
+    print(f"error: {where}{' '.join(str(error).split())}", file=sys.stderr, flush=True)
 
 
 def train(config: TrainConfig) -> None:
@@ -113,7 +123,11 @@ def summary(state: Any) -> str:
 
 
 def _environment(name: str) -> int:
-    return int(os.environ.get(name, "0"))
+    """The number that a variable holds; 0 where it is missing, or no number (which
+    ``rank_variables`` refuses).
+    """
+    text = os.environ.get(name, "")
+    return int(text) if text.isdigit() else 0
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from attent_stream.corpus.columns import check_image, check_tokens, token_ids, value_of, whole_dtype
 from attent_stream.corpus.errors import require
 from attent_stream.stream.epoch_number import EpochNumber
 
@@ -26,9 +27,18 @@ class TokenCollator:
 
     Attributes:
         pad_id: id that fills unused places, masked in labels and attention; None (packed samples have none).
+        column: where a sample's token ids are.
+        dtype: what a column of raw bytes was written as, by numpy's name: `int64` for
+            llm-foundry's. Arrays need none.
     """
 
     pad_id: int | None = None
+    column: str = "tokens"
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None:
+            whole_dtype(self.dtype)
 
     @property
     def packed(self) -> bool:
@@ -36,15 +46,26 @@ class TokenCollator:
         return self.pad_id is None
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Collate (T,) integer arrays under 'tokens' into int64 (B, T) tensors.
+        """Collate (T,) integer arrays (or lists, or raw bytes) of `column` into int64 (B, T)
+        tensors.
 
         Returns:
             input_ids; labels: a copy (the model shifts), -100 at `pad_id`; attention_mask: 1, 0 at `pad_id`.
 
         Raises:
-            ValueError: the samples differ in length.
+            ValueError: no such column, no token ids in it, or the samples differ in length.
         """
-        ids = torch.from_numpy(np.stack([sample["tokens"] for sample in samples], dtype=np.int64))
+        dtype = None if self.dtype is None else whole_dtype(self.dtype)
+        rows = [token_ids(sample, self.column, dtype) for sample in samples]
+        lengths = sorted({len(row) for row in rows})
+        if len(lengths) > 1:
+            raise ValueError(
+                f"samples of a batch must have the same shape, got {lengths[0]} to {lengths[-1]} "
+                f"ids in column "
+                f"{self.column!r}: pack or pad them when the corpus is written, or cut them with "
+                f"max_seq_len"
+            )
+        ids = torch.from_numpy(np.stack(rows, dtype=np.int64, casting="unsafe"))
         if self.pad_id is None:
             return {"input_ids": ids, "labels": ids.clone(), "attention_mask": torch.ones_like(ids)}
         padding = ids == self.pad_id
@@ -53,6 +74,10 @@ class TokenCollator:
             "labels": ids.masked_fill(padding, IGNORED),
             "attention_mask": (~padding).to(torch.int64),
         }
+
+    def check_columns(self, columns: Mapping[str, str]) -> None:
+        """Raise ValueError unless samples with these columns (name -> encoding) can be collated."""
+        check_tokens(columns, self.column, None if self.dtype is None else whole_dtype(self.dtype))
 
 
 @dataclass(frozen=True)
@@ -65,6 +90,7 @@ class ImageCollator:
         augment: random crop after 4 pixels of black padding, and a horizontal flip with probability 1/2.
         seed: of the augmentation, which depends on it, the epoch and the image's bytes alone: an image looks the
             same as candidate and as lesson, on any number of workers, and after any resumption.
+        image_column, label_column: where a sample's encoded image and its class number are.
     """
 
     size: int
@@ -72,6 +98,8 @@ class ImageCollator:
     std: tuple[float, float, float]
     augment: bool = False
     seed: int = 17
+    image_column: str = "image"
+    label_column: str = "label"
     _epoch: EpochNumber = field(default_factory=EpochNumber, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -83,21 +111,52 @@ class ImageCollator:
         require(all(s > 0 for s in self.std), f"std must be positive, got {self.std!r}")
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decode 'image' (JPEG or PNG bytes) and 'label' into float32 (B, 3, size, size) and int64 (B,)."""
-        pixels = np.stack([self._pixels(sample["image"]) for sample in samples]).astype(np.float32)
+        """Decode images (JPEG or PNG bytes, or PIL's) and class numbers into float32 (B, 3, size,
+        size) and int64 (B,).
+
+        Raises:
+            ValueError: no such column, or what it holds is no image, or no class number.
+        """
+        given = [value_of(sample, self.image_column, "image_column") for sample in samples]
+        pixels = np.stack([self._pixels(image) for image in given]).astype(np.float32)
         pixels /= 255
         pixels -= np.asarray(self.mean, np.float32)
         pixels /= np.asarray(self.std, np.float32)
         images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
-        return images, torch.tensor([sample["label"] for sample in samples], dtype=torch.int64)
+        return images, torch.tensor([self._label(sample) for sample in samples], dtype=torch.int64)
+
+    def check_columns(self, columns: Mapping[str, str]) -> None:
+        """Raise ValueError unless samples with these columns (name -> encoding) can be collated."""
+        check_image(columns, self.image_column, self.label_column)
 
     def set_epoch(self, epoch: int) -> None:
         """Augment for this epoch from now on."""
         self._epoch.set(epoch)
 
-    def _pixels(self, data: bytes) -> np.ndarray:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+    def _label(self, sample: Mapping[str, Any]) -> int:
+        label = value_of(sample, self.label_column, "label_column")
+        if isinstance(label, np.ndarray) and label.size == 1:
+            label = label.item()
+        if not isinstance(label, (int, np.integer)):
+            raise ValueError(
+                f"column {self.label_column!r} holds {label!r}, expected a class number (int): set "
+                f"label_column to where it is"
+            )
+        return int(label)
+
+    def _pixels(self, given: Any) -> np.ndarray:
+        if isinstance(given, bytes):
+            with Image.open(io.BytesIO(given), formats=("JPEG", "PNG")) as image:
+                rgb = image.convert("RGB")
+        elif isinstance(given, (Image.Image, np.ndarray)):  # decoded by the data set
+            image = Image.fromarray(given) if isinstance(given, np.ndarray) else given
             rgb = image.convert("RGB")
+        else:
+            raise ValueError(
+                f"column {self.image_column!r} holds a {type(given).__name__}, expected an image: "
+                f"set image_column to where it is"
+            )
+        data = given if isinstance(given, bytes) else rgb.tobytes()
         if rgb.size != (self.size, self.size):
             rgb = rgb.resize((self.size, self.size), Image.Resampling.BILINEAR)
         pixels = np.asarray(rgb)

@@ -9,7 +9,8 @@ from zlib import crc32
 import numpy as np
 import torch
 
-from attent_stream.launch.config_check import ConfigError, checked_arguments, join
+from attent_stream.corpus.columns import columns_of, token_ids, whole_dtype
+from attent_stream.launch.config_check import ConfigError, checked_arguments, join, refuse_unknown
 from attent_stream.launch.config_sections import (
     EvalLoaderConfig,
     LoaderConfig,
@@ -24,16 +25,24 @@ IGNORED = -100  # Hugging Face's label for a position that has no target.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CutTokens:
-    """A collator that keeps the first ``max_seq_len`` tokens of each sample's ``tokens`` for the one it
-    wraps.
+    """A collator that keeps the first ``max_seq_len`` tokens of each sample for the one it wraps.
+
+    ``column`` and ``dtype`` are ``TokenCollator``'s: where the tokens are, and what raw bytes were
+    written as.
     """
 
     collate: Callable[[list], Any]
     max_seq_len: int
+    column: str = "tokens"
+    dtype: str | None = None
 
     def __call__(self, samples: list[Mapping[str, Any]]) -> Any:
+        dtype = None if self.dtype is None else whole_dtype(self.dtype)
         return self.collate(
-            [{**sample, "tokens": sample["tokens"][: self.max_seq_len]} for sample in samples]
+            [
+                {**sample, self.column: token_ids(sample, self.column, dtype)[: self.max_seq_len]}
+                for sample in samples
+            ]
         )
 
     @property
@@ -160,14 +169,20 @@ def build_collate(
         if loader.name == "image":
             supplied = {"seed": seed, "augment": training}
             return ImageCollator(**{**supplied, **checked_arguments(ImageCollator, given, where)})
-        collate = (
-            TokenCollator()
-            if loader.name == "masked_text"
-            else TokenCollator(**checked_arguments(TokenCollator, given, where))
-        )
+        own = [entry.name for entry in dataclasses.fields(TokenCollator)]
+        masked = loader.name == "masked_text"
+        if masked:
+            refuse_unknown(given, [*own, "probability", "seed"], where)
+        of_tokens = {key: value for key, value in given.items() if key in own or not masked}
+        reader = collate = TokenCollator(**checked_arguments(TokenCollator, of_tokens, where))
         if loader.dataset.max_seq_len is not None:
-            collate = CutTokens(collate=collate, max_seq_len=loader.dataset.max_seq_len)
-        if loader.name == "masked_text":
+            collate = CutTokens(
+                collate=reader,
+                max_seq_len=loader.dataset.max_seq_len,
+                column=reader.column,
+                dtype=reader.dtype,
+            )
+        if masked:
             if tokenizer is None or tokenizer.mask_token_id is None:
                 raise ConfigError(f"{path}.name: masked_text needs a tokenizer with a mask token")
             supplied = {
@@ -175,14 +190,32 @@ def build_collate(
                 "mask_token_id": tokenizer.mask_token_id,
                 "vocab_size": len(tokenizer),
             }
+            of_masks = {key: value for key, value in given.items() if key not in own}
             collate = MaskTokens(
-                **{"seed": seed, **supplied, **checked_arguments(MaskTokens, given, where, supplied)}
+                **{
+                    "seed": seed,
+                    **supplied,
+                    **checked_arguments(MaskTokens, of_masks, where, supplied),
+                }
             )
         return collate
     except ConfigError:
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def check_columns(collate: Any, dataset: Any, path: str) -> None:
+    """Raise ConfigError if a data set's index says that its samples are nothing for a collator of
+    ``build_collate``.
+    """
+    while isinstance(collate, (CutTokens, MaskTokens)):
+        collate = collate.collate
+    try:
+        for columns in columns_of(dataset.shards):
+            collate.check_columns(columns)
+    except ValueError as error:
+        raise ConfigError(f"{join(path, 'collate')}: {error}") from error
 
 
 def loader_arguments(loader: LoaderConfig, on_gpu: bool) -> dict[str, Any]:
@@ -214,9 +247,12 @@ def build_train(
     timeout = {} if loader.teacher_timeout is None else {"teacher_timeout": loader.teacher_timeout}
     try:
         dataset = TeachingDataset(**dataset_arguments(loader.dataset, batch_size))
+        check_columns(collate, dataset, path)
         made = TeachingDataLoader(
             dataset, batch_size=batch_size, collate_fn=collate, **timeout, **loader_arguments(loader, on_gpu)
         )
+    except ConfigError:
+        raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
     return DataSpec(made, get_num_tokens_in_batch=count_tokens)
@@ -236,15 +272,21 @@ def build_eval(
     from composer import DataSpec, Evaluator
     from streaming import StreamingDataLoader
 
+    from attent_stream.loader_arguments import check_has_batches
     from attent_stream.store.index_check import CheckedDataset
 
     check_folders(loader.dataset, join(path, "dataset"))
     collate = build_collate(loader, path, tokenizer, seed, training=False)
     try:
         dataset = CheckedDataset(**dataset_arguments(loader.dataset, batch_size))
+        check_columns(collate, dataset, path)
+        ranks = dataset._parallel_rank_world.num_ranks  # that read different samples
+        check_has_batches(len(dataset), batch_size, loader.drop_last, ranks)
         made = StreamingDataLoader(
             dataset, batch_size=batch_size, collate_fn=collate, **loader_arguments(loader, on_gpu)
         )
+    except ConfigError:
+        raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
     return Evaluator(

@@ -19,7 +19,7 @@ from attent_stream.teaching.pieces import MOST
 from attent_stream.watch import here, parent_gone
 
 _GENERATION, _CLOSED, _PUBLISHED, _TAUGHT, _HEADER = 0, 1, 2, 3, 4
-_KNOWN = 62  # generations of which the board knows whether they are taught
+_KNOWN = 62  # generations of which the board knows the epoch, and whether they are taught
 _STEP, _COUNT, _LAST, _AHEAD, _WIDTH, _CRC, _META = 0, 1, 2, 3, 4, 5, 6
 
 
@@ -58,23 +58,30 @@ class Board:
         self.steps, self.batch_size, self.ahead = steps, batch_size, ahead
         self._slot = _META + steps * (batch_size * MOST + 2) + ahead
         self._memory = torch.zeros(_HEADER + 2 * self._slot, dtype=torch.int64).share_memory_()
+        self._epochs = torch.zeros(_KNOWN, dtype=torch.int64).share_memory_()
 
     @property
     def nbytes(self) -> int:
         """Bytes of shared memory."""
-        return self._memory.numel() * 8
+        return (self._memory.numel() + self._epochs.numel()) * 8
 
     @property
     def generation(self) -> int:
         """Number of the latest iteration over the loader, from 1."""
         return int(self._memory[_GENERATION])
 
-    def begin(self, taught: bool) -> int:
-        """Start an iteration, and return its generation; readers of earlier ones stop."""
+    def begin(self, taught: bool, epoch: int = 0) -> int:
+        """Start an iteration, and return its generation; readers of earlier ones stop.
+
+        Args:
+            taught: Whether it is of a taught epoch.
+            epoch: The epoch's number.
+        """
         words = self._memory.numpy()
         generation = words[_GENERATION] + 1
         bit = 1 << (generation % _KNOWN)
         words[_TAUGHT] = (words[_TAUGHT] & ~bit) | (bit if taught else 0)
+        self._epochs[generation % _KNOWN] = epoch
         words[_PUBLISHED] = 0
         words[_GENERATION] = generation
         return int(generation)
@@ -93,6 +100,10 @@ class Board:
     def taught(self, generation: int) -> bool:
         """Whether that iteration is a taught one."""
         return bool(int(self._memory[_TAUGHT]) >> (generation % _KNOWN) & 1)
+
+    def epoch(self, generation: int) -> int:
+        """Number of the epoch that iteration is of."""
+        return int(self._epochs[generation % _KNOWN])
 
     def publish(self, index: int, posting: Posting) -> None:
         """Publish segment ``index`` (0, 1, 2, ... within an epoch).

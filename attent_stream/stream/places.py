@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,15 @@ def places(dataset: Any, ids: Sequence[int]) -> str:
     return f"sample{'s' if len(ids) > 1 else ''} " + "; ".join(told)
 
 
+def collate_name(collate: Callable) -> str:
+    """What to call a collate function in a message."""
+    while isinstance(collate, partial):
+        collate = collate.func
+    return getattr(collate, "__qualname__", type(collate).__qualname__)
+
+
 def collate_fault(collate: Callable, error: Exception, where: str) -> str:
     """What a collate function raised, on which samples and rank, in one sentence."""
-    name = getattr(collate, "__qualname__", type(collate).__qualname__)
     said = " ".join(str(error).split())
-    return f"collate function {name!r} raised {type(error).__name__} on {here()} for {where}: {said}"
+    name, kind = collate_name(collate), type(error).__name__
+    return f"collate function {name!r} raised {kind} on {here()} for {where}: {said}"

@@ -1,0 +1,77 @@
+"""The user's collate function: the step's number around it, its rows counted, its errors placed."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from attent_stream.dataset import Tagged, TeachingDataset
+from attent_stream.errors import CollateError
+from attent_stream.scoring.batch import ScoreError
+from attent_stream.scoring.features import made
+from attent_stream.scoring.pieces import together
+from attent_stream.stream.places import collate_fault, collate_name, places
+from attent_stream.stream.rows import miscounted
+from attent_stream.watch import here
+
+log = logging.getLogger(__name__)
+
+
+class TaggedCollate:
+    """The user's collate function, with the step number carried around it.
+
+    Raises:
+        CollateError: It raised, made another number of rows than it was given samples (of a taught
+            epoch), or what it made cannot be cut or counted; with the samples, their shards and the
+            rank.
+    """
+
+    def __init__(self, collate: Callable[[list], Any], dataset: TeachingDataset) -> None:
+        self.collate = collate
+        self._dataset = dataset
+        self._warned = False
+
+    def __call__(self, samples: list) -> Any:
+        if not isinstance(samples[0], Tagged):
+            return self._plain(samples)
+        given = [sample for some in samples for sample in some.value]
+        try:
+            batch = self.collate(given)
+        except Exception as error:
+            raise CollateError(collate_fault(self.collate, error, self._places(samples))) from error
+        pieces = len(samples[0].parts)
+        try:
+            if pieces > 1:
+                batch = together(batch, [part for some in samples for part in some.parts], pieces)
+            elif (rows := miscounted(batch, len(given))) is not None:
+                raise CollateError(
+                    f"{self._counted(rows, len(given))} on {here()} for {self._places(samples)}; a "
+                    f"teacher scores and weights a "
+                    f"row a sample: make one of each (pack text when the corpus is written, leave "
+                    f"no sample out), or train "
+                    f"without AtteNT"
+                )
+            batch, features = made(samples[0].wants, batch)
+        except ScoreError as error:
+            raise CollateError(f"{error}; for {self._places(samples)}") from error
+        return Tagged(samples[0].step, batch, features=features)
+
+    def _plain(self, samples: list) -> Any:
+        batch = self.collate(samples)
+        rows = None if self._warned else miscounted(batch, len(samples))
+        if rows is not None:
+            self._warned = True
+            log.warning(
+                "%s on %s: rows are counted as samples where training stands, so a resume in "
+                "mid-epoch will go on at the wrong "
+                "place; make a row of each sample, or save checkpoints at the end of epochs only.",
+                self._counted(rows, len(samples)), here(),
+            )  # fmt: skip
+        return batch
+
+    def _counted(self, rows: int, samples: int) -> str:
+        return (
+            f"collate function {collate_name(self.collate)!r} made {rows} rows of {samples} samples"
+        )
+
+    def _places(self, samples: list[Tagged]) -> str:
+        return places(self._dataset, [number for some in samples for number in some.sample_ids])
