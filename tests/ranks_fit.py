@@ -16,7 +16,7 @@ import torch
 from composer import Trainer
 from composer.core import Callback, Event
 from composer.loggers import InMemoryLogger
-from composer.models import ComposerClassifier, HuggingFaceModel
+from composer.models import ComposerClassifier, ComposerModel, HuggingFaceModel
 from composer.utils import FSDP2Config
 from torch import distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -75,7 +75,41 @@ def images(samples: list) -> tuple[torch.Tensor, torch.Tensor]:
     return values.repeat(1, 3 * SIDE * SIDE // LENGTH).reshape(-1, 3, SIDE, SIDE), target
 
 
+class LossOnly(ComposerModel):
+    """A loss of its own kernel: neither outputs for each sample nor a cross-entropy in its graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head = torch.nn.Embedding(VOCAB, 8), torch.nn.Linear(8, VOCAB)
+
+    def forward(self, batch):
+        z = self.head(self.body(batch["input_ids"]))[:, :-1].flatten(0, 1)
+        return {"loss": (z.exp().sum(1).log() - z.gather(1, batch["labels"][:, 1:].reshape(-1, 1))[:, 0]).mean()}
+
+    def loss(self, outputs, batch):
+        return outputs["loss"]
+
+
+class FailsOnRank1(ComposerClassifier):
+    """Its third and later forwards outside of training fail on rank 1."""
+
+    forwards = 0
+
+    def forward(self, batch):
+        self.forwards += not self.training
+        if not self.training and self.forwards > 2 and os.environ.get("RANK") == "1":
+            raise RuntimeError("this rank cannot")
+        return super().forward(batch)
+
+
+def failing_classifier(dropout: float = 0.0) -> ComposerClassifier:
+    torch.manual_seed(0)
+    return FailsOnRank1(torch.nn.Linear(LENGTH, 5), num_classes=5)
+
+
 MODELS = {"gpt2": (language_model, TokenCollator()), "norm": (normed_classifier, classes), "vit": (image_model, images)}
+MODELS |= {"loss_only": (lambda dropout: LossOnly(), TokenCollator()), "fails": (failing_classifier, classes)}
 
 
 def energy(model, batch):
@@ -152,7 +186,7 @@ class Reference(Callback):
 
 def margin(choice) -> float | None:
     """By how much the last kept score exceeds the first dropped one, in the lane where it does so least."""
-    if choice.scores is None:
+    if choice.scores is None or choice.kept.all():
         return None
     lanes, kept, scores = choice.window.lanes, choice.kept, choice.scores
     return min(
@@ -203,8 +237,8 @@ def fit(
     loader = TeachingDataLoader(dataset, batch_size=data["batch_size"], collate_fn=collate, num_workers=workers)
     algorithm = None
     if attent is not None:
-        score = attent.get("score", "residual")
-        algorithm = {"AtteNT": AtteNT, "ScoresLessons": ScoresLessons}[cls](**attent | {"score": SCORES.get(score, score)})
+        named = {"score": SCORES.get(attent["score"], attent["score"])} if "score" in attent else {}
+        algorithm = {"AtteNT": AtteNT, "ScoresLessons": ScoresLessons}[cls](**attent | named)
     counts = {"forwards": 0, "graphs": 0, "samples": []}
     forward = Scorer.forward
 

@@ -21,5 +21,8 @@ def test_choice_metrics():
     assert metrics["kept_q50"] == np.median(scores[2])
     assert metrics["dropped_q90"] == np.quantile(np.delete(scores.reshape(-1)[:8], 1), 0.9)
     assert (metrics["stream_0_candidates"], metrics["stream_1_kept"]) == (0.5, 1.0)
-    assert counts == {"candidates": 12, "lessons": 4, "dropped": 8, "nonfinite": 1}
+    assert counts == {"candidates": 12, "lessons": 4, "dropped": 8, "nonfinite": 1, "empty": 0}
+    scores[0, 2] = -np.inf  # a sample without a label is known, and none of the quantiles'
+    again, counts = choice_metrics(choice, np.array([0, 6]))
+    assert (counts["nonfinite"], counts["empty"]) == (1, 1) and np.isfinite(again["dropped_q10"])
     np.testing.assert_array_equal(choice.ids, positions)

@@ -56,7 +56,9 @@ def test_unknown_scores_fill_at_random():
     for trial in range(4000):
         counts[hard(scores, 5, 2, rng(trial), 1.0)] += 1
     assert counts[1] == 4000
-    np.testing.assert_allclose(counts[[0, 2, 3, 4]] / 4000, 0.25, atol=0.04)
+    np.testing.assert_allclose(counts[[0, 2, 4]] / 4000, 1 / 3, atol=0.04)
+    assert counts[3] == 0  # known to have no label: only where nothing else is left
+    np.testing.assert_array_equal(hard(scores, 5, 5, rng(), 1.0), range(5))
 
 
 @pytest.mark.parametrize("spread", [1e-30, 1.0, 1e30])

@@ -24,7 +24,7 @@ _HEAD = (
     "batches with and without",
     "by name: `hard`, `loss`",
 )
-_LONGEST = 160  # of what a warning or an error says
+_LONGEST = 300  # of what a warning or an error says
 
 
 def main(word: str = "") -> None:
@@ -58,7 +58,7 @@ def _scored(result: Result) -> str:
         return f"**the run ends**: {_said(result.error)}"
     if not result.scored:
         why = _short(result.warnings[0]) if result.warnings else "**nobody says why**"
-        return f"nothing: plain, because {why}"
+        return f"nothing: plain, because {_reason(why)}"
     kinds = sorted({(some.by, some.score) for some in result.scored})
     counts = [
         f"{sum((s.by, s.score) == kind for s in result.scored)} batches of {kind[0]}: {kind[1]}"
@@ -78,11 +78,19 @@ def _named(result: Result, job: Job) -> str:
     if result.error is None:
         return f"scored, {_difference(result, job)}"
     kind = "refused" if isinstance(result.error, ValueError) and result.steps == 0 else "**ends**"
-    return f"{kind} after {result.steps} steps: {_said(result.error)}"
+    return f"{kind} after {result.steps} steps: {_reason(_said(result.error))}"
 
 
 def _said(error: Exception) -> str:
     return _short(f"{type(error).__name__}: {error}")
+
+
+def _reason(text: str) -> str:
+    """What stands between "as" and the advice in a warning or an error."""
+    reason = text.partition(", as ")[2] or text
+    for end in (": training goes on", "; give score"):
+        reason = reason.partition(end)[0]
+    return reason
 
 
 def _short(text: str) -> str:

@@ -104,10 +104,7 @@ class LessonWeights:
         if self._seen:
             return
         self._seen = True
-        if not self._check.due:
-            self._check.skip()
-            return
-        self._check.see(lambda: Trained.of(outputs, batch, loss, self._rows(batch)), keep=True)
+        self._check.look(lambda: Trained.of(outputs, batch, loss, self._rows(batch)), keep=True)
         reason = self._check.reason
         if reason is None and self._check.reading.outputs is None:
             reason = "its forward returns a loss and no outputs for each sample"

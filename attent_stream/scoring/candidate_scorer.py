@@ -128,7 +128,7 @@ class CandidateScorer:
             if self._reference is not None:
                 losses = self._reference.losses(batch, size)
                 scores = torch.where(scores == EMPTY, scores, scores - losses)
-        expected = (self._loader.batch_size,)
+        expected = (self._form.rows(batch),)
         if tuple(scores.shape) != expected:
             raise ScoreError(
                 f"expected one score for each of the {expected[0]} candidates of a batch, got shape {tuple(scores.shape)}: {WAYS_OUT}"
@@ -137,12 +137,8 @@ class CandidateScorer:
 
     def pass_over(self) -> None:
         """Take part in what ranks do together for candidates that this one cannot score."""
-        if self._check is None:
-            return
-        if self._check.due:
-            self._check.see(_not_had)
-        else:
-            self._check.skip()
+        if self._check is not None:
+            self._check.look(_not_had)
 
     def try_out(self, state: State) -> None:
         """See on the batch that is about to be trained on whether candidates can be scored; all ranks together.
@@ -158,13 +154,11 @@ class CandidateScorer:
     def _hold_against_loss(self, state: State, batch: Any, size: int) -> None:
         """Find out, and see again now and then, which outputs and labels the model's loss is computed from."""
         check = self._check
-        if not check.due:
-            check.skip()
-        else:
-            check.see(lambda: self._trained(state, batch, min(size, _CHECKED)), keep=self._settings.asks_for_scores)
+        before = check.reading
+        check.look(lambda: self._trained(state, batch, min(size, _CHECKED)), keep=self._settings.asks_for_scores)
         if check.reason is not None:
             raise ScoreError(f"{model_name(state.model)} cannot be scored by forwards of its own, as {check.reason}; {WAYS_OUT}")
-        if not self._read or check.due:
+        if not self._read or check.reading != before:
             self._scoring.read_by(check.reading, self._form)
             if self._reference is not None:
                 self._reference.read_by(check.reading, self._form)

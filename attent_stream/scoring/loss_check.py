@@ -44,9 +44,12 @@ class LossCheck:
         """Whether the next batch is to be looked at."""
         return self.reason is None and (self._batches < _FIRST or self._batches % _EVERY == 0)
 
-    def skip(self) -> None:
-        """Count a batch that is not looked at."""
-        self._batches += 1
+    def look(self, forward: Callable[[], Trained], keep: bool = False) -> None:
+        """``see`` a batch where it is ``due``, else count it."""
+        if self.due:
+            self.see(forward, keep)
+        else:
+            self._batches += 1
 
     def see(self, forward: Callable[[], Trained], keep: bool = False) -> None:
         """Hold the readings against one more loss; all ranks call this together.

@@ -118,10 +118,7 @@ class Recorder:
         if self._seen:
             return
         self._seen = True
-        if not self._check.due:
-            self._check.skip()
-            return
-        self._check.see(lambda: Trained.of(outputs, batch, loss, self._form.rows(batch)), keep=self._asked)
+        self._check.look(lambda: Trained.of(outputs, batch, loss, self._form.rows(batch)), keep=self._asked)
         if self._check.reason is not None and not self.stopped:  # the same on all ranks
             self.stopped = True
             self._say(model, self._check.reason)
