@@ -17,6 +17,7 @@ from attent_stream.errors import TeacherError
 from attent_stream.store import cache, index
 from attent_stream.store.index_check import CheckedStreams
 from attent_stream.store.shards import ShardFetcher
+from attent_stream.store.shared_memory import ClosesMemory
 from attent_stream.store.spans import searched_spans
 from attent_stream.stream.board import Board, BoardClosed, Posting
 from attent_stream.stream.epoch import TaughtEpoch
@@ -61,7 +62,7 @@ class EpochStart(NamedTuple):
     first_row: int
 
 
-class TeachingDataset(CheckedStreams, StreamingDataset):
+class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
     """A StreamingDataset whose samples a teacher may choose, window by window.
 
     Without a teacher it yields exactly what StreamingDataset does (unless its order is lazy). All of StreamingDataset's arguments are kept and passed
@@ -273,7 +274,7 @@ class TeachingDataset(CheckedStreams, StreamingDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a spawned worker gets: not what belongs to the main process."""
-        return {**self.__dict__, "_taught": None}
+        return {**super().__getstate__(), "_taught": None}
 
     def __iter__(self) -> Iterator[Any]:
         """The samples of this worker: as Streaming partitions them, or ``Tagged`` ones as the board says."""

@@ -34,6 +34,14 @@ class CorruptError(StoreError):
     """What arrived is not what the index says: another size, another hash, or it does not decompress."""
 
 
+class StaleIndexError(CorruptError):
+    """The index in the cache is of older data than the store has now: the data set was replaced at the same address."""
+
+
+class OpenFilesError(AttentError):
+    """This process has no file descriptor left; the message says how many it may have, and how to have more."""
+
+
 class DiskFullError(StoreError):
     """The cache folder cannot take a shard: no space, over quota, or over the largest file allowed."""
 
