@@ -14,6 +14,7 @@ from torch import distributed as dist
 from torch.utils.data import get_worker_info
 
 from attent_stream.errors import TeacherError
+from attent_stream.open_files import leave_when_out_of_files
 from attent_stream.store import cache, index
 from attent_stream.store.index_check import CheckedStreams
 from attent_stream.store.shards import ShardFetcher
@@ -35,7 +36,7 @@ from attent_stream.stream.order import (
     order_kind,
 )
 from attent_stream.stream.position import Position
-from attent_stream.watch import leave_with_parent
+from attent_stream.watch import leave_with_parent, open_files_named
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,8 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
 
     Raises:
         ValueError: ``window`` or ``gap`` out of range, an unknown ``order``, an index.json that can't be trusted, or what StreamingDataset raises.
-        StoreError: An index cannot be had.
+        StoreError: An index cannot be had, or the one in the cache is of older data than the store's.
+        OpenFilesError: The process is out of file descriptors.
     """
 
     def __init__(
@@ -93,9 +95,10 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
         if order not in ORDERS:
             raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
         begin = time.time()
-        index.fetch_indices(kwargs)
-        with index.index_errors_named(kwargs.get("remote"), int(os.environ.get("RANK", "0"))), searched_spans():
-            super().__init__(**kwargs)
+        with open_files_named():
+            index.fetch_indices(kwargs)
+            with index.index_errors_named(kwargs.get("remote"), int(os.environ.get("RANK", "0"))), searched_spans():
+                super().__init__(**kwargs)
         cache.take_over(self, begin)
         self.window = window
         self.gap = gap
@@ -281,6 +284,7 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
         if get_worker_info() is not None:
             if not self._iterated:
                 leave_with_parent()
+                leave_when_out_of_files()
             self._generation += self._iterated
             self._iterated = True
             self._shared_barrier.lock = FileLock(self._shared_barrier.filelock_path)  # one held open is not for forks

@@ -27,6 +27,7 @@ from attent_stream.errors import (
     MissingError,
     StoreError,
 )
+from attent_stream.open_files import is_out_of_files, open_files_error
 from attent_stream.redaction import masked_text
 from attent_stream.store.parts import Part
 from attent_stream.store.s3 import FiniteS3Downloader
@@ -79,6 +80,7 @@ def retried(once: Callable[[], None], stream: Stream, where: str) -> None:
 
     Raises:
         StoreError: The last failure; at once where trying again cannot help.
+        OpenFilesError: The last failure, where this process is out of file descriptors.
         Exception: At once and as it is, what is neither of a store nor an OSError (no memory, no such module, a mistake in a
             downloader): it would be hidden behind a store's name.
     """
@@ -93,6 +95,8 @@ def retried(once: Callable[[], None], stream: Stream, where: str) -> None:
             reconnect(stream)
             kind = _kind(error, stream)
             if attempt + 1 == tries or _is_final(error, kind) or stream.remote is None:
+                if is_out_of_files(error):
+                    raise open_files_error(where) from None
                 times = "1 try" if attempt == 0 else f"{attempt + 1} tries"
                 # The cause stays out of the traceback: its text has not been searched for credentials.
                 raise store_error(error, where, f"{times} in {time.monotonic() - begin:.0f} s", kind) from None
