@@ -10,17 +10,20 @@ import resource
 import shutil
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from corpora import difficulty, write_ids
+from ports import free_port
 from stores import CREDENTIALS, SAMPLES, taught_run
 from streaming import MDSWriter
 from streaming.base.constant import SHM_TO_CLEAN
 from streaming.base.dataset import _ShardState
 from taught import make_loader
+from torch import distributed as dist
 
 from attent_stream import TeachingDataset
 from attent_stream.errors import (
@@ -63,6 +66,13 @@ def filled(tmp_path, remote, **settings) -> list[int]:
     ids = read(opened(tmp_path, remote, **settings))
     gc.collect()
     return ids
+
+
+@pytest.fixture(scope="module")
+def forks():
+    made = Zygote(["streaming", "taught", "test_field_store"], [str(Path(__file__).parent), str(Path(__file__).parent.parent)])
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -292,6 +302,9 @@ def test_parts_of_a_killed_run_are_removed_wherever_they_are(tmp_path, buckets):
 # ---- 4. data sets that come and go
 
 
+LIVING: dict[str, TeachingDataset] = {}
+
+
 def names_of(data) -> set[str]:
     return {f"{data.shared_prefix:06}_{name}" for name in SHM_TO_CLEAN}
 
@@ -302,6 +315,7 @@ def in_memory() -> set[str]:
 
 def make_many(folder: str, report: str) -> None:
     """Make, iterate and drop data sets; say how many descriptors were open after some, and which names were used."""
+    gc.freeze()  # what was imported is not looked through again and again
     open_files, used = [], set()
     for number in range(40):
         data = {"local": folder, "batch_size": 4, "window": 2, "gap": 0, "num_canonical_nodes": 1}
@@ -325,31 +339,57 @@ def make_many(folder: str, report: str) -> None:
             child.join(60)
         open_files.append(len(os.listdir("/proc/self/fd")))
     left = sorted(used & in_memory())
-    last = TeachingDataset(local=folder, batch_size=4)  # lives until Python ends
+    last = LIVING["last"] = TeachingDataset(local=folder, batch_size=4)  # until Python ends
     Path(report).write_text(json.dumps([open_files, left, sorted(names_of(last))]))
-    globals()["last"] = last
 
 
-def test_data_sets_that_are_dropped_leave_no_descriptor(tmp_path):
+def test_data_sets_that_are_dropped_leave_no_descriptor(forks, tmp_path):
     folder, report, said = write_ids(tmp_path / "data", 32), tmp_path / "report", tmp_path / "said"
-    run(f"make_many({folder!r}, {str(report)!r})", said, tmp_path)
+    env = {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    assert forks.start("test_field_store:make_many", folder, str(report), said=said, env=env).wait(300) == 0, said.read_text()
     open_files, left, last = json.loads(report.read_text())
     assert max(open_files) - min(open_files) <= 1, str(open_files)  # one is of Python's own, once there are workers
     assert left == []
-    assert not set(last) & in_memory()
+    assert not set(last) & forks.shared_memory()
     assert not [line for line in said.read_text().splitlines() if "Traceback" in line or "leaked" in line or "ignored" in line]
 
 
-def run(code: str, said: Path, tmp_path: Path) -> None:
-    """Run it in a Python of its own, to its end."""
-    import subprocess
+def make_on_a_rank(rank: int, port: int, folder: str, report: str) -> None:
+    """The same on two ranks, which drop their data sets at different times."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    gc.freeze()
+    open_files, kept, read = [], [], []
+    for number in range(8):
+        data = {"local": folder, "batch_size": 4, "window": 2, "gap": 0, "num_canonical_nodes": 1}
+        loader = make_loader(data, {}, {})
+        kept = [loader] if number % 2 == rank else []  # dropped after this rank has made the next one, or before
+        for batch in loader:
+            loader.teach(lambda batch: batch["difficulty"])
+            read.append(batch["id"].tolist())
+        del loader, batch
+        gc.collect()
+        open_files.append(len(os.listdir("/proc/self/fd")))
+    del kept
+    gc.collect()
+    Path(report).write_text(json.dumps([open_files, read]))
+    dist.destroy_process_group()
 
-    here = Path(__file__).parent
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]), "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    with open(said, "w") as file:
-        command = [sys.executable, "-c", f"import test_field_store as t; t.{code}"]
-        done = subprocess.run(command, env=env, stdout=file, stderr=file, timeout=300)
-    assert done.returncode == 0, said.read_text()
+
+def test_two_ranks_make_and_drop_data_sets(forks, tmp_path):
+    folder, port, before = write_ids(tmp_path / "data", 64), free_port(), forks.shared_memory()
+    env = {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    given = [("test_field_store:make_on_a_rank", rank, port, folder, str(tmp_path / f"report{rank}")) for rank in (0, 1)]
+    ranks = [forks.start(*one, said=tmp_path / f"said{one[1]}", env=env) for one in given]
+    for rank in ranks:
+        assert rank.wait(120) == 0, rank.said
+    for rank in (0, 1):
+        open_files, read = json.loads((tmp_path / f"report{rank}").read_text())
+        few = [open_files[number] for number in range(rank + 1, 8, 2)]  # without one that is kept
+        assert max(few) - min(few) <= 1 and max(open_files) <= max(few) + 14, open_files
+        assert read
+    assert forks.shared_memory() <= before
 
 
 def test_a_forked_process_closes_nothing_of_its_parents(tmp_path):
@@ -453,13 +493,6 @@ def train_with_few(folder: str, few: int, collate: list, workers: int, taught: b
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     Path(report).write_text(json.dumps([few, *said]))
     os._exit(0)
-
-
-@pytest.fixture(scope="module")
-def forks():
-    made = Zygote(["streaming", "taught", "test_field_store"], [str(Path(__file__).parent), str(Path(__file__).parent.parent)])
-    yield made
-    made.close()
 
 
 CASES = {
