@@ -81,7 +81,7 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
 
     Raises:
         ValueError: ``window`` or ``gap`` out of range, an unknown ``order``, an index.json that can't be trusted, or what StreamingDataset raises.
-        StoreError: An index cannot be had, or the one in the cache is of older data than the store's.
+        StoreError: An index cannot be had, or the cached one is of older data than the store's.
         OpenFilesError: The process is out of file descriptors.
     """
 
@@ -97,7 +97,8 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
         begin = time.time()
         with open_files_named():
             index.fetch_indices(kwargs)
-            with index.index_errors_named(kwargs.get("remote"), int(os.environ.get("RANK", "0"))), searched_spans():
+            rank = int(os.environ.get("RANK", "0"))
+            with index.index_errors_named(kwargs.get("remote"), rank), searched_spans():
                 super().__init__(**kwargs)
         cache.take_over(self, begin)
         self.window = window

@@ -35,11 +35,11 @@ class CorruptError(StoreError):
 
 
 class StaleIndexError(CorruptError):
-    """The index in the cache is of older data than the store has now: the data set was replaced at the same address."""
+    """The cached index is of older data than the store has: the data set was replaced in place."""
 
 
 class OpenFilesError(AttentError):
-    """This process has no file descriptor left; the message says how many it may have, and how to have more."""
+    """No file descriptor is left; the message says how many are allowed, and how to have more."""
 
 
 class DiskFullError(StoreError):

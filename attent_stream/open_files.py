@@ -1,7 +1,8 @@
-"""A process that has run out of file descriptors. Each tensor that a loader worker sends takes one at either end.
+"""A process that has run out of file descriptors.
 
-What is raised then depends on who needed one: an ``OSError`` that says so, a ``RuntimeError`` about "ancdata" in the
-process that receives tensors, or nothing at all where a worker's background thread fails to send: torch would wait for that
+Each tensor that a loader worker sends takes one at either end. What is raised depends on who needed
+one: an ``OSError`` that says so, a ``RuntimeError`` about "ancdata" in the process that receives
+tensors, or nothing where a worker's background thread fails to send. torch would then wait for that
 batch until its timeout.
 """
 
@@ -28,7 +29,11 @@ def is_out_of_files(error: BaseException) -> bool:
     while one is not None and id(one) not in seen:
         seen.add(id(one))
         text = str(one)
-        if getattr(one, "errno", None) == errno.EMFILE or _SAID.search(text) or _TORCH_SAID.search(text):
+        if (
+            getattr(one, "errno", None) == errno.EMFILE
+            or _SAID.search(text)
+            or _TORCH_SAID.search(text)
+        ):
             return True
         one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
     return False
@@ -45,18 +50,22 @@ def open_files_error(where: str) -> OpenFilesError:
     more = _PLENTY if unlimited or most > _PLENTY else most
     cure = f"run 'ulimit -n {more}' in the shell before the training"
     if not unlimited and allowed >= most:
-        cure = f"have the system allow more (that is also the hard limit), and then raise it with 'ulimit -n {_PLENTY}'"
+        cure = (
+            f"have the system allow more (that is also the hard limit), and then raise it with "
+            f"'ulimit -n {_PLENTY}'"
+        )
     return OpenFilesError(
-        f"{where} or one of its loader workers ran out of file descriptors (\"Too many open files\"), of which {allowed} are allowed "
-        f"to each process now: {cure}, or lower num_workers and prefetch_factor and keep fewer batches"
+        f'{where} or one of its loader workers ran out of file descriptors ("Too many open files"), '
+        f"of which {allowed} are allowed to each process now: {cure}, or lower num_workers and "
+        f"prefetch_factor and keep fewer batches"
     )
 
 
 def leave_when_out_of_files() -> None:
-    """End this loader worker when a thread in its background has no file descriptor to send a batch with.
+    """End this loader worker when a background thread has no file descriptor to send a batch with.
 
-    The thread only prints that, and the training process would wait for the batch for as long as the loader's timeout, or
-    for a tensor of it for ever.
+    The thread only prints that. The training process would wait for the batch until the loader's
+    timeout, or for a tensor of it for ever.
     """
     feeder, hook = multiprocessing.queues.Queue._on_queue_feeder_error, sys.excepthook
 
@@ -65,7 +74,9 @@ def leave_when_out_of_files() -> None:
         feeder(error, batch)
 
     def thread_failed(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
-        _leave_if_out(error)  # multiprocessing calls the hook itself where it hands over tensors, and tries again
+        _leave_if_out(
+            error
+        )  # multiprocessing calls the hook itself where it hands over tensors, and tries again
         hook(kind, error, traceback)
 
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(feeder_failed)

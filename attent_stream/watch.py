@@ -110,7 +110,8 @@ def _loss_of(lost: BaseProcess | str) -> AttentError:
         return AttentError(_LOST.format(here=here(), said=lost))
     if lost.exitcode == EXIT_CODE:
         return open_files_error(here())
-    return AttentError(_LOST.format(here=here(), said=f"worker (pid {lost.pid}) ended with exit code {lost.exitcode}"))
+    said = f"worker (pid {lost.pid}) ended with exit code {lost.exitcode}"
+    return AttentError(_LOST.format(here=here(), said=said))
 
 
 def _ended_by_now(batches: Iterator[Any]) -> bool:
@@ -133,7 +134,9 @@ def _workers(batches: Iterator[Any]) -> list[BaseProcess]:
 
 @contextmanager
 def open_files_named() -> Iterator[None]:
-    """Name it where what fails within fails because a process is out of file descriptors; other errors stay as they are.
+    """Name what fails within because a process is out of file descriptors.
+
+    Other errors stay as they are.
 
     Raises:
         OpenFilesError: Instead of what said so.

@@ -75,7 +75,8 @@ class Handler(BaseHTTPRequestHandler):
         node = re.search(r"app/(\S+)", agent)
         with self.state.lock:
             self.state.log.append([node[1] if node else "", self.command, key, self.client_address[1]])
-        rule = self.state.rule_for(self.command, key, "Authorization" in self.headers) or {"kind": "none"}
+        signed = "Authorization" in self.headers
+        rule = self.state.rule_for(self.command, key, signed) or {"kind": "none"}
         kind = rule["kind"]
         if kind == "reset":
             return self._reset()
@@ -189,8 +190,8 @@ class StoreProxy:
 
     def faults(self, *rules: dict) -> None:
         """What goes wrong from now on. A rule has a ``kind`` (reset, status, delay, cut, short, flip, throttle), and may
-        have ``match`` (regular expression on bucket/key), ``methods`` (["GET"]), ``signed`` (only requests with credentials, or
-        only those without) and ``times`` (always).
+        have ``match`` (regular expression on bucket/key), ``methods`` (["GET"]), ``signed`` (only
+        requests with credentials, or only those without) and ``times`` (always).
         """
         self._control("rules", list(rules))
 

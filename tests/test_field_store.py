@@ -1,4 +1,7 @@
-"""What people meet with stores and caches: replaced data sets, public buckets, listings of the cache, many data sets, few descriptors."""
+"""What people meet with stores and caches.
+
+Data sets replaced in place, public buckets, listings of the cache, many data sets, few descriptors.
+"""
 
 import contextlib
 import gc
@@ -43,17 +46,24 @@ STALE = r"the index in \S*/cache is of older data than the store has now.*; remo
 
 
 def write(folder: Path, count: int, first: int = 0, width: int = 4, **settings) -> Path:
-    """Samples of one size, so that shards of other samples have the same sizes; anew, if there are some."""
+    """Write samples of one size, so that shards of other samples have the same sizes."""
     shutil.rmtree(folder, ignore_errors=True)
     columns = {"id": "int", "difficulty": "float32", "more": "bytes"}
     with MDSWriter(out=str(folder), columns=columns, size_limit=512, **settings) as writer:
         for sample in range(first, first + count):
-            writer.write({"id": sample, "difficulty": np.float32(difficulty(sample)), "more": bytes(width)})
+            writer.write(
+                {"id": sample, "difficulty": np.float32(difficulty(sample)), "more": bytes(width)}
+            )
     return folder
 
 
 def opened(tmp_path, remote, **settings) -> TeachingDataset:
-    defaults = {"local": str(tmp_path / "cache"), "download_retry": 2, "download_timeout": 20, "batch_size": 4}
+    defaults = {
+        "local": str(tmp_path / "cache"),
+        "download_retry": 2,
+        "download_timeout": 20,
+        "batch_size": 4,
+    }
     return TeachingDataset(remote=str(remote), **defaults | settings)
 
 
@@ -70,7 +80,10 @@ def filled(tmp_path, remote, **settings) -> list[int]:
 
 @pytest.fixture(scope="module")
 def forks():
-    made = Zygote(["streaming", "taught", "test_field_store"], [str(Path(__file__).parent), str(Path(__file__).parent.parent)])
+    made = Zygote(
+        ["streaming", "taught", "test_field_store"],
+        [str(Path(__file__).parent), str(Path(__file__).parent.parent)],
+    )
     yield made
     made.close()
 
@@ -87,9 +100,17 @@ def corpus(buckets, request):
 
 
 @pytest.mark.parametrize(
-    ("place", "settings"), [("s3", {}), ("folder", {}), ("folder", {"hashes": ["sha1"]}), ("folder", {"compression": "zstd"})]
+    ("place", "settings"),
+    [
+        ("s3", {}),
+        ("folder", {}),
+        ("folder", {"hashes": ["sha1"]}),
+        ("folder", {"compression": "zstd"}),
+    ],
 )
-def test_a_replaced_data_set_of_the_same_sizes_is_refused_at_the_start(tmp_path, corpus, proxy, place, settings):
+def test_a_replaced_data_set_of_the_same_sizes_is_refused_at_the_start(
+    tmp_path, corpus, proxy, place, settings
+):
     folder, remote = corpus
     remote = remote if place == "s3" else folder
     write(folder, 60, **settings)
@@ -108,7 +129,10 @@ def test_one_of_several_streams_was_replaced(tmp_path, corpus, proxy):
     folder, remote = corpus
 
     def both():
-        places = [{"remote": f"{remote}/{name}", "local": str(tmp_path / name / "cache")} for name in ("a", "b")]
+        places = [
+            {"remote": f"{remote}/{name}", "local": str(tmp_path / name / "cache")}
+            for name in ("a", "b")
+        ]
         return TeachingDataset(streams=[Stream(**place) for place in places], batch_size=4)
 
     for name in ("a", "b"):
@@ -120,17 +144,34 @@ def test_one_of_several_streams_was_replaced(tmp_path, corpus, proxy):
         both()
 
 
-@pytest.mark.parametrize(("how", "workers"), [("other sizes", 0), ("fewer shards", 0), ("other hashes", 1)])
-def test_a_shard_that_does_not_fit_a_stale_index_is_told_as_that(tmp_path, corpus, proxy, how, workers):
+@pytest.mark.parametrize(
+    ("how", "workers"), [("other sizes", 0), ("fewer shards", 0), ("other hashes", 1)]
+)
+def test_a_shard_that_does_not_fit_a_stale_index_is_told_as_that(
+    tmp_path, corpus, proxy, how, workers
+):
     """The data set was replaced when the run had the index, or could not compare it."""
     folder, remote = corpus
     hashes = {"hashes": ["xxh64"]} if how == "other hashes" else {}
     write(folder, 60, **hashes)
-    data = {"local": str(tmp_path / "cache"), "remote": remote, "batch_size": 4, "window": 4, "gap": 1, "num_canonical_nodes": 1}
+    data = {
+        "local": str(tmp_path / "cache"),
+        "remote": remote,
+        "batch_size": 4,
+        "window": 4,
+        "gap": 1,
+        "num_canonical_nodes": 1,
+    }
     loader = make_loader(data | {"download_retry": 2}, {"num_workers": workers}, {})
-    new = {"other sizes": {"count": 60, "width": 9}, "fewer shards": {"count": 20}, "other hashes": {"count": 60, "first": 500}}
+    new = {
+        "other sizes": {"count": 60, "width": 9},
+        "fewer shards": {"count": 20},
+        "other hashes": {"count": 60, "first": 500},
+    }
     write(folder, **new[how], **hashes)
-    with pytest.raises(StaleIndexError, match=r"stream 0 \(s3://bucket/\S*\), shard \d+ .*" + STALE):
+    with pytest.raises(
+        StaleIndexError, match=r"stream 0 \(s3://bucket/\S*\), shard \d+ .*" + STALE
+    ):
         for _ in loader:
             loader.teach(lambda batch: batch["difficulty"])
 
@@ -142,7 +183,9 @@ def test_a_damaged_shard_is_no_stale_index(tmp_path, proxy, fault):
     with pytest.raises(CorruptError, match="write this shard anew") as caught:
         read(data)
     assert not isinstance(caught.value, StaleIndexError)
-    proxy.faults({"kind": "status", "status": 404, "match": "shard.00001", "methods": ["HEAD", "GET"]})
+    proxy.faults(
+        {"kind": "status", "status": 404, "match": "shard.00001", "methods": ["HEAD", "GET"]}
+    )
     with pytest.raises(MissingError):
         read(data)
 
@@ -161,10 +204,17 @@ def test_comparing_takes_one_request_a_stream(tmp_path, corpus, proxy, monkeypat
     assert filled(tmp_path, remote) == expected
     assert requests() == [("GET", "index.json")]
     path = folder / "index.json"
-    path.write_text(json.dumps(json.loads(path.read_text()), indent=3))  # the same, written and tagged in another way
+    path.write_text(
+        json.dumps(json.loads(path.read_text()), indent=3)
+    )  # the same, written and tagged in another way
     assert filled(tmp_path, remote) == expected
     assert requests() == [("GET", "index.json")]
-    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+    for name, value in {
+        "RANK": "1",
+        "LOCAL_RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+    }.items():
         monkeypatch.setenv(name, value)
     index.fetch_indices({"remote": remote, "local": str(tmp_path / "cache")})
     assert requests() == []  # another rank of the node does it
@@ -191,7 +241,13 @@ def test_a_full_cache_starts_without_the_store(tmp_path, corpus, proxy, monkeypa
     elif fault == "no JSON":
         (folder / "index.json").write_text("<html>sign in</html>")
     else:
-        proxy.faults({"kind": "status", "status": {"forbidden": 403, "missing": 404}[fault], "methods": ["GET", "HEAD"]})
+        proxy.faults(
+            {
+                "kind": "status",
+                "status": {"forbidden": 403, "missing": 404}[fault],
+                "methods": ["GET", "HEAD"],
+            }
+        )
     with caplog.at_level(logging.WARNING):
         assert filled(tmp_path, remote) == expected
     assert caplog.text.count("could not be compared with the store's, and is used as it is") == 1
@@ -209,18 +265,29 @@ def without_credentials(tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(tmp_path / "none"))
 
 
-@pytest.mark.parametrize(("status", "workers"), [(None, 0), (403, 1), (400, 0)], ids=["none", "refused", "expired"])
-def test_a_public_bucket_needs_no_credentials(tmp_path, buckets, proxy, monkeypatch, status, workers):
+@pytest.mark.parametrize(
+    ("status", "workers"), [(None, 0), (403, 1), (400, 0)], ids=["none", "refused", "expired"]
+)
+def test_a_public_bucket_needs_no_credentials(
+    tmp_path, buckets, proxy, monkeypatch, status, workers
+):
     """Those that there are, of somebody else or expired, are refused."""
     expected = taught_run(buckets / "bucket" / "plain", None, workers=0)
     if status is None:
         without_credentials(tmp_path, monkeypatch)
-    proxy.faults({"kind": "status", "status": status or 500, "signed": True, "methods": ["GET", "HEAD"]})
-    assert taught_run(tmp_path / "cache", "s3://bucket/plain", workers=workers, download_retry=1) == expected
+    proxy.faults(
+        {"kind": "status", "status": status or 500, "signed": True, "methods": ["GET", "HEAD"]}
+    )
+    assert (
+        taught_run(tmp_path / "cache", "s3://bucket/plain", workers=workers, download_retry=1)
+        == expected
+    )
     assert set(proxy.gets().values()) == {1}
     proxy.forget()
     gc.collect()
-    assert read(opened(tmp_path, "s3://bucket/plain")) == list(range(SAMPLES))  # the comparison of the index too
+    assert read(opened(tmp_path, "s3://bucket/plain")) == list(
+        range(SAMPLES)
+    )  # the comparison of the index too
     assert len(proxy.requests()) == (1 if status is None else 2)
 
 
@@ -236,7 +303,10 @@ def test_without_a_named_folder_too(tmp_path, proxy, monkeypatch, named):
 
 def test_the_first_refusal_is_told(tmp_path, proxy, monkeypatch):
     """Without a request more than one unsigned for one signed."""
-    rules = [{"kind": "status", "methods": ["GET", "HEAD"], "status": status, "signed": status == 400} for status in (400, 403)]
+    rules = [
+        {"kind": "status", "methods": ["GET", "HEAD"], "status": status, "signed": status == 400}
+        for status in (400, 403)
+    ]
     proxy.faults(*rules)
     with pytest.raises(DeniedError, match=r"2 tries .*\(400\)") as caught:
         opened(tmp_path, "s3://bucket/plain")
@@ -265,12 +335,16 @@ def test_the_cache_holds_what_the_store_does(tmp_path, buckets, kind):
     source = buckets / "bucket" / kind
     data = opened(tmp_path, source, keep_zip=True)
     assert [int(sample["id"]) for sample in data] == list(range(SAMPLES))
-    here = {name for name in os.listdir(tmp_path / "cache") if kind == "plain" or not name.endswith(".mds")}
+    here = {
+        name
+        for name in os.listdir(tmp_path / "cache")
+        if kind == "plain" or not name.endswith(".mds")
+    }
     assert here == set(os.listdir(source))
 
 
 def test_parts_of_one_file_do_not_meet(tmp_path):
-    """Two processes fetch it: one has finished, and removes its folder, before the other begins to write."""
+    """One process has finished, and removes its folder, before the other begins to write."""
     one, other = (parts.Part(tmp_path / "new" / "shard.mds") for _ in range(2))
     one.path.write_bytes(b"12345")
     os.replace(one.path, tmp_path / "new" / "shard.mds")
@@ -314,7 +388,7 @@ def in_memory() -> set[str]:
 
 
 def make_many(folder: str, report: str) -> None:
-    """Make, iterate and drop data sets; say how many descriptors were open after some, and which names were used."""
+    """Make, iterate and drop data sets; report the open descriptors and the names that are left."""
     gc.freeze()  # what was imported is not looked through again and again
     open_files, used = [], set()
     for number in range(40):
@@ -331,12 +405,14 @@ def make_many(folder: str, report: str) -> None:
         if number % 3 == 0:
             next(iter(loader))  # and left there
         used |= names_of(loader.dataset) | names_of(stock)
-        if not workers:  # torch cannot end persistent workers in bounded time where the loader is in a cycle
+        if (
+            not workers
+        ):  # torch cannot end persistent workers in bounded time where the loader is in a cycle
             loader.dataset.cycle = loader
         del loader, stock, _
         gc.collect()
-        for child in multiprocessing.active_children():  # one that torch has ended has a descriptor until it is waited for
-            child.join(60)
+        # A worker that torch has ended has a descriptor until it is waited for.
+        [child.join(60) for child in multiprocessing.active_children()]
         open_files.append(len(os.listdir("/proc/self/fd")))
     left = sorted(used & in_memory())
     last = LIVING["last"] = TeachingDataset(local=folder, batch_size=4)  # until Python ends
@@ -346,17 +422,31 @@ def make_many(folder: str, report: str) -> None:
 def test_data_sets_that_are_dropped_leave_no_descriptor(forks, tmp_path):
     folder, report, said = write_ids(tmp_path / "data", 32), tmp_path / "report", tmp_path / "said"
     env = {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    assert forks.start("test_field_store:make_many", folder, str(report), said=said, env=env).wait(300) == 0, said.read_text()
+    assert (
+        forks.start("test_field_store:make_many", folder, str(report), said=said, env=env).wait(300)
+        == 0
+    ), said.read_text()
     open_files, left, last = json.loads(report.read_text())
-    assert max(open_files) - min(open_files) <= 1, str(open_files)  # one is of Python's own, once there are workers
+    assert max(open_files) - min(open_files) <= 1, str(
+        open_files
+    )  # one is of Python's own, once there are workers
     assert left == []
     assert not set(last) & forks.shared_memory()
-    assert not [line for line in said.read_text().splitlines() if "Traceback" in line or "leaked" in line or "ignored" in line]
+    assert not [
+        line
+        for line in said.read_text().splitlines()
+        if "Traceback" in line or "leaked" in line or "ignored" in line
+    ]
 
 
 def make_on_a_rank(rank: int, port: int, folder: str, report: str) -> None:
     """The same on two ranks, which drop their data sets at different times."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+    }
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
     gc.freeze()
@@ -364,7 +454,9 @@ def make_on_a_rank(rank: int, port: int, folder: str, report: str) -> None:
     for number in range(8):
         data = {"local": folder, "batch_size": 4, "window": 2, "gap": 0, "num_canonical_nodes": 1}
         loader = make_loader(data, {}, {})
-        kept = [loader] if number % 2 == rank else []  # dropped after this rank has made the next one, or before
+        kept = (
+            [loader] if number % 2 == rank else []
+        )  # dropped after this rank has made the next one, or before
         for batch in loader:
             loader.teach(lambda batch: batch["difficulty"])
             read.append(batch["id"].tolist())
@@ -380,7 +472,10 @@ def make_on_a_rank(rank: int, port: int, folder: str, report: str) -> None:
 def test_two_ranks_make_and_drop_data_sets(forks, tmp_path):
     folder, port, before = write_ids(tmp_path / "data", 64), free_port(), forks.shared_memory()
     env = {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    given = [("test_field_store:make_on_a_rank", rank, port, folder, str(tmp_path / f"report{rank}")) for rank in (0, 1)]
+    given = [
+        ("test_field_store:make_on_a_rank", rank, port, folder, str(tmp_path / f"report{rank}"))
+        for rank in (0, 1)
+    ]
     ranks = [forks.start(*one, said=tmp_path / f"said{one[1]}", env=env) for one in given]
     for rank in ranks:
         assert rank.wait(120) == 0, rank.said
@@ -430,7 +525,10 @@ def test_a_rank_that_drops_its_data_set_leaves_it_to_the_others(tmp_path, monkey
 def test_memory_that_is_still_looked_at_is_closed_later(tmp_path):
     folder = write_ids(tmp_path / "data", 32)
     data = TeachingDataset(local=folder, batch_size=4)
-    states, before = np.frombuffer(data._shard_states.shm.buf, np.uint8), len(os.listdir("/proc/self/fd"))
+    states, before = (
+        np.frombuffer(data._shard_states.shm.buf, np.uint8),
+        len(os.listdir("/proc/self/fd")),
+    )
     names = names_of(data)
     del data
     gc.collect()
@@ -444,7 +542,7 @@ def test_memory_that_is_still_looked_at_is_closed_later(tmp_path):
 
 
 def test_a_refused_data_set_leaves_no_descriptor(tmp_path):
-    """Streaming looks a hundred times, at all the memory there is, whether a folder in use has become free."""
+    """Streaming looks at all memory a hundred times, in case a folder in use becomes free."""
     source = write_ids(tmp_path / "data", 32)
     data = TeachingDataset(remote=source, local=str(tmp_path / "cache"), batch_size=4)
     before = len(os.listdir("/proc/self/fd"))
@@ -458,7 +556,7 @@ def test_a_refused_data_set_leaves_no_descriptor(tmp_path):
 
 
 class Collated:
-    """What a collate function makes that needs descriptors: tensors, or files that it leaves open."""
+    """A collate function that needs descriptors, for tensors or for files that it leaves open."""
 
     def __init__(self, tensors: int, files: int = 0, error: str = "") -> None:
         self.tensors, self.files, self.error, self.kept = tensors, files, error, []
@@ -467,11 +565,16 @@ class Collated:
         self.kept += [os.open(os.devnull, os.O_RDONLY) for _ in range(self.files)]
         if self.error:
             raise OSError(5, self.error)
-        batch = {name: torch.tensor([float(sample[name]) for sample in samples]) for name in ("id", "difficulty")}
+        batch = {
+            name: torch.tensor([float(sample[name]) for sample in samples])
+            for name in ("id", "difficulty")
+        }
         return batch | {f"more{number}": torch.zeros(4) for number in range(self.tensors)}
 
 
-def train_with_few(folder: str, few: int, collate: list, workers: int, taught: bool, report: str) -> None:
+def train_with_few(
+    folder: str, few: int, collate: list, workers: int, taught: bool, report: str
+) -> None:
     """Keep all batches, with so few descriptors more than there are; say what is raised."""
     data = {"local": folder, "batch_size": 4, "window": 4, "gap": 1, "num_canonical_nodes": 1}
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -511,7 +614,10 @@ CASES = {
 def test_too_few_descriptors_are_named(forks, tmp_path, case):
     few, name, text = trained(forks, tmp_path, *CASES[case])
     assert name == OpenFilesError.__name__, text
-    assert f'"Too many open files"), of which {few} are allowed to each process now: run \'ulimit -n ' in text
+    assert (
+        f'"Too many open files"), of which {few} are allowed to each process now: run \'ulimit -n '
+        in text
+    )
 
 
 @pytest.mark.processes
@@ -525,7 +631,15 @@ def test_other_errors_stay_as_they_are(forks, tmp_path, workers):
 def trained(forks, tmp_path, few, collate, workers, taught):
     report, folder = tmp_path / "report", tmp_path / "data"
     folder.exists() or write_ids(folder, 256)
-    given = ("test_field_store:train_with_few", str(folder), few, collate, workers, taught, str(report))
+    given = (
+        "test_field_store:train_with_few",
+        str(folder),
+        few,
+        collate,
+        workers,
+        taught,
+        str(report),
+    )
     process = forks.start(*given, said=tmp_path / "said", env={"TMPDIR": str(tmp_path)})
     assert process.wait(120) == 0, process.said
     return json.loads(report.read_text())

@@ -24,24 +24,27 @@ from attent_stream.store.store_errors import is_of_a_store, store_error
 
 
 def fetch_indices(settings: Mapping[str, Any]) -> None:
-    """Fetch the indices that the node does not have, and compare those that it has with their stores', on one of its ranks.
+    """Fetch the indices that the node does not have, and compare those that it has with the store's.
+
+    One rank of the node does that.
 
     Args:
         settings: StreamingDataset's arguments. Streams of other kinds, and those that make their own cache folder, are left
             to Streaming.
 
     Raises:
-        StoreError: An index cannot be had, or the one that is here is of older data than the store's.
+        StoreError: An index cannot be had, or the cached one is of older data than the store's.
     """
     world = World.detect()
     if not world.is_local_leader:
         return
-    plain = settings.get("stream_name", "stream") == "stream"  # what else is in stream_config concerns no file
+    plain = settings.get("stream_name", "stream") == "stream"
     given = settings.get("streams") or ([None] if plain and settings.get("remote") and settings.get("local") else [])
-    unreachable: set[str] = set()  # stores that have been waited for once: a run that has its data starts without them
+    unreachable: set[str] = set()  # stores are waited for once: a run may have all of its data
     for number, stream in enumerate(given):
         if stream is None or (stream.remote and stream._local and fetch.downloads_itself(stream)):
-            _have_index(_with_defaults(stream, settings), f"stream {number}", world.rank, unreachable)
+            full = _with_defaults(stream, settings)
+            _have_index(full, f"stream {number}", world.rank, unreachable)
 
 
 @contextmanager

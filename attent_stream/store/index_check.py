@@ -50,7 +50,7 @@ class CheckedStreams:
 
 
 class CheckedDataset(CheckedStreams, ClosesMemory, StreamingDataset):
-    """Streaming's own data set with ``CheckedStreams``' checks; it is closed when it is collected."""
+    """Streaming's own data set with ``CheckedStreams``' checks, closed when it is collected."""
 
 
 def keep_private(stream: Stream) -> None:
@@ -129,7 +129,8 @@ def _check_columns(names: Any, encodings: Any, sizes: Any, stream: str, allow_un
         if not (is_mds_encoding_safe(kind) or allow_unsafe_types):
             raise ValueError(
                 f"{stream}: column {_short(name)} is encoded as {_short(encoding)}, which runs code of whoever wrote it when it "
-                f"is read, so it contains an unsafe type: write it anew with another encoding, or pass allow_unsafe_types=True if you trust the writer"
+                f"is read, so it contains an unsafe type: write it anew with another encoding, or "
+                f"pass allow_unsafe_types=True if you trust the writer"
             )
         if size is not None and not (_is_count(size) and size < _MDS_LIMIT):
             raise ValueError(f"{stream}: expected a size of column {_short(name)} under {_MDS_LIMIT} bytes, got {_short(size)}")

@@ -1,7 +1,7 @@
-"""The folder in which a file arrives before it is whole: hidden, beside where the file will be, and gone afterwards.
+"""The hidden folder in which a file arrives before it is whole; it is gone afterwards.
 
-Each download has a folder of its own. No process waits for another one's, and removing it is no race. It is on the file
-system of the cache, so that a finished file can be moved into its place in one step.
+Each download has a folder of its own, so removing it is no race between processes. It is in the
+cache, and so on the same file system: a finished file is moved into its place in one step.
 """
 
 import os

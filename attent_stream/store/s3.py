@@ -19,10 +19,11 @@ _NOT_MODIFIED = 304
 
 
 class FiniteS3Downloader(S3Downloader):
-    """Streaming's S3 downloader. Where a request with credentials is refused, or there are none, it asks once without.
+    """Streaming's S3 downloader; where credentials are refused, or there are none, it asks once without.
 
-    A public bucket needs no credentials, and refuses those that have expired or are of somebody else. Streaming asks
-    without them only where S3 answers 400, and makes one client after the other, without end, if that is refused too.
+    A public bucket needs no credentials, and refuses those that have expired or are somebody
+    else's. Streaming asks without them only where S3 answers 400. If that is refused too, it makes
+    one client after the other, without end.
     """
 
     def __init__(self) -> None:
@@ -30,7 +31,7 @@ class FiniteS3Downloader(S3Downloader):
         self._anonymous = False
 
     def clean_up(self) -> None:
-        """Forget the connection; the next one is made with credentials, which may have been renewed."""
+        """Forget the connection. The next one has credentials, which may have been renewed."""
         super().clean_up()
         self._anonymous = False
 
@@ -44,17 +45,21 @@ class FiniteS3Downloader(S3Downloader):
             timeout: Seconds to wait for each packet.
 
         Returns:
-            Whether anything was downloaded. That may be the same content: the tag of an object that was uploaded in
-            several parts, or encrypted, is not the hash of its content.
+            Whether anything was downloaded. That may be the same content: the tag of an object that
+            was uploaded in several parts, or encrypted, is not the hash of its content.
         """
         address = urllib.parse.urlparse(remote)
-        pays = {"RequestPayer": "requester"} if address.netloc in self._requester_pays_buckets else {}
+        pays = (
+            {"RequestPayer": "requester"} if address.netloc in self._requester_pays_buckets else {}
+        )
         tag = f'"{hashlib.md5(known, usedforsecurity=False).hexdigest()}"'
 
         def ask() -> bool:
             client = self._s3_client or self._connect(timeout)
             try:
-                answer = client.get_object(Bucket=address.netloc, Key=address.path.lstrip("/"), IfNoneMatch=tag, **pays)
+                answer = client.get_object(
+                    Bucket=address.netloc, Key=address.path.lstrip("/"), IfNoneMatch=tag, **pays
+                )
             except Exception as error:
                 if http_status(error) == _NOT_MODIFIED:
                     return False
@@ -70,7 +75,10 @@ class FiniteS3Downloader(S3Downloader):
         self._allowed(lambda: stock(remote, local, timeout), timeout)
 
     def _allowed(self, ask: Callable[[], _Answer], timeout: float) -> _Answer:
-        """Ask with credentials, and where that is refused, once without; if that is refused too, the first refusal is told."""
+        """Ask with credentials, and if that is refused, once without.
+
+        If both are refused the first refusal is raised.
+        """
         anonymous = self._anonymous
         try:
             return ask()

@@ -67,14 +67,16 @@ class ShardFetcher:
         """Stop the thread after the shard it is at.
 
         In a loader's worker, which may end now, also wait for it: a shard that is left claimed and not fetched would keep
-        everybody on the node who needs it waiting until the claim is too old. Elsewhere it is waited for if it has nothing
-        to fetch: it holds the data set, which can be closed only then.
+        everybody on the node who needs it waiting until the claim is too old. Elsewhere wait for a
+        moment: the thread holds the data set, whose memory is closed only after it has ended.
         """
         with self._turn:
             self._closed = True
             self._turn.notify()
-        if self._thread is not threading.current_thread():  # which may be the one that collects the reader
-            self._thread.join(None if get_worker_info() is not None else _GRACE)  # a fetch ends in bounded time
+        if self._thread is threading.current_thread():
+            return  # it is collecting the reader
+        # A fetch ends in bounded time.
+        self._thread.join(None if get_worker_info() is not None else _GRACE)
 
     def _next_block(self) -> NDArray[np.int64] | None:
         with self._turn:
@@ -93,7 +95,7 @@ class ShardFetcher:
         try:
             while (block := self._next_block()) is not None:
                 shards = self._shards_of(block)
-                # A copy: this thread may be the last to hold the data set, whose memory is closed with it.
+                # A copy: the memory is closed with the data set, which this thread may be the last to hold.
                 states = data._shard_states[shards]
                 self._prepare(shards[(states != _ShardState.LOCAL) | ~self._touched[shards]], False)
         except BaseException as error:  # raised in the reader, at its next sample

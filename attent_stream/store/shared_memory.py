@@ -1,7 +1,7 @@
 """Streaming's shared memory, closed together with its data set.
 
-Streaming 0.13 closes it when Python ends. Until then each data set keeps twelve file descriptors, and each new one opens
-the memory of all before it, to see which names are taken, and keeps that open too.
+Streaming 0.13 closes it when Python ends. Until then each data set keeps twelve file descriptors.
+Each new one also opens the memory of all before it, to see which names are taken, and keeps it open.
 """
 
 import atexit
@@ -23,11 +23,11 @@ _in_use: list[Block] = []  # blocks that somebody still looked at when they were
 
 
 class ClosesMemory:
-    """Mixin before ``StreamingDataset``: what Streaming opens for the data set is closed when the data set is collected.
+    """Mixin before ``StreamingDataset``: closes what Streaming opened when the data set is collected.
 
-    The only rank of a node also removes the memory's names, and the lock files. On a node of several ranks the names stay
-    until Python ends, as they do in Streaming: ranks drop a data set at different times, and must agree on which names are
-    free when they make the next.
+    The only rank of a node also removes the memory's names, and the lock files. On a node of several
+    ranks the names stay until Python ends, as they do in Streaming: ranks drop a data set at
+    different times, and must agree on which names are free when they make the next.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -39,11 +39,15 @@ class ClosesMemory:
             for memory in self._memory:
                 _give_up(memory, unlink=World.detect().ranks_per_node == 1)
             raise
-        for memory in [memory for memory in self._memory if _of_another(memory, self._shm_prefix_int)]:
+        for memory in [
+            memory for memory in self._memory if _of_another(memory, self._shm_prefix_int)
+        ]:
             self._memory.remove(memory)
             _give_up(memory, unlink=False)
         alone = self._unique_rank_world.ranks_per_node == 1
-        names = [_get_path(self._shm_prefix_int, name) for name in (BARRIER_FILELOCK, CACHE_FILELOCK)]
+        names = [
+            _get_path(self._shm_prefix_int, name) for name in (BARRIER_FILELOCK, CACHE_FILELOCK)
+        ]
         locks = [os.path.join(self._filelock_root, name) for name in names] if alone else []
         weakref.finalize(self, _close, self._memory, self._locals_shm, locks, alone, os.getpid())
 
@@ -71,8 +75,10 @@ class ClosesMemory:
         return {**self.__dict__, "_memory": []}
 
 
-def _close(memories: list[SharedMemory], locals_: SharedMemory, locks: list[str], alone: bool, maker: int) -> None:
-    """Close a data set's memory, in the process that made the data set; a forked one has it from there."""
+def _close(
+    memories: list[SharedMemory], locals_: SharedMemory, locks: list[str], alone: bool, maker: int
+) -> None:
+    """Close a data set's memory, but only in the process that made the data set."""
     if os.getpid() != maker:
         return
     with suppress(TypeError, ValueError):  # closed already
@@ -86,7 +92,10 @@ def _close(memories: list[SharedMemory], locals_: SharedMemory, locks: list[str]
 
 
 def _give_up(memory: SharedMemory, unlink: bool) -> None:
-    """Close memory; where ``unlink`` also remove its name, if it was made here, else leave that to Python's end."""
+    """Close memory.
+
+    If it was made here its name is removed too, with ``unlink`` now, without it when Python ends.
+    """
     for block in [*_in_use, memory.shm]:
         try:
             block.close()
@@ -102,11 +111,14 @@ def _give_up(memory: SharedMemory, unlink: bool) -> None:
         with suppress(FileNotFoundError):  # removed already, say by clean_stale_shared_memory
             block.unlink()
     atexit.unregister(memory.cleanup)
-    memory.created_shms, memory.opened_shms = [], []  # whoever calls cleanup now does nothing: names are used again
+    memory.created_shms, memory.opened_shms = (
+        [],
+        [],
+    )  # whoever calls cleanup now does nothing: names are used again
 
 
 def _of_another(memory: SharedMemory, prefix: int) -> bool:
-    """Whether this is memory of another data set than that with this number, which was only looked at."""
+    """Whether this is another data set's memory, which was only looked at."""
     number, _, what = memory.shm.name.partition("_")
     return bool(memory.opened_shms) and what in SHM_TO_CLEAN and number != f"{prefix:06}"
 
@@ -122,7 +134,7 @@ def _collected(memories: list[SharedMemory]) -> Iterator[None]:
 
 
 def _observed(make: Callable[..., None]) -> Callable[..., None]:
-    """``SharedMemory.__init__``, seen by ``_collected``. Streaming tells nobody what it opens, and keeps all of it alive."""
+    """``SharedMemory.__init__``, seen by ``_collected``: Streaming does not say what it opens."""
 
     def init(self: SharedMemory, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)

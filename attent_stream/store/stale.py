@@ -1,8 +1,9 @@
 """Whether the index in the cache is still the store's: a data set may be replaced at the same address.
 
-Shards are then of other sizes or hashes than the cached index says, or, worse, of the same sizes: old and new samples would
-be mixed and nobody would notice. Only the content of the two indices is compared. A data set that was replaced by one
-with the very same index cannot be told from the old one.
+New shards then have other sizes or hashes than the cached index says. Or they have the same sizes,
+which is worse: old and new samples would be mixed and nobody would notice. Only the content of the
+two indices is compared. A data set that was replaced by one with the very same index cannot be told
+from the old one.
 """
 
 import json
@@ -14,7 +15,13 @@ from pathlib import Path
 from streaming import Stream
 from streaming.base.format import get_index_basename
 
-from attent_stream.errors import CorruptError, MissingError, StaleIndexError, StoreError, UnreachableError
+from attent_stream.errors import (
+    CorruptError,
+    MissingError,
+    StaleIndexError,
+    StoreError,
+    UnreachableError,
+)
 from attent_stream.redaction import masked_text
 from attent_stream.store import fetch
 from attent_stream.store.parts import Part
@@ -23,11 +30,14 @@ from attent_stream.store.store_errors import kind_of
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 10.0  # seconds to wait for an index that is only compared: a run that has all of its data can do without
+# Seconds to wait for an index that is only compared. A run that has all of its data can do without.
+_PATIENCE = 10.0
 
 
 def check_index(stream: Stream, where: str) -> bool:
-    """Refuse a cached index that is not the store's; warn where they cannot be compared, since the cache may be complete.
+    """Refuse a cached index that is not the store's.
+
+    Where they cannot be compared it warns, since the cache may be complete.
 
     Args:
         stream: Whose index is in the cache.
@@ -41,11 +51,16 @@ def check_index(stream: Stream, where: str) -> bool:
     """
     try:
         stale = is_stale(stream)
-    except Exception as error:  # whatever it is: a run that has all of its data must start without the store
+    except (
+        Exception
+    ) as error:  # whatever it is: a run that has all of its data must start without the store
         kind = kind_of(error)
         said = " ".join(str(error).split()) or type(error).__name__
         log.warning(
-            masked_text(f"{where}: the index in {_folder(stream)} could not be compared with the store's, and is used as it is ({said})")
+            masked_text(
+                f"{where}: the index in {_folder(stream)} could not be compared with the store's, "
+                f"and is used as it is ({said})"
+            )
         )
         return kind is not UnreachableError
     if stale:
@@ -55,7 +70,10 @@ def check_index(stream: Stream, where: str) -> bool:
 
 def explained(error: StoreError, stream: Stream, where: str) -> StoreError:
     """The error itself, or, if the index is not the store's any more, one that says so."""
-    damaged = isinstance(error, (CorruptError, MissingError)) and stream.remote not in (None, stream.local)
+    damaged = isinstance(error, (CorruptError, MissingError)) and stream.remote not in (
+        None,
+        stream.local,
+    )
     if not damaged or not fetch.downloads_itself(stream):
         return error
     try:
@@ -106,8 +124,9 @@ def _differ(mine: bytes, theirs: bytes) -> bool:
 def _error(stream: Stream, where: str) -> StaleIndexError:
     folder = _folder(stream)
     return StaleIndexError(
-        f"{where}: the index in {folder} is of older data than the store has now, so the data set was replaced after that folder "
-        f"was filled; remove the folder {folder} and start again, or give no remote if the older data is wanted and all there"
+        f"{where}: the index in {folder} is of older data than the store has now, so the data set "
+        f"was replaced after that folder was filled; remove the folder {folder} and start again, "
+        f"or give no remote if the older data is wanted and all there"
     )
 
 
