@@ -55,9 +55,9 @@ def open_files_error(where: str) -> OpenFilesError:
             f"'ulimit -n {_PLENTY}'"
         )
     return OpenFilesError(
-        f'{where} or one of its loader workers ran out of file descriptors ("Too many open files"), '
-        f"of which {allowed} are allowed to each process now: {cure}, or lower num_workers and "
-        f"prefetch_factor and keep fewer batches"
+        f"{where} or one of its loader workers ran out of file descriptors "
+        f'("Too many open files"), of which {allowed} are allowed to each process now: {cure}, '
+        f"or lower num_workers and prefetch_factor and keep fewer batches"
     )
 
 

@@ -42,7 +42,10 @@ from attent_stream.store import index, parts, shared_memory, stale
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 from zygote import Zygote
 
-STALE = r"the index in \S*/cache is of older data than the store has now.*; remove the folder \S*/cache "
+STALE = (
+    r"the index in \S*/cache is of older data than the store has now.*; "
+    r"remove the folder \S*/cache "
+)
 
 
 def write(folder: Path, count: int, first: int = 0, width: int = 4, **settings) -> Path:

@@ -144,7 +144,7 @@ def fetch_file(stream: Stream, name: str, check: Callable[[Path], None]) -> None
 
 
 def download_in_time(download: Callable[[], None], part: Part, seconds: float, name: str) -> None:
-    """Call ``download``, which fills ``part``; if it takes too long, give it up and remove the part.
+    """Call ``download``, which fills ``part``; if it takes too long, give it up.
 
     Raises:
         TimeoutError: It took longer than so many seconds.

@@ -24,7 +24,7 @@ from attent_stream.store.store_errors import is_of_a_store, store_error
 
 
 def fetch_indices(settings: Mapping[str, Any]) -> None:
-    """Fetch the indices that the node does not have, and compare those that it has with the store's.
+    """Fetch the indices that the node lacks, and compare those that it has with the store's.
 
     One rank of the node does that.
 

@@ -19,7 +19,7 @@ _NOT_MODIFIED = 304
 
 
 class FiniteS3Downloader(S3Downloader):
-    """Streaming's S3 downloader; where credentials are refused, or there are none, it asks once without.
+    """Streaming's S3 downloader; if credentials are refused or missing it asks once without.
 
     A public bucket needs no credentials, and refuses those that have expired or are somebody
     else's. Streaming asks without them only where S3 answers 400. If that is refused too, it makes

@@ -95,7 +95,7 @@ class ShardFetcher:
         try:
             while (block := self._next_block()) is not None:
                 shards = self._shards_of(block)
-                # A copy: the memory is closed with the data set, which this thread may be the last to hold.
+                # A copy: this thread may be the last to hold the data set and its memory.
                 states = data._shard_states[shards]
                 self._prepare(shards[(states != _ShardState.LOCAL) | ~self._touched[shards]], False)
         except BaseException as error:  # raised in the reader, at its next sample

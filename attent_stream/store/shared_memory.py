@@ -1,7 +1,7 @@
 """Streaming's shared memory, closed together with its data set.
 
 Streaming 0.13 closes it when Python ends. Until then each data set keeps twelve file descriptors.
-Each new one also opens the memory of all before it, to see which names are taken, and keeps it open.
+Each new one also opens the memory of all before it, to see which names are taken, and keeps that.
 """
 
 import atexit
@@ -23,9 +23,9 @@ _in_use: list[Block] = []  # blocks that somebody still looked at when they were
 
 
 class ClosesMemory:
-    """Mixin before ``StreamingDataset``: closes what Streaming opened when the data set is collected.
+    """Mixin before ``StreamingDataset``: closes its memory when it is collected.
 
-    The only rank of a node also removes the memory's names, and the lock files. On a node of several
+    The only rank of a node also removes the names, and the lock files. On a node of several
     ranks the names stay until Python ends, as they do in Streaming: ranks drop a data set at
     different times, and must agree on which names are free when they make the next.
     """

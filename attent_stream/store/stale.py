@@ -1,4 +1,4 @@
-"""Whether the index in the cache is still the store's: a data set may be replaced at the same address.
+"""Whether the cached index is still the store's: a data set may be replaced at the same address.
 
 New shards then have other sizes or hashes than the cached index says. Or they have the same sizes,
 which is worse: old and new samples would be mixed and nobody would notice. Only the content of the
