@@ -30,7 +30,7 @@ from attent_stream.stream.position import Position
 from attent_stream.tagged_collate import TaggedCollate
 from attent_stream.teaching.choice import SCORED, Choice
 from attent_stream.teaching.teacher import Teacher, untaught
-from attent_stream.watch import WORKER_TIMEOUT, here, next_batch
+from attent_stream.watch import WORKER_TIMEOUT, here, next_batch, open_files_named
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +197,12 @@ class TeachingDataLoader(StreamingDataLoader):
 
         Raises:
             TeacherError: The data set requires a teacher and none is attached, or a window was not chosen in time.
+            OpenFilesError: A process was out of file descriptors.
         """
+        with open_files_named():
+            yield from self._batches()
+
+    def _batches(self) -> Iterator[Any]:
         position = self.dataset.coming_position
         teacher = self.teacher
         if teacher is None and self.dataset.require_teacher:

@@ -14,9 +14,11 @@ from torch import distributed as dist
 from torch.utils.data import get_worker_info
 
 from attent_stream.errors import TeacherError
+from attent_stream.open_files import leave_when_out_of_files
 from attent_stream.store import cache, index
 from attent_stream.store.index_check import CheckedStreams
 from attent_stream.store.shards import ShardFetcher
+from attent_stream.store.shared_memory import ClosesMemory
 from attent_stream.store.spans import searched_spans
 from attent_stream.stream.batch_seed import seed_batch
 from attent_stream.stream.board import Board, BoardClosed, Posting
@@ -36,7 +38,7 @@ from attent_stream.stream.order import (
     order_kind,
 )
 from attent_stream.stream.position import Position
-from attent_stream.watch import leave_with_parent
+from attent_stream.watch import leave_with_parent, open_files_named
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +65,7 @@ class EpochStart(NamedTuple):
     first_row: int
 
 
-class TeachingDataset(CheckedStreams, StreamingDataset):
+class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
     """A StreamingDataset whose samples a teacher may choose, window by window.
 
     Without a teacher it yields exactly what StreamingDataset does (unless its order is lazy). All of StreamingDataset's arguments are kept and passed
@@ -86,7 +88,8 @@ class TeachingDataset(CheckedStreams, StreamingDataset):
 
     Raises:
         ValueError: ``window`` or ``gap`` out of range, an unknown ``order``, an index.json that can't be trusted, or what StreamingDataset raises.
-        StoreError: An index cannot be had.
+        StoreError: An index cannot be had, or the cached one is of older data than the store's.
+        OpenFilesError: The process is out of file descriptors.
     """
 
     def __init__(
@@ -99,9 +102,11 @@ class TeachingDataset(CheckedStreams, StreamingDataset):
         if order not in ORDERS:
             raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
         begin = time.time()
-        index.fetch_indices(kwargs)
-        with index.index_errors_named(kwargs.get("remote"), int(os.environ.get("RANK", "0"))), searched_spans():
-            super().__init__(**kwargs)
+        with open_files_named():
+            index.fetch_indices(kwargs)
+            rank = int(os.environ.get("RANK", "0"))
+            with index.index_errors_named(kwargs.get("remote"), rank), searched_spans():
+                super().__init__(**kwargs)
         cache.take_over(self, begin)
         self.window = window
         self.gap = gap
@@ -307,13 +312,14 @@ class TeachingDataset(CheckedStreams, StreamingDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a spawned worker gets: not what belongs to the main process."""
-        return {**self.__dict__, "_taught": None}
+        return {**super().__getstate__(), "_taught": None}
 
     def __iter__(self) -> Iterator[Any]:
         """The samples of this worker: as Streaming partitions them, or ``Tagged`` ones as the board says."""
         if get_worker_info() is not None:
             if not self._iterated:
                 leave_with_parent()
+                leave_when_out_of_files()
             self._generation += self._iterated
             self._iterated = True
             self._shared_barrier.lock = FileLock(self._shared_barrier.filelock_path)  # one held open is not for forks

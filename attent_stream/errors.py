@@ -34,6 +34,14 @@ class CorruptError(StoreError):
     """What arrived is not what the index says: another size, another hash, or it does not decompress."""
 
 
+class StaleIndexError(CorruptError):
+    """The cached index is of older data than the store has: the data set was replaced in place."""
+
+
+class OpenFilesError(AttentError):
+    """No file descriptor is left; the message says how many are allowed, and how to have more."""
+
+
 class DiskFullError(StoreError):
     """The cache folder cannot take a shard: no space, over quota, or over the largest file allowed."""
 

@@ -22,7 +22,8 @@ from typing import Any
 
 from torch import distributed as dist
 
-from attent_stream.errors import AttentError
+from attent_stream.errors import AttentError, OpenFilesError
+from attent_stream.open_files import EXIT_CODE, is_out_of_files, open_files_error
 
 WORKER_TIMEOUT = 3600.0  # seconds that the training process waits for a batch, if the user does not say
 _ROLL_CALL = 5.0  # seconds that the ranks have to answer when one is missed
@@ -71,9 +72,10 @@ def next_batch(batches: Iterator[Any], timeout: float) -> Any:
 
     Raises:
         AttentError: A worker ended, or sent nothing for ``timeout`` seconds.
+        OpenFilesError: A worker ended because it was out of file descriptors.
     """
     if _lost(batches):
-        raise AttentError(_LOST.format(here=here(), said=_exit_of(_lost(batches)[0])))
+        raise _loss_of(_lost(batches)[0])
     try:
         return next(batches)
     except (RuntimeError, OSError, EOFError) as error:
@@ -87,7 +89,7 @@ def next_batch(batches: Iterator[Any], timeout: float) -> Any:
         if not text.startswith(_TORCHS) and not cut:
             raise
         lost = _lost(batches)
-        raise AttentError(_LOST.format(here=here(), said=_exit_of(lost[0]) if lost else text)) from error
+        raise _loss_of(lost[0] if lost else text) from error
 
 
 _TORCHS = "DataLoader worker"  # how torch begins to tell of one that has ended
@@ -102,8 +104,14 @@ def _lost(batches: Iterator[Any]) -> list[BaseProcess]:
     return [worker for worker in _workers(batches) if worker.exitcode]
 
 
-def _exit_of(worker: BaseProcess) -> str:
-    return f"worker (pid {worker.pid}) ended with exit code {worker.exitcode}"
+def _loss_of(lost: BaseProcess | str) -> AttentError:
+    """The error for a worker that ended, or for what torch says of it."""
+    if isinstance(lost, str):
+        return AttentError(_LOST.format(here=here(), said=lost))
+    if lost.exitcode == EXIT_CODE:
+        return open_files_error(here())
+    said = f"worker (pid {lost.pid}) ended with exit code {lost.exitcode}"
+    return AttentError(_LOST.format(here=here(), said=said))
 
 
 def _ended_by_now(batches: Iterator[Any]) -> bool:
@@ -122,6 +130,23 @@ def _ended_by_now(batches: Iterator[Any]) -> bool:
 
 def _workers(batches: Iterator[Any]) -> list[BaseProcess]:
     return getattr(batches, "_workers", [])  # torch's own, not public: without it only torch's errors are told
+
+
+@contextmanager
+def open_files_named() -> Iterator[None]:
+    """Name what fails within because a process is out of file descriptors.
+
+    Other errors stay as they are.
+
+    Raises:
+        OpenFilesError: Instead of what said so.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OpenFilesError) or not is_out_of_files(error):
+            raise
+        raise open_files_error(here()) from error
 
 
 @contextmanager

@@ -34,11 +34,12 @@ class State:
     def __init__(self) -> None:
         self.lock, self.rules, self.log = threading.Lock(), [], []
 
-    def rule_for(self, method: str, key: str) -> dict | None:
+    def rule_for(self, method: str, key: str, signed: bool) -> dict | None:
         """The first rule that wants this request; it has one time less after that."""
         with self.lock:
             for rule in self.rules:
                 wanted = method in rule.get("methods", ["GET"]) and re.search(rule.get("match", ""), key)
+                wanted = wanted and rule.get("signed", signed) == signed
                 if wanted and rule.get("times", 1) != 0:
                     if "times" in rule:
                         rule["times"] -= 1
@@ -74,7 +75,8 @@ class Handler(BaseHTTPRequestHandler):
         node = re.search(r"app/(\S+)", agent)
         with self.state.lock:
             self.state.log.append([node[1] if node else "", self.command, key, self.client_address[1]])
-        rule = self.state.rule_for(self.command, key) or {"kind": "none"}
+        signed = "Authorization" in self.headers
+        rule = self.state.rule_for(self.command, key, signed) or {"kind": "none"}
         kind = rule["kind"]
         if kind == "reset":
             return self._reset()
@@ -126,6 +128,8 @@ class Handler(BaseHTTPRequestHandler):
             return 404, [("Content-Length", str(len(content)))], content
         content = path.read_bytes()
         etag = f'"{hashlib.md5(content).hexdigest()}"'
+        if self.headers.get("If-None-Match") == etag:
+            return 304, [("Content-Length", "0"), ("ETag", etag)], b""
         date = self.date_time_string(path.stat().st_mtime)
         return 200, [("Content-Length", str(len(content))), ("ETag", etag), ("Last-Modified", date)], content
 
@@ -186,7 +190,8 @@ class StoreProxy:
 
     def faults(self, *rules: dict) -> None:
         """What goes wrong from now on. A rule has a ``kind`` (reset, status, delay, cut, short, flip, throttle), and may
-        have ``match`` (regular expression on bucket/key), ``methods`` (["GET"]) and ``times`` (always).
+        have ``match`` (regular expression on bucket/key), ``methods`` (["GET"]), ``signed`` (only
+        requests with credentials, or only those without) and ``times`` (always).
         """
         self._control("rules", list(rules))
 

@@ -14,6 +14,7 @@ from streaming.base.dataset import _ShardState
 from attent_stream.dataset import TeachingDataset
 from attent_stream.errors import CorruptError, DeniedError, MissingError, StoreError, UnreachableError
 from attent_stream.store import cache, fetch
+from attent_stream.store.parts import PARTS
 from attent_stream.store.shards import ShardFetcher
 
 
@@ -187,7 +188,7 @@ def test_a_part_is_never_taken_for_the_whole(tmp_path, buckets, proxy):
     data = open_data(tmp_path, "s3://bucket/plain")
     data.streams[0]._downloader = PartLeaver(buckets / "bucket" / "plain", failures=1)
     assert plain_reads(data) == list(range(SAMPLES))
-    assert not list((tmp_path / "cache" / fetch.PARTS).iterdir())
+    assert not list((tmp_path / "cache").glob(f"{PARTS}*"))
 
 
 def test_an_abandoned_download_leaves_nothing(tmp_path, buckets, proxy):
@@ -210,12 +211,12 @@ def test_an_abandoned_download_leaves_nothing(tmp_path, buckets, proxy):
     go.set()
     for thread in threads:
         thread.join(60)
-    assert not list((tmp_path / "cache" / fetch.PARTS).glob("*"))
+    assert not list((tmp_path / "cache").glob(f"{PARTS}*"))
     assert not (tmp_path / "cache" / "shard.00000.mds").exists()
 
 
 def test_leftovers_of_a_killed_run_are_removed(tmp_path, buckets, proxy):
-    part = tmp_path / "cache" / fetch.PARTS / "shard.00000.mds.123-0.part"
+    part = tmp_path / "cache" / PARTS / "shard.00000.mds.123-0.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(b"half")
     assert plain_reads(open_data(tmp_path, "s3://bucket/plain")) == list(range(SAMPLES))

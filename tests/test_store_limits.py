@@ -22,6 +22,7 @@ from attent_stream.errors import (
     UnreachableError,
 )
 from attent_stream.store import fetch, store_errors
+from attent_stream.store.parts import PARTS
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_a_full_disk_is_named_and_left_tidy(tiny_disk, proxy, corpus):
     whole = [name for name in shards_in(tiny_disk) if name.endswith(".mds")]
     assert whole and all((tiny_disk / name).stat().st_size == sizes[name] for name in whole)
     assert not [name for name in os.listdir(tiny_disk) if name.endswith(".tmp")]
-    assert not list((tiny_disk / fetch.PARTS).iterdir())
+    assert not list(tiny_disk.glob(f"{PARTS}*"))
     (tiny_disk / "ballast").unlink()  # some space is made, and the same data set goes on
     lost = int(str(caught.value).split(", shard ")[1].split()[0])
     data.prepare_shard(lost)
@@ -232,5 +233,6 @@ def test_credentials_never_given_are_named(tmp_path, proxy, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    proxy.faults({"kind": "status", "status": 403, "methods": ["HEAD"]})  # the bucket is not public
     with pytest.raises(DeniedError, match=r"index.json of stream 0 .*NoCredentialsError.*check the credentials"):
         TeachingDataset(remote="s3://bucket/plain", local=str(tmp_path / "cache"), batch_size=4, download_retry=1)

@@ -11,8 +11,8 @@ from filelock import FileLock, Timeout
 from streaming.base.constant import TICK
 from streaming.base.dataset import _ShardState
 
-from attent_stream.errors import CacheLimitError, CorruptError, UnreachableError
-from attent_stream.store import fetch
+from attent_stream.errors import CacheLimitError, CorruptError, StoreError, UnreachableError
+from attent_stream.store import fetch, parts, stale
 
 _HERE, _BUSY, _CROWDED, _OURS = range(4)
 
@@ -33,7 +33,7 @@ def take_over(data, begin: float) -> None:
         fetch.check_hashes(stream, f"stream {number}", data.shards[first : first + data.shards_per_stream[number]])
         fetch.protect(stream)
     if data._unique_rank_world.is_local_leader:
-        fetch.remove_leftovers(data.streams, begin)
+        parts.remove_leftovers(data.streams, begin)
 
 
 def prepare_shard(data, shard_id: int, blocking: bool) -> None:
@@ -65,8 +65,10 @@ def prepare_shard(data, shard_id: int, blocking: bool) -> None:
             time.sleep(TICK)
     try:
         delta = fetch.fetch_shard(stream, data.shards[shard_id], where)
-    except BaseException:
+    except BaseException as error:
         data._shard_states[shard_id] = _ShardState.REMOTE
+        if isinstance(error, StoreError):
+            raise stale.explained(error, stream, where) from None
         raise
     with _lock(data, limit, where):
         data.cache_usage += delta

@@ -8,7 +8,6 @@ GCS and Azure not at all); a download or decompression that failed is tried agai
 
 import copy
 import errno
-import itertools
 import os
 import random
 import threading
@@ -17,7 +16,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from streaming import Stream
-from streaming.base.constant import DEFAULT_TIMEOUT
 from streaming.base.format import FileInfo, Reader
 from streaming.base.hashing import get_hash
 from streaming.base.storage.download import S3Downloader
@@ -25,16 +23,16 @@ from streaming.base.storage.download import S3Downloader
 from attent_stream.errors import (
     CacheFolderError,
     CorruptError,
-    DeniedError,
     DiskFullError,
     MissingError,
     StoreError,
 )
+from attent_stream.open_files import is_out_of_files, open_files_error
 from attent_stream.redaction import masked_text
+from attent_stream.store.parts import Part
+from attent_stream.store.s3 import FiniteS3Downloader
 from attent_stream.store.store_errors import is_of_a_store, kind_of, store_error
 
-PARTS = ".attent-parts"  # folder beside the shards in which they arrive
-_numbers = itertools.count()
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}  # for good, as opposed to a folder that can be made again
 
 
@@ -82,6 +80,7 @@ def retried(once: Callable[[], None], stream: Stream, where: str) -> None:
 
     Raises:
         StoreError: The last failure; at once where trying again cannot help.
+        OpenFilesError: The last failure, where this process is out of file descriptors.
         Exception: At once and as it is, what is neither of a store nor an OSError (no memory, no such module, a mistake in a
             downloader): it would be hidden behind a store's name.
     """
@@ -96,6 +95,8 @@ def retried(once: Callable[[], None], stream: Stream, where: str) -> None:
             reconnect(stream)
             kind = _kind(error, stream)
             if attempt + 1 == tries or _is_final(error, kind) or stream.remote is None:
+                if is_out_of_files(error):
+                    raise open_files_error(where) from None
                 times = "1 try" if attempt == 0 else f"{attempt + 1} tries"
                 # The cause stays out of the traceback: its text has not been searched for credentials.
                 raise store_error(error, where, f"{times} in {time.monotonic() - begin:.0f} s", kind) from None
@@ -128,45 +129,30 @@ def fetch_file(stream: Stream, name: str, check: Callable[[Path], None]) -> None
     path = Path(stream.local, stream.split, name)
     if stream.remote is None:
         raise MissingError(f"{name} is not in the folder, and there is no remote to fetch it from")
-    part = path.parent / PARTS / f"{path.name}.{os.getpid()}-{next(_numbers)}.part"
+    part = Part(path)
     remote = os.path.join(stream.remote, stream.split, name)
 
     def download() -> None:
-        stream._downloader.download(remote, str(part), stream.download_timeout)
-
-    def files() -> list[Path]:
-        # A downloader may write under another name first.
-        return [file for file in part.parent.glob(f"{part.name}*") if file.is_file()]
-
-    def discard() -> None:
-        for file in files():
-            file.unlink(missing_ok=True)
+        stream._downloader.download(remote, str(part.path), stream.download_timeout)
 
     try:
-        if not _finishes(download, stream.download_timeout, discard):
-            arrived = sum(_size(file) or 0 for file in files())
-            limit = f"download_timeout, {stream.download_timeout:g} s"
-            raise TimeoutError(f"only {arrived} bytes of {path.name} arrived within {limit}")
-        check(part)
-        os.replace(part, path)
+        download_in_time(download, part, stream.download_timeout, path.name)
+        check(part.path)
+        os.replace(part.path, path)
     finally:
-        discard()
+        part.discard()
 
 
-class FiniteS3Downloader(S3Downloader):
-    """Streaming's, but it gives up where S3 answers 400 (it does so to an expired token) to requests without credentials
-    too: Streaming makes one client after the other then, until Python's stack is full.
+def download_in_time(download: Callable[[], None], part: Part, seconds: float, name: str) -> None:
+    """Call ``download``, which fills ``part``; if it takes too long, give it up.
+
+    Raises:
+        TimeoutError: It took longer than so many seconds.
+        Exception: What ``download`` raises.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._anonymous = False
-
-    def _create_s3_client(self, unsigned: bool = False, timeout: float = DEFAULT_TIMEOUT) -> None:
-        if unsigned and self._anonymous:
-            raise DeniedError("the answer is 400 (Bad Request), with credentials and without")
-        super()._create_s3_client(unsigned=unsigned, timeout=timeout)
-        self._anonymous = unsigned
+    if not _finishes(download, seconds, part.discard):
+        limit = f"download_timeout, {seconds:g} s"
+        raise TimeoutError(f"only {part.arrived} bytes of {name} arrived within {limit}")
 
 
 def protect(stream: Stream) -> None:
@@ -219,17 +205,6 @@ def check_hashes(stream: Stream, which: str, shards: Sequence[Reader]) -> None:
                 f"validate_hash must be one of the hashes in the index of {which}, which are "
                 f"{', '.join(sorted(known)) or 'none'}, got {stream.validate_hash!r}"
             )
-
-
-def remove_leftovers(streams: list[Stream], before: float) -> None:
-    """Remove parts of files that a killed run left in the cache, written before this time (s since the epoch)."""
-    for stream in streams:
-        for part in Path(stream.local, stream.split, PARTS).glob("*"):
-            try:
-                if part.stat().st_mtime < before:
-                    part.unlink()
-            except OSError:  # gone already
-                continue
 
 
 def describe(stream: Stream, number: int, shard: Reader, shard_id: int, first_sample: int, rank: int) -> str:

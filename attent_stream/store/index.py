@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from streaming import Stream
 from streaming.base.constant import DEFAULT_TIMEOUT
@@ -16,28 +17,34 @@ from streaming.base.format import get_index_basename
 from streaming.base.world import World
 
 from attent_stream.errors import CorruptError
+from attent_stream.redaction import masked_text
 from attent_stream.store import fetch
+from attent_stream.store.stale import check_index
 from attent_stream.store.store_errors import is_of_a_store, store_error
 
 
 def fetch_indices(settings: Mapping[str, Any]) -> None:
-    """Fetch the indices that the node does not have, on the one of its ranks that does that.
+    """Fetch the indices that the node lacks, and compare those that it has with the store's.
+
+    One rank of the node does that.
 
     Args:
         settings: StreamingDataset's arguments. Streams of other kinds, and those that make their own cache folder, are left
             to Streaming.
 
     Raises:
-        StoreError: An index cannot be had.
+        StoreError: An index cannot be had, or the cached one is of older data than the store's.
     """
     world = World.detect()
     if not world.is_local_leader:
         return
-    plain = settings.get("stream_name", "stream") == "stream" and not settings.get("stream_config")
+    plain = settings.get("stream_name", "stream") == "stream"
     given = settings.get("streams") or ([None] if plain and settings.get("remote") and settings.get("local") else [])
+    unreachable: set[str] = set()  # stores are waited for once: a run may have all of its data
     for number, stream in enumerate(given):
         if stream is None or (stream.remote and stream._local and fetch.downloads_itself(stream)):
-            _fetch_index(_with_defaults(stream, settings), f"stream {number}", world.rank)
+            full = _with_defaults(stream, settings)
+            _have_index(full, f"stream {number}", world.rank, unreachable)
 
 
 @contextmanager
@@ -68,13 +75,20 @@ def _with_defaults(stream: Stream | None, settings: Mapping[str, Any]) -> Stream
     return Stream(**{name: defaults.get(name) if value is None else value for name, value in chosen.items()})
 
 
-def _fetch_index(stream: Stream, which: str, rank: int) -> None:
+def _have_index(stream: Stream, which: str, rank: int, unreachable: set[str]) -> None:
     name = get_index_basename()
     path = Path(stream.local, stream.split, name)
-    if path.exists() or stream.remote == stream.local:
+    if stream.remote == stream.local:
         return
+    source = os.path.join(stream.remote, stream.split).rstrip("/")
+    where = masked_text(f"{name} of {which} ({source}), rank {rank}")
     fetch.check_stream(stream, which)
     fetch.protect(stream)
+    if path.exists():
+        store = "://".join(urlsplit(stream.remote)[:2])
+        if store not in unreachable and not check_index(stream, where):
+            unreachable.add(store)
+        return
 
     def check(part: Path) -> None:
         try:
@@ -82,6 +96,4 @@ def _fetch_index(stream: Stream, which: str, rank: int) -> None:
         except ValueError as error:
             raise CorruptError(f"{name} is no JSON: {error}") from error
 
-    source = os.path.join(stream.remote, stream.split).rstrip("/")
-    where = f"{name} of {which} ({source}), rank {rank}"
     fetch.retried(lambda: fetch.fetch_file(stream, name, check), stream, where)

@@ -18,7 +18,9 @@ from streaming.base.format.mds import MDSReader
 from streaming.base.format.mds.encodings import get_mds_encodings, is_mds_encoding_safe
 
 from attent_stream.redaction import masked_text
+from attent_stream.store import fetch
 from attent_stream.store.readers import hand_on, read_shards
+from attent_stream.store.shared_memory import ClosesMemory
 
 _FILE_LIMIT = 1 << 40  # bytes of any shard file; of an MDS one, whose offsets are uint32, 4 GiB
 _MDS_LIMIT = 1 << 32
@@ -42,12 +44,13 @@ class CheckedStreams:
     def streams(self, streams: list[Stream]) -> None:
         for number, stream in enumerate(streams):
             keep_private(stream)
+            fetch.protect(stream)
             check_stream(stream, number, self._unique_rank_world, self.allow_unsafe_types)
         self.__dict__["streams"] = streams
 
 
-class CheckedDataset(CheckedStreams, StreamingDataset):
-    """Streaming's own data set with ``CheckedStreams``' checks."""
+class CheckedDataset(CheckedStreams, ClosesMemory, StreamingDataset):
+    """Streaming's own data set with ``CheckedStreams``' checks, closed when it is collected."""
 
 
 def keep_private(stream: Stream) -> None:
@@ -126,7 +129,8 @@ def _check_columns(names: Any, encodings: Any, sizes: Any, stream: str, allow_un
         if not (is_mds_encoding_safe(kind) or allow_unsafe_types):
             raise ValueError(
                 f"{stream}: column {_short(name)} is encoded as {_short(encoding)}, which runs code of whoever wrote it when it "
-                f"is read: write it anew with another encoding, or pass allow_unsafe_types=True if you trust the writer"
+                f"is read, so it contains an unsafe type: write it anew with another encoding, or "
+                f"pass allow_unsafe_types=True if you trust the writer"
             )
         if size is not None and not (_is_count(size) and size < _MDS_LIMIT):
             raise ValueError(f"{stream}: expected a size of column {_short(name)} under {_MDS_LIMIT} bytes, got {_short(size)}")

@@ -15,6 +15,7 @@ from torch.utils.data import get_worker_info
 from attent_stream.store import fetch
 
 _BLOCK = 256
+_GRACE = 1.0  # seconds in which a thread without a fetch under way has ended
 
 
 class ShardFetcher:
@@ -66,13 +67,16 @@ class ShardFetcher:
         """Stop the thread after the shard it is at.
 
         In a loader's worker, which may end now, also wait for it: a shard that is left claimed and not fetched would keep
-        everybody on the node who needs it waiting until the claim is too old.
+        everybody on the node who needs it waiting until the claim is too old. Elsewhere wait for a
+        moment: the thread holds the data set, whose memory is closed only after it has ended.
         """
         with self._turn:
             self._closed = True
             self._turn.notify()
-        if get_worker_info() is not None:
-            self._thread.join()  # a fetch ends in bounded time
+        if self._thread is threading.current_thread():
+            return  # it is collecting the reader
+        # A fetch ends in bounded time.
+        self._thread.join(None if get_worker_info() is not None else _GRACE)
 
     def _next_block(self) -> NDArray[np.int64] | None:
         with self._turn:
@@ -91,8 +95,9 @@ class ShardFetcher:
         try:
             while (block := self._next_block()) is not None:
                 shards = self._shards_of(block)
-                states = data._shard_states.numpy()
-                self._prepare(shards[(states[shards] != _ShardState.LOCAL) | ~self._touched[shards]], False)
+                # A copy: this thread may be the last to hold the data set and its memory.
+                states = data._shard_states[shards]
+                self._prepare(shards[(states != _ShardState.LOCAL) | ~self._touched[shards]], False)
         except BaseException as error:  # raised in the reader, at its next sample
             self._error = error
 
