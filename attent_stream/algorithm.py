@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,8 +16,8 @@ from composer.utils import dist
 from attent_stream.clock import single_pass, state_clock, total_span
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.dataset import TeachingDataset
-from attent_stream.errors import AttentError
 from attent_stream.gather import gather_ranks
+from attent_stream.lessons.cutting import cutting_fault
 from attent_stream.lessons.lesson_weights import LessonWeights
 from attent_stream.lessons.planned_length import PlannedLength
 from attent_stream.lessons.progressive_resolution import ProgressiveResolution
@@ -27,10 +27,9 @@ from attent_stream.randomness import random_state, restore_ranks
 from attent_stream.scoring.batch import ScoreError
 from attent_stream.scoring.batch_form import BatchForm
 from attent_stream.scoring.candidate_scorer import CandidateScorer
-from attent_stream.scoring.features import FEATURES
 from attent_stream.scoring.loss_check import LossCheck
-from attent_stream.scoring.pieces import cuttable
 from attent_stream.scoring.scorer import build_scorer
+from attent_stream.scoring.spared_scorer import SparedScorer
 from attent_stream.scoring.traits import Traits
 from attent_stream.settings import parse_settings
 from attent_stream.stopwatch import Stopwatch
@@ -163,15 +162,13 @@ class AtteNT(Algorithm):
         }
         self._run = self.settings  # with what is known only where a fit starts
         self._form = BatchForm()
-        self._unscored: str | None = None  # why this rank cannot score candidates, which nobody has asked for
-        self._unweighted: str | None = None  # why the weights of lessons would not reach the loss
-        self._tries_weights = self._tried = False  # once a fit, where ``auto`` may come to need them
         self.last_choice: Choice | None = None
         self._loader: TeachingDataLoader | None = None
         self._device: Device | None = None
         self._teacher: Teacher | None = None
         self._fitted: TeachingDataset | None = None  # the data set of an earlier fit, which stands where that ended
         self._scoring = CandidateScorer(self.settings)
+        self._spared = SparedScorer(self._scoring, asked=self.settings.asks_for_scores)
         self._memory = Memory(self.settings.score)
         self._weights = LessonWeights(self.settings.reweight)
         self._skips = SkippedCompute(self.settings.skips, seed)
@@ -237,8 +234,8 @@ class AtteNT(Algorithm):
         resumed, self._resumed = self._resumed, None
         if resumed is None and int(state.timestamp.batch) == 0:
             self._forget()  # another run, perhaps on another corpus
-        self._form, self._unscored, self._unweighted, self._tried = BatchForm.of(loader), None, None, False
-        self._weights.open(state.model, resumed, self._form.rows)
+        self._form, self._spared.fault = BatchForm.of(loader), None
+        self._weights.open(state.model, resumed, self._form.rows, asked=self.settings.asks_for_scores)
         self._skips.open(state, loader.batch_size, resumed)
         total = total_span(state.max_duration)
         by_default = self.settings.teacher.select == AUTO and "record" in self.settings.defaults
@@ -270,7 +267,7 @@ class AtteNT(Algorithm):
                 thrifty=by_default and self._run.teacher.again is None,
                 asked=self.settings.asks_for_records,
             )
-        self._tries_weights = teacher.weighs and not self.settings.asks_for_scores
+        self._weights.tries = teacher.weighs and not self.settings.asks_for_scores
         now, lengths = teacher.clock(0, loader.dataset.coming_epoch, 0.0), self._run.teacher.seq_len
         teacher.keep(now)  # an anneal that cannot be told against max_duration is refused now
         lengths.at(now)  # likewise
@@ -304,30 +301,17 @@ class AtteNT(Algorithm):
         Raises:
             ValueError: They cannot, and it was asked for.
         """
-        teacher, fault = self._run.teacher, None
-        if not teacher.seq_len.some and teacher.balance is None:
-            return
+        teacher = self._run.teacher
         wanted = {"balance": teacher.balance is not None, "seq_len": teacher.seq_len.some}
-        asked = {name for name, some in wanted.items() if some} - self._run.defaults
-        try:
-            batch = loader.glance()
-            if teacher.balance is not None:
-                FEATURES[teacher.balance](batch)
-            if teacher.seq_len.some:
-                cuttable(batch, pieces_at(teacher.seq_len.least))
-        except ScoreError as error:
-            fault = str(error)
-        except Exception as error:
-            # Collating one sample may fail where a batch does not: what was asked for is seen by the workers.
-            fault = None if asked else f"{type(error).__name__}: {' '.join(str(error).split())}"
-        faults = [one for one in dist.all_gather_object(fault) if one is not None]
-        if not faults:
+        asked = bool({name for name, some in wanted.items() if some} - self._run.defaults)
+        fault = cutting_fault(loader, teacher, asked=asked)
+        if fault is None:
             return
         if asked:
-            raise ValueError(faults[0])
+            raise ValueError(fault)
         self._run = replace(self._run, teacher=replace(teacher, balance=None, seq_len=parse_share(1.0, "seq_len")))
         if dist.get_global_rank() == 0:
-            log.warning("Lessons are whole samples in the stream's order: %s", faults[0])
+            log.warning("Lessons are whole samples in the stream's order: %s", fault)
 
     def _forget(self) -> None:
         self._memory.forget()
@@ -379,7 +363,7 @@ class AtteNT(Algorithm):
                 self._memory.flush()
             choices = loader.teach(partial(self._scores, state), state.device.tensor_to_device)
             if loader.unscored and self._teacher.forwards and not self.settings.asks_for_scores:
-                reason = self._unscored or "another rank cannot score them"
+                reason = self._spared.fault or "another rank cannot score them"
                 self._stop_scoring("Candidates are not scored, and all samples are trained on", reason)
         for choice in choices:
             self._log(choice, logger)
@@ -392,29 +376,10 @@ class AtteNT(Algorithm):
             self._scoring.between_windows(self._teacher.clock(0, loader.epoch.order.epoch, 0.0))
 
     def _scores(self, state: State, candidates: Any) -> torch.Tensor:
-        try:
-            if self._unscored is None:
-                candidates = state.device.batch_to_device(self._scoring.transformed(candidates))
-                if self._resolution.some:
-                    candidates = self._resolution.smaller(state, candidates, self._now(state))
-        except Exception as error:
-            self._not_scored(error)
-        if self._unscored is None:
-            try:
-                return self._scoring(state, candidates)
-            except Exception as error:
-                self._not_scored(error)
-        else:
-            self._scoring.pass_over()
-        # All ranks gather scores in any case, and see by infinity that there are none.
-        return state.device.tensor_to_device(torch.full((self._loader.batch_size,), torch.inf))
+        def smaller(batch: Any) -> Any:
+            return self._resolution.smaller(state, batch, self._now(state)) if self._resolution.some else batch
 
-    def _not_scored(self, error: Exception) -> None:
-        """An error of what was asked for ends the run; any other is a reason to stream plainly."""
-        if self.settings.asks_for_scores:
-            raise error
-        text = " ".join(str(error).split())
-        self._unscored = text if isinstance(error, ScoreError) else f"{type(error).__name__}: {text}"
+        return self._spared(state, candidates, self._loader.batch_size, smaller)
 
     def _stop_scoring(self, told: str, reason: str) -> None:
         self._teacher.stop_scoring()
@@ -459,8 +424,6 @@ class AtteNT(Algorithm):
         if self._memory.recorder is not None:
             self._memory.recorder.begin_batch()
         weights = None if self._loader.epoch is None else self._loader.epoch.lesson[1]
-        if self._unweighted is not None:
-            weights = None
         self._weights.begin_batch(weights, state.device)
         self._skips.begin_batch(state)
 
@@ -477,41 +440,23 @@ class AtteNT(Algorithm):
             with self._teaching:
                 recorder.loss_done(state.model, state.outputs, state.batch, state.loss)
         reading = self._scoring.reading if recorder is None or recorder.stopped else recorder.reading
-        self._weights.read_by(reading)
-        timed = self._teaching if self.settings.reweight is not None else nullcontext()  # on a GPU a stopwatch is two events
-        with timed, self._spared():
-            self._weights.loss_done(state.outputs, state.batch, state.loss, taught=self._loader.epoch is not None)
-            if self._tries_weights and reading is not None and not self._tried:
-                self._tried = True
-                self._weights.try_out(state.outputs, state.batch, state.loss)
+        taught = self._loader.epoch is not None
+        with self._teaching if self.settings.reweight is not None else nullcontext():  # on a GPU a stopwatch is two events
+            self._weights.loss_done(state.outputs, state.batch, state.loss, reading=reading, taught=taught)
         self._skips.loss_done(state)
 
-    @contextmanager
-    def _spared(self) -> Iterator[None]:
-        """Train without weights where they do not work and nobody has asked for them."""
-        try:
-            yield
-        except AttentError as error:
-            if self.settings.asks_for_scores or self.settings.reweight is not None:
-                raise
-            if self._unweighted is None and not self._tries_weights:
-                log.warning("Lessons are trained on without their weights from now on: %s", error)
-            self._unweighted = self._unweighted or str(error)
-
-    def _weights_tried(self) -> None:
-        """After a fit's first batch: where weights do not work, ``auto`` does not teach, on any rank."""
-        self._tries_weights = False
-        faults = [fault for fault in dist.all_gather_object(self._unweighted) if fault is not None]
-        if faults:
-            self._teacher.payoff.stop()
-            told = "select: auto draws no samples by importance here, because it would weight their losses"
-            self._stop_scoring(told, faults[0])
-            if self._memory.recorder is not None and self._run.teacher.again is None:
-                self._memory.recorder.stop()
+    def _stop_weights(self, fault: str) -> None:
+        """``auto`` draws no lessons by importance where their weights do not work, on any rank."""
+        self._teacher.payoff.stop()
+        told = "select: auto draws no samples by importance here, because it would weight their losses"
+        self._stop_scoring(told, fault)
+        if self._memory.recorder is not None and self._run.teacher.again is None:
+            self._memory.recorder.stop()
 
     def _batch_done(self, state: State, logger: Logger) -> None:
-        if self._tries_weights and self._tried:
-            self._weights_tried()
+        fault = self._weights.agreed_fault()
+        if fault is not None:
+            self._stop_weights(fault)
         if self._memory.recorder is not None:
             self._memory.recorder.end_batch()
         if self._loader.epoch is not None:

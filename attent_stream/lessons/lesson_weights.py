@@ -1,13 +1,16 @@
 """The weights of lessons over the fits of a run: those of their selection and, with ``reweight``, those of their own training losses."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from composer.devices import Device
+from composer.utils import dist
 from numpy.typing import NDArray
 from torch.nn import Module
 
+from attent_stream.errors import AttentError
 from attent_stream.lessons.reweighting import Reweighting, ReweightSettings
 from attent_stream.lessons.weighting import WeightedOutputs
 from attent_stream.scoring.batch import ScoreError, batch_length
@@ -16,12 +19,18 @@ from attent_stream.scoring.matching import Trained
 from attent_stream.scoring.reading import Reading
 from attent_stream.scoring.scorer import Scorer, build_scorer
 
+log = logging.getLogger(__name__)
+
 
 class LessonWeights:
     """Brings weights to the gradients of batches, one after the other.
 
     Args:
         settings: Of weighting by losses; None: not so.
+
+    Attributes:
+        fault: Why weights do not work in this fit, where nobody has asked for them; they are then all 1.
+        tries: Whether to see, on the first batch whose outputs are read, if weights would work.
     """
 
     def __init__(self, settings: ReweightSettings | None) -> None:
@@ -32,15 +41,22 @@ class LessonWeights:
         self._check: LossCheck | None = None
         self._rows: Callable[[Any], int] = batch_length
         self._seen = False  # this batch's first microbatch
+        self.fault: str | None = None
+        self.tries = self._tried = self._asked = False
 
-    def open(self, model: Module, resumed: dict[str, Any] | None, rows: Callable[[Any], int]) -> None:
+    def open(
+        self, model: Module, resumed: dict[str, Any] | None, rows: Callable[[Any], int], *, asked: bool
+    ) -> None:
         """Be there for a fit.
 
         Args:
             model: The learner as training has it (wrapped).
             resumed: AtteNT's state of a checkpoint to go on from, or None.
             rows: How many samples a microbatch holds.
+            asked: Whether weights were asked for by name: where they do not work is then an error, else
+                training goes on without.
         """
+        self.fault, self.tries, self._tried, self._asked = None, False, False, asked or self._reweighting is not None
         self._model = model
         self._outputs, self._rows = WeightedOutputs(model, rows), rows
         if self._reweighting is not None:
@@ -64,33 +80,50 @@ class LessonWeights:
         if self._reweighting is not None:
             self._reweighting.begin_batch()
         self._seen = False
+        if self.fault is not None:
+            weights = None
         even = weights is None or (self._reweighting is None and (weights == 1).all())
         self._outputs.begin_batch(None if even else device.tensor_to_device(torch.from_numpy(weights)))
-
-    def read_by(self, reading: Reading | None) -> None:
-        """See ``WeightedOutputs.read_by``."""
-        self._outputs.read_by(reading)
-
-    def try_out(self, outputs: Any, batch: Any, loss: Any) -> None:
-        """See ``WeightedOutputs.try_out``."""
-        self._outputs.try_out(outputs, batch, loss)
 
     def begin_forward(self) -> None:
         """Before a forward."""
         self._outputs.begin_forward()
 
-    def loss_done(self, outputs: Any, batch: Any, loss: Any, taught: bool) -> None:
+    def loss_done(self, outputs: Any, batch: Any, loss: Any, *, reading: Reading | None, taught: bool) -> None:
         """Once a microbatch's loss is there, before its backward; see ``WeightedOutputs.forward_done`` and ``loss_done``.
 
         Args:
             outputs: What the model returned.
             batch: The microbatch.
             loss: Of it.
+            reading: How the outputs are read, where it is known.
             taught: Whether it is of a taught epoch.
 
         Raises:
+            AttentError: Weights do not work here, and were asked for.
             ScoreError: Lessons are to be weighted by their losses, and the loss cannot be had sample by sample.
         """
+        self._outputs.read_by(reading)
+        try:
+            self._weight(outputs, batch, loss, taught)
+            if self.tries and reading is not None and not self._tried:
+                self._tried = True
+                self._outputs.try_out(outputs, batch, loss)
+        except AttentError as error:
+            if self._asked:
+                raise
+            if self.fault is None and not self.tries:
+                log.warning("Lessons are trained on without their weights from now on: %s", error)
+            self.fault = self.fault or str(error)
+
+    def agreed_fault(self) -> str | None:
+        """After a batch: why weights do not work, on any rank, once ``tries`` has shown it; all ranks call this together."""
+        if not self.tries or not self._tried:
+            return None
+        self.tries = False
+        return next((fault for fault in dist.all_gather_object(self.fault) if fault is not None), None)
+
+    def _weight(self, outputs: Any, batch: Any, loss: Any, taught: bool) -> None:
         factors = None
         if self._reweighting is not None and taught:
             self._look(outputs, batch, loss)
