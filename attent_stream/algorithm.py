@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -17,7 +17,7 @@ from attent_stream.clock import single_pass, state_clock, total_span
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.dataset import TeachingDataset
 from attent_stream.gather import gather_ranks
-from attent_stream.lessons.cutting import cutting_fault
+from attent_stream.lessons.cutting import cutting_faults
 from attent_stream.lessons.lesson_weights import LessonWeights
 from attent_stream.lessons.planned_length import PlannedLength
 from attent_stream.lessons.progressive_resolution import ProgressiveResolution
@@ -46,7 +46,7 @@ from attent_stream.teaching.teacher import AUTO, Teacher
 
 VERSION = 3  # of AtteNT's state
 _STATE = ("version", "counts", "told", "planned", "ledger", "score", "random", "gain", "reweight", "backward",
-          "fidelity", "reference")  # fmt: skip
+          "fidelity", "reference", "given_up")  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +55,8 @@ class AtteNT(Algorithm):
     """Nonparametric teaching of attention learners (AtteNT, ICLR 2026), window by window on the stream.
 
     Needs a :class:`TeachingDataLoader` as the Trainer's train loader. At AFTER_DATALOADER it scores the candidates read so
-    far, without gradients and in eval mode, and chooses the next window's lessons when all are scored. Transforms of a
-    ``DataSpec`` reach lessons only; put into the loader's ``collate_fn`` what scoring must see.
+    far, without gradients and in eval mode, and chooses the next window's lessons when all are scored. Candidates are
+    transformed, split and counted as the train loader's ``DataSpec`` does it with lessons.
 
     Args:
         keep: Share of a window's rows that become lessons, in (0, 1], or a schedule ``{schedule, from, to, over, stages}``. None:
@@ -174,6 +174,8 @@ class AtteNT(Algorithm):
         self._skips = SkippedCompute(self.settings.skips, seed)
         self._resolution = ProgressiveResolution(self.settings.resolution)
         self._short = ShortLessons()
+        self._uncut: str | None = None  # why a batch could not be taken apart
+        self._cut_tried = False  # in this fit
         self._teaching = Stopwatch()
         self._batch_began = time.perf_counter()
         self._length = PlannedLength()
@@ -205,8 +207,31 @@ class AtteNT(Algorithm):
             "gain": self._teacher.payoff.gain,
             "reweight": self._weights.state(),
             "backward": self._skips.state_dict(),
+            "given_up": self._given_up(),
             **self._scoring.state_dict(),
         }
+
+    def _given_up(self) -> list[str]:
+        """What this run has found that it cannot do, and nobody has asked for: the same on all ranks."""
+        recorder = self._memory.recorder
+        found = {
+            "scores": self._run.forwards and not self._teacher.forwards,
+            "weights": self._teacher.payoff.stopped,
+            "pieces": self._run.teacher.seq_len.some and not self._teacher.settings.seq_len.some,
+            "records": recorder is not None and recorder.stopped,
+        }
+        return [name for name, given_up in found.items() if given_up]
+
+    def _give_up(self, names: Collection[str]) -> None:
+        """Go on without what a checkpoint's run had given up."""
+        if "scores" in names:
+            self._teacher.stop_scoring()
+        if "weights" in names:
+            self._teacher.payoff.stop()
+        if "pieces" in names:
+            self._teacher.stop_pieces()
+        if "records" in names and self._memory.recorder is not None:
+            self._memory.recorder.stop()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state_dict``'s state.
@@ -235,6 +260,7 @@ class AtteNT(Algorithm):
         if resumed is None and int(state.timestamp.batch) == 0:
             self._forget()  # another run, perhaps on another corpus
         self._form, self._spared.fault = BatchForm.of(loader), None
+        self._uncut, self._cut_tried = None, False
         self._weights.open(state.model, resumed, self._form.rows, asked=self.settings.asks_for_scores)
         self._skips.open(state, loader.batch_size, resumed)
         total = total_span(state.max_duration)
@@ -244,7 +270,7 @@ class AtteNT(Algorithm):
             text=Traits.of(state.model).shift_labels, once=once, packed=loader.packed, endless=total is None
         )
         self._check_cuts(loader)
-        self._scoring.open(state, loader, self._run, resumed)
+        self._scoring.open(state, loader, self._run, resumed, self._form)
         self._resolution.open(state.model, self._scoring.models)
         self._find_place(state)
         memory = self._memory
@@ -265,8 +291,11 @@ class AtteNT(Algorithm):
                 form=self._form,
                 always=self.settings.record == "always",
                 thrifty=by_default and self._run.teacher.again is None,
+                auto=state.auto_microbatching,
                 asked=self.settings.asks_for_records,
             )
+        if resumed is not None and not self.settings.asks_for_scores:
+            self._give_up(resumed.get("given_up") or ())
         self._weights.tries = teacher.weighs and not self.settings.asks_for_scores
         now, lengths = teacher.clock(0, loader.dataset.coming_epoch, 0.0), self._run.teacher.seq_len
         teacher.keep(now)  # an anneal that cannot be told against max_duration is refused now
@@ -301,17 +330,16 @@ class AtteNT(Algorithm):
         Raises:
             ValueError: They cannot, and it was asked for.
         """
-        teacher = self._run.teacher
-        wanted = {"balance": teacher.balance is not None, "seq_len": teacher.seq_len.some}
-        asked = bool({name for name, some in wanted.items() if some} - self._run.defaults)
-        fault = cutting_fault(loader, teacher, asked=asked)
-        if fault is None:
-            return
-        if asked:
-            raise ValueError(fault)
-        self._run = replace(self._run, teacher=replace(teacher, balance=None, seq_len=parse_share(1.0, "seq_len")))
-        if dist.get_global_rank() == 0:
-            log.warning("Lessons are whole samples in the stream's order: %s", fault)
+        given = {"balance", "seq_len"} - self._run.defaults
+        faults = cutting_faults(loader, self._run.teacher, given)
+        for name in faults.keys() & given:
+            raise ValueError(faults[name])
+        if faults:
+            off = {"balance": None, "seq_len": parse_share(1.0, "seq_len")}
+            teacher = replace(self._run.teacher, **{name: off[name] for name in faults})
+            self._run = replace(self._run, teacher=teacher)
+            if dist.get_global_rank() == 0:
+                log.warning("%s", "; ".join(f"{name} is not used by default here: {fault}" for name, fault in faults.items()))
 
     def _forget(self) -> None:
         self._memory.forget()
@@ -408,12 +436,19 @@ class AtteNT(Algorithm):
         except ScoreError as error:
             if "seq_len" not in self.settings.defaults:
                 raise
-            if self._teacher.settings.seq_len.some and dist.get_global_rank() == 0:
-                log.warning(
-                    "Lessons are not cut into pieces from the next window on; until then each row is %d pieces of different samples: %s",
-                    pieces, error,
-                )  # fmt: skip
+            if self._uncut is None:
+                log.warning("A batch is trained on as it is, each row %d pieces of different samples: %s", pieces, error)
+            self._uncut = self._uncut or str(error)
+
+    def _agree_on_cuts(self) -> None:
+        """After a fit's first batch in pieces: where some rank cannot take it apart, no samples are cut any more."""
+        if self._cut_tried or self._loader.epoch is None or self._loader.epoch.pieces == 1:
+            return
+        self._cut_tried = True
+        if any(fault is not None for fault in dist.all_gather_object(self._uncut)):
             self._teacher.stop_pieces()
+            if dist.get_global_rank() == 0:
+                log.warning("Lessons are not cut into pieces from the next window on.")
 
     def _now(self, state: State) -> Clock:
         begun, batches = self._loader.epoch, state.dataloader_len
@@ -439,7 +474,7 @@ class AtteNT(Algorithm):
         if recorder is not None:
             with self._teaching:
                 recorder.loss_done(state.model, state.outputs, state.batch, state.loss)
-        reading = self._scoring.reading if recorder is None or recorder.stopped else recorder.reading
+        reading = (None if recorder is None else recorder.reading) or self._scoring.reading
         taught = self._loader.epoch is not None
         with self._teaching if self.settings.reweight is not None else nullcontext():  # on a GPU a stopwatch is two events
             self._weights.loss_done(state.outputs, state.batch, state.loss, reading=reading, taught=taught)
@@ -454,6 +489,7 @@ class AtteNT(Algorithm):
             self._memory.recorder.stop()
 
     def _batch_done(self, state: State, logger: Logger) -> None:
+        self._agree_on_cuts()
         fault = self._weights.agreed_fault()
         if fault is not None:
             self._stop_weights(fault)

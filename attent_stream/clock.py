@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 
 from composer import State, Time, TimeUnit
+from composer.utils import dist
 from torch import Tensor
 
 from attent_stream.dataloader import TeachingDataLoader
@@ -78,13 +79,18 @@ def single_pass(total: Span | None, loader: TeachingDataLoader) -> bool:
 
 
 def packed_length(loader: TeachingDataLoader) -> int | None:
-    """Tokens of each sample, where all have as many; looks at one sample. None where it is not known."""
+    """Tokens of each sample, where all have as many; looks at one sample. None where it is not known.
+
+    All ranks call this together.
+    """
     if not loader.packed:
         return None
+    length = None
     try:
         batch = loader.glance()
+        ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
+        length = ids.shape[1] if isinstance(ids, Tensor) and ids.ndim == 2 else None
     except Exception as error:  # one sample alone may not be collated; then nothing is known
         log.debug("The length of samples is not known: %s", error)
-        return None
-    ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
-    return ids.shape[1] if isinstance(ids, Tensor) and ids.ndim == 2 else None
+    lengths = set(dist.all_gather_object(length))  # what follows from it must be the same on all ranks
+    return length if len(lengths) == 1 else None

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from streaming import StreamingDataLoader
-from streaming.base.dataset import _ShardState
 from torch.utils.data import DataLoader, default_collate
 
 from attent_stream.dataset import EpochStart, Tagged, TeachingDataset
@@ -31,6 +30,8 @@ from attent_stream.tagged_collate import TaggedCollate
 from attent_stream.teaching.choice import SCORED, Choice
 from attent_stream.teaching.teacher import Teacher, untaught
 from attent_stream.watch import WORKER_TIMEOUT, here, next_batch, open_files_named
+
+_GLANCE = 8  # samples
 
 log = logging.getLogger(__name__)
 
@@ -117,15 +118,13 @@ class TeachingDataLoader(StreamingDataLoader):
         self._peeked = None
 
     def glance(self) -> Any:
-        """A batch of one sample, collated, for what a run must know before its first batch.
+        """A batch of a few samples, collated, for what a run must know before its first batch.
 
-        The sample is of a shard that the cache has, where it has any. Random numbers stay as they were.
+        They are always the first samples, so that every rank and every resume sees the same. Random numbers
+        stay as they were.
         """
-        dataset = self.dataset
-        local = np.flatnonzero(dataset._shard_states.numpy() == _ShardState.LOCAL)
-        sample = dataset.sample_offset_per_shard[local[0] if len(local) else 0]
         with random_numbers_kept():
-            return self._collate([dataset[int(sample)]])
+            return self._collate([self.dataset[index] for index in range(min(_GLANCE, self.dataset.num_samples))])
 
     def attach(
         self, teacher: Teacher | None, begun: Callable[[], None] | None = None, at_most: int | None = None

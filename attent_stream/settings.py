@@ -75,7 +75,8 @@ class Settings:
     @property
     def asks_for_scores(self) -> bool:
         """Whether scores were asked for by name, so that a model without is an error, not a reason to stream plainly."""
-        return "score" not in self.defaults or self.teacher.select in NEEDS_SCORES
+        by_name = "score" not in self.defaults or self.teacher.select in NEEDS_SCORES
+        return by_name or self.fidelity != FULL
 
     @property
     def asks_for_records(self) -> bool:

@@ -1,6 +1,5 @@
 """What people's own jobs do: ``AtteNT()`` ends no run that plain training finishes, and trains on what it says."""
 
-import logging
 
 import numpy as np
 import pytest
@@ -18,6 +17,8 @@ from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.clock import single_pass
 from attent_stream.corpus.batches import TokenCollator
 from attent_stream.scoring.candidate_scorer import CandidateScorer
+from attent_stream.scoring.fidelity import Fidelity, Tokens
+from attent_stream.scoring.scorer import build_scorer, score_batch
 from attent_stream.teaching.span import Span
 
 
@@ -195,10 +196,23 @@ class Fails(TokenCollator):
 def test_packed_text_that_cannot_be_cut_is_trained_on_whole(folder, caplog):
     plain, _, _ = fit(make_loader(folder, collate_fn=Fails()), [])
     taught, _, _ = fit(make_loader(folder, collate_fn=Fails()), [AtteNT()])
-    assert taught.tokens == plain.tokens and taught.losses == plain.losses
-    assert sum(record.levelno >= logging.WARNING and record.name.startswith("attent") for record in caplog.records) == 1
+    assert sorted(sum(taught.tokens, [])) == sorted(sum(plain.tokens, []))  # balanced, but whole and each once
+    (told,) = [record.getMessage() for record in caplog.records if record.name.startswith("attent")]
+    assert told.startswith("seq_len is not used by default here")
     with pytest.raises(ValueError, match="seq_len cuts all of a batch: expected where"):
         fit(make_loader(folder, collate_fn=Fails()), [AtteNT(seq_len=0.5)])
+    caplog.clear()
+    fit(make_loader(folder, collate_fn=Fails()), [AtteNT(balance="tokens")])  # asks for one of the two
+    assert "seq_len is not used by default here" in caplog.text
+
+
+def test_what_was_given_up_is_given_up_after_a_resume(folder, tmp_path):
+    saving = {"save_folder": str(tmp_path / "saved"), "save_interval": "5ba"}
+    whole, _, _ = fit(make_loader(folder), [AtteNT()], LossOnly(), max_duration="2ep", **saving)
+    path = str(next((tmp_path / "saved").glob("ep*-ba10-rank0.pt")))
+    algorithm = AtteNT()
+    rest, _, _ = fit(make_loader(folder), [algorithm], LossOnly(), max_duration="2ep", load_path=path)
+    assert rest.losses == whole.losses[10:] and algorithm.state_dict()["given_up"] == ["records"]
 
 
 def test_a_batch_that_is_changed_before_it_is_cut_does_not_end_the_run(folder, caplog):
@@ -269,3 +283,48 @@ def test_a_model_without_scores_is_trained_plainly(folder, caplog, duration):
     assert losses([AtteNT()]) == losses([])
     told = [record.getMessage() for record in caplog.records if record.name.startswith("attent")]
     assert (duration == "2ep") <= len(told) <= 2 and all("LossOnly" in text for text in told)
+
+
+class Auxiliary(ComposerModel):
+    """Two outputs in training, whose losses are added, and one in eval mode."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(LENGTH, 5), nn.Linear(LENGTH, 5)
+
+    def forward(self, batch):
+        x = batch["input_ids"].float() / VOCAB
+        return (self.a(x), self.b(x)) if self.training else self.a(x)
+
+    def loss(self, outputs, batch):
+        target = batch["input_ids"][:, 0] % 5
+        parts = outputs if isinstance(outputs, tuple) else (outputs,)
+        return sum(F.cross_entropy(part, target) for part in parts)
+
+
+def test_other_outputs_in_eval_mode_than_in_training_do_not_end_the_run(tmp_path):
+    """Candidates are probed by the one output, and weights for the two do not work."""
+    folder = write_tokens(tmp_path / "many", 700, length=LENGTH, vocab=VOCAB)
+
+    class Classes(TokenCollator):
+        def __call__(self, samples):
+            batch = super().__call__(samples)
+            return {"input_ids": batch["input_ids"], "labels": batch["input_ids"][:, 0] % 5}
+
+    def losses(algorithms):
+        watch, _, _ = fit(make_loader(folder, window=2, collate_fn=Classes()), algorithms, Auxiliary())
+        return watch.losses
+
+    assert losses([AtteNT()]) == losses([])
+
+
+def test_a_cut_that_has_no_label_is_no_empty_sample():
+    """The labels of a prompt-masked sample lie behind the tokens that a cheap score looks at."""
+    model = make_model().eval()
+    ids = torch.randint(VOCAB, (3, LENGTH), generator=torch.Generator().manual_seed(0))
+    labels = ids.clone()
+    labels[0, : LENGTH // 2 + 1] = labels[1] = -100
+    scorer = build_scorer("loss", model, fidelity=Fidelity(tokens=Tokens(share=0.5, take="first")))
+    found = score_batch(scorer, model, {"input_ids": ids, "labels": labels}, None)
+    assert found[0].isnan() and found[1].isneginf() and found[2].isfinite()

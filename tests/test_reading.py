@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from attent_stream.scoring import reading
+from attent_stream.scoring.loss_check import LossCheck
 from attent_stream.scoring.loss_hints import LossHints
 from attent_stream.scoring.matching import Trained, matching, operands
 from attent_stream.scoring.reading import CLASSES, Reading, countable, position_losses, tensors_of
@@ -209,3 +211,52 @@ def test_paths():
     assert [path for path, _ in tensors_of(outputs, B)] == [("logits",), ("past", 0), ("past", 1, 0)]
     with pytest.raises(LookupError):
         Reading(outputs=("hidden",), target=(), kind=CLASSES).arranged(outputs, labels(B))
+
+
+class Classifier(nn.Module):
+    """As little of a model as a check looks at."""
+
+
+def check_sees(check, outputs, batch, loss):
+    check.see(lambda: Trained.of(outputs, batch, loss, B))
+
+
+def test_a_batch_that_says_nothing_decides_nothing():
+    """A loss that is not finite, no label at all, memory that runs out: the next batch is looked at."""
+
+    def out_of_memory():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    check, z, y = LossCheck(Classifier()), drawn(B, C).requires_grad_(), labels(B)
+    empty = torch.full_like(y, IGNORED)
+    check_sees(check, z, {"labels": y}, torch.tensor(float("nan")))
+    check_sees(check, z, {"labels": empty}, F.cross_entropy(z, empty, reduction="sum"))
+    check.see(out_of_memory)
+    assert check.reading is None and check.reason is None and check.due
+    check_sees(check, z, {"labels": y}, F.cross_entropy(z, y))
+    found = check.reading
+    assert found is not None
+    check_sees(check, z, {"labels": y}, torch.tensor(float("inf")))
+    assert check.reading == found and check.reason is None
+    check_sees(check, z, {"labels": y}, torch.tensor(1234.5))
+    assert check.reading is None and "gives its loss" in check.reason
+
+
+def test_what_was_asked_for_keeps_its_reading():
+    check, z, y = LossCheck(Classifier()), drawn(B, C), labels(B)
+    check_sees(check, z, {"labels": y}, F.cross_entropy(z, y))
+    found = check.reading
+    check.see(lambda: Trained.of(z, {"labels": y}, torch.tensor(9.0), B), keep=True)
+    assert check.reading == found and check.reason is None
+
+
+def test_no_target_of_every_class_is_made_where_a_smaller_one_fits(monkeypatch):
+    """A language model's labels one hot would be several times its logits."""
+
+    def refused(*args, **given):
+        raise AssertionError("one hot")
+
+    monkeypatch.setattr(reading, "one_hot", refused)
+    outputs, batch, loss, _ = shifted_case()
+    assert matching(Trained.of(outputs, batch, loss, B), None, HINTS)
+    assert matching(Trained.of(outputs, batch, 3 * loss, B), None, HINTS) == []

@@ -1,4 +1,7 @@
-"""Whether a run's samples can be cut into pieces and balanced, seen on one of them before any lesson is made."""
+"""Whether a run's samples can be cut into pieces and balanced, seen on a few before any lesson is made."""
+
+from collections.abc import Callable, Set
+from typing import Any
 
 from composer.utils import dist
 
@@ -10,26 +13,35 @@ from attent_stream.teaching.pieces import pieces_at
 from attent_stream.teaching.teacher import TeacherSettings
 
 
-def cutting_fault(loader: TeachingDataLoader, teacher: TeacherSettings, *, asked: bool) -> str | None:
-    """Why lessons cannot be cut or balanced as a teacher would, or None; all ranks call this together.
+def cutting_faults(loader: TeachingDataLoader, teacher: TeacherSettings, asked: Set[str]) -> dict[str, str]:
+    """Why lessons cannot be balanced or cut as a teacher would; all ranks call this together.
 
     Args:
         loader: Has the samples and the collate function.
         teacher: What is to be done with them.
-        asked: Whether the user asked for it by name. A sample that cannot be collated alone is then left to
-            the workers, who see whole batches; else it is a reason.
+        asked: Which of ``balance`` and ``seq_len`` the user asked for by name. Where these few samples cannot
+            be collated it is left to the workers, who see whole batches; else that is a reason.
+
+    Returns:
+        Reasons by ``balance`` and ``seq_len``, those of them that cannot be done.
     """
-    if not teacher.seq_len.some and teacher.balance is None:
-        return None
-    fault = None
+    checks: dict[str, Callable[[Any], Any]] = {}
+    if teacher.balance is not None:
+        checks["balance"] = FEATURES[teacher.balance]
+    if teacher.seq_len.some:
+        checks["seq_len"] = lambda batch: cuttable(batch, pieces_at(teacher.seq_len.least))
+    if not checks:
+        return {}
+    faults: dict[str, str] = {}
     try:
         batch = loader.glance()
-        if teacher.balance is not None:
-            FEATURES[teacher.balance](batch)
-        if teacher.seq_len.some:
-            cuttable(batch, pieces_at(teacher.seq_len.least))
-    except ScoreError as error:
-        fault = str(error)
     except Exception as error:
-        fault = None if asked else f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return next((one for one in dist.all_gather_object(fault) if one is not None), None)
+        faults = {name: f"{type(error).__name__}: {' '.join(str(error).split())}" for name in checks if name not in asked}
+    else:
+        for name, check in checks.items():
+            try:
+                check(batch)
+            except ScoreError as error:
+                faults[name] = str(error)
+    every = dist.all_gather_object(faults)
+    return {name: found[name] for name in checks for found in reversed(every) if name in found}

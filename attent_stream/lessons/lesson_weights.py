@@ -87,7 +87,7 @@ class LessonWeights:
 
     def begin_forward(self) -> None:
         """Before a forward."""
-        self._outputs.begin_forward()
+        self._outputs.begin_forward(watched=self.tries and not self._tried)
 
     def loss_done(self, outputs: Any, batch: Any, loss: Any, *, reading: Reading | None, taught: bool) -> None:
         """Once a microbatch's loss is there, before its backward; see ``WeightedOutputs.forward_done`` and ``loss_done``.
@@ -104,15 +104,16 @@ class LessonWeights:
             ScoreError: Lessons are to be weighted by their losses, and the loss cannot be had sample by sample.
         """
         self._outputs.read_by(reading)
+        trying = self.tries and reading is not None and not self._tried
+        self._tried = self._tried or trying  # the same on all ranks, whatever follows
         try:
             self._weight(outputs, batch, loss, taught)
-            if self.tries and reading is not None and not self._tried:
-                self._tried = True
+            if trying:
                 self._outputs.try_out(outputs, batch, loss)
-        except AttentError as error:
+        except (AttentError, ScoreError) as error:
             if self._asked:
                 raise
-            if self.fault is None and not self.tries:
+            if self.fault is None and not trying:
                 log.warning("Lessons are trained on without their weights from now on: %s", error)
             self.fault = self.fault or str(error)
 

@@ -7,6 +7,7 @@ left alone.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor
@@ -65,14 +66,19 @@ class WeightedOutputs:
         Raises:
             AttentError: They would not.
         """
-        size = self._rows(batch)
-        output = self._weighted(outputs, size)
-        self._output = output
+        self._output = self._weighted(outputs, self._rows(batch))
+        known, self._checked = self._checked, False
         self.loss_done(loss)
+        self._checked = known
 
-    def begin_forward(self) -> None:
-        """Before a forward."""
-        if self._weights is not None and self._head is not None:
+    def begin_forward(self, watched: bool = False) -> None:
+        """Before a forward.
+
+        Args:
+            watched: See the head's outputs also where there are no weights.
+        """
+        self._cancel()
+        if (watched or self._weights is not None) and self._head is not None:
             self._hook = self._head.module.register_forward_hook(lambda module, args, output: self._made.append(output))
 
     def forward_done(self, outputs: Any, batch: Any, factors: Tensor | None = None) -> None:
@@ -106,7 +112,8 @@ class WeightedOutputs:
         """The output whose gradient is to be weighted."""
         logits = [made for made in _tensors(self._made) if made.shape[-1:] == (self._head.classes,)]
         if self._at is not None and not logits:
-            outputs = at_path(outputs, self._at)
+            with suppress(LookupError):  # a path of eval mode: in training there may be other outputs
+                outputs = at_path(outputs, self._at)
         elif isinstance(outputs, Mapping) and "logits" in outputs:
             outputs = outputs["logits"]
         found = logits or _tensors(outputs)

@@ -89,11 +89,8 @@ class ScorerAtFidelity:
         self._scoring = FittingScorer(build_scorer(score, self.model, head=head, fidelity=fidelity), self.model)
 
     def read_by(self, reading: Reading | None, form: BatchForm) -> None:
-        """Score by this reading of the learner's outputs, and split batches in this way, from now on.
-
-        A proxy is another model: its outputs are read as its own class suggests.
-        """
-        self._scoring.read_by(reading if self._proxy is None else None, form)
+        """Score by this reading of the model's outputs, and split batches in this way, from now on."""
+        self._scoring.read_by(reading, form)
 
     @property
     def sharded(self) -> bool:

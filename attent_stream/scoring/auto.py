@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attent_stream.scoring.agreement import kept_overlap, spearman
-from attent_stream.scoring.batch import ScoreError, batch_length, split_batch
+from attent_stream.scoring.batch import ScoreError
 from attent_stream.scoring.batch_form import BatchForm
 from attent_stream.scoring.cost import ModelCost
 from attent_stream.scoring.early_exit import Blocks
@@ -112,6 +112,7 @@ class AutoScoring:
         self._scorers = {FULL: full, **ways}
         self._watches = {way: Stopwatch(gpu=gpu) for way in self._scorers}
         self._way = FULL
+        self._form = BatchForm()
         self._windows = 0  # scored and chosen
         self._slice = np.zeros((len(self._scorers), 0), np.float32)
         self._length = 0  # tokens of the slice's longest sample
@@ -133,6 +134,7 @@ class AutoScoring:
 
     def read_by(self, reading: Reading | None, form: BatchForm) -> None:
         """See ``FittingScorer.read_by``."""
+        self._form = form
         for scorer in self._scorers.values():
             scorer.read_by(reading, form)
 
@@ -221,8 +223,8 @@ class AutoScoring:
 
     def _measure(self, batch: Any, microbatch: int, draw: tuple[int, ...]) -> None:
         missing = self._settings.samples - self._slice.shape[1]
-        size = min(batch_length(batch), -(-missing // self._ranks))
-        part = split_batch(batch, size)[0]
+        size = min(self._form.rows(batch), -(-missing // self._ranks))
+        part = self._form.split(batch, size)[0]
         rows = []
         for way, scorer in self._scorers.items():
             with self._watches[way]:
@@ -243,4 +245,4 @@ class AutoScoring:
             if way == FULL or self._settings.ways is not None:
                 raise
             log.warning("Fidelity auto leaves %s out: %s.", way.name, error)
-            return torch.full((batch_length(part),), math.nan)
+            return torch.full((self._form.rows(part),), math.nan)

@@ -36,20 +36,16 @@ class BatchForm:
         """
         return batch_length(batch) if self._spec is None else int(self._spec.get_num_samples_in_batch(batch))
 
-    def parts(self, batch: Any, size: int, rows: int | None = None) -> list[Any]:
-        """Microbatches of at most ``size`` samples, after the spec's ``microbatch_transforms``.
+    def split(self, batch: Any, size: int) -> list[Any]:
+        """Parts of a batch of at most ``size`` samples."""
+        if self._spec is None or self._spec.split_batch is default_split_batch:
+            return split_batch(batch, size, self.rows(batch))
+        return list(self._spec.split_batch(batch, size))
 
-        Args:
-            batch: On the model's device.
-            size: Samples in a part.
-            rows: Samples in the batch, where they are known; None: ``rows(batch)``.
-        """
-        spec = self._spec
-        if spec is None or spec.split_batch is default_split_batch:
-            made = split_batch(batch, size, self.rows(batch) if rows is None else rows)
-        else:
-            made = list(spec.split_batch(batch, size))
-        return made if spec is None else [spec.microbatch_transforms(part) for part in made]
+    def parts(self, batch: Any, size: int) -> list[Any]:
+        """Microbatches of at most ``size`` samples on the model's device, after the spec's ``microbatch_transforms``."""
+        made = self.split(batch, size)
+        return made if self._spec is None else [self._spec.microbatch_transforms(part) for part in made]
 
 
 def _spec_of(loader: Any) -> DataSpec | None:

@@ -26,6 +26,7 @@ from attent_stream.scoring.memory import out_of_memory
 from attent_stream.scoring.reading import Reading, tensors_of
 from attent_stream.scoring.wrapping import is_sharded, model_name, unwrap
 from attent_stream.settings import Settings
+from attent_stream.stream.batch_seed import random_numbers_kept
 from attent_stream.teaching.span import Clock
 
 _PARTS = ("fidelity", "reference")  # of its state
@@ -50,7 +51,14 @@ class CandidateScorer:
         self._check: LossCheck | None = None  # None: a callable or a proxy is asked, not the learner's outputs
         self._read = False  # a reading has been handed on
 
-    def open(self, state: State, loader: TeachingDataLoader, run: Settings, resumed: dict[str, Any] | None) -> None:
+    def open(
+        self,
+        state: State,
+        loader: TeachingDataLoader,
+        run: Settings,
+        resumed: dict[str, Any] | None,
+        form: BatchForm,
+    ) -> None:
         """Be there for a fit.
 
         Args:
@@ -58,6 +66,7 @@ class CandidateScorer:
             loader: Whose candidates.
             run: The settings as they are in this run.
             resumed: ``state_dict``'s state of a checkpoint to go on from, or None.
+            form: How batches are transformed, counted and split.
 
         Raises:
             FidelityError: The model cannot be scored at this fidelity.
@@ -66,7 +75,7 @@ class CandidateScorer:
         known = resumed or self.state_dict()
         same, dataset = self._loader is not None and self._loader.dataset is loader.dataset, loader.dataset
         self._loader, self._first_batch = loader, state.timestamp.batch
-        self._form, self._read = BatchForm.of(loader), False
+        self._form, self._read = form, False
         self._check = None
         device = state.device.tensor_to_device(torch.empty(())).device
         self._scoring = ScorerAtFidelity(
@@ -86,6 +95,9 @@ class CandidateScorer:
         if self._settings.reference is not None and (self._reference is None or not same):
             self._reference = Reference(self._settings.reference, state.model, device)
             self._reference.load_state_dict(None if resumed is None else resumed.get("reference"))
+        self._scoring.read_by(None, form)
+        if self._reference is not None:
+            self._reference.read_by(None, form)
         if known.get("fidelity"):
             self._scoring.load_state_dict(known["fidelity"])
 
@@ -104,22 +116,36 @@ class CandidateScorer:
         return None if self._check is None else self._check.reading
 
     @property
+    def sharded(self) -> bool:
+        """Whether a forward of the model needs the other ranks."""
+        return self._scoring is not None and self._scoring.sharded
+
+    @property
+    def refused(self) -> bool:
+        """Whether no reading of the learner's outputs gives its loss, on all ranks."""
+        return self._check is not None and self._check.reason is not None
+
+    @property
     def cost(self) -> float:
         """Of scoring a candidate, in full forwards of the learner."""
         return self._scoring.cost + (1.0 if self._reference is not None else 0.0)
 
     def transformed(self, batch: Any) -> Any:
         """Candidates after the train loader's ``batch_transforms``, as lessons are; random numbers stay as they were."""
-        with torch.random.fork_rng(devices=[]):
+        with random_numbers_kept():
             return self._form.transformed(batch)
 
     def __call__(self, state: State, batch: Any) -> Tensor:
         """Scores of the candidates that were read, floating point of shape (B,) on the learner's device.
 
+        Args:
+            state: Of the run.
+            batch: On the device, as ``transformed``.
+
         Raises:
             ScoreError: No reading of the model's outputs gives its loss.
         """
-        batch, size = state.device.batch_to_device(batch), self._samples_at_once(state)
+        size = self._samples_at_once(state)
         window = (self._loader.epoch.order.epoch, self._loader.epoch.segment.index + 1)
         with untouched(self._scoring.model), get_precision_context(state.precision, state.precision_config):
             if self._check is not None:

@@ -9,11 +9,14 @@ from torch.nn import Module
 
 from attent_stream.scoring.batch import ScoreError, describe
 from attent_stream.scoring.loss_hints import LossHints
-from attent_stream.scoring.matching import Trained, fits, matching, operands, total_loss
+from attent_stream.scoring.matching import Trained, fits, matching, operands, says_nothing, total_loss
+from attent_stream.scoring.memory import out_of_memory
 from attent_stream.scoring.reading import BINARY, CLASSES, Path, Reading, tensors_of
 from attent_stream.scoring.traits import Traits
 
 _FIRST, _EVERY = 3, 32  # batches that are looked at: so many first ones, then one in so many
+_PATIENCE = 64  # batches, until which a first reading is looked for in each
+_MEMORY = "memory ran out"  # which says nothing of the readings
 
 
 class LossCheck:
@@ -42,7 +45,8 @@ class LossCheck:
     @property
     def due(self) -> bool:
         """Whether the next batch is to be looked at."""
-        return self.reason is None and (self._batches < _FIRST or self._batches % _EVERY == 0)
+        first = _FIRST if self._left else _PATIENCE
+        return self.reason is None and (self._batches < first or self._batches % _EVERY == 0)
 
     def look(self, forward: Callable[[], Trained], keep: bool = False) -> None:
         """``see`` a batch where it is ``due``, else count it."""
@@ -54,6 +58,8 @@ class LossCheck:
     def see(self, forward: Callable[[], Trained], keep: bool = False) -> None:
         """Hold the readings against one more loss; all ranks call this together.
 
+        A loss that is not finite, or a batch without any label, says nothing and is passed over.
+
         Args:
             forward: Gives a forward with its loss; what it raises is a reason.
             keep: Go on with the last reading where a later loss is not reproduced: a schedule may have changed
@@ -63,25 +69,28 @@ class LossCheck:
         if self.reason is not None:
             return
         trained, fault = _tried(forward)
-        left = self._agreed(trained, self._left) if self._left else ()
+        silent = fault is _MEMORY or (trained is not None and says_nothing(trained))
+        if all(dist.all_gather_object(silent)):
+            return
+        left = self._agreed(trained, self._left, silent) if self._left else ()
         if not left:
-            mine, failed = _tried(lambda: self._matching(trained)) if trained is not None else ([], None)
+            mine, failed = ([], None) if trained is None or silent else _tried(lambda: self._matching(trained))
             fault = fault or failed
             everyones = [reading for found in dist.all_gather_object(mine or []) for reading in found]
-            left = self._agreed(trained, tuple(dict.fromkeys(everyones)))
+            left = self._agreed(trained, tuple(dict.fromkeys(everyones)), silent)
         if not left and keep and self._left:
             return
         self._left = left
         if not left:
-            faults = dist.all_gather_object(fault or (None if trained is None else self._why(trained)))
+            faults = dist.all_gather_object(fault or (None if trained is None or silent else self._why(trained)))
             self.reason = next((one for one in faults if one is not None), "its loss differs between ranks")
 
     def _matching(self, trained: Trained) -> list[Reading]:
         return matching(trained, prior_reading(self._traits, trained), self._hints)
 
-    def _agreed(self, trained: Trained | None, readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
-        """Those of the same readings on all ranks that fit on each."""
-        mine = [trained is not None and self._fits(reading, trained) for reading in readings]
+    def _agreed(self, trained: Trained | None, readings: tuple[Reading, ...], silent: bool) -> tuple[Reading, ...]:
+        """Those of the same readings on all ranks that fit on each whose batch says something."""
+        mine = [silent or (trained is not None and self._fits(reading, trained)) for reading in readings]
         every = dist.all_gather_object(mine)
         return tuple(reading for reading, fit in zip(readings, zip(*every, strict=True), strict=True) if all(fit))
 
@@ -144,6 +153,8 @@ def _tried(function: Callable[[], Any]) -> tuple[Any, str | None]:
     try:
         return function(), None
     except Exception as error:
+        if out_of_memory(error):
+            return None, _MEMORY
         text = " ".join(str(error).split())
         if isinstance(error, ScoreError):
             return None, text

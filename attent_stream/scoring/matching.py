@@ -7,6 +7,7 @@ heads. None of this is believed: the mean loss under a reading is held against t
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -74,12 +75,22 @@ def matching(trained: Trained, prior: Reading | None, hints: LossHints) -> list[
         outputs are looked at.
     """
     with torch.no_grad():
-        found: list[Reading] = []
         for group in _groups(trained, prior, hints):
             found = [reading for reading in dict.fromkeys(group) if fits(reading, trained, hints)]
             if found:
-                break
-        return found
+                return found
+        return []
+
+
+def says_nothing(trained: Trained) -> bool:
+    """Whether a forward shows no reading to be right or wrong: its loss is not finite, or it has no label that counts."""
+    loss = total_loss(trained.loss)
+    if loss is None:
+        return False
+    if not loss.isfinite():
+        return True
+    entropy = trained.entropy
+    return entropy is not None and not (entropy.labels != entropy.ignored).any()
 
 
 def fits(reading: Reading, trained: Trained, hints: LossHints) -> bool:
@@ -181,7 +192,10 @@ def _groups(trained: Trained, prior: Reading | None, hints: LossHints) -> Iterat
     pairs = [(z, y) for y in batch for z in outputs]
     pairs.sort(key=lambda pair: pair[0][0] != likely.outputs or pair[1][0] != likely.target)
     for z, y in pairs:
-        yield sorted(_variants(z, y, likely, trained, hints), key=lambda one: one.kind != likely.kind)
+        # Kind by kind: what one kind needs memory for is not tried where another has fitted.
+        variants = sorted(_variants(z, y, likely, trained, hints), key=lambda one: (one.kind != likely.kind, one.kind != CLASSES))
+        for _, group in groupby(variants, key=lambda one: one.kind):
+            yield list(group)
     if trained.entropy is not None:
         yield [
             Reading(outputs=None, target=path, kind=CLASSES, shift=shift)
@@ -213,14 +227,15 @@ def _variants(
                     yield replace(reading, ignored=ignored)
                 if arranged[1].ndim == 1 and not shift:
                     yield from (replace(reading, smoothing=share) for share in hints.smoothing)
-                if not shift:
+                if not shift and out.ndim == 2 and trained.entropy is None:  # of more positions it would be huge
                     yield replace(reading, kind=BINARY)
     if out.ndim > 1 and out.shape == labels.shape and labels.is_floating_point():
         yield replace(base, kind=PROBABILITIES, classes_last=False)
         if out.ndim > 2:
             yield replace(base, kind=PROBABILITIES)
-    for kind in (BINARY, REGRESSION):
-        yield replace(base, kind=kind)
+    if labels.is_floating_point() or labels.ndim >= out.ndim:  # else one sigmoid a class, as above
+        yield replace(base, kind=BINARY)
+    yield replace(base, kind=REGRESSION)
 
 
 def _ignored(labels: Tensor, classes: int, trained: Trained, hints: LossHints) -> Iterator[int | None]:

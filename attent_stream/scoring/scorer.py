@@ -17,6 +17,7 @@ from torch.nn import Module
 
 from attent_stream.scoring import reference
 from attent_stream.scoring.batch import ScoreError, batch_length, describe, split_batch
+from attent_stream.scoring.empty import EMPTY
 from attent_stream.scoring.extract import HeadError, find_head
 from attent_stream.scoring.fidelity import FULL, Fidelity, FidelityError
 from attent_stream.scoring.head import check_head
@@ -87,9 +88,14 @@ class Scorer:
         """
         if self.reduction is None:
             return self._scores(model, batch)
-        batch = self.reduction.batch(batch)
+        seen = self.reduction.batch(batch)
         with self.reduction.forward(draw):
-            return self._scores(model, batch)
+            scores = self._scores(model, seen)
+        labels = None if seen is batch else self._token_labels(batch)
+        if labels is None:
+            return scores
+        # No label in what was looked at is no score; no label at all is known.
+        return empty_marked(scores.masked_fill(scores == EMPTY, torch.nan), labels)
 
     def _scores(self, model: Module, batch: Any) -> Tensor:
         if self.last is not None:

@@ -55,7 +55,8 @@ class SparedScorer:
         return state.device.tensor_to_device(torch.full((samples,), torch.inf))
 
     def _spare(self, error: Exception) -> None:
-        if self._asked:
+        # The ranks of a sharded model forward together: those that go on would wait for this one for ever.
+        if self._asked or (self._scoring.sharded and not self._scoring.refused):
             raise error
         text = " ".join(str(error).split())
         self.fault = text if isinstance(error, ScoreError) else f"{type(error).__name__}: {text}"

@@ -54,16 +54,19 @@ class Payoff:
         cost: Of scoring one candidate, in forwards; the same on every rank and in every run of the same settings, as
             decisions depend on it.
         gain: Moving average of the predicted gain of scored windows, None before the first.
+
+    Attributes:
+        stopped: Whether it never teaches again.
     """
 
     def __init__(self, cost: float, gain: float | None = None) -> None:
         self.cost = cost
         self.gain = gain
-        self._stopped = False
+        self.stopped = False
 
     def stop(self) -> None:
         """Never teach again."""
-        self._stopped = True
+        self.stopped = True
 
     def pays(self, gain: float, keep: float, scored: bool) -> bool:
         """Whether a step worth ``gain`` plain ones is worth its time.
@@ -73,7 +76,7 @@ class Payoff:
             keep: Share of the candidates that become lessons.
             scored: Whether the candidates are forwarded to score them.
         """
-        return not self._stopped and gain > 1 + MARGIN + (self.cost / (3 * keep) if scored else 0.0)
+        return not self.stopped and gain > 1 + MARGIN + (self.cost / (3 * keep) if scored else 0.0)
 
     def scores(self, keep: float) -> bool:
         """Whether a window whose scores are not remembered had better be scored and taught."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from composer.utils import dist
 from numpy.typing import NDArray
 from torch.nn import Module, functional
 
@@ -15,7 +16,7 @@ from attent_stream.scoring.batch import ScoreError
 from attent_stream.scoring.batch_form import BatchForm
 from attent_stream.scoring.empty import is_empty
 from attent_stream.scoring.loss_check import LossCheck
-from attent_stream.scoring.matching import Trained, saved_operands
+from attent_stream.scoring.matching import Trained
 from attent_stream.scoring.memory import out_of_memory
 from attent_stream.scoring.reading import CLASSES, Reading
 from attent_stream.scoring.saved import saved_losses
@@ -41,6 +42,7 @@ class Recorder:
         form: Counts the samples of a microbatch.
         always: Whether lessons of taught windows are recorded too, or only of those that are kept whole.
         thrifty: Whether one batch in ``THRIFTY_EVERY`` is enough while teaching does not promise to pay.
+        auto: Whether Composer looks for the size of a microbatch.
         asked: Whether the user asked for it by name: what cannot be recorded is then an error. Else it is
             said once, and nothing is recorded any more.
 
@@ -58,11 +60,12 @@ class Recorder:
         form: BatchForm,
         always: bool,
         thrifty: bool = False,
+        auto: bool = False,
         asked: bool = False,
     ) -> None:
         self.stopped = False
         self._scorer, self._loader, self._teacher = scorer, loader, teacher
-        self._check, self._form, self._asked = check, form, asked
+        self._check, self._form, self._auto, self._asked = check, form, auto, asked
         self._always, self._thrifty = always, thrifty
         self._agrees: dict[int, bool] = {}  # microbatch's size -> whether what its loss has saved are its samples' losses
         self._records = True  # this batch
@@ -95,23 +98,23 @@ class Recorder:
             ScoreError: It was asked for, and no reading of the model's outputs gives its loss.
         """
         epoch = self._loader.epoch
-        if epoch is None or not self._records or self.stopped:
+        if epoch is None or self.stopped:
             return
         choice = epoch.segment.choice  # None: what follows the last full row, of which all is kept
-        if not (self._always or choice is None or choice.decision.by == ALL):
+        records = self._records and (self._always or choice is None or choice.decision.by == ALL)
+        if not records and self.reading is not None:
             return
-        self._device = next(model.parameters()).device
         with torch.no_grad():
             self._look(model, outputs, batch, loss)
-            if self.stopped or self._fault is not None:
+            if not records or self.stopped or self.reading is None or self._fault is not None:
                 return
             try:
                 self._micro.append(self._scores(model, outputs, batch, loss))
+                self._device = self._micro[-1].device
             except Exception as error:
-                if self._asked or out_of_memory(error):
+                if self._asked or (self._auto and out_of_memory(error)):  # Composer then takes smaller microbatches
                     raise
                 self._fault = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                self._say(model, self._fault)
 
     def _look(self, model: Module, outputs: Any, batch: Any, loss: Any) -> None:
         """Hold the reading of outputs against the loss, on a batch's first microbatch; all ranks together."""
@@ -127,7 +130,7 @@ class Recorder:
         told = f"{model_name(model)}'s training losses of single samples cannot be recorded, as {fault}"
         if self._asked:
             raise ScoreError(f"{told}: set record to never, or leave it away")
-        if self._loader.dataset.rank == 0:
+        if dist.get_global_rank() == 0:
             log.warning(
                 "%s: training goes on without them. To teach all the same give score a function (model, batch) -> (B,) tensor; "
                 "record: never silences this.", told,
@@ -137,9 +140,8 @@ class Recorder:
         """From the loss where it has them, once it was seen that they are those of the outputs; else from these."""
         reading, size = self._check.reading, self._form.rows(batch)
         scorer = self._scorer.read_by(reading, self._form.rows)
-        if reading.outputs is None:
-            trained = Trained.of(outputs, batch, loss, size)
-            return scorer.of_operands(CLASSES, *saved_operands(reading, trained))
+        if reading.outputs is None:  # that its labels are the batch's was seen with the reading
+            return scorer.of_operands(CLASSES, *Trained.of(outputs, batch, loss, size).entropy.by_sample(size))
         saved = None
         whole = scorer.name == "loss" and reading.kind == CLASSES and reading.smoothing == 0
         if self._agrees.get(size, whole):
@@ -170,7 +172,6 @@ class Recorder:
             if self._asked:
                 raise AttentError(fault)
             self._fault = fault
-            log.warning("Nothing is recorded any more: %s.", fault)
         row = torch.full((3, width), -1.0, dtype=torch.float64, device=self._device)
         if self._fault is None:
             row[0, : len(ids)] = torch.from_numpy(ids).to(row.device)
@@ -191,7 +192,11 @@ class Recorder:
         for batch in rows.swapaxes(0, 1):  # (ranks, 3, batch_size), all of one time
             ids, scores, times = batch.swapaxes(0, 1).reshape(3, -1)
             real = ids >= 0
-            self.stopped = self.stopped or bool((times == _STOPPED).any())
+            if (times == _STOPPED).any() and not self.stopped:
+                self.stopped = True
+                if dist.get_global_rank() == 0:
+                    fault = self._fault or "another rank could not score a batch"
+                    log.warning("Training losses of single samples are not recorded any more, as %s.", fault)
             if real.any():
                 self._teacher.remember(*_means(ids[real].astype(np.int64), scores[real]), times[real][0])
 
