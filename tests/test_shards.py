@@ -19,6 +19,9 @@ class Shared:
     def numpy(self):
         return self._values
 
+    def __getitem__(self, index):
+        return self._values[index]
+
 
 class Slow:
     """Four shards, each of whose preparation waits to be let go on."""
