@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from composer import Algorithm, Event, Logger, State
+from composer.algorithms import CutMix, MixUp
 from composer.devices import Device, DeviceGPU
 from composer.utils import dist
 
@@ -167,6 +168,7 @@ class AtteNT(Algorithm):
         self._device: Device | None = None
         self._teacher: Teacher | None = None
         self._fitted: TeachingDataset | None = None  # the data set of an earlier fit, which stands where that ended
+        self._left_at: dict[str, Any] | None = None  # its state then
         self._scoring = CandidateScorer(self.settings)
         self._spared = SparedScorer(self._scoring, asked=self.settings.asks_for_scores)
         self._memory = Memory(self.settings.score)
@@ -282,7 +284,7 @@ class AtteNT(Algorithm):
         )
         memory.flush()  # an interrupted fit's
         memory.recorder = None
-        if memory.ledger is not None and self.settings.record != "never":
+        if memory.ledger is not None and self.settings.record != "never" and self._single_samples(state):
             memory.recorder = Recorder(
                 build_scorer(self._run.score, state.model, head=self.settings.head),
                 loader,
@@ -317,12 +319,13 @@ class AtteNT(Algorithm):
         begun = partial(restore_ranks, resumed["random"]) if goes_on and resumed["random"] is not None else None
         subset = self._length.subset(state, loader)
         # Composer begins to count a user's subset anew when it resumes in the middle of an epoch.
-        loader.attach(teacher, begun=begun, at_most=subset - in_epoch if subset and in_epoch else None)
+        at_most = subset - in_epoch if subset and in_epoch else None
+        loader.attach(teacher, begun=begun, at_most=at_most, strict=self.settings.needs_rows)
         self._length.attach(state, loader)
         self._epoch_start(state, logger)
         if goes_on:
             self._length.resume_epoch(state, resumed)
-        self._fitted = loader.dataset
+        self._fitted, self._left_at = loader.dataset, None
 
     def _check_cuts(self, loader: TeachingDataLoader) -> None:
         """See on one sample that lessons can be cut and balanced, before any is; on all ranks together.
@@ -341,6 +344,22 @@ class AtteNT(Algorithm):
             if dist.get_global_rank() == 0:
                 log.warning("%s", "; ".join(f"{name} is not used by default here: {fault}" for name, fault in faults.items()))
 
+    def _single_samples(self, state: State) -> bool:
+        """Whether training forwards are of single samples, whose losses can be recorded: not so where an algorithm mixes them.
+
+        Raises:
+            ValueError: They are not, and recording was asked for.
+        """
+        mixing = [type(one).__name__ for one in state.algorithms if isinstance(one, (MixUp, CutMix))]
+        if not mixing:
+            return True
+        told = f"{mixing[0]} mixes samples, so no training loss is of one of them"
+        if self.settings.asks_for_records:
+            raise ValueError(f"record needs the losses of single samples, and {told}: set record to never, or leave {mixing[0]} away")
+        if dist.get_global_rank() == 0:
+            log.warning("Training losses are not recorded: %s.", told)
+        return False
+
     def _forget(self) -> None:
         self._memory.forget()
         self._scoring.forget()
@@ -355,7 +374,9 @@ class AtteNT(Algorithm):
             if self._fitted is not dataset:
                 self._loader.forget_peeks()
             return
-        if self._fitted is dataset:
+        if self._fitted is dataset and self._left_at is not None and self._loader.peeked:
+            dataset.load_state_dict(self._left_at)
+        elif self._fitted is dataset:
             if int(time.batch_in_epoch) > 0:
                 dataset.continue_epoch(int(time.sample_in_epoch))
         elif self._fitted is None and not dataset.resumes and not dataset.return_to_loaded(int(time.sample_in_epoch)):
@@ -369,6 +390,7 @@ class AtteNT(Algorithm):
         state.dataset_resumption["train"] = True
 
     def _fit_end(self, state: State, logger: Logger) -> None:
+        self._left_at = self._loader.dataset.state_dict(int(state.timestamp.sample_in_epoch), True)
         self._loader.attach(None)  # the loader is its owner's again, and plain
         self._length.detach()
         self._resolution.close()
@@ -458,7 +480,8 @@ class AtteNT(Algorithm):
     def _batch_begins(self, state: State, logger: Logger) -> None:
         if self._memory.recorder is not None:
             self._memory.recorder.begin_batch()
-        weights = None if self._loader.epoch is None else self._loader.epoch.lesson[1]
+        loader = self._loader
+        weights = None if loader.epoch is None or loader.fault else loader.epoch.lesson[1]
         self._weights.begin_batch(weights, state.device)
         self._skips.begin_batch(state)
 
@@ -483,7 +506,7 @@ class AtteNT(Algorithm):
     def _stop_weights(self, fault: str) -> None:
         """``auto`` draws no lessons by importance where their weights do not work, on any rank."""
         self._teacher.payoff.stop()
-        told = "select: auto draws no samples by importance here, because it would weight their losses"
+        told = "Training goes on plainly, because select: auto would have to weight losses and cannot"
         self._stop_scoring(told, fault)
         if self._memory.recorder is not None and self._run.teacher.again is None:
             self._memory.recorder.stop()

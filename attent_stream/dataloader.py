@@ -14,7 +14,7 @@ from streaming import StreamingDataLoader
 from torch.utils.data import DataLoader, default_collate
 
 from attent_stream.dataset import EpochStart, Tagged, TeachingDataset
-from attent_stream.errors import TeacherError
+from attent_stream.errors import CollateError, TeacherError
 from attent_stream.gather import Crew, gather_ranks
 from attent_stream.loader_arguments import check_has_batches, check_loader_arguments
 from attent_stream.scoring.batch import ScoreError
@@ -42,6 +42,7 @@ class Candidate(NamedTuple):
     row: int
     batch: Any
     features: NDArray[np.float16] | None
+    fault: str = ""
 
 
 class TeachingDataLoader(StreamingDataLoader):
@@ -103,6 +104,8 @@ class TeachingDataLoader(StreamingDataLoader):
         self.teacher: Teacher | None = None
         self.inbox: list[Candidate] = []
         self.epoch: TaughtEpoch | None = None
+        self.fault = ""  # why the rows of the lesson batch handed out last are not its samples
+        self._strict, self._told = True, False
         self.unscored = False  # a rank gave infinity for all candidates of a batch: it could not score them
         self._board = Board(steps=2 * dataset.window, batch_size=batch_size, ahead=2 * dataset.window * batch_size)
         self._teacher_timeout = teacher_timeout
@@ -110,6 +113,11 @@ class TeachingDataLoader(StreamingDataLoader):
         self._at_most: int | None = None
         self._length = self.plain_batches
         self._peeked: int | None = None  # epoch of the first iteration that was left early with no teacher
+
+    @property
+    def peeked(self) -> bool:
+        """Whether somebody has looked at some batches since a teacher was here."""
+        return self._peeked is not None
 
     def forget_peeks(self) -> None:
         """Start with the epoch that was next before anybody looked at some batches, in a new run."""
@@ -127,7 +135,11 @@ class TeachingDataLoader(StreamingDataLoader):
             return self._collate([self.dataset[index] for index in range(min(_GLANCE, self.dataset.num_samples))])
 
     def attach(
-        self, teacher: Teacher | None, begun: Callable[[], None] | None = None, at_most: int | None = None
+        self,
+        teacher: Teacher | None,
+        begun: Callable[[], None] | None = None,
+        at_most: int | None = None,
+        strict: bool = True,
     ) -> None:
         """Let this teacher choose from the next epoch on; None detaches.
 
@@ -135,7 +147,12 @@ class TeachingDataLoader(StreamingDataLoader):
             teacher: The teacher.
             begun: Called once, when the next iteration has its workers and has not asked them for anything.
             at_most: Lesson batches after which the next iteration ends, None for all.
+            strict: Whether a batch whose rows are not its samples is an error; else it is trained on, neither
+                scored nor weighted, and said once.
         """
+        self._strict = strict
+        if teacher is not None:
+            self._peeked = None
         self.teacher, self._begun, self._at_most = teacher, begun, at_most
         self.unscored = False
         self.forecast()
@@ -292,13 +309,22 @@ class TeachingDataLoader(StreamingDataLoader):
             if tagged.step != expected:
                 raise TeacherError(f"the workers returned step {tagged.step} where step {expected} was due")
             role, index = epoch.advance()
+            self._see(tagged.fault)
             if role == CANDIDATE:
-                self.inbox.append(Candidate(index, tagged.value, tagged.features))
+                self.inbox.append(Candidate(index, tagged.value, tagged.features, tagged.fault))
                 continue
+            self.fault = tagged.fault
             self.num_samples_yielded += len(epoch.lesson[0]) // epoch.pieces
             if self.teacher is None and epoch.due:
                 epoch.choose()  # nobody teaches any more, and everything is kept
             yield tagged.value
+
+    def _see(self, fault: str) -> None:
+        if fault and self._strict:
+            raise CollateError(fault)
+        if fault and not self._told:
+            self._told = True
+            log.warning("Training goes on plainly, as %s.", fault)
 
     def teach(
         self, score: Callable[[Any], torch.Tensor], to_device: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
@@ -320,7 +346,10 @@ class TeachingDataLoader(StreamingDataLoader):
         if self.inbox:
             rows = [candidate.row for candidate in self.inbox]
             if epoch.next.by == SCORED:
-                scores = self._everyone([self._scored(score, candidate).float() for candidate in self.inbox])
+                unknown = to_device(torch.full((self.batch_size,), torch.inf))
+                scores = self._everyone(
+                    [unknown if candidate.fault else self._scored(score, candidate).float() for candidate in self.inbox]
+                )
                 self.unscored = self.unscored or bool(np.isposinf(scores).all(axis=-1).any())
                 epoch.record(rows, scores)
             if epoch.next.balanced:

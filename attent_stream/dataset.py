@@ -47,7 +47,8 @@ class Tagged(NamedTuple):
     """Samples (with their ids) or a batch with the number of the step they belong to, so that nothing of ours is inside them.
 
     ``parts``: of samples in pieces, which of its pieces each is there for. ``wants``: what is wanted of a sample's batch
-    (``Posting.wants``). ``features``: of a batch, float16 of shape (B, d), if they are.
+    (``Posting.wants``). ``fault``: why the rows of a batch are not its samples.
+    ``features``: of a batch, float16 of shape (B, d), if they are.
     """
 
     step: int
@@ -56,6 +57,7 @@ class Tagged(NamedTuple):
     parts: Sequence[int] = (0,)
     wants: int = 0
     features: NDArray[np.float16] | None = None
+    fault: str = ""
 
 
 class EpochStart(NamedTuple):

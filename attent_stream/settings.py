@@ -84,6 +84,11 @@ class Settings:
         return self.record != "never" and ("record" not in self.defaults or not self.forwards)
 
     @property
+    def needs_rows(self) -> bool:
+        """Whether what was asked for by name needs to know which row of a batch is which sample."""
+        return self.asks_for_scores or self.asks_for_records or self.reweight is not None
+
+    @property
     def forwarded_score(self) -> str | Callable[[Any, Any], Tensor]:
         """What a candidate's own forward gives: of ``learnability`` the loss, from which the reference's is taken."""
         return "loss" if self.reference is not None else self.score

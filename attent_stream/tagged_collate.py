@@ -2,7 +2,10 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+
+import numpy as np
 
 from attent_stream.dataset import Tagged, TeachingDataset
 from attent_stream.errors import CollateError
@@ -10,7 +13,7 @@ from attent_stream.scoring.batch import ScoreError
 from attent_stream.scoring.features import made
 from attent_stream.scoring.pieces import together
 from attent_stream.stream.places import collate_fault, collate_name, places
-from attent_stream.stream.rows import miscounted
+from attent_stream.stream.rows import miscounted, reordered
 from attent_stream.watch import here
 
 log = logging.getLogger(__name__)
@@ -20,15 +23,15 @@ class TaggedCollate:
     """The user's collate function, with the step number carried around it.
 
     Raises:
-        CollateError: It raised, made another number of rows than it was given samples (of a taught
-            epoch), or what it made cannot be cut or counted; with the samples, their shards and the
-            rank.
+        CollateError: It raised, or what it made cannot be cut or counted; with the samples, their
+            shards and the rank. Rows of a taught epoch that are not samples are told with the batch.
     """
 
     def __init__(self, collate: Callable[[list], Any], dataset: TeachingDataset) -> None:
         self.collate = collate
         self._dataset = dataset
         self._warned = False
+        self._turned = self._orders = False  # whether it was tried on samples in reverse, and orders rows by itself
 
     def __call__(self, samples: list) -> Any:
         if not isinstance(samples[0], Tagged):
@@ -39,21 +42,39 @@ class TaggedCollate:
         except Exception as error:
             raise CollateError(collate_fault(self.collate, error, self._places(samples))) from error
         pieces = len(samples[0].parts)
+        fault = ""
         try:
             if pieces > 1:
                 batch = together(batch, [part for some in samples for part in some.parts], pieces)
-            elif (rows := miscounted(batch, len(given))) is not None:
-                raise CollateError(
-                    f"{self._counted(rows, len(given))} on {here()} for {self._places(samples)}; a "
-                    f"teacher scores and weights a "
-                    f"row a sample: make one of each (pack text when the corpus is written, leave "
-                    f"no sample out), or train "
-                    f"without AtteNT"
-                )
+            else:
+                fault = self._fault(samples, given, batch)
             batch, features = made(samples[0].wants, batch)
         except ScoreError as error:
             raise CollateError(f"{error}; for {self._places(samples)}") from error
-        return Tagged(samples[0].step, batch, features=features)
+        if features is not None and len(features) != len(given) // pieces:
+            features = np.resize(features[:0], (len(given) // pieces, features.shape[1]))
+        return Tagged(samples[0].step, batch, features=features, fault=fault)
+
+    def _fault(self, samples: list[Tagged], given: list, batch: Any) -> str:
+        """Why the rows of a batch are not its samples, one after the other; empty where nothing says so."""
+        rows = miscounted(batch, len(given))
+        if rows is not None:
+            return (
+                f"{self._counted(rows, len(given))} on {here()} for {self._places(samples)}; scores and weights are of "
+                f"one row a sample: make one of each (two views of a sample as a row of shape (2, ...)), leave none "
+                f"out, and pack text when the corpus is written"
+            )
+        if not self._turned:
+            self._turned = True
+            with suppress(Exception):  # it has worked on the very samples, in their order
+                if reordered(batch, self.collate(given[::-1]), len(given)):
+                    self._orders = True
+        if not self._orders:
+            return ""
+        return (
+            f"collate function {collate_name(self.collate)!r} puts rows into an order of its own, so which row is of "
+            f"which sample is not known: leave rows in the order of the samples, and sort within the model"
+        )
 
     def _plain(self, samples: list) -> Any:
         batch = self.collate(samples)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from composer import Trainer
 from composer.core import DataSpec
-from composer.models import ComposerModel
+from composer.models import ComposerClassifier, ComposerModel
 from corpora import write_tokens
 from streaming import MDSWriter, Stream
 from test_algorithm import BATCH, LENGTH, VOCAB, Watch, fit, make_loader, make_model
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.clock import single_pass
 from attent_stream.corpus.batches import TokenCollator
+from attent_stream.errors import CollateError
 from attent_stream.scoring.candidate_scorer import CandidateScorer
 from attent_stream.scoring.fidelity import Fidelity, Tokens
 from attent_stream.scoring.scorer import build_scorer, score_batch
@@ -88,6 +89,83 @@ def test_a_look_before_a_new_run_changes_nothing(folder):
         next(iter(loader))
     found, _, _ = fit(loader, [AtteNT(select="hard", keep=0.5)])
     assert found.tokens == expected.tokens
+
+
+def test_a_look_between_fits_changes_nothing(folder):
+    def lessons(look, durations):
+        loader, algorithm, watch, model = make_loader(folder), AtteNT(select="hard", keep=0.5), Watch(), make_model()
+        trainer = Trainer(
+            model=model, train_dataloader=loader, optimizers=torch.optim.SGD(model.parameters(), lr=0.1),
+            max_duration=durations[0], algorithms=[algorithm], callbacks=[watch], progress_bar=False,
+        )  # fmt: skip
+        trainer.fit()
+        for duration in durations[1:]:
+            if look:
+                next(iter(loader))
+            trainer.fit(duration=duration)
+        trainer.close()
+        return watch.tokens
+
+    for durations in (("1ep", "1ep"), ("5ba", "1ep"), ("5ba", "3ba", "9ba")):
+        assert lessons(True, durations) == lessons(False, durations)
+
+
+# Rows that are not samples
+
+
+class LeavesOut(TokenCollator):
+    """All but a broken sample."""
+
+    def __call__(self, samples):
+        return super().__call__([one for one in samples if one["tokens"][9] % 13])
+
+
+class TwoViews(TokenCollator):
+    def __call__(self, samples):
+        return super().__call__([*samples, *samples])
+
+
+class Sorts(TokenCollator):
+    def __call__(self, samples):
+        return super().__call__(sorted(samples, key=lambda one: int(one["tokens"][-1])))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("collate", [LeavesOut, TwoViews, Sorts])
+def test_rows_that_are_not_samples_are_trained_plainly(folder, caplog, collate, workers):
+    def run(*algorithms):
+        # padding, which there is none of, keeps short pieces out of it
+        loader = make_loader(folder, window=8, collate_fn=collate(pad_id=VOCAB), num_workers=workers)
+        watch, _, _ = fit(loader, list(algorithms), max_duration="2ep")
+        return watch
+
+    plain, taught = run(), run(AtteNT())
+    assert taught.tokens == plain.tokens and taught.losses == plain.losses
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("attent_stream.dataloader")]
+    assert len(told) == 1 and collate.__name__ in told[0]
+    for named in ({"select": "hard", "keep": 0.5}, {"record": "always", "score": "loss"}, {"reweight": "linupper"}):
+        with pytest.raises(CollateError, match=collate.__name__):
+            run(AtteNT(**named))
+
+
+def test_losses_of_mixed_samples_are_not_recorded(tmp_path, caplog):
+    from composer.algorithms import CutMix
+
+    rng = np.random.default_rng(0)
+    samples = [{"image": rng.normal(size=(3, 8, 8)).astype(np.float32), "label": int(rng.integers(5))} for _ in range(64)]
+    folder = write(tmp_path / "images", {"image": "ndarray:float32:3,8,8", "label": "int"}, samples)
+
+    def run(**attent):
+        loader = make_loader(folder, collate_fn=lambda some: (
+            torch.stack([torch.as_tensor(one["image"]) for one in some]), torch.tensor([one["label"] for one in some])
+        ))  # fmt: skip
+        model = ComposerClassifier(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), num_classes=5)
+        fit(loader, [CutMix(), AtteNT(**attent)], model, max_duration="2ep")
+
+    run()
+    assert "CutMix mixes samples" in caplog.text
+    with pytest.raises(ValueError, match="CutMix mixes samples"):
+        run(record="always", score="loss")
 
 
 # How long a run is
@@ -328,3 +406,27 @@ def test_a_cut_that_has_no_label_is_no_empty_sample():
     scorer = build_scorer("loss", model, fidelity=Fidelity(tokens=Tokens(share=0.5, take="first")))
     found = score_batch(scorer, model, {"input_ids": ids, "labels": labels}, None)
     assert found[0].isnan() and found[1].isneginf() and found[2].isfinite()
+
+
+class Tables(ComposerModel):
+    """A recommender: two tables, and nothing that is multiplied with a weight."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.users, self.items = nn.Embedding(VOCAB, 4), nn.Embedding(VOCAB, 4)
+
+    def forward(self, batch):
+        batch["input_ids"].add_(0)  # in place, as some masking is
+        return (self.users(batch["input_ids"][:, 0]) * self.items(batch["input_ids"][:, 1])).sum(-1)
+
+    def loss(self, outputs, batch):
+        return F.mse_loss(outputs, batch["input_ids"][:, 2].float())
+
+
+def test_a_model_without_products_is_trained(folder):
+    def losses(algorithms):
+        watch, _, _ = fit(make_loader(folder, collate_fn=TokenCollator(pad_id=VOCAB)), algorithms, Tables(), max_duration="2ep")
+        return watch.losses
+
+    assert losses([AtteNT()]) == losses([])

@@ -46,6 +46,7 @@ class WeightedOutputs:
         self._output: Tensor | None = None  # whose gradient the next backward weights
         self._checked = False
         self._at: Path | None = None
+        self._hidden = False  # the loss is all that a forward returns
 
     def begin_batch(self, weights: Tensor | None) -> None:
         """Before a batch's first forward.
@@ -59,6 +60,7 @@ class WeightedOutputs:
     def read_by(self, reading: Reading | None) -> None:
         """Where the outputs stand among what a forward returns, once the loss has shown it."""
         self._at = None if reading is None else reading.outputs
+        self._hidden = reading is not None and reading.outputs is None
 
     def try_out(self, outputs: Any, batch: Any, loss: Any) -> None:
         """See whether weights would reach the loss of a forward that has none, and change nothing.
@@ -66,6 +68,8 @@ class WeightedOutputs:
         Raises:
             AttentError: They would not.
         """
+        if self._hidden:
+            raise AttentError("its forward returns a loss and none of the outputs that it is computed from")
         self._output = self._weighted(outputs, self._rows(batch))
         known, self._checked = self._checked, False
         self.loss_done(loss)

@@ -83,7 +83,7 @@ class ScorerAtFidelity:
         if fidelity.proxy is not None:
             self._proxy = Proxy(fidelity.proxy, model, device, seed=seed)
             self.model = self._proxy.model
-            self._proxy_cost = _counted(self.model, full_precision).total / self._model_cost.total
+            self._proxy_cost = _counted(self.model, full_precision).total / max(1, self._model_cost.total)
             if self._proxy.trained:  # a step, three forwards, on one lesson batch in so many
                 self._learning_cost = 3 * keep * self._proxy_cost / fidelity.proxy.every
         self._scoring = FittingScorer(build_scorer(score, self.model, head=head, fidelity=fidelity), self.model)

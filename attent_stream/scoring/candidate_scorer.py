@@ -1,5 +1,6 @@
 """What scores candidates over the fits of a run: the learner or a proxy at a fidelity, less the reference of ``learnability``."""
 
+import copy
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -13,6 +14,7 @@ from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
 from attent_stream.dataloader import TeachingDataLoader
+from attent_stream.errors import AttentError
 from attent_stream.gather import gather_ranks
 from attent_stream.scoring.at_fidelity import ScorerAtFidelity
 from attent_stream.scoring.batch import ScoreError, describe
@@ -150,7 +152,7 @@ class CandidateScorer:
         with untouched(self._scoring.model), get_precision_context(state.precision, state.precision_config):
             if self._check is not None:
                 self._hold_against_loss(state, batch, size)
-            scores = self._scoring(batch, size, window)
+            scores = self._scored(batch, size, window)
             if self._reference is not None:
                 losses = self._reference.losses(batch, size)
                 scores = torch.where(scores == EMPTY, scores, scores - losses)
@@ -160,6 +162,15 @@ class CandidateScorer:
                 f"expected one score for each of the {expected[0]} candidates of a batch, got shape {tuple(scores.shape)}: {WAYS_OUT}"
             )
         return state.device.tensor_to_device(scores)  # a callable's may be elsewhere, and NCCL gathers on the device only
+
+    def _scored(self, batch: Any, size: int, window: tuple[int, int]) -> Tensor:
+        try:
+            return self._scoring(batch, size, window)
+        except (RuntimeError, TypeError, LookupError) as error:
+            if self._check is None or out_of_memory(error) or isinstance(error, AttentError):
+                raise
+            kind = type(error).__name__
+            raise ScoreError(f"a forward without gradients and without a loss raised {kind}: {error}; {WAYS_OUT}") from error
 
     def pass_over(self) -> None:
         """Take part in what ranks do together for candidates that this one cannot score."""
@@ -200,7 +211,8 @@ class CandidateScorer:
         return self._forward_with_loss(state, batch, 1)
 
     def _forward_with_loss(self, state: State, batch: Any, size: int) -> Trained:
-        part = self._form.parts(batch, size)[0]
+        part = copy.deepcopy(self._form.parts(batch, size)[0])  # a model may change its batch in place
+        rows = self._form.rows(part)
         model = state.model.module if isinstance(state.model, DistributedDataParallel) else state.model
         # What the loss's graph saves says which labels it takes. A sharded model's forward may not be left
         # without its backward. A compiled model would be compiled once more for this one forward.
@@ -213,7 +225,6 @@ class CandidateScorer:
                 if isinstance(part, Mapping) and not isinstance(part.get("labels"), Tensor):
                     raise ScoreError(f"the batch has no tensor 'labels', it has {describe(part)}") from error
                 raise
-            rows = self._form.rows(part)
             if isinstance(part, Mapping) and "labels" in part and not tensors_of(outputs, rows):
                 # A head that is fused with the loss gives its logits where there are no labels.
                 with suppress(KeyError, ValueError, TypeError):

@@ -41,7 +41,8 @@ class ModelCost:
 
     def of(self, way: Fidelity, length: int) -> float:
         """A way's cost over that of the full score, for samples of ``length`` tokens."""
-        return self._multiplications(way, length) / self._multiplications(Fidelity(), length)
+        full = self._multiplications(Fidelity(), length)
+        return self._multiplications(way, length) / full if full else 1.0  # tables alone: nothing is multiplied
 
     def _multiplications(self, way: Fidelity, length: int) -> float:
         seen = (way.resolution or 1.0) ** 2 * (way.patches or 1.0)

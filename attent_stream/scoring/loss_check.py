@@ -1,5 +1,6 @@
 """Which reading of a model's outputs is trained on: found on a first batch, held against later ones."""
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +15,9 @@ from attent_stream.scoring.memory import out_of_memory
 from attent_stream.scoring.reading import BINARY, CLASSES, Path, Reading, tensors_of
 from attent_stream.scoring.traits import Traits
 
-_FIRST, _EVERY = 3, 32  # batches that are looked at: so many first ones, then one in so many
+log = logging.getLogger(__name__)
+
+_FIRST, _EVERY = 3, 32  # batches that are looked at: so many first ones, the 4th, 8th, 16th, and one in so many
 _PATIENCE = 64  # batches, until which a first reading is looked for in each
 _MEMORY = "memory ran out"  # which says nothing of the readings
 
@@ -36,6 +39,7 @@ class LossCheck:
         self._evaluating = evaluating
         self._left: tuple[Reading, ...] = ()
         self._batches = 0
+        self._told = False  # that a loss is not reproduced any more
 
     @property
     def reading(self) -> Reading | None:
@@ -45,8 +49,9 @@ class LossCheck:
     @property
     def due(self) -> bool:
         """Whether the next batch is to be looked at."""
-        first = _FIRST if self._left else _PATIENCE
-        return self.reason is None and (self._batches < first or self._batches % _EVERY == 0)
+        first, batch = _FIRST if self._left else _PATIENCE, self._batches
+        power = batch & (batch - 1) == 0 and batch < _EVERY
+        return self.reason is None and (batch < first or power or batch % _EVERY == 0)
 
     def look(self, forward: Callable[[], Trained], keep: bool = False) -> None:
         """``see`` a batch where it is ``due``, else count it."""
@@ -79,6 +84,12 @@ class LossCheck:
             everyones = [reading for found in dist.all_gather_object(mine or []) for reading in found]
             left = self._agreed(trained, tuple(dict.fromkeys(everyones)), silent)
         if not left and keep and self._left:
+            if not self._told and dist.get_global_rank() == 0:
+                log.warning(
+                    "The loss is no longer what is scored (%s): it has another part or another form since. Scores go on as before.",
+                    self._left[0].describe(),
+                )  # fmt: skip
+            self._told = True
             return
         self._left = left
         if not left:
@@ -116,7 +127,7 @@ class LossCheck:
         if not tensors_of(trained.batch, trained.samples):
             return f"the batch has no labels with a row for each sample, it is {describe(trained.batch)}"
         if not any(one.is_floating_point() for _, one in tensors_of(trained.outputs, trained.samples)):
-            return f"its forward returns a loss and no outputs for each sample ({describe(trained.outputs)})"
+            return f"its forward returns a loss and no outputs for each sample, as far as can be seen ({describe(trained.outputs)})"
         loss = total_loss(trained.loss).item()
         return f"no pairing of its outputs ({describe(trained.outputs)}) with the batch's labels gives its loss, {loss:.4g}"
 

@@ -71,15 +71,18 @@ def matching(trained: Trained, prior: Reading | None, hints: LossHints) -> list[
         hints: What the model says of its loss.
 
     Returns:
-        Empty where none does. Where the prior's outputs and labels reproduce the loss in some way, no other
-        outputs are looked at.
+        Empty where none does. Of one pair of outputs and labels the readings of one kind only, which later
+        batches may tell apart; of several pairs those of all, as two may be equal at first.
     """
     with torch.no_grad():
-        for group in _groups(trained, prior, hints):
-            found = [reading for reading in dict.fromkeys(group) if fits(reading, trained, hints)]
-            if found:
-                return found
-        return []
+        found: list[Reading] = []
+        for groups in _groups(trained, prior, hints):
+            for group in groups:
+                fitting = [reading for reading in dict.fromkeys(group) if fits(reading, trained, hints)]
+                if fitting:
+                    found += fitting
+                    break
+        return found or [one for one in _of_graph(trained, prior) if fits(one, trained, hints)]
 
 
 def says_nothing(trained: Trained) -> bool:
@@ -182,8 +185,13 @@ def _auxiliary(outputs: Any, hints: LossHints) -> float:
     return hints.auxiliary * value.double().item() if isinstance(value, Tensor) and value.ndim == 0 else 0.0
 
 
-def _groups(trained: Trained, prior: Reading | None, hints: LossHints) -> Iterator[Sequence[Reading]]:
-    """Readings to try, group by group."""
+def _groups(
+    trained: Trained, prior: Reading | None, hints: LossHints
+) -> Iterator[Iterator[Sequence[Reading]]]:
+    """Readings to try, of each pair of outputs and labels, kind by kind.
+
+    What one kind needs memory for is not tried where another has fitted.
+    """
     outputs = [(path, one) for path, one in tensors_of(trained.outputs, trained.samples) if one.is_floating_point()]
     outputs.sort(key=lambda item: "logits" not in item[0])
     batch = [(path, one) for path, one in tensors_of(trained.batch, trained.samples) if not one.is_complex()]
@@ -192,17 +200,18 @@ def _groups(trained: Trained, prior: Reading | None, hints: LossHints) -> Iterat
     pairs = [(z, y) for y in batch for z in outputs]
     pairs.sort(key=lambda pair: pair[0][0] != likely.outputs or pair[1][0] != likely.target)
     for z, y in pairs:
-        # Kind by kind: what one kind needs memory for is not tried where another has fitted.
-        variants = sorted(_variants(z, y, likely, trained, hints), key=lambda one: (one.kind != likely.kind, one.kind != CLASSES))
-        for _, group in groupby(variants, key=lambda one: one.kind):
-            yield list(group)
-    if trained.entropy is not None:
-        yield [
-            Reading(outputs=None, target=path, kind=CLASSES, shift=shift)
-            for path, one in batch
-            for shift in (likely.shift, not likely.shift)
-            if not one.is_floating_point()
-        ]
+        variants = sorted(
+            _variants(z, y, likely, trained, hints), key=lambda one: (one.kind != likely.kind, one.kind != CLASSES)
+        )
+        yield (list(group) for _, group in groupby(variants, key=lambda one: one.kind))
+
+
+def _of_graph(trained: Trained, prior: Reading | None) -> Iterator[Reading]:
+    """Readings of a loss that comes without outputs, by what its graph has saved."""
+    likely = prior is not None and prior.shift
+    for path, one in tensors_of(trained.batch, trained.samples) if trained.entropy is not None else ():
+        if not one.is_floating_point():
+            yield from (Reading(outputs=None, target=path, kind=CLASSES, shift=shift) for shift in (likely, not likely))
 
 
 def _label_like(path: Path) -> bool:

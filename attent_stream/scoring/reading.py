@@ -1,7 +1,7 @@
 """How a model's loss is read: which of its outputs are held against which part of a batch, and as what."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import torch
@@ -66,13 +66,24 @@ def named(path: Path) -> str:
 def at_path(value: Any, path: Path) -> Tensor:
     """The tensor that a path leads to; raises LookupError where there is none."""
     for part in path:
-        fits = isinstance(value, Mapping) if isinstance(part, str) else isinstance(value, (tuple, list))
-        if not fits:
+        fields = fields_of(value)
+        if part not in fields:
             raise LookupError(f"nothing at {named(path)}")
-        value = value[part]
+        value = fields[part]
     if not isinstance(value, Tensor):
         raise LookupError(f"no tensor at {named(path)}")
     return value
+
+
+def fields_of(value: Any) -> dict[str | int, Any]:
+    """What a mapping, a sequence (its first items) or an instance of a dataclass holds, by key, index or name."""
+    if isinstance(value, Mapping):
+        return {key: part for key, part in value.items() if isinstance(key, (str, int))}
+    if isinstance(value, (tuple, list)):
+        return dict(enumerate(value[:_MOST]))
+    if is_dataclass(value) and not isinstance(value, type):
+        return dict(vars(value))
+    return {}
 
 
 def tensors_of(value: Any, samples: int) -> list[tuple[Path, Tensor]]:
@@ -85,10 +96,8 @@ def tensors_of(value: Any, samples: int) -> list[tuple[Path, Tensor]]:
             if isinstance(one, Tensor):
                 if one.ndim and len(one) == samples:
                     found.append((path, one))
-            elif isinstance(one, Mapping):
-                behind += [((*path, key), part) for key, part in one.items() if isinstance(key, str)]
-            elif isinstance(one, (tuple, list)):
-                behind += [((*path, index), part) for index, part in enumerate(one[:_MOST])]
+            else:
+                behind += [((*path, key), part) for key, part in fields_of(one).items()]
         front = behind
     return found[:_MOST]
 

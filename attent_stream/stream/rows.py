@@ -1,9 +1,10 @@
-"""How many rows a collate function made of its samples, as far as a batch tells."""
+"""How many rows a collate function made of its samples, and in which order, as far as a batch tells."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
@@ -49,3 +50,34 @@ def _lengths(value: Any, outermost: bool) -> Iterator[int | None]:
             yield len(value)
     elif not isinstance(value, _WORDS):
         yield None
+
+
+def reordered(batch: Any, backwards: Any, samples: int) -> bool:
+    """Whether rows certainly lie in an order of the collate function's own (sorted by length, say).
+
+    Args:
+        batch: As collated.
+        backwards: As collated from the same samples in reverse.
+        samples: How many.
+    """
+    own = False
+    for one, other in zip(_tensors(batch, samples), _tensors(backwards, samples), strict=False):
+        if one.shape != other.shape or torch.equal(one, one.flip(0)):
+            continue
+        if torch.equal(other, one.flip(0)):
+            return False  # here rows follow the samples
+        own = own or torch.equal(other, one)
+    return own
+
+
+def _tensors(value: Any, samples: int) -> Iterator[Tensor]:
+    """The tensors with a row for each sample."""
+    if isinstance(value, Tensor):
+        if value.ndim and len(value) == samples:
+            yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _tensors(part, samples)
+    elif isinstance(value, (list, tuple)) and not isinstance(value, PackedSequence):
+        for part in value:
+            yield from _tensors(part, samples)

@@ -108,6 +108,9 @@ class Recorder:
             self._look(model, outputs, batch, loss)
             if not records or self.stopped or self.reading is None or self._fault is not None:
                 return
+            if self._loader.fault:
+                self._fault = self._loader.fault
+                return
             try:
                 self._micro.append(self._scores(model, outputs, batch, loss))
                 self._device = self._micro[-1].device
