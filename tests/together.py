@@ -23,7 +23,8 @@ def run_together(program: str, arguments: list[list[str]], *, folder: Path, time
         AssertionError: One ended with an error (the others are ended then, they would wait for it), or time was up.
     """
     said = [folder / f"said{rank}.txt" for rank in range(len(arguments))]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(TESTS.parent / "tools"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     ranks = []
     try:
         for given, text in zip(arguments, said, strict=True):
