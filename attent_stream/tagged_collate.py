@@ -1,5 +1,6 @@
 """The user's collate function: the step's number around it, its rows counted, its errors placed."""
 
+import copy
 import logging
 from collections.abc import Callable
 from contextlib import suppress
@@ -37,6 +38,7 @@ class TaggedCollate:
         if not isinstance(samples[0], Tagged):
             return self._plain(samples)
         given = [sample for some in samples for sample in some.value]
+        twin = self._twin()
         try:
             batch = self.collate(given)
         except Exception as error:
@@ -47,7 +49,7 @@ class TaggedCollate:
             if pieces > 1:
                 batch = together(batch, [part for some in samples for part in some.parts], pieces)
             else:
-                fault = self._fault(samples, given, batch)
+                fault = self._fault(samples, given, batch, twin)
             batch, features = made(samples[0].wants, batch)
         except ScoreError as error:
             raise CollateError(f"{error}; for {self._places(samples)}") from error
@@ -55,7 +57,16 @@ class TaggedCollate:
             features = np.resize(features[:0], (len(given) // pieces, features.shape[1]))
         return Tagged(samples[0].step, batch, features=features, fault=fault)
 
-    def _fault(self, samples: list[Tagged], given: list, batch: Any) -> str:
+    def _twin(self) -> Callable[[list], Any] | None:
+        """Before the first batch a copy of the collate function, to be tried without a trace in it; else None."""
+        if self._turned:
+            return None
+        self._turned = True
+        with suppress(Exception):
+            return copy.deepcopy(self.collate)
+        return None
+
+    def _fault(self, samples: list[Tagged], given: list, batch: Any, twin: Callable[[list], Any] | None) -> str:
         """Why the rows of a batch are not its samples, one after the other; empty where nothing says so."""
         rows = miscounted(batch, len(given))
         if rows is not None:
@@ -64,11 +75,9 @@ class TaggedCollate:
                 f"one row a sample: make one of each (two views of a sample as a row of shape (2, ...)), leave none "
                 f"out, and pack text when the corpus is written"
             )
-        if not self._turned:
-            self._turned = True
-            with suppress(Exception):  # it has worked on the very samples, in their order
-                if reordered(batch, self.collate(given[::-1]), len(given)):
-                    self._orders = True
+        if twin is not None:
+            with suppress(Exception):  # the collate function has worked on these samples in their order
+                self._orders = reordered(batch, twin(given[::-1]), len(given))
         if not self._orders:
             return ""
         return (
