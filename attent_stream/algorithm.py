@@ -25,7 +25,6 @@ from attent_stream.lessons.progressive_resolution import ProgressiveResolution
 from attent_stream.lessons.short_lessons import ShortLessons
 from attent_stream.lessons.skipped_compute import SkippedCompute
 from attent_stream.randomness import random_state, restore_ranks
-from attent_stream.scoring.batch import ScoreError
 from attent_stream.scoring.batch_form import BatchForm
 from attent_stream.scoring.candidate_scorer import CandidateScorer
 from attent_stream.scoring.loss_check import LossCheck
@@ -175,9 +174,7 @@ class AtteNT(Algorithm):
         self._weights = LessonWeights(self.settings.reweight)
         self._skips = SkippedCompute(self.settings.skips, seed)
         self._resolution = ProgressiveResolution(self.settings.resolution)
-        self._short = ShortLessons()
-        self._uncut: str | None = None  # why a batch could not be taken apart
-        self._cut_tried = False  # in this fit
+        self._short = ShortLessons(asked="seq_len" not in self.settings.defaults)
         self._teaching = Stopwatch()
         self._batch_began = time.perf_counter()
         self._length = PlannedLength()
@@ -262,7 +259,7 @@ class AtteNT(Algorithm):
         if resumed is None and int(state.timestamp.batch) == 0:
             self._forget()  # another run, perhaps on another corpus
         self._form, self._spared.fault = BatchForm.of(loader), None
-        self._uncut, self._cut_tried = None, False
+        self._short.open()
         self._weights.open(state.model, resumed, self._form.rows, asked=self.settings.asks_for_scores)
         self._skips.open(state, loader.batch_size, resumed)
         total = total_span(state.max_duration)
@@ -328,7 +325,7 @@ class AtteNT(Algorithm):
         self._fitted, self._left_at = loader.dataset, None
 
     def _check_cuts(self, loader: TeachingDataLoader) -> None:
-        """See on one sample that lessons can be cut and balanced, before any is; on all ranks together.
+        """See on a few samples that lessons can be cut and balanced, before any is; on all ranks together.
 
         Raises:
             ValueError: They cannot, and it was asked for.
@@ -441,7 +438,7 @@ class AtteNT(Algorithm):
     def _batch_read(self, state: State, logger: Logger) -> None:
         epoch = self._loader.epoch
         if epoch is not None:
-            self._cut(state, epoch.pieces, len(epoch.lesson[0]) // epoch.pieces)
+            self._short.begin_batch(state, epoch.pieces, len(epoch.lesson[0]) // epoch.pieces)
         if self._resolution.some:
             now = self._now(state)
             state.batch = self._resolution.smaller(state, state.batch, now)
@@ -451,26 +448,6 @@ class AtteNT(Algorithm):
                 self._scoring.learn(state)
         if self.settings.skips.some:
             self._skips.draw(state, teaching=self._teacher.teaching(self._now(state)))
-
-    def _cut(self, state: State, pieces: int, rows: int) -> None:
-        try:
-            self._short.begin_batch(state, pieces, rows)
-        except ScoreError as error:
-            if "seq_len" not in self.settings.defaults:
-                raise
-            if self._uncut is None:
-                log.warning("A batch is trained on as it is, each row %d pieces of different samples: %s", pieces, error)
-            self._uncut = self._uncut or str(error)
-
-    def _agree_on_cuts(self) -> None:
-        """After a fit's first batch in pieces: where some rank cannot take it apart, no samples are cut any more."""
-        if self._cut_tried or self._loader.epoch is None or self._loader.epoch.pieces == 1:
-            return
-        self._cut_tried = True
-        if any(fault is not None for fault in dist.all_gather_object(self._uncut)):
-            self._teacher.stop_pieces()
-            if dist.get_global_rank() == 0:
-                log.warning("Lessons are not cut into pieces from the next window on.")
 
     def _now(self, state: State) -> Clock:
         begun, batches = self._loader.epoch, state.dataloader_len
@@ -512,7 +489,10 @@ class AtteNT(Algorithm):
             self._memory.recorder.stop()
 
     def _batch_done(self, state: State, logger: Logger) -> None:
-        self._agree_on_cuts()
+        if self._loader.epoch is not None and self._short.agreed_fault(self._loader.epoch.pieces) is not None:
+            self._teacher.stop_pieces()
+            if dist.get_global_rank() == 0:
+                log.warning("Lessons are not cut into pieces from the next window on.")
         fault = self._weights.agreed_fault()
         if fault is not None:
             self._stop_weights(fault)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from composer.utils import dist as composer_dist
 from numpy.typing import NDArray
 from torch import distributed as dist
 
@@ -39,6 +40,11 @@ def gather_ranks(values: torch.Tensor, *, ranks: int, replication: int = 1) -> N
     with together("the gathering of all ranks' scores"):
         dist.all_gather_into_tensor(everyone, values.detach().contiguous())
         return np.ascontiguousarray(everyone.view(world, *values.shape)[::replication].cpu().numpy())
+
+
+def first_fault(fault: str | None) -> str | None:
+    """What the first rank that has something to say says; all ranks call this together."""
+    return next((one for one in composer_dist.all_gather_object(fault) if one is not None), None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,12 +38,12 @@ class TaggedCollate:
         if not isinstance(samples[0], Tagged):
             return self._plain(samples)
         given = [sample for some in samples for sample in some.value]
-        twin = self._twin()
+        pieces = len(samples[0].parts)
+        twin = self._twin() if pieces == 1 else None
         try:
             batch = self.collate(given)
         except Exception as error:
             raise CollateError(collate_fault(self.collate, error, self._places(samples))) from error
-        pieces = len(samples[0].parts)
         fault = ""
         try:
             if pieces > 1:

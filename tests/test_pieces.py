@@ -187,7 +187,7 @@ def test_a_microbatch_that_memory_makes_smaller_stays_so():
         batch = {"input_ids": torch.ones(8, 8)}
         device_train_microbatch_size = 6
 
-    state, short = State(), ShortLessons()
+    state, short = State(), ShortLessons(asked=True)
     short.begin_batch(state, 4, 8)
     assert state.device_train_microbatch_size == 24 and len(state.batch["input_ids"]) == 32
     state.device_train_microbatch_size = 12  # as Composer halves it

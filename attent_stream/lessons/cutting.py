@@ -6,7 +6,7 @@ from typing import Any
 from composer.utils import dist
 
 from attent_stream.dataloader import TeachingDataLoader
-from attent_stream.scoring.batch import ScoreError
+from attent_stream.scoring.batch import ScoreError, in_words
 from attent_stream.scoring.features import FEATURES
 from attent_stream.scoring.pieces import cuttable
 from attent_stream.teaching.pieces import pieces_at
@@ -36,7 +36,7 @@ def cutting_faults(loader: TeachingDataLoader, teacher: TeacherSettings, asked: 
     try:
         batch = loader.glance()
     except Exception as error:
-        faults = {name: f"{type(error).__name__}: {' '.join(str(error).split())}" for name in checks if name not in asked}
+        faults = {name: in_words(error) for name in checks if name not in asked}
     else:
         for name, check in checks.items():
             try:

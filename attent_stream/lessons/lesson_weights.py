@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from composer.devices import Device
-from composer.utils import dist
 from numpy.typing import NDArray
 from torch.nn import Module
 
 from attent_stream.errors import AttentError
+from attent_stream.gather import first_fault
 from attent_stream.lessons.reweighting import Reweighting, ReweightSettings
 from attent_stream.lessons.weighting import WeightedOutputs
 from attent_stream.scoring.batch import ScoreError, batch_length
@@ -122,7 +122,7 @@ class LessonWeights:
         if not self.tries or not self._tried:
             return None
         self.tries = False
-        return next((fault for fault in dist.all_gather_object(self.fault) if fault is not None), None)
+        return first_fault(self.fault)
 
     def _weight(self, outputs: Any, batch: Any, loss: Any, taught: bool) -> None:
         factors = None

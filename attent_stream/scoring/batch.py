@@ -5,9 +5,20 @@ from typing import Any
 
 from torch import Tensor
 
+_LONGEST = 200  # characters of what another package says
+
 
 class ScoreError(ValueError):
     """A batch or a model's outputs from which no per-sample score can be had; the message says what to do."""
+
+
+def in_words(error: BaseException) -> str:
+    """An error on one line: its kind and what it says; of a ``ScoreError``, which speaks for itself, the latter alone."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ScoreError):
+        return text
+    kind = type(error).__name__
+    return f"{kind}: {text[:_LONGEST]}" if text else kind
 
 
 def batch_length(batch: Any) -> int:

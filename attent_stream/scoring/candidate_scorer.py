@@ -51,7 +51,6 @@ class CandidateScorer:
         self._first_batch: Time | None = None  # of this fit
         self._form = BatchForm()
         self._check: LossCheck | None = None  # None: a callable or a proxy is asked, not the learner's outputs
-        self._read = False  # a reading has been handed on
 
     def open(
         self,
@@ -77,8 +76,7 @@ class CandidateScorer:
         known = resumed or self.state_dict()
         same, dataset = self._loader is not None and self._loader.dataset is loader.dataset, loader.dataset
         self._loader, self._first_batch = loader, state.timestamp.batch
-        self._form, self._read = form, False
-        self._check = None
+        self._form, self._check = form, None
         device = state.device.tensor_to_device(torch.empty(())).device
         self._scoring = ScorerAtFidelity(
             run.forwarded_score,
@@ -195,11 +193,10 @@ class CandidateScorer:
         check.look(lambda: self._trained(state, batch, min(size, _CHECKED)), keep=self._settings.asks_for_scores)
         if check.reason is not None:
             raise ScoreError(f"{model_name(state.model)} cannot be scored by forwards of its own, as {check.reason}; {WAYS_OUT}")
-        if not self._read or check.reading != before:
+        if check.reading != before:
             self._scoring.read_by(check.reading, self._form)
             if self._reference is not None:
                 self._reference.read_by(check.reading, self._form)
-            self._read = True
 
     def _trained(self, state: State, batch: Any, size: int) -> Trained:
         try:

@@ -8,9 +8,10 @@ from composer.utils import dist
 from torch import Tensor
 from torch.nn import Module
 
-from attent_stream.scoring.batch import ScoreError, describe
+from attent_stream.gather import first_fault
+from attent_stream.scoring.batch import describe, in_words
 from attent_stream.scoring.loss_hints import LossHints
-from attent_stream.scoring.matching import Trained, fits, matching, operands, says_nothing, total_loss
+from attent_stream.scoring.matching import Trained, fits, matching, operands, says_nothing
 from attent_stream.scoring.memory import out_of_memory
 from attent_stream.scoring.reading import BINARY, CLASSES, Path, Reading, tensors_of
 from attent_stream.scoring.traits import Traits
@@ -93,8 +94,8 @@ class LossCheck:
             return
         self._left = left
         if not left:
-            faults = dist.all_gather_object(fault or (None if trained is None or silent else self._why(trained)))
-            self.reason = next((one for one in faults if one is not None), "its loss differs between ranks")
+            fault = fault or (None if trained is None or silent else self._why(trained))
+            self.reason = first_fault(fault) or "its loss differs between ranks"
 
     def _matching(self, trained: Trained) -> list[Reading]:
         return matching(trained, prior_reading(self._traits, trained), self._hints)
@@ -122,14 +123,13 @@ class LossCheck:
         return bool((z >= 0).all()) and bool(((z.sum(dim=-1) - 1).abs() < 1e-3).all())
 
     def _why(self, trained: Trained) -> str:
-        if total_loss(trained.loss) is None:
+        if trained.total is None:
             return f"its loss is {describe(trained.loss)}, which is no number"
         if not tensors_of(trained.batch, trained.samples):
             return f"the batch has no labels with a row for each sample, it is {describe(trained.batch)}"
         if not any(one.is_floating_point() for _, one in tensors_of(trained.outputs, trained.samples)):
             return f"its forward returns a loss and no outputs for each sample, as far as can be seen ({describe(trained.outputs)})"
-        loss = total_loss(trained.loss).item()
-        return f"no pairing of its outputs ({describe(trained.outputs)}) with the batch's labels gives its loss, {loss:.4g}"
+        return f"no pairing of its outputs ({describe(trained.outputs)}) with the batch's labels gives its loss, {trained.total:.4g}"
 
 
 def prior_reading(traits: Traits, trained: Trained) -> Reading | None:
@@ -164,9 +164,4 @@ def _tried(function: Callable[[], Any]) -> tuple[Any, str | None]:
     try:
         return function(), None
     except Exception as error:
-        if out_of_memory(error):
-            return None, _MEMORY
-        text = " ".join(str(error).split())
-        if isinstance(error, ScoreError):
-            return None, text
-        return None, f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+        return None, _MEMORY if out_of_memory(error) else in_words(error)

@@ -7,6 +7,7 @@ heads. None of this is believed: the mean loss under a reading is held against t
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -61,6 +62,18 @@ class Trained:
         """The loss's cross-entropy, where it has exactly one."""
         return self.saved[0] if len(self.saved) == 1 else None
 
+    @cached_property
+    def total(self) -> float | None:
+        """The number that was trained on, where it is one; taken from the device once."""
+        total = total_loss(self.loss)
+        return None if total is None else total.double().item()
+
+    @cached_property
+    def labels(self) -> Tensor | None:
+        """The labels that the loss's cross-entropy counted, in its order; None where it has not exactly one."""
+        entropy = self.entropy
+        return None if entropy is None else entropy.labels[entropy.labels != entropy.ignored]
+
 
 def matching(trained: Trained, prior: Reading | None, hints: LossHints) -> list[Reading]:
     """The readings that reproduce the loss, most likely first.
@@ -87,13 +100,10 @@ def matching(trained: Trained, prior: Reading | None, hints: LossHints) -> list[
 
 def says_nothing(trained: Trained) -> bool:
     """Whether a forward shows no reading to be right or wrong: its loss is not finite, or it has no label that counts."""
-    loss = total_loss(trained.loss)
-    if loss is None:
+    if trained.total is None:
         return False
-    if not loss.isfinite():
-        return True
-    entropy = trained.entropy
-    return entropy is not None and not (entropy.labels != entropy.ignored).any()
+    unlabelled = trained.labels is not None and not trained.labels.numel()
+    return unlabelled or not math.isfinite(trained.total)
 
 
 def fits(reading: Reading, trained: Trained, hints: LossHints) -> bool:
@@ -101,24 +111,21 @@ def fits(reading: Reading, trained: Trained, hints: LossHints) -> bool:
 
     Where the loss's graph holds its labels, these must be the reading's, in the same order.
     """
-    loss = total_loss(trained.loss)
-    if loss is None:
+    if trained.total is None:
         return False
     with torch.no_grad():
         try:
             z, y = operands(reading, trained)
         except LookupError:
             return False
-        entropy = trained.entropy
-        if entropy is not None and reading.kind == CLASSES:
-            labels = entropy.labels[entropy.labels != entropy.ignored]
-            if not torch.equal(y[y != IGNORED], labels.to(y.device)):
-                return False
+        counted = trained.labels if reading.kind == CLASSES else None
+        if counted is not None and not torch.equal(y[y != IGNORED], counted.to(y.device)):
+            return False
         losses, valid = position_losses(reading, z, y)
         if not valid.any():
             return False
-        value = loss.double().item() - _auxiliary(trained.outputs, hints)
-        rtol = _RTOL if loss.dtype in (torch.float32, torch.float64) else _RTOL_HALF
+        value = trained.total - _auxiliary(trained.outputs, hints)
+        rtol = _RTOL if total_loss(trained.loss).dtype in (torch.float32, torch.float64) else _RTOL_HALF
         return any(
             math.isclose(value, mean, rel_tol=rtol, abs_tol=_ATOL)
             for mean in _means(reading.kind, losses, valid)

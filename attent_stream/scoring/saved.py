@@ -4,6 +4,7 @@ A cross-entropy keeps the log-probability of every class and its labels for the 
 sample's loss can be looked up there at no cost, and how the model pairs outputs with labels can be seen.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +59,7 @@ def saved_entropies(loss: Any) -> list[SavedEntropy]:
     if isinstance(loss, Tensor):
         nodes = _entropies(loss.grad_fn)
     else:
-        parts = loss.values() if isinstance(loss, dict) else loss if isinstance(loss, (tuple, list)) else ()
+        parts = loss.values() if isinstance(loss, Mapping) else loss if isinstance(loss, (tuple, list)) else ()
         return [found for part in parts for found in saved_entropies(part)]
     with torch.no_grad():
         return [

@@ -7,7 +7,7 @@ import torch
 from composer import State
 from torch import Tensor
 
-from attent_stream.scoring.batch import ScoreError
+from attent_stream.scoring.batch import in_words
 from attent_stream.scoring.candidate_scorer import CandidateScorer
 
 
@@ -58,5 +58,4 @@ class SparedScorer:
         # The ranks of a sharded model forward together: those that go on would wait for this one for ever.
         if self._asked or (self._scoring.sharded and not self._scoring.refused):
             raise error
-        text = " ".join(str(error).split())
-        self.fault = text if isinstance(error, ScoreError) else f"{type(error).__name__}: {text}"
+        self.fault = in_words(error)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from attent_stream.scoring.reading import tensors_of
+
 _WORDS = (str, bytes, int, float, complex, np.generic, type(None))  # what says nothing about rows
 
 
@@ -60,24 +62,12 @@ def reordered(batch: Any, backwards: Any, samples: int) -> bool:
         backwards: As collated from the same samples in reverse.
         samples: How many.
     """
-    own = False
-    for one, other in zip(_tensors(batch, samples), _tensors(backwards, samples), strict=False):
-        if one.shape != other.shape or torch.equal(one, one.flip(0)):
+    own, others = False, dict(tensors_of(backwards, samples))
+    for path, one in tensors_of(batch, samples):
+        other = others.get(path)
+        if other is None or one.shape != other.shape or torch.equal(one, one.flip(0)):
             continue
         if torch.equal(other, one.flip(0)):
             return False  # here rows follow the samples
         own = own or torch.equal(other, one)
     return own
-
-
-def _tensors(value: Any, samples: int) -> Iterator[Tensor]:
-    """The tensors with a row for each sample."""
-    if isinstance(value, Tensor):
-        if value.ndim and len(value) == samples:
-            yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _tensors(part, samples)
-    elif isinstance(value, (list, tuple)) and not isinstance(value, PackedSequence):
-        for part in value:
-            yield from _tensors(part, samples)

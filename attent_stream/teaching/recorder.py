@@ -12,7 +12,7 @@ from torch.nn import Module, functional
 from attent_stream.dataloader import TeachingDataLoader
 from attent_stream.errors import AttentError
 from attent_stream.gather import gather_ranks
-from attent_stream.scoring.batch import ScoreError
+from attent_stream.scoring.batch import ScoreError, in_words
 from attent_stream.scoring.batch_form import BatchForm
 from attent_stream.scoring.empty import is_empty
 from attent_stream.scoring.loss_check import LossCheck
@@ -71,7 +71,7 @@ class Recorder:
         self._records = True  # this batch
         self._seen = False  # its first microbatch
         self._fault: str | None = None  # why this rank stopped
-        self._device = torch.device("cpu")  # of the model
+        self._device = torch.device("cpu")  # of its scores
         self._micro: list[torch.Tensor] = []  # this batch's scores, a tensor a microbatch
         self._pending: list[torch.Tensor] = []  # (3, batch_size * pieces) ids, scores and times of lessons not yet in the ledger
 
@@ -117,7 +117,7 @@ class Recorder:
             except Exception as error:
                 if self._asked or (self._auto and out_of_memory(error)):  # Composer then takes smaller microbatches
                     raise
-                self._fault = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                self._fault = in_words(error)
 
     def _look(self, model: Module, outputs: Any, batch: Any, loss: Any) -> None:
         """Hold the reading of outputs against the loss, on a batch's first microbatch; all ranks together."""
