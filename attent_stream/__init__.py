@@ -4,10 +4,10 @@ from importlib import import_module
 from typing import Any
 
 _EXPORTS = {
-    "AtteNT": "attent_stream.algorithm",
-    "TeachingDataLoader": "attent_stream.dataloader",
-    "TeachingDataset": "attent_stream.dataset",
-    "preset": "attent_stream.presets",
+    "AtteNT": "attent_stream.fit.algorithm",
+    "TeachingDataLoader": "attent_stream.data.dataloader",
+    "TeachingDataset": "attent_stream.data.dataset",
+    "preset": "attent_stream.fit.presets",
 }
 
 __all__ = sorted(_EXPORTS)

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from attent_stream.redaction import MaskedParser, mask_process, masked_text
+from attent_stream.base.redaction import MaskedParser, mask_process, masked_text
 
 USER_ERROR = 2
 INTERRUPTED = 130

@@ -9,9 +9,9 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+from attent_stream.base.redaction import MaskedParser, mask_process, masked_text
 from attent_stream.launch.config import ConfigError, TrainConfig, load_config, resolved, resolved_yaml
 from attent_stream.launch.ranks import rank_variables
-from attent_stream.redaction import MaskedParser, mask_process, masked_text
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def train(config: TrainConfig) -> None:
 def _fit(trainer: Any, config: TrainConfig) -> None:
     from composer import Callback
 
-    from attent_stream.watch import together
+    from attent_stream.base.watch import together
 
     class Started(Callback):
         """Notes that a first batch has come: what is refused before is the configuration, or a checkpoint of another."""

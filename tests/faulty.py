@@ -14,8 +14,8 @@ from taught import make_loader
 from torch import distributed as dist
 from torch.utils.data import default_collate
 
-from attent_stream.scoring import ScoreError
-from attent_stream.stream import order
+from attent_stream.base.errors import ScoreError
+from attent_stream.order import order
 
 
 class Collate:

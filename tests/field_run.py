@@ -15,9 +15,9 @@ from field_jobs import BATCH, Job, Twin
 from numpy.typing import NDArray
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
-from attent_stream.scoring.candidate_scorer import CandidateScorer
-from attent_stream.teaching.choice import ALL
-from attent_stream.teaching.teacher import Teacher
+from attent_stream.fit.candidate_scorer import CandidateScorer
+from attent_stream.teach.teacher import Teacher
+from attent_stream.window.choice import ALL
 
 EPOCHS = 2
 TINY = 0.01  # a score below this is compared as if it were of this size

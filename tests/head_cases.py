@@ -67,8 +67,8 @@ def worst(got: tuple[torch.Tensor, torch.Tensor], want: tuple[torch.Tensor, torc
 
 def check_triton() -> None:
     """The kernel against every case, and on what is not finite."""
-    from attent_stream.scoring import triton_head
-    from attent_stream.scoring.head import head_scores
+    from attent_stream.score import triton_head
+    from attent_stream.score.head import head_scores
 
     assert triton_head.INTERPRETED
     for case in CASES:
@@ -102,7 +102,7 @@ def compile_triton() -> None:
     import triton
     from triton.backends.compiler import GPUTarget
 
-    from attent_stream.scoring import triton_head
+    from attent_stream.score import triton_head
 
     kernel = triton_head._kernel
     config = triton_head._CONFIGS[0]

@@ -28,8 +28,8 @@ from transformers.models.vit.modeling_vit import ViTLayer
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.corpus.batches import TokenCollator
 from attent_stream.launch.models import Logits
-from attent_stream.scoring import batch_length
-from attent_stream.scoring.scorer import Scorer
+from attent_stream.model.batch import batch_length
+from attent_stream.score.scorer import Scorer
 
 VOCAB, LENGTH, SIDE = 61, 24, 16
 

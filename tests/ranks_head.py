@@ -14,7 +14,9 @@ from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_modul
 from torch.nn.parallel import DistributedDataParallel
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
-from attent_stream.scoring import ScoreError, build_scorer, headless, score_batch
+from attent_stream.base.errors import ScoreError
+from attent_stream.score import headless
+from attent_stream.score.scorer import build_scorer, score_batch
 
 
 def ddp(model, mesh):

@@ -12,16 +12,16 @@ import torch
 from corpora import difficulty
 from torch import distributed as dist
 
-from attent_stream.dataloader import TeachingDataLoader
-from attent_stream.dataset import TeachingDataset
-from attent_stream.scoring.features import FEATURES
-from attent_stream.scoring.pieces import apart
-from attent_stream.teaching.ledger import SampleLedger
-from attent_stream.teaching.ledger_settings import LedgerSettings, open_ledger
-from attent_stream.teaching.payoff import Payoff
-from attent_stream.teaching.schedule import Phases, parse_interval, parse_share
-from attent_stream.teaching.span import Clock, Span
-from attent_stream.teaching.teacher import Teacher, TeacherSettings
+from attent_stream.arrange.cutting import apart
+from attent_stream.arrange.features import FEATURES
+from attent_stream.base.schedule import Phases, parse_interval, parse_share
+from attent_stream.base.span import Clock, Span
+from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.data.dataset import TeachingDataset
+from attent_stream.experimental.payoff import Payoff
+from attent_stream.memory.ledger import SampleLedger
+from attent_stream.memory.ledger_settings import LedgerSettings, open_ledger
+from attent_stream.teach.teacher import Teacher, TeacherSettings
 
 
 class Counter:

@@ -12,10 +12,9 @@ from test_algorithm import LENGTH, VOCAB, fit
 from test_algorithm import make_loader as make_lm_loader
 
 from attent_stream import AtteNT
-from attent_stream.errors import CollateError
-from attent_stream.scoring.batch import ScoreError
-from attent_stream.scoring.features import WIDTH, token_counts
-from attent_stream.teaching.balance import BLOCK, balance_lanes, herded, imbalance
+from attent_stream.arrange.balance import BLOCK, balance_lanes, herded, imbalance
+from attent_stream.arrange.features import WIDTH, token_counts
+from attent_stream.base.errors import CollateError, ScoreError
 
 
 def greedy(features: np.ndarray) -> list[int]:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attent_stream.base.redaction import masked
 from attent_stream.launch.config import load_config, resolved, resolved_yaml
 from attent_stream.launch.config_check import ConfigError, checked_arguments, nearest, typed
 from attent_stream.launch.config_sections import StreamConfig, TeachingConfig
-from attent_stream.redaction import masked
 
 BASE = """
 variables:

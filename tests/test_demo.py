@@ -110,7 +110,7 @@ def test_evaluations_are_not_training_time(monkeypatch):
 
     from torchmetrics import MeanMetric
 
-    from attent_stream import training_time
+    from attent_stream.base import training_time
     from attent_stream.demo.arm import Recorder
 
     now = [100.0]

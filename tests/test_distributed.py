@@ -20,10 +20,9 @@ from test_algorithm import make_loader, make_model
 from together import run_together
 
 from attent_stream import AtteNT
-from attent_stream.errors import AttentError
-from attent_stream.scoring import ScoreError
-from attent_stream.scoring.guard import untouched
-from attent_stream.scoring.scorer import Scorer
+from attent_stream.base.errors import AttentError, ScoreError
+from attent_stream.model.guard import untouched
+from attent_stream.score.scorer import Scorer
 
 pytestmark = pytest.mark.processes
 
@@ -321,7 +320,7 @@ def bf16(monkeypatch):
 
     monkeypatch.setattr("composer.trainer.trainer._validate_precision", lambda *args: None)
     monkeypatch.setattr("composer.trainer.trainer.get_precision_context", precision)
-    monkeypatch.setattr("attent_stream.scoring.candidate_scorer.get_precision_context", precision)
+    monkeypatch.setattr("attent_stream.fit.candidate_scorer.get_precision_context", precision)
 
 
 def test_autocast(folder, bf16, monkeypatch):
@@ -355,7 +354,7 @@ def test_out_of_memory_halves_what_is_scored_at_once(folder, caplog):
     log = fit(data=data, attent={"select": "hard", "keep": 0.5, "score": "short_of_memory"})
     assert {key: log[key] for key in SAME} == {key: expected[key] for key in SAME}
     assert log["samples"] == [8, 4] + [2] * len(expected["samples"])  # kept for the rest of the run
-    said = [record.getMessage() for record in caplog.records if record.name == "attent_stream.scoring.fitting"]
+    said = [record.getMessage() for record in caplog.records if record.name == "attent_stream.score.fitting"]
     assert said == ["Scoring ran out of memory with 8 samples at once: 2 from now on (score_batch: 2 starts so)."]
 
 

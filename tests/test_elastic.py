@@ -20,11 +20,11 @@ from streaming import Stream
 from streaming.base.world import World
 from taught import features_of, make_teacher
 
-from attent_stream.dataset import TeachingDataset
-from attent_stream.stream.board import Board
-from attent_stream.stream.epoch import TaughtEpoch
-from attent_stream.stream.plan import CANDIDATE
-from attent_stream.teaching.choice import SCORED
+from attent_stream.data.dataset import TeachingDataset
+from attent_stream.teach.board import Board
+from attent_stream.teach.epoch import TaughtEpoch
+from attent_stream.window.choice import SCORED
+from attent_stream.window.layout import CANDIDATE
 
 GLOBAL_BATCH = 16
 STATE = ("sample_in_epoch", "num_canonical_nodes", "shuffle_seed", "initial_physical_nodes")

@@ -15,8 +15,8 @@ import torch
 from corpora import write_ids
 from taught import make_loader, run_epochs
 
-from attent_stream.errors import AttentError, CollateError, TeacherError
-from attent_stream.stream.board import Board, Posting
+from attent_stream.base.errors import AttentError, CollateError, TeacherError
+from attent_stream.teach.board import Board, Posting
 
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS.parent / "tools"))

@@ -9,12 +9,14 @@ from composer.models import ComposerClassifier, HuggingFaceModel
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attent_stream.base.errors import FidelityError, ScoreError
 from attent_stream.launch.models import Logits
-from attent_stream.scoring import ScoreError, build_scorer, reference, score_batch
-from attent_stream.scoring.early_exit import find_blocks
-from attent_stream.scoring.fidelity import FULL, AutoFidelity, Fidelity, FidelityError, parse_fidelity
-from attent_stream.scoring.positions import strided_positions
-from attent_stream.scoring.vision import drawn_patches
+from attent_stream.model import reference
+from attent_stream.model.vision import drawn_patches
+from attent_stream.score.early_exit import find_blocks
+from attent_stream.score.fidelity import FULL, AutoFidelity, Fidelity, parse_fidelity
+from attent_stream.score.scorer import build_scorer, score_batch
+from attent_stream.score.token_share import strided_positions
 
 T = transformers
 VOCAB, LENGTH, LAYERS = 61, 24, 4

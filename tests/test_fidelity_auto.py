@@ -12,13 +12,14 @@ from test_algorithm import LENGTH, VOCAB, Watched, fit, make_loader, make_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from attent_stream import AtteNT
-from attent_stream.scoring import ScoreError, build_scorer, score_batch
-from attent_stream.scoring.agreement import kept_overlap, spearman
-from attent_stream.scoring.auto import AutoScoring, Measured, decide, usual_ways
-from attent_stream.scoring.cost import ModelCost, model_cost
-from attent_stream.scoring.early_exit import find_blocks
-from attent_stream.scoring.extract import find_head
-from attent_stream.scoring.fidelity import FULL, AutoFidelity, Fidelity, FidelityError, Tokens, parse_fidelity
+from attent_stream.base.errors import FidelityError, ScoreError
+from attent_stream.model.output_head import find_head
+from attent_stream.score.agreement import kept_overlap, spearman
+from attent_stream.score.auto import AutoScoring, Measured, decide, usual_ways
+from attent_stream.score.cost import ModelCost, model_cost
+from attent_stream.score.early_exit import find_blocks
+from attent_stream.score.fidelity import FULL, AutoFidelity, Fidelity, Tokens, parse_fidelity
+from attent_stream.score.scorer import build_scorer, score_batch
 
 PROXY = {
     "model": {

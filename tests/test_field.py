@@ -14,13 +14,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
-from attent_stream.clock import single_pass
+from attent_stream.base.errors import CollateError
+from attent_stream.base.span import Span
 from attent_stream.corpus.batches import TokenCollator
-from attent_stream.errors import CollateError
-from attent_stream.scoring.candidate_scorer import CandidateScorer
-from attent_stream.scoring.fidelity import Fidelity, Tokens
-from attent_stream.scoring.scorer import build_scorer, score_batch
-from attent_stream.teaching.span import Span
+from attent_stream.fit.candidate_scorer import CandidateScorer
+from attent_stream.fit.clock import single_pass
+from attent_stream.score.fidelity import Fidelity, Tokens
+from attent_stream.score.scorer import build_scorer, score_batch
 
 
 def write(folder, columns, samples):
@@ -141,7 +141,7 @@ def test_rows_that_are_not_samples_are_trained_plainly(folder, caplog, collate, 
 
     plain, taught = run(), run(AtteNT())
     assert taught.tokens == plain.tokens and taught.losses == plain.losses
-    told = [record.getMessage() for record in caplog.records if record.name.startswith("attent_stream.dataloader")]
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("attent_stream.data.dataloader")]
     assert len(told) == 1 and collate.__name__ in told[0]
     for named in ({"select": "hard", "keep": 0.5}, {"record": "always", "score": "loss"}, {"reweight": "linupper"}):
         with pytest.raises(CollateError, match=collate.__name__):

@@ -25,13 +25,13 @@ from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import default_collate
 
 from attent_stream import TeachingDataLoader, TeachingDataset
+from attent_stream.base.batch_seed import random_numbers_kept, seed_batch
+from attent_stream.base.epoch_number import EpochNumber, varying_by_epoch
+from attent_stream.base.errors import CollateError
+from attent_stream.base.randomness import random_state
 from attent_stream.corpus.batches import ImageCollator, TokenCollator
-from attent_stream.errors import CollateError
+from attent_stream.data.rows import miscounted
 from attent_stream.launch.data import CutTokens
-from attent_stream.randomness import random_state
-from attent_stream.stream.batch_seed import random_numbers_kept, seed_batch
-from attent_stream.stream.epoch_number import EpochNumber, varying_by_epoch
-from attent_stream.stream.rows import miscounted
 from attent_stream.train import main
 
 
@@ -604,7 +604,7 @@ def test_workers_know_the_epoch(folder, workers, taught):
 def test_a_late_worker_does_not_take_the_epoch_back(monkeypatch):
     number = EpochNumber()
     number.set(3)
-    monkeypatch.setattr("attent_stream.stream.epoch_number.get_worker_info", lambda: object())
+    monkeypatch.setattr("attent_stream.base.epoch_number.get_worker_info", lambda: object())
     number.set(2)
     assert number.get() == 3
 

@@ -17,7 +17,7 @@ from streaming.base.format import reader_from_json
 from torch.utils.data import default_collate
 
 from attent_stream import AtteNT
-from attent_stream.errors import AttentError
+from attent_stream.base.errors import AttentError
 
 NAMES = [job.name for job in JOBS]
 # A batch of one has another loss here: weights cancel out, or what is added is the batch's.

@@ -29,7 +29,7 @@ from taught import make_loader
 from torch import distributed as dist
 
 from attent_stream import TeachingDataset
-from attent_stream.errors import (
+from attent_stream.base.errors import (
     CollateError,
     CorruptError,
     DeniedError,

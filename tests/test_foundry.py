@@ -236,7 +236,7 @@ def mpt(foundry):
 @pytest.mark.parametrize("microbatch", [None, 1, 3, 4])
 @pytest.mark.parametrize("score", ["loss", "residual"])
 def test_llm_foundrys_batches_are_scored_sample_by_sample(mpt, corpus, tokenizer, score, microbatch):
-    from attent_stream.scoring import build_scorer, score_batch
+    from attent_stream.score.scorer import build_scorer, score_batch
 
     (batch, *_) = built(section(corpus, eos_token_id=EOS), tokenizer).dataloader
     assert isinstance(batch["total_tokens"], list) and isinstance(batch["sequence_id"], torch.Tensor)

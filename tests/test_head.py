@@ -16,9 +16,10 @@ from torch import distributed as dist
 from torch.distributed.tensor import DeviceMesh, Shard, distribute_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attent_stream.scoring import chunked, head, product, reference
-from attent_stream.scoring.batch import ScoreError
-from attent_stream.scoring.head import PATHS, head_scores
+from attent_stream.base.errors import ScoreError
+from attent_stream.model import reference
+from attent_stream.score import chunked, head, product
+from attent_stream.score.head import PATHS, head_scores
 
 CPU_PATHS = ["reference", "chunked"]
 

@@ -15,11 +15,13 @@ from ports import free_port
 from ranks_fit import LENGTH, VOCAB, fit
 from together import run_together
 
-from attent_stream.scoring import ScoreError, build_scorer, headless, score_batch
-from attent_stream.scoring.batch import split_batch
-from attent_stream.scoring.extract import HeadError, find_head
+from attent_stream.base.errors import ScoreError
+from attent_stream.model.batch import split_batch
+from attent_stream.model.output_head import HeadError, find_head
+from attent_stream.score import headless
+from attent_stream.score.scorer import build_scorer, score_batch
 
-LOGGERS = ("attent_stream.scoring.headless", "attent_stream.scoring.scorer")
+LOGGERS = ("attent_stream.score.headless", "attent_stream.score.scorer")
 SIZES = {
     "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
     "max_position_embeddings": 64,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from attent_stream.teaching.inclusion import (
+from attent_stream.window.inclusion import (
     INCLUSIONS,
     draw,
     moment_gain,

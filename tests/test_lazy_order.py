@@ -17,15 +17,15 @@ from streaming.base.world import World
 from taught import make_loader, run_epochs
 
 from attent_stream import TeachingDataLoader, TeachingDataset
+from attent_stream.order.lazy_order import lazy_order, lazy_steps
+from attent_stream.order.order import LAZY_FROM, generate_rows, layouts, order_kind
+from attent_stream.order.partition import Partition
+from attent_stream.order.permutation import keyed, permuted
+from attent_stream.order.stream_counts import partial_choice, shard_counts
+from attent_stream.order.turns import Turns
 from attent_stream.store.readers import hand_on, read_shards
 from attent_stream.store.spans import SearchedSpanner
-from attent_stream.stream.lazy_order import lazy_order, lazy_steps
-from attent_stream.stream.order import LAZY_FROM, generate_rows, layouts, order_kind
-from attent_stream.stream.partition import Partition
-from attent_stream.stream.permutation import keyed, permuted
-from attent_stream.stream.plan import canonical_slots
-from attent_stream.stream.stream_counts import partial_choice, shard_counts
-from attent_stream.stream.turns import Turns
+from attent_stream.window.layout import canonical_slots
 
 _common = {"deadline": None, "derandomize": True, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.filter_too_much]}
 

@@ -10,9 +10,9 @@ from test_algorithm import LENGTH, VOCAB, Watch, fit, make_loader, make_model
 from test_weighting import text, token_losses
 
 from attent_stream import AtteNT
-from attent_stream.scoring import ScoreError
-from attent_stream.scoring.learnability import Reference, ReferenceSettings
-from attent_stream.teaching.span import Clock, Span
+from attent_stream.base.errors import ScoreError
+from attent_stream.base.span import Clock, Span
+from attent_stream.experimental.learnability import Reference, ReferenceSettings
 
 CPU = torch.device("cpu")
 

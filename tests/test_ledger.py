@@ -12,8 +12,8 @@ from test_algorithm import make_loader as make_lm_loader
 from test_teaching import run_ranks
 
 from attent_stream import AtteNT
-from attent_stream.teaching.ledger import GroupLedger, SampleLedger, sample_bytes
-from attent_stream.teaching.ledger_settings import LedgerSettings, open_ledger
+from attent_stream.memory.ledger import GroupLedger, SampleLedger, sample_bytes
+from attent_stream.memory.ledger_settings import LedgerSettings, open_ledger
 
 SAMPLES = 23
 RECORDS = st.lists(

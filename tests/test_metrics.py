@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from attent_stream.teaching.choice import SCORED, Choice, Decision, Window
-from attent_stream.teaching.metrics import choice_metrics
+from attent_stream.window.choice import SCORED, Choice, Decision, Window
+from attent_stream.window.metrics import choice_metrics
 
 
 def test_choice_metrics():

@@ -10,8 +10,8 @@ from test_algorithm import LENGTH, VOCAB, fit
 from test_algorithm import make_loader as make_lm_loader
 
 from attent_stream import AtteNT
-from attent_stream.teaching.inclusion import INCLUSIONS, moment_gain
-from attent_stream.teaching.payoff import MARGIN, Payoff, best_design
+from attent_stream.experimental.payoff import MARGIN, Payoff, best_design
+from attent_stream.window.inclusion import INCLUSIONS, moment_gain
 
 ROWS = 80
 

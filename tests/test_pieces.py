@@ -15,13 +15,13 @@ from torch.utils.data import DataLoader
 from training import trained
 
 from attent_stream import AtteNT
+from attent_stream.arrange.cutting import apart, together
+from attent_stream.arrange.pieces import MOST, cut, mixed, pieces_at
+from attent_stream.base.errors import ScoreError
 from attent_stream.corpus.batches import TokenCollator
+from attent_stream.effects.recorder import _means
+from attent_stream.effects.short_lessons import ShortLessons
 from attent_stream.launch.data import CutTokens
-from attent_stream.lessons.short_lessons import ShortLessons
-from attent_stream.scoring.batch import ScoreError
-from attent_stream.scoring.pieces import apart, together
-from attent_stream.teaching.pieces import MOST, cut, mixed, pieces_at
-from attent_stream.teaching.recorder import _means
 
 SHORT_FIRST = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2}
 ALL = {"keep": 1.0, "select": "random"}

@@ -81,7 +81,7 @@ def test_a_fit_leaves_the_schedulers_as_they_were(folder):
 
 def test_many_windows_and_a_small_share(folder, monkeypatch):
     """The first window alone is kept whole, however many windows one look at an epoch stands for."""
-    monkeypatch.setattr("attent_stream.stream.lengths._LOOKS", 3)
+    monkeypatch.setattr("attent_stream.teach.lengths._LOOKS", 3)
     rates, _ = train(folder, [AtteNT(keep=0.25, select="hard")])
     np.testing.assert_allclose(rates, over(len(rates)), atol=1e-9)
 

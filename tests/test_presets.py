@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from attent_stream.presets import PRESETS, preset
-from attent_stream.scoring import SCORES
-from attent_stream.teaching.schedule import Phases, parse_interval, parse_share
-from attent_stream.teaching.selectors import SELECTORS
-from attent_stream.teaching.span import Clock, Span
+from attent_stream.base.schedule import Phases, parse_interval, parse_share
+from attent_stream.base.span import Clock, Span
+from attent_stream.fit.presets import PRESETS, preset
+from attent_stream.score.scores import SCORES
+from attent_stream.window.selectors import SELECTORS
 
 
 def at(dur, ep=0.0):
@@ -28,7 +28,7 @@ def test_every_argument_is_valid(name):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_attent_takes_every_argument(name):
-    from attent_stream.algorithm import AtteNT
+    from attent_stream.fit.algorithm import AtteNT
 
     AtteNT(**preset(name, seed=3))
 

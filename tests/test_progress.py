@@ -10,8 +10,8 @@ from test_algorithm import BATCH, LENGTH, VOCAB, fit, make_model
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.corpus.batches import TokenCollator
-from attent_stream.teaching.ledger import GroupLedger
-from attent_stream.teaching.progress import ProgressLedger
+from attent_stream.experimental.progress import ProgressLedger
+from attent_stream.memory.ledger import GroupLedger
 
 STARTS = np.array([0, 10, 40])
 

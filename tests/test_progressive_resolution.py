@@ -12,12 +12,11 @@ from training import trained
 from transformers import ViTConfig, ViTForImageClassification
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
-from attent_stream.errors import AttentError
+from attent_stream.base.errors import AttentError, ScoreError
+from attent_stream.base.schedule import ShareSchedule
+from attent_stream.base.span import Clock
 from attent_stream.launch.models import Logits
-from attent_stream.scoring.batch import ScoreError
-from attent_stream.scoring.vision import interpolated_positions, interpolating, shrunk
-from attent_stream.teaching.schedule import ShareSchedule
-from attent_stream.teaching.span import Clock
+from attent_stream.model.vision import interpolated_positions, interpolating, shrunk
 
 SIDE, CLASSES, BATCH, SAMPLES = 32, 4, 8, 64
 STEPS = {"schedule": "step", "from": 0.5, "to": 1.0, "over": "0.75dur", "stages": 2}  # 16 pixels, 24, then all 32

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from attent_stream.scoring import reading
-from attent_stream.scoring.loss_check import LossCheck
-from attent_stream.scoring.loss_hints import LossHints
-from attent_stream.scoring.matching import Trained, matching, operands
-from attent_stream.scoring.reading import CLASSES, Reading, countable, position_losses, tensors_of
-from attent_stream.scoring.reference import IGNORED, sample_mean
+from attent_stream.model import reading
+from attent_stream.model.loss_check import LossCheck
+from attent_stream.model.loss_hints import LossHints
+from attent_stream.model.matching import Trained, matching, operands
+from attent_stream.model.reading import CLASSES, Reading, countable, position_losses, tensors_of
+from attent_stream.model.reference import IGNORED, sample_mean
 
 B, T, C = 5, 7, 11
 HINTS = LossHints()

@@ -17,8 +17,8 @@ from test_algorithm import make_loader as make_lm_loader
 from torch.utils.data import get_worker_info
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
-from attent_stream.randomness import random_state, restore_ranks
-from attent_stream.stream.position import Position
+from attent_stream.base.randomness import random_state, restore_ranks
+from attent_stream.teach.position import Position
 
 
 def state_after_each_lesson(loader, epochs: int = 1) -> tuple[list, list]:

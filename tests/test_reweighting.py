@@ -8,7 +8,7 @@ from corpora import write_tokens
 from test_algorithm import LENGTH, VOCAB, make_loader, make_model
 
 from attent_stream import AtteNT
-from attent_stream.lessons.reweighting import STRATEGIES, Reweighting, ReweightSettings
+from attent_stream.experimental.reweighting import STRATEGIES, Reweighting, ReweightSettings
 
 FORMULAE = {
     "linupper": lambda h: np.minimum(h + 1, 1),

@@ -23,17 +23,17 @@ from streaming.base.world import World
 from test_algorithm import LENGTH, VOCAB, fit, make_loader
 
 from attent_stream import AtteNT, TeachingDataset
+from attent_stream.arrange.pieces import MOST
+from attent_stream.base.errors import TeacherError
+from attent_stream.base.redaction import masked, masked_record, masked_text, print_masked
 from attent_stream.cli import main as cli
 from attent_stream.corpus.errors import CorpusError
-from attent_stream.errors import TeacherError
 from attent_stream.launch.config import ConfigError, load_config
-from attent_stream.redaction import masked, masked_record, masked_text, print_masked
+from attent_stream.memory.ledger import SampleLedger
+from attent_stream.order.order import _shared_rows
 from attent_stream.store.index_check import CheckedDataset
-from attent_stream.stream.board import Board, Posting
-from attent_stream.stream.order import _shared_rows
-from attent_stream.stream.position import Position
-from attent_stream.teaching.ledger import SampleLedger
-from attent_stream.teaching.pieces import MOST
+from attent_stream.teach.board import Board, Posting
+from attent_stream.teach.position import Position
 from attent_stream.train import main as train
 
 ROOT = Path(__file__).parent.parent

@@ -9,9 +9,9 @@ from test_algorithm import LENGTH, VOCAB, make_model
 from test_distributed import RECORD, settings
 from torch.nn import functional as F
 
-from attent_stream.scoring.saved import saved_losses
-from attent_stream.scoring.scorer import Scorer
-from attent_stream.teaching import recorder
+from attent_stream.effects import recorder
+from attent_stream.model.saved import saved_losses
+from attent_stream.score.scorer import Scorer
 
 IGNORED = -100
 

@@ -57,11 +57,11 @@ def test_what_a_rank_holds_grows_with_its_window_only(tool, capsys):
 def test_a_plan_that_breaks_an_invariant_is_seen(tool, capsys, monkeypatch):
     arguments = "--nodes 16 --ranks 4 --batch-size 2 --window 8 --gap 2 --probes 1"
     with monkeypatch.context() as patch:  # one lane for all: samples cross machines
-        patch.setattr("attent_stream.stream.epoch.lane_labels", lambda ids, layout, starts: np.zeros(ids.shape, np.int64))
+        patch.setattr("attent_stream.teach.epoch.lane_labels", lambda ids, layout, starts: np.zeros(ids.shape, np.int64))
         status, result = simulate(tool, capsys, arguments)
         assert status == 1 and result["wrong"]["other node"] > 0 and result["wrong"]["other canonical node"] > 0
     with monkeypatch.context() as patch:  # a sample twice
-        patch.setattr("attent_stream.teaching.teacher.select_lanes", lambda s, lanes, wanted, **_: np.zeros(wanted.shape, np.int64))
+        patch.setattr("attent_stream.teach.teacher.select_lanes", lambda s, lanes, wanted, **_: np.zeros(wanted.shape, np.int64))
         status, result = simulate(tool, capsys, arguments)
         assert status == 1 and result["wrong"]["not once"] > 0
     with monkeypatch.context() as patch:  # ranks that choose by themselves

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attent_stream.teaching.schedule import (
+from attent_stream.base.schedule import (
     SHARE_SHAPES,
     Interval,
     Phases,
@@ -14,7 +14,7 @@ from attent_stream.teaching.schedule import (
     parse_interval,
     parse_share,
 )
-from attent_stream.teaching.span import UNITS, Clock, Span
+from attent_stream.base.span import UNITS, Clock, Span
 
 
 def clock(**times):

@@ -10,8 +10,10 @@ from test_scoring import Logits, vit
 from torch.nn import functional as F
 
 from attent_stream import AtteNT
-from attent_stream.scoring import ScoreError, build_scorer, grad_norm, score_batch, scores
-from attent_stream.scoring.grad_norm import HeadInputs, classifier_grad_norms, head_grad_norms
+from attent_stream.base.errors import ScoreError
+from attent_stream.score import grad_norm, scores
+from attent_stream.score.grad_norm import HeadInputs, classifier_grad_norms, head_grad_norms
+from attent_stream.score.scorer import build_scorer, score_batch
 
 FAMILIES = ("llama", "gpt2", "bert")
 

@@ -15,14 +15,10 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from transformers import BatchEncoding
 
-from attent_stream.scoring import (
-    ScoreError,
-    batch_length,
-    build_scorer,
-    reference,
-    score_batch,
-    split_batch,
-)
+from attent_stream.base.errors import ScoreError
+from attent_stream.model import reference
+from attent_stream.model.batch import batch_length, split_batch
+from attent_stream.score.scorer import build_scorer, score_batch
 
 SCORES = ("loss", "residual")  # of every kind of target; the others: test_scores.py
 VOCAB, LENGTH = 50, 12

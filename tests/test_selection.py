@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from attent_stream.teaching.selection import below_ceiling, quota_rows, select_lanes
-from attent_stream.teaching.selectors import NEEDS_SCORES, SELECTORS, hard, random, soft
+from attent_stream.window.selection import below_ceiling, quota_rows, select_lanes
+from attent_stream.window.selectors import NEEDS_SCORES, SELECTORS, hard, random, soft
 
 any_float = st.floats(allow_nan=True, allow_infinity=True, width=32)
 

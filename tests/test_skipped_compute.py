@@ -19,11 +19,11 @@ from training import trained
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from attent_stream import AtteNT
-from attent_stream.errors import AttentError
-from attent_stream.lessons.kept_backward import KeptBackward
-from attent_stream.lessons.kept_positions import KEY, KeptPositions, drawn_positions
-from attent_stream.lessons.skipped_compute import SkippedCompute, SkippedComputeSettings
-from attent_stream.scoring.reference import IGNORED
+from attent_stream.base.errors import AttentError
+from attent_stream.experimental.kept_backward import KeptBackward
+from attent_stream.experimental.kept_positions import KEY, KeptPositions, drawn_positions
+from attent_stream.experimental.skipped_compute import SkippedCompute, SkippedComputeSettings
+from attent_stream.model.reference import IGNORED
 
 
 @given(data=st.data(), share=st.floats(0.01, 1.0), rows=st.integers(1, 4), length=st.integers(2, 12))
@@ -239,7 +239,7 @@ def test_what_cannot_be_left_out_is_refused_before_training(folder):
         run(folder, microbatch=3, backward=0.5)
     for state, why in (({"fsdp_enabled": True}, "must be 1 with FSDP"), ({"auto_microbatching": True}, "on several ranks needs")):
         state = SimpleNamespace(**{"fsdp_enabled": False, "auto_microbatching": False} | state)
-        with pytest.raises(ValueError, match=why), mock.patch("attent_stream.lessons.skipped_compute.dist.get_world_size", lambda: 2):
+        with pytest.raises(ValueError, match=why), mock.patch("attent_stream.experimental.skipped_compute.dist.get_world_size", lambda: 2):
             SkippedCompute(SkippedComputeSettings(backward=0.5), seed=1).open(state, 4, None)
     unshifted = make_model()
     unshifted.shift_labels = False

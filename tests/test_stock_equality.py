@@ -12,12 +12,12 @@ from streaming.base.batching import generate_work
 from streaming.base.world import World
 from taught import make_teacher
 
-from attent_stream.dataloader import TeachingDataLoader
-from attent_stream.dataset import TeachingDataset
-from attent_stream.stream.board import Board
-from attent_stream.stream.epoch import TaughtEpoch
-from attent_stream.stream.order import StreamingOrder, generate_rows, layouts
-from attent_stream.stream.plan import LESSON
+from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.data.dataset import TeachingDataset
+from attent_stream.order.order import StreamingOrder, generate_rows, layouts
+from attent_stream.teach.board import Board
+from attent_stream.teach.epoch import TaughtEpoch
+from attent_stream.window.layout import LESSON
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attent_stream.stopwatch import Stopwatch
+from attent_stream.base.stopwatch import Stopwatch
 
 
 class Event:

@@ -11,8 +11,8 @@ from store_proxy import StoreProxy
 from stores import RUN, SAMPLES, taught_run, use_s3
 from streaming.base.dataset import _ShardState
 
-from attent_stream.dataset import TeachingDataset
-from attent_stream.errors import CorruptError, DeniedError, MissingError, StoreError, UnreachableError
+from attent_stream.base.errors import CorruptError, DeniedError, MissingError, StoreError, UnreachableError
+from attent_stream.data.dataset import TeachingDataset
 from attent_stream.store import cache, fetch
 from attent_stream.store.parts import PARTS
 from attent_stream.store.shards import ShardFetcher

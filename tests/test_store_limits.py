@@ -11,8 +11,7 @@ from stores import CREDENTIALS, SAMPLES, shards_in, taught_run
 from streaming import Stream
 from streaming.base.dataset import _ShardState
 
-from attent_stream.dataset import TeachingDataset
-from attent_stream.errors import (
+from attent_stream.base.errors import (
     CacheFolderError,
     CacheLimitError,
     DeniedError,
@@ -21,6 +20,7 @@ from attent_stream.errors import (
     StoreError,
     UnreachableError,
 )
+from attent_stream.data.dataset import TeachingDataset
 from attent_stream.store import fetch, store_errors
 from attent_stream.store.parts import PARTS
 

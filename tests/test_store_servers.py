@@ -17,9 +17,9 @@ from store_fit import LENGTH, VOCAB, fit
 from store_proxy import StoreProxy
 from stores import SAMPLES, taught_run, use_s3, write_buckets
 
+from attent_stream.base.errors import DeniedError, MissingError
 from attent_stream.cli import main
-from attent_stream.dataset import TeachingDataset
-from attent_stream.errors import DeniedError, MissingError
+from attent_stream.data.dataset import TeachingDataset
 from attent_stream.store import fetch
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes]

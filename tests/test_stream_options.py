@@ -11,8 +11,8 @@ from streaming import StreamingDataset
 from taught import make_loader, run_epochs
 from test_teaching import run_ranks
 
-from attent_stream.dataloader import TeachingDataLoader
-from attent_stream.dataset import TeachingDataset
+from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.data.dataset import TeachingDataset
 
 
 @pytest.mark.parametrize("workers", [0, 2])

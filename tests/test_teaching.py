@@ -13,10 +13,10 @@ from taught import make_loader, make_teacher, run_epochs
 from together import run_together
 from torch.utils.data import default_collate
 
-from attent_stream.dataloader import TeachingDataLoader
-from attent_stream.dataset import TeachingDataset
-from attent_stream.errors import TeacherError
-from attent_stream.stream.epoch_number import EpochNumber
+from attent_stream.base.epoch_number import EpochNumber
+from attent_stream.base.errors import TeacherError
+from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.data.dataset import TeachingDataset
 
 
 def stock_order(data: dict) -> list[int]:

@@ -15,9 +15,9 @@ from test_algorithm import make_loader as make_token_loader
 from torch.nn import functional as F
 
 from attent_stream import AtteNT
-from attent_stream.errors import AttentError
-from attent_stream.lessons.weighting import WeightedOutputs
-from attent_stream.scoring.batch import split_batch
+from attent_stream.base.errors import AttentError
+from attent_stream.effects.weighting import WeightedOutputs
+from attent_stream.model.batch import split_batch
 
 WEIGHTS = torch.tensor([0.5, 2.0, 0.0, 1.25, 3.0], dtype=torch.float64)
 

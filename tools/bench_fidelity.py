@@ -34,14 +34,16 @@ from composer.models import ComposerClassifier, HuggingFaceModel
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTForImageClassification
 
+from attent_stream.experimental.proxy import Proxy
 from attent_stream.launch.models import Logits
-from attent_stream.scoring import build_scorer, reference, score_batch, split_batch
-from attent_stream.scoring.agreement import kept_overlap, spearman
-from attent_stream.scoring.fidelity import Fidelity, ProxySettings
-from attent_stream.scoring.positions import at as at_positions
-from attent_stream.scoring.positions import strided_positions
-from attent_stream.scoring.proxy import Proxy
-from attent_stream.scoring.reduction import Reduction
+from attent_stream.model import reference
+from attent_stream.model.batch import split_batch
+from attent_stream.score.agreement import kept_overlap, spearman
+from attent_stream.score.fidelity import Fidelity, ProxySettings
+from attent_stream.score.reduction import Reduction
+from attent_stream.score.scorer import build_scorer, score_batch
+from attent_stream.score.token_share import at as at_positions
+from attent_stream.score.token_share import strided_positions
 
 SCORES = ("loss", "residual")
 KEEP = 0.5  # of a proxy's candidates, whose lessons it learns from

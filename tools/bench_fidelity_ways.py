@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from attent_stream.scoring.fidelity import FULL, Fidelity, ProxySettings, parse_fidelity
+from attent_stream.score.fidelity import FULL, Fidelity, ProxySettings, parse_fidelity
 
 
 def lm_ways(layers: int, quick: bool = False) -> list[Fidelity]:

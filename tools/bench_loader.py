@@ -22,11 +22,11 @@ import torch
 from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
 from streaming.base.util import clean_stale_shared_memory
 
-from attent_stream.dataloader import TeachingDataLoader
-from attent_stream.dataset import TeachingDataset
-from attent_stream.teaching.schedule import Phases, parse_interval, parse_share
-from attent_stream.teaching.span import Clock, Span
-from attent_stream.teaching.teacher import Teacher, TeacherSettings
+from attent_stream.base.schedule import Phases, parse_interval, parse_share
+from attent_stream.base.span import Clock, Span
+from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.data.dataset import TeachingDataset
+from attent_stream.teach.teacher import Teacher, TeacherSettings
 
 TOKENS = 2048
 WINDOW, GAP = 16, 8

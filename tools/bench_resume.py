@@ -16,9 +16,9 @@ import torch
 from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
 
 from attent_stream import TeachingDataLoader, TeachingDataset
-from attent_stream.teaching.schedule import Interval, Phases, ShareSchedule
-from attent_stream.teaching.span import Clock
-from attent_stream.teaching.teacher import Teacher, TeacherSettings
+from attent_stream.base.schedule import Interval, Phases, ShareSchedule
+from attent_stream.base.span import Clock
+from attent_stream.teach.teacher import Teacher, TeacherSettings
 
 BATCH, WINDOW = 16, 32
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from attent_stream.scoring import reference
-from attent_stream.scoring.head import difference, head_scores
-from attent_stream.scoring.product import product_dtype
+from attent_stream.model import reference
+from attent_stream.score.head import difference, head_scores
+from attent_stream.score.product import product_dtype
 
 CLASSES, WIDTH, TOKENS = 50257, 768, 1024
 FEW_TOKENS, SLOW = 256, 0.8  # seconds

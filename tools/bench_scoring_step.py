@@ -10,10 +10,10 @@ import torch
 from composer.models import HuggingFaceModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from attent_stream.scoring.fidelity import Fidelity, Tokens
-from attent_stream.scoring.fitting import FittingScorer
-from attent_stream.scoring.guard import untouched
-from attent_stream.scoring.scorer import build_scorer
+from attent_stream.model.guard import untouched
+from attent_stream.score.fidelity import Fidelity, Tokens
+from attent_stream.score.fitting import FittingScorer
+from attent_stream.score.scorer import build_scorer
 
 KEEP = 0.5
 # (layers, width, vocabulary, tokens, batch, layers scored): the shape of a 125M model, and for --quick a smaller one of its

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from streaming.base.world import World
 from synthetic import SyntheticDataset
 
-from attent_stream.stream.lazy_order import lazy_order
-from attent_stream.stream.order import generate_rows, layouts
+from attent_stream.order.lazy_order import lazy_order
+from attent_stream.order.order import generate_rows, layouts
 
 SHARD, BATCH, NEAR = 4096, 8, 512
 

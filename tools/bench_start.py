@@ -27,8 +27,8 @@ from streaming.base.world import World
 from synthetic import SyntheticDataset
 
 from attent_stream import TeachingDataLoader, TeachingDataset
-from attent_stream.stream.lazy_order import lazy_order
-from attent_stream.stream.order import generate_rows, layouts
+from attent_stream.order.lazy_order import lazy_order
+from attent_stream.order.order import generate_rows, layouts
 
 WINDOW, WORLD = 32, (1, 8)
 

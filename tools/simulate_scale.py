@@ -30,19 +30,19 @@ from streaming import Stream
 from streaming.base.partition import get_partitions
 from streaming.base.world import World
 
+from attent_stream.base.schedule import Phases, parse_interval, parse_share
+from attent_stream.base.span import Clock, Span
+from attent_stream.memory.ledger import SampleLedger
+from attent_stream.order.order import StreamingOrder, generate_rows, layouts
 from attent_stream.store.index_check import check_stream
-from attent_stream.stream.board import Board
-from attent_stream.stream.epoch import TaughtEpoch
-from attent_stream.stream.order import StreamingOrder, generate_rows, layouts
-from attent_stream.stream.plan import CANDIDATE, LESSON, lane_labels, window_rows
-from attent_stream.stream.position import Position
-from attent_stream.teaching.choice import SCORED, Choice
-from attent_stream.teaching.ledger import SampleLedger
-from attent_stream.teaching.metrics import choice_metrics
-from attent_stream.teaching.schedule import Phases, parse_interval, parse_share
-from attent_stream.teaching.selectors import SELECTORS
-from attent_stream.teaching.span import Clock, Span
-from attent_stream.teaching.teacher import Teacher, TeacherSettings
+from attent_stream.teach.board import Board
+from attent_stream.teach.epoch import TaughtEpoch
+from attent_stream.teach.position import Position
+from attent_stream.teach.teacher import Teacher, TeacherSettings
+from attent_stream.window.choice import SCORED, Choice
+from attent_stream.window.layout import CANDIDATE, LESSON, lane_labels, window_rows
+from attent_stream.window.metrics import choice_metrics
+from attent_stream.window.selectors import SELECTORS
 
 SHARD = 4096  # samples a shard
 CANONICAL = {"py1e": 1, "py1br": 1, "py1s": 64, "py2s": 64, "naive": 1}  # Streaming's default of them a node

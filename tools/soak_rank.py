@@ -18,7 +18,7 @@ from composer.utils import dist
 from streaming import MDSWriter
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
-from attent_stream.watch import together
+from attent_stream.base.watch import together
 
 VOCAB, LENGTH = 64, 32
 

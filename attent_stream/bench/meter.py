@@ -7,12 +7,12 @@ from typing import Any
 from composer import State
 from composer.loggers import InMemoryLogger, Logger
 
-from attent_stream.algorithm import AtteNT
+from attent_stream.base.training_time import TrainingTime
 from attent_stream.bench.flops import Shape
 from attent_stream.bench.record import Point
-from attent_stream.scoring.batch import batch_length
-from attent_stream.scoring.vision import image_sides
-from attent_stream.training_time import TrainingTime
+from attent_stream.fit.algorithm import AtteNT
+from attent_stream.model.batch import batch_length
+from attent_stream.model.vision import image_sides
 
 
 class Meter(TrainingTime):

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from attent_stream.base.epoch_number import EpochNumber
 from attent_stream.corpus.columns import check_image, check_tokens, token_ids, value_of, whole_dtype
 from attent_stream.corpus.errors import require
-from attent_stream.stream.epoch_number import EpochNumber
 
 IGNORED = -100  # label that no loss counts
 CROP_PADDING = 4

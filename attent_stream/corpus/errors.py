@@ -1,6 +1,6 @@
 """The one error type of the corpus tool."""
 
-from attent_stream.redaction import masked_text
+from attent_stream.base.redaction import masked_text
 
 
 class CorpusError(ValueError):

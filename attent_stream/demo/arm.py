@@ -20,11 +20,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
+from attent_stream.base.training_time import TrainingTime
 from attent_stream.corpus.batches import TokenCollator
+from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.data.dataset import TeachingDataset
 from attent_stream.demo.report import ArmResult, Point, ScoredWindow
 from attent_stream.demo.settings import DemoSettings
-from attent_stream.training_time import TrainingTime
+from attent_stream.fit.algorithm import AtteNT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from attent_stream.base.redaction import masked
 from attent_stream.launch.config_check import ConfigError, nearest, typed
 from attent_stream.launch.config_sections import (
     EvalLoaderConfig,
@@ -15,7 +16,6 @@ from attent_stream.launch.config_sections import (
     TokenizerConfig,
     TrainLoaderConfig,
 )
-from attent_stream.redaction import masked
 
 __all__ = ["ConfigError", "TrainConfig", "load_config", "resolved_yaml"]
 

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Union
 
-from attent_stream.redaction import masked, masked_text
+from attent_stream.base.redaction import masked, masked_text
 
 
 class ConfigError(ValueError):

@@ -9,6 +9,8 @@ from zlib import crc32
 import numpy as np
 import torch
 
+from attent_stream.arrange.cutting import Packed
+from attent_stream.base.epoch_number import EpochNumber, VariesByEpoch
 from attent_stream.corpus.columns import columns_of, token_ids, whole_dtype
 from attent_stream.launch.config_check import ConfigError, checked_arguments, join, refuse_unknown
 from attent_stream.launch.config_sections import (
@@ -17,8 +19,6 @@ from attent_stream.launch.config_sections import (
     StreamsConfig,
     TrainLoaderConfig,
 )
-from attent_stream.scoring.pieces import Packed
-from attent_stream.stream.epoch_number import EpochNumber, VariesByEpoch
 
 IGNORED = -100  # Hugging Face's label for a position that has no target.
 
@@ -238,8 +238,8 @@ def build_train(
     """A ``DataSpec`` of a ``TeachingDataLoader`` with batches of ``batch_size`` samples per rank."""
     from composer import DataSpec
 
-    from attent_stream.dataloader import TeachingDataLoader
-    from attent_stream.dataset import TeachingDataset
+    from attent_stream.data.dataloader import TeachingDataLoader
+    from attent_stream.data.dataset import TeachingDataset
 
     path = "train_loader"
     check_folders(loader.dataset, join(path, "dataset"))
@@ -272,7 +272,7 @@ def build_eval(
     from composer import DataSpec, Evaluator
     from streaming import StreamingDataLoader
 
-    from attent_stream.loader_arguments import check_has_batches
+    from attent_stream.data.loader_arguments import check_has_batches
     from attent_stream.store.index_check import CheckedDataset
 
     check_folders(loader.dataset, join(path, "dataset"))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from attent_stream.algorithm import AtteNT
+from attent_stream.fit.algorithm import AtteNT
 from attent_stream.launch.config_check import ConfigError, typed
 from attent_stream.launch.config_sections import TeachingConfig
 
@@ -86,7 +86,7 @@ def build_text_dataloader(
         ConfigError: An unknown key, a wrong type or a missing folder, by the path of the key; or what the
             data set, the loader or llm-foundry's own checks refuse.
     """
-    from attent_stream.dataloader import TeachingDataLoader
+    from attent_stream.data.dataloader import TeachingDataLoader
     from attent_stream.launch.data import check_folders, dataset_arguments
 
     path = "train_loader.dataset"

@@ -2,7 +2,7 @@
 
 from llmfoundry.data.text_data import StreamingTextDataset
 
-from attent_stream.dataset import TeachingDataset
+from attent_stream.data.dataset import TeachingDataset
 
 
 class TeachingTextDataset(TeachingDataset, StreamingTextDataset):

@@ -20,7 +20,7 @@ def algorithms() -> dict[str, Callable]:
     import composer.algorithms
     from composer.core import Algorithm
 
-    from attent_stream.algorithm import AtteNT
+    from attent_stream.fit.algorithm import AtteNT
 
     ours = {"attent": AtteNT, **{name: _preset_factory(name) for name in PRESETS}}
     return {**_by_module(composer.algorithms, Algorithm), **ours}
@@ -106,8 +106,8 @@ def _preset_factory(name: str) -> Callable:
     """A constructor of ``AtteNT`` with the preset's settings, overridden by its arguments; signed like
     ``AtteNT``.
     """
-    from attent_stream.algorithm import AtteNT
-    from attent_stream.presets import preset
+    from attent_stream.fit.algorithm import AtteNT
+    from attent_stream.fit.presets import preset
 
     def make(**settings):
         return AtteNT(**preset(name, **settings))

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from streaming.base.constant import TICK
 from streaming.base.dataset import _ShardState
 
-from attent_stream.errors import CacheLimitError, CorruptError, StoreError, UnreachableError
+from attent_stream.base.errors import CacheLimitError, CorruptError, StoreError, UnreachableError
 from attent_stream.store import fetch, parts, stale
 
 _HERE, _BUSY, _CROWDED, _OURS = range(4)

@@ -20,15 +20,15 @@ from streaming.base.format import FileInfo, Reader
 from streaming.base.hashing import get_hash
 from streaming.base.storage.download import S3Downloader
 
-from attent_stream.errors import (
+from attent_stream.base.errors import (
     CacheFolderError,
     CorruptError,
     DiskFullError,
     MissingError,
     StoreError,
 )
-from attent_stream.open_files import is_out_of_files, open_files_error
-from attent_stream.redaction import masked_text
+from attent_stream.base.open_files import is_out_of_files, open_files_error
+from attent_stream.base.redaction import masked_text
 from attent_stream.store.parts import Part
 from attent_stream.store.s3 import FiniteS3Downloader
 from attent_stream.store.store_errors import is_of_a_store, kind_of, store_error

@@ -16,8 +16,8 @@ from streaming.base.constant import DEFAULT_TIMEOUT
 from streaming.base.format import get_index_basename
 from streaming.base.world import World
 
-from attent_stream.errors import CorruptError
-from attent_stream.redaction import masked_text
+from attent_stream.base.errors import CorruptError
+from attent_stream.base.redaction import masked_text
 from attent_stream.store import fetch
 from attent_stream.store.stale import check_index
 from attent_stream.store.store_errors import is_of_a_store, store_error

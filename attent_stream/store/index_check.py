@@ -17,7 +17,7 @@ from streaming.base.format.base import FileInfo
 from streaming.base.format.mds import MDSReader
 from streaming.base.format.mds.encodings import get_mds_encodings, is_mds_encoding_safe
 
-from attent_stream.redaction import masked_text
+from attent_stream.base.redaction import masked_text
 from attent_stream.store import fetch
 from attent_stream.store.readers import hand_on, read_shards
 from attent_stream.store.shared_memory import ClosesMemory

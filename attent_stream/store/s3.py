@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from streaming.base.constant import DEFAULT_TIMEOUT
 from streaming.base.storage.download import S3Downloader
 
-from attent_stream.errors import DeniedError
+from attent_stream.base.errors import DeniedError
 from attent_stream.store.store_errors import http_status, kind_of
 
 _Answer = TypeVar("_Answer")

@@ -15,14 +15,14 @@ from pathlib import Path
 from streaming import Stream
 from streaming.base.format import get_index_basename
 
-from attent_stream.errors import (
+from attent_stream.base.errors import (
     CorruptError,
     MissingError,
     StaleIndexError,
     StoreError,
     UnreachableError,
 )
-from attent_stream.redaction import masked_text
+from attent_stream.base.redaction import masked_text
 from attent_stream.store import fetch
 from attent_stream.store.parts import Part
 from attent_stream.store.s3 import FiniteS3Downloader

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from attent_stream.errors import (
+from attent_stream.base.errors import (
     CacheFolderError,
     CorruptError,
     DeniedError,
@@ -18,7 +18,7 @@ from attent_stream.errors import (
     StoreError,
     UnreachableError,
 )
-from attent_stream.redaction import masked_text
+from attent_stream.base.redaction import masked_text
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Those that Streaming's downloaders use, and what these use to speak HTTP.

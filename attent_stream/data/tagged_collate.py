@@ -1,0 +1,106 @@
+"""The user's collate function: the step's number around it, its rows counted, its errors placed."""
+
+import copy
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from attent_stream.arrange.cutting import together
+from attent_stream.arrange.features import made
+from attent_stream.base.errors import CollateError, ScoreError
+from attent_stream.base.watch import here
+from attent_stream.data.dataset import Tagged, TeachingDataset
+from attent_stream.data.places import collate_fault, collate_name, places
+from attent_stream.data.rows import miscounted, reordered
+
+log = logging.getLogger(__name__)
+
+
+class TaggedCollate:
+    """The user's collate function, with the step number carried around it.
+
+    Raises:
+        CollateError: It raised, or what it made cannot be cut or counted; with the samples, their
+            shards and the rank. Rows of a taught epoch that are not samples are told with the batch.
+    """
+
+    def __init__(self, collate: Callable[[list], Any], dataset: TeachingDataset) -> None:
+        self.collate = collate
+        self._dataset = dataset
+        self._warned = False
+        self._turned = self._orders = False  # whether it was tried on samples in reverse, and orders rows by itself
+
+    def __call__(self, samples: list) -> Any:
+        if not isinstance(samples[0], Tagged):
+            return self._plain(samples)
+        given = [sample for some in samples for sample in some.value]
+        pieces = len(samples[0].parts)
+        twin = self._twin() if pieces == 1 else None
+        try:
+            batch = self.collate(given)
+        except Exception as error:
+            raise CollateError(collate_fault(self.collate, error, self._places(samples))) from error
+        fault = ""
+        try:
+            if pieces > 1:
+                batch = together(batch, [part for some in samples for part in some.parts], pieces)
+            else:
+                fault = self._fault(samples, given, batch, twin)
+            batch, features = made(samples[0].wants, batch)
+        except ScoreError as error:
+            raise CollateError(f"{error}; for {self._places(samples)}") from error
+        if features is not None and len(features) != len(given) // pieces:
+            features = np.resize(features[:0], (len(given) // pieces, features.shape[1]))
+        return Tagged(samples[0].step, batch, features=features, fault=fault)
+
+    def _twin(self) -> Callable[[list], Any] | None:
+        """Before the first batch a copy of the collate function, to be tried without a trace in it; else None."""
+        if self._turned:
+            return None
+        self._turned = True
+        with suppress(Exception):
+            return copy.deepcopy(self.collate)
+        return None
+
+    def _fault(self, samples: list[Tagged], given: list, batch: Any, twin: Callable[[list], Any] | None) -> str:
+        """Why the rows of a batch are not its samples, one after the other; empty where nothing says so."""
+        rows = miscounted(batch, len(given))
+        if rows is not None:
+            return (
+                f"{self._counted(rows, len(given))} on {here()} for {self._places(samples)}; scores and weights are of "
+                f"one row a sample: make one of each (two views of a sample as a row of shape (2, ...)), leave none "
+                f"out, and pack text when the corpus is written"
+            )
+        if twin is not None:
+            with suppress(Exception):  # the collate function has worked on these samples in their order
+                self._orders = reordered(batch, twin(given[::-1]), len(given))
+        if not self._orders:
+            return ""
+        return (
+            f"collate function {collate_name(self.collate)!r} puts rows into an order of its own, so which row is of "
+            f"which sample is not known: leave rows in the order of the samples, and sort within the model"
+        )
+
+    def _plain(self, samples: list) -> Any:
+        batch = self.collate(samples)
+        rows = None if self._warned else miscounted(batch, len(samples))
+        if rows is not None:
+            self._warned = True
+            log.warning(
+                "%s on %s: rows are counted as samples where training stands, so a resume in "
+                "mid-epoch will go on at the wrong "
+                "place; make a row of each sample, or save checkpoints at the end of epochs only.",
+                self._counted(rows, len(samples)), here(),
+            )  # fmt: skip
+        return batch
+
+    def _counted(self, rows: int, samples: int) -> str:
+        return (
+            f"collate function {collate_name(self.collate)!r} made {rows} rows of {samples} samples"
+        )
+
+    def _places(self, samples: list[Tagged]) -> str:
+        return places(self._dataset, [number for some in samples for number in some.sample_ids])

@@ -1,0 +1,177 @@
+"""Weights that reach the loss: the gradient of each sample's outputs is multiplied by the sample's weight.
+
+A loss that is a sum or mean over samples (or their tokens) depends on a sample only through its outputs. So this gives
+exactly the gradient of the weighted loss, whatever the loss is and however it is reduced, split into microbatches or
+scaled; the number that is logged stays the unweighted loss. Terms that no output enters (a router's auxiliary loss) are
+left alone.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Module
+from torch.utils.hooks import RemovableHandle
+
+from attent_stream.base.errors import AttentError
+from attent_stream.model.batch import batch_length
+from attent_stream.model.output_head import HeadError, OutputHead, find_head
+from attent_stream.model.reading import Path, Reading, at_path
+
+_INSTEAD = "use a select without weights (hard, soft, random)"
+
+
+class WeightedOutputs:
+    """Weights the gradients of a batch's forwards, one microbatch after the other.
+
+    A Hugging Face model computes its loss within its forward, so the logits are taken where its output head makes them;
+    another model's are what its forward returns.
+
+    Args:
+        model: A ComposerModel, wrapped or not.
+        rows: How many samples a microbatch holds.
+    """
+
+    def __init__(self, model: Module, rows: Callable[[Any], int] = batch_length) -> None:
+        self._rows = rows
+        try:
+            self._head: OutputHead | None = find_head(model)
+        except HeadError:
+            self._head = None
+        self._weights: Tensor | None = None  # of the batch
+        self._done = 0  # samples of it that have been forwarded
+        self._hook: RemovableHandle | None = None
+        self._made: list[Any] = []  # by the head in this forward
+        self._output: Tensor | None = None  # whose gradient the next backward weights
+        self._checked = False
+        self._at: Path | None = None
+        self._hidden = False  # the loss is all that a forward returns
+
+    def begin_batch(self, weights: Tensor | None) -> None:
+        """Before a batch's first forward.
+
+        Args:
+            weights: Float32 of shape (B,) of the whole batch, on the device of the outputs; None where all are 1.
+        """
+        self._weights, self._done = weights, 0
+        self._cancel()  # a forward that failed
+
+    def read_by(self, reading: Reading | None) -> None:
+        """Where the outputs stand among what a forward returns, once the loss has shown it."""
+        self._at = None if reading is None else reading.outputs
+        self._hidden = reading is not None and reading.outputs is None
+
+    def try_out(self, outputs: Any, batch: Any, loss: Any) -> None:
+        """See whether weights would reach the loss of a forward that has none, and change nothing.
+
+        Raises:
+            AttentError: They would not.
+        """
+        if self._hidden:
+            raise AttentError("its forward returns a loss and none of the outputs that it is computed from")
+        self._output = self._weighted(outputs, self._rows(batch))
+        known, self._checked = self._checked, False
+        self.loss_done(loss)
+        self._checked = known
+
+    def begin_forward(self, watched: bool = False) -> None:
+        """Before a forward.
+
+        Args:
+            watched: See the head's outputs also where there are no weights.
+        """
+        self._cancel()
+        if (watched or self._weights is not None) and self._head is not None:
+            self._hook = self._head.module.register_forward_hook(lambda module, args, output: self._made.append(output))
+
+    def forward_done(self, outputs: Any, batch: Any, factors: Tensor | None = None) -> None:
+        """After it: let the backward that follows multiply.
+
+        Args:
+            outputs: What the model returned.
+            batch: The microbatch.
+            factors: By which its samples' weights are multiplied, float32 of shape (b,); None: by 1.
+
+        Raises:
+            AttentError: Not one output of so many samples, or several, of which one may be computed from another.
+        """
+        if self._weights is None:
+            return
+        size = self._rows(batch)
+        weights = self._weights[self._done : self._done + size]
+        self._done += size
+        if len(weights) != size:
+            raise AttentError(
+                f"expected the batch's {len(self._weights)} lessons in its microbatches, got {self._done} samples: leave away "
+                f"the algorithm that changes batches, or {_INSTEAD}"
+            )
+        weights = weights if factors is None else weights * factors
+        output = self._weighted(outputs, size)
+        shaped = weights.reshape(-1, *[1] * (output.ndim - 1))
+        output.register_hook(lambda gradient: (gradient * shaped).to(gradient.dtype))
+        self._output = output
+
+    def _weighted(self, outputs: Any, size: int) -> Tensor:
+        """The output whose gradient is to be weighted."""
+        logits = [made for made in _tensors(self._made) if made.shape[-1:] == (self._head.classes,)]
+        if self._at is not None and not logits:
+            with suppress(LookupError):  # a path of eval mode: in training there may be other outputs
+                outputs = at_path(outputs, self._at)
+        elif isinstance(outputs, Mapping) and "logits" in outputs:
+            outputs = outputs["logits"]
+        found = logits or _tensors(outputs)
+        self._cancel()
+        fit = [tensor for tensor in found if tensor.requires_grad and tensor.ndim and len(tensor) == size]
+        if len(fit) != 1:
+            raise AttentError(
+                f"expected one output of the microbatch's {size} samples, whose gradient could be weighted, got {len(fit)} "
+                f"among outputs of shapes {[tuple(tensor.shape) for tensor in found]}: {_INSTEAD}"
+            )
+        return fit[0]
+
+    def loss_done(self, loss: Any) -> None:
+        """Once the loss is there: that it was computed from what is weighted. Looked at once.
+
+        Raises:
+            AttentError: It was not, so the weights would not reach it.
+        """
+        output, self._output = self._output, None
+        if output is None or self._checked:
+            return
+        if not any(_depends(one, output) for one in _tensors(loss)):
+            raise AttentError(
+                f"the weights of lessons do not reach this model's loss, which is not computed from its outputs (a compiled "
+                f"forward that computes the loss itself, or a loss fused with the output head): {_INSTEAD}"
+            )
+        self._checked = True
+
+    def _cancel(self) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+        self._hook, self._made, self._output = None, [], None
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """The float tensors of outputs or losses."""
+    if isinstance(value, Tensor):
+        return [value] if value.is_floating_point() else []
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
+
+
+def _depends(loss: Tensor, output: Tensor) -> bool:
+    """Whether a loss was computed from this very tensor: a path of one step or more in the graph behind it."""
+    target = output.grad_fn
+    seen, front = set(), [loss.grad_fn]
+    if loss.grad_fn is target:  # both come out of one compiled function: what is multiplied is not on the path inside
+        return False
+    while front:
+        node = front.pop(0)
+        if node is target:
+            return True
+        for following, _ in node.next_functions if node is not None else ():
+            if following is not None and following not in seen:
+                seen.add(following)
+                front.append(following)
+    return False

@@ -1,0 +1,131 @@
+"""Reweighting in the batch: each lesson's weight by its own training loss, at no extra pass.
+
+Sow et al., Dynamic Loss-Based Sample Reweighting for Improved Large Language Model Pretraining, ICLR 2025 (arXiv
+2502.06733). There a batch's losses are brought to [-1, 1] by the least and the largest of them, turned into a preference
+``f(h)``, and weighted by ``exp(f / r)`` over its mean. Here the bounds and the mean are those of the batch before, over all
+ranks: those of a batch's later microbatches are not known when its first has to go backward, and so the weights depend
+neither on microbatches nor on ranks.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from attent_stream.base.watch import together
+
+# name -> h in [-1, 1] -> preference
+STRATEGIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "linupper": lambda h: torch.clamp(h + 1, max=1.0),  # up to the middle, then all alike: what is hardest may be noise
+    "quadratic": lambda h: 1 - h * h,  # the middle
+    "extremes": lambda h: h.abs(),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReweightSettings:
+    """How to weight.
+
+    Args:
+        strategy: A name in ``STRATEGIES``.
+        r: Strength of the pull to equal weights, above 0: towards infinity all weights are 1.
+
+    Raises:
+        ValueError: An unknown strategy, an ``r`` that is not positive.
+    """
+
+    strategy: str
+    r: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise ValueError(f"reweight must be one of {', '.join(STRATEGIES)} or null, got {self.strategy!r}")
+        number = isinstance(self.r, (int, float)) and not isinstance(self.r, bool)
+        if not number or not 0 < self.r < math.inf:
+            raise ValueError(f"reweight.r must be a positive number, got {self.r!r}")
+
+    @classmethod
+    def parse(cls, value: str | Mapping[str, Any]) -> "ReweightSettings":
+        """From a strategy's name, or ``{strategy, r}``.
+
+        Raises:
+            ValueError: Neither.
+        """
+        if isinstance(value, str):
+            return cls(strategy=value)
+        if not isinstance(value, Mapping) or "strategy" not in value or set(value) - {"strategy", "r"}:
+            raise ValueError(f"reweight must be a strategy or {{strategy, r}}, got {value!r}")
+        return cls(**value)
+
+
+class Reweighting:
+    """Weights of one batch after the other.
+
+    Args:
+        settings: How.
+    """
+
+    def __init__(self, settings: ReweightSettings) -> None:
+        self._settings = settings
+        self._last: Tensor | None = None  # of the batch before: least and largest loss, mean of exp(f / r); float32 (3,)
+        self._losses: list[Tensor] = []  # of this batch, a tensor a microbatch
+
+    def begin_batch(self) -> None:
+        """Before a batch's first forward, also where one that failed begins anew."""
+        self._losses = []
+
+    def factors(self, losses: Tensor) -> Tensor:
+        """Weights of a microbatch.
+
+        Args:
+            losses: Float32 of shape (b,), detached.
+
+        Returns:
+            Float32 of shape (b,); 1 in a run's first batch, and where a loss is not finite.
+        """
+        self._losses.append(losses)
+        if self._last is None:
+            return torch.ones_like(losses)
+        self._last = self._last.to(losses.device)  # a checkpoint's may be elsewhere
+        weights = self._preference(losses, self._last[0], self._last[1]) / self._last[2]
+        return torch.where(losses.isfinite() & self._last[0].isfinite(), weights, 1.0)
+
+    def end_batch(self, size: int) -> None:
+        """After its last; all ranks must come here together.
+
+        Args:
+            size: Samples of a full batch on each rank.
+        """
+        losses = torch.cat(self._losses)
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            mine = torch.full((size,), math.nan, dtype=losses.dtype, device=losses.device)
+            mine[: len(losses)] = losses
+            losses = mine.new_empty(dist.get_world_size() * size)
+            with together("the reweighting of a batch"):
+                dist.all_gather_into_tensor(losses, mine)
+        finite = losses.isfinite()
+        low = torch.where(finite, losses, math.inf).min()
+        high = torch.where(finite, losses, -math.inf).max()
+        weights = torch.where(finite, self._preference(losses, low, high), 0.0)
+        mean = weights.sum() / finite.sum().clamp(min=1)
+        # A batch without any finite loss, or without any spread, says nothing.
+        made = torch.stack([low, high, mean])
+        known = made.isfinite().all() & (high > low)
+        unknown = made.new_tensor([-math.inf, math.inf, 1.0]) if self._last is None else self._last
+        self._last = torch.where(known, made, unknown)
+
+    def state(self) -> list[float] | None:
+        """Plain numbers, None before the first batch."""
+        return None if self._last is None else self._last.tolist()
+
+    def load(self, state: list[float] | None) -> None:
+        """Go on from ``state``'s."""
+        self._last = None if state is None else torch.tensor(state, dtype=torch.float32)
+
+    def _preference(self, losses: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        h = (2 * (losses - low) / (high - low) - 1).clamp(-1, 1).nan_to_num(0.0)
+        return torch.exp(STRATEGIES[self._settings.strategy](h) / self._settings.r)

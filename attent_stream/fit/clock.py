@@ -1,0 +1,84 @@
+"""Composer's time as ours: what time it will be some lessons from now."""
+
+import logging
+from collections.abc import Mapping
+
+from composer import State
+from composer.utils import dist
+from torch import Tensor
+
+from attent_stream.base.duration import total_span
+from attent_stream.base.span import Clock, Span
+from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.teach.teacher import ClockReader
+
+log = logging.getLogger(__name__)
+
+
+
+def state_clock(state: State, loader: TeachingDataLoader) -> ClockReader:
+    """A clock over a Trainer's state.
+
+    Samples and tokens that lie ahead are counted as the run's mean a batch so far. Epochs are counted in rows of the order
+    that lie behind, so that what a schedule over epochs keeps does not depend on what it kept; and from the start of this
+    run, whatever the data set has been iterated before.
+    """
+    epochs_before = loader.dataset.coming_epoch - int(state.timestamp.epoch)
+
+    def read(ahead: int, epoch: int, share: float) -> Clock:
+        now = state.timestamp
+        batches = int(now.batch)
+        per_batch = (loader.dataset.row_size, 0.0)
+        if batches:
+            per_batch = (int(now.sample) / batches, int(now.token) / batches)
+        elapsed = {
+            "ep": epoch - epochs_before + share,
+            "ba": float(batches + ahead),
+            "sp": int(now.sample) + ahead * per_batch[0],
+            "tok": int(now.token) + ahead * per_batch[1],
+        }
+        total = total_span(state.max_duration)
+        if total is not None:
+            dur = elapsed[total.unit] / total.value
+        else:
+            done = state.get_elapsed_duration()
+            dur = float(done.value) if done is not None else 0.0
+        return Clock(**elapsed, dur=min(1.0, dur))
+
+    return read
+
+
+def single_pass(total: Span | None, loader: TeachingDataLoader) -> bool:
+    """Whether training of this length is known to see no sample twice, in whichever unit it is told.
+
+    A stream that is repeated within an epoch is seen twice in one. Tokens are known where text is packed.
+    """
+    if total is None or loader.dataset.repeats:
+        return False
+    epoch = {
+        "ep": 1,
+        "ba": loader.plain_batches,
+        "sp": max(loader.dataset.epoch_size, loader.plain_batches * loader.dataset.row_size),
+    }
+    if total.unit == "tok":
+        length = packed_length(loader)
+        return length is not None and total.value <= epoch["sp"] * length
+    return total.unit in epoch and total.value <= epoch[total.unit]
+
+
+def packed_length(loader: TeachingDataLoader) -> int | None:
+    """Tokens of each sample, where all have as many; looks at one sample. None where it is not known.
+
+    All ranks call this together.
+    """
+    if not loader.packed:
+        return None
+    length = None
+    try:
+        batch = loader.glance()
+        ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
+        length = ids.shape[1] if isinstance(ids, Tensor) and ids.ndim == 2 else None
+    except Exception as error:  # one sample alone may not be collated; then nothing is known
+        log.debug("The length of samples is not known: %s", error)
+    lengths = set(dist.all_gather_object(length))  # what follows from it must be the same on all ranks
+    return length if len(lengths) == 1 else None

@@ -1,1 +1,0 @@
-"""What training makes of a lesson: its weight, its size, and what of it is left out."""

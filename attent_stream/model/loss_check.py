@@ -1,0 +1,168 @@
+"""Which reading of a model's outputs is trained on: found on a first batch, held against later ones."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from composer.utils import dist
+from torch import Tensor
+from torch.nn import Module
+
+from attent_stream.base.errors import in_words
+from attent_stream.base.gather import first_fault
+from attent_stream.model.batch import describe
+from attent_stream.model.device_memory import out_of_memory
+from attent_stream.model.loss_hints import LossHints
+from attent_stream.model.matching import Trained, fits, matching, operands, says_nothing
+from attent_stream.model.reading import BINARY, CLASSES, Path, Reading, tensors_of
+from attent_stream.model.traits import Traits
+
+log = logging.getLogger(__name__)
+
+_FIRST, _EVERY = 3, 32  # batches that are looked at: so many first ones, the 4th, 8th, 16th, and one in so many
+_PATIENCE = 64  # batches, until which a first reading is looked for in each
+_MEMORY = "memory ran out"  # which says nothing of the readings
+
+
+class LossCheck:
+    """Keeps the readings that have reproduced every loss so far; the same on all ranks.
+
+    Args:
+        model: The model, wrapped or not; only looked at.
+        evaluating: The forwards that it sees are those of eval mode.
+
+    Attributes:
+        reason: Why no reading is left, in words; None while there is one, and before the first batch.
+    """
+
+    def __init__(self, model: Module, *, evaluating: bool = False) -> None:
+        self.reason: str | None = None
+        self._traits, self._hints = Traits.of(model), LossHints.of(model)
+        self._evaluating = evaluating
+        self._left: tuple[Reading, ...] = ()
+        self._batches = 0
+        self._told = False  # that a loss is not reproduced any more
+
+    @property
+    def reading(self) -> Reading | None:
+        """The most likely reading that is left; None where there is none."""
+        return self._left[0] if self._left else None
+
+    @property
+    def due(self) -> bool:
+        """Whether the next batch is to be looked at."""
+        first, batch = _FIRST if self._left else _PATIENCE, self._batches
+        power = batch & (batch - 1) == 0 and batch < _EVERY
+        return self.reason is None and (batch < first or power or batch % _EVERY == 0)
+
+    def look(self, forward: Callable[[], Trained], keep: bool = False) -> None:
+        """``see`` a batch where it is ``due``, else count it."""
+        if self.due:
+            self.see(forward, keep)
+        else:
+            self._batches += 1
+
+    def see(self, forward: Callable[[], Trained], keep: bool = False) -> None:
+        """Hold the readings against one more loss; all ranks call this together.
+
+        A loss that is not finite, or a batch without any label, says nothing and is passed over.
+
+        Args:
+            forward: Gives a forward with its loss; what it raises is a reason.
+            keep: Go on with the last reading where a later loss is not reproduced: a schedule may have changed
+                it, and a run is not to end for that.
+        """
+        self._batches += 1
+        if self.reason is not None:
+            return
+        trained, fault = _tried(forward)
+        silent = fault is _MEMORY or (trained is not None and says_nothing(trained))
+        if all(dist.all_gather_object(silent)):
+            return
+        left = self._agreed(trained, self._left, silent) if self._left else ()
+        if not left:
+            mine, failed = ([], None) if trained is None or silent else _tried(lambda: self._matching(trained))
+            fault = fault or failed
+            everyones = [reading for found in dist.all_gather_object(mine or []) for reading in found]
+            left = self._agreed(trained, tuple(dict.fromkeys(everyones)), silent)
+        if not left and keep and self._left:
+            if not self._told and dist.get_global_rank() == 0:
+                log.warning(
+                    "The loss is no longer what is scored (%s): it has another part or another form since. Scores go on as before.",
+                    self._left[0].describe(),
+                )  # fmt: skip
+            self._told = True
+            return
+        self._left = left
+        if not left:
+            fault = fault or (None if trained is None or silent else self._why(trained))
+            self.reason = first_fault(fault) or "its loss differs between ranks"
+
+    def _matching(self, trained: Trained) -> list[Reading]:
+        return matching(trained, prior_reading(self._traits, trained), self._hints)
+
+    def _agreed(self, trained: Trained | None, readings: tuple[Reading, ...], silent: bool) -> tuple[Reading, ...]:
+        """Those of the same readings on all ranks that fit on each whose batch says something."""
+        mine = [silent or (trained is not None and self._fits(reading, trained)) for reading in readings]
+        every = dist.all_gather_object(mine)
+        return tuple(reading for reading, fit in zip(readings, zip(*every, strict=True), strict=True) if all(fit))
+
+    def _fits(self, reading: Reading, trained: Trained) -> bool:
+        found, _ = _tried(
+            lambda: fits(reading, trained, self._hints)
+            and not (self._evaluating and self._is_final(reading, trained))
+        )
+        return bool(found)
+
+    def _is_final(self, reading: Reading, trained: Trained) -> bool:
+        """Whether eval mode gives no logits: nothing, or probabilities, whose loss is another than that of training."""
+        if reading.outputs is None:
+            return True
+        if reading.kind != CLASSES:
+            return False
+        z = operands(reading, trained)[0].float()
+        return bool((z >= 0).all()) and bool(((z.sum(dim=-1) - 1).abs() < 1e-3).all())
+
+    def _why(self, trained: Trained) -> str:
+        if trained.total is None:
+            return f"its loss is {describe(trained.loss)}, which is no number"
+        if not tensors_of(trained.batch, trained.samples):
+            return f"the batch has no labels with a row for each sample, it is {describe(trained.batch)}"
+        if not any(one.is_floating_point() for _, one in tensors_of(trained.outputs, trained.samples)):
+            return f"its forward returns a loss and no outputs for each sample, as far as can be seen ({describe(trained.outputs)})"
+        return f"no pairing of its outputs ({describe(trained.outputs)}) with the batch's labels gives its loss, {trained.total:.4g}"
+
+
+def prior_reading(traits: Traits, trained: Trained) -> Reading | None:
+    """What a model's class and the names in outputs and batch suggest, or None."""
+    outputs, batch = trained.outputs, trained.batch
+    found: Path | None = None
+    if isinstance(outputs, Tensor):
+        found = ()
+    elif isinstance(outputs, Mapping):
+        found = ("logits",) if "logits" in outputs else None
+    elif isinstance(outputs, (tuple, list)) and outputs:
+        scalar = isinstance(outputs[0], Tensor) and outputs[0].ndim == 0 and len(outputs) > 1
+        found = (1,) if scalar else (0,)
+    target: Path = ("labels",) if isinstance(batch, Mapping) else (1,)
+    labels = dict(tensors_of(batch, trained.samples)).get(target)
+    if found is None or labels is None:
+        return None
+    logits = dict(tensors_of(outputs, trained.samples)).get(found)
+    dense = labels.is_floating_point() or (logits is not None and logits.shape == labels.shape)
+    one_a_class = traits.forward_args is None and traits.dense == BINARY
+    return Reading(
+        outputs=found,
+        target=target,
+        kind=traits.dense if dense or one_a_class else CLASSES,
+        shift=traits.shift_labels,
+        classes_last=isinstance(batch, Mapping),
+    )
+
+
+def _tried(function: Callable[[], Any]) -> tuple[Any, str | None]:
+    """What a function returns, and in words what it raised instead."""
+    try:
+        return function(), None
+    except Exception as error:
+        return None, _MEMORY if out_of_memory(error) else in_words(error)

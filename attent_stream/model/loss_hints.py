@@ -1,0 +1,60 @@
+"""What a model says of its loss: the class that it leaves out, the label smoothing."""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch.nn import Module
+
+from attent_stream.model.wrapping import unwrap
+
+_SMOOTHING = (0.1, 0.05, 0.2, 0.15, 0.01, 0.3)  # what people use; tried where the model does not say
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossHints:
+    """What the loss is likely to be.
+
+    Args:
+        ignored: ``ignore_index``, most likely first.
+        smoothing: ``label_smoothing``, each in (0, 1).
+        auxiliary: Factor of the outputs' own ``aux_loss`` (mixtures of experts), or 0.
+    """
+
+    ignored: tuple[int, ...] = ()
+    smoothing: tuple[float, ...] = _SMOOTHING
+    auxiliary: float = 0.0
+
+    @classmethod
+    def of(cls, model: Module) -> "LossHints":
+        """Read them from a model, wrapped or not."""
+        ignored, smoothing = [], []
+        for known in _settings(unwrap(model)):
+            if isinstance(known.get("ignore_index"), int):
+                ignored.append(known["ignore_index"])
+            value = known.get("label_smoothing")
+            if isinstance(value, (int, float)) and 0 < value < 1:
+                smoothing.append(float(value))
+        config = getattr(unwrap(model), "config", None)
+        return cls(
+            ignored=tuple(dict.fromkeys(ignored)),
+            smoothing=(*dict.fromkeys(smoothing), *_SMOOTHING),
+            auxiliary=float(getattr(config, "router_aux_loss_coef", 0.0) or 0.0),
+        )
+
+
+def _settings(model: Module) -> Iterator[dict[str, Any]]:
+    """Keywords of partials and attributes of loss modules that a model holds."""
+    for value in vars(model).values():
+        known: dict[str, Any] = {}
+        while isinstance(value, functools.partial):
+            known = {**value.keywords, **known}
+            value = value.func
+        if known:
+            yield known
+        elif callable(value) and not isinstance(value, (type, Module)):
+            yield dict(getattr(value, "__dict__", {}))
+    for module in model.modules():
+        if "ignore_index" in vars(module) or "label_smoothing" in vars(module):
+            yield vars(module)

@@ -1,0 +1,70 @@
+"""What a scorer must know of a model, read from the module inside."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+from torch.nn import Module
+
+from attent_stream.model.reading import BINARY, PROBABILITIES, REGRESSION
+from attent_stream.model.wrapping import unwrap
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What a scorer must know of a model.
+
+    Args:
+        shift_labels: The output at a token predicts the next one's label (causal language models).
+        forward_args: Names that a Hugging Face forward takes, or None for another model.
+        encoder_decoder: It needs ``decoder_input_ids`` when it gets no labels.
+        dense: What a target of the outputs' own shape is: ``probabilities``, ``binary`` or ``regression``.
+    """
+
+    shift_labels: bool
+    forward_args: frozenset[str] | None
+    encoder_decoder: bool
+    dense: str
+
+    @classmethod
+    def of(cls, model: Module) -> "Traits":
+        """Read them from a model, wrapped or not."""
+        inner = unwrap(model)
+        forward_args = getattr(inner, "model_forward_args", None)  # Composer's HuggingFaceModel and its subclasses
+        config = getattr(inner, "config", None)
+        return cls(
+            shift_labels=bool(getattr(inner, "shift_labels", False)) or _is_causal(inner),
+            forward_args=None if forward_args is None else frozenset(forward_args),
+            encoder_decoder=bool(getattr(config, "is_encoder_decoder", False)),
+            dense=_dense_by_config(config) if forward_args is not None else _dense_by_loss(inner),
+        )
+
+
+def _is_causal(module: Module) -> bool:
+    """Whether it holds a Hugging Face causal language model, whose loss shifts labels by itself."""
+    kinds = [getattr(part, "loss_type", None) for part in module.modules()]
+    known = [kind for kind in kinds if isinstance(kind, str)]
+    return bool(known) and known[0] == "ForCausalLM"
+
+
+def _dense_by_config(config: Any) -> str:
+    """As Hugging Face's sequence and image classifiers choose their loss (``problem_type``)."""
+    problem = getattr(config, "problem_type", None)
+    if problem == "regression" or (problem is None and getattr(config, "num_labels", 1) == 1):
+        return REGRESSION
+    return BINARY
+
+
+def _dense_by_loss(module: Module) -> str:
+    """By the name of a ComposerClassifier's loss function; a model without one is taken for a regression."""
+    name = function_name(getattr(module, "_loss_fn", None)).lower().replace("_", "")
+    if name in ("binarycrossentropywithlogits", "bcewithlogitsloss"):
+        return BINARY
+    return PROBABILITIES if name in ("softcrossentropy", "crossentropy", "crossentropyloss") else REGRESSION
+
+
+def function_name(function: Any) -> str:
+    """Of a function, or what it is a partial of, or of the class of something that can be called."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__name__", type(function).__name__)

@@ -1,0 +1,248 @@
+"""``fidelity: auto``: measure on real candidates which cheap way agrees with the full score, and take the cheapest that does.
+
+The first window that is scored is scored in full, and a slice of its candidates in every way besides; when the window is
+chosen, so is the way for the windows that follow. Every so many windows a slice is measured again. A window's candidates are
+all scored in one way, so that their scores compare. What is cheapest is counted (``cost``), not timed; all ranks see the same
+scores of the slice, so all decide alike, and the decision is state that a resumed run goes on with.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from attent_stream.base.errors import ScoreError
+from attent_stream.base.stopwatch import Stopwatch
+from attent_stream.model.batch_form import BatchForm
+from attent_stream.model.reading import Reading
+from attent_stream.score.agreement import kept_overlap, spearman
+from attent_stream.score.cost import ModelCost
+from attent_stream.score.early_exit import Blocks
+from attent_stream.score.fidelity import FULL, AutoFidelity, Fidelity, Tokens
+from attent_stream.score.fitting import FittingScorer
+
+log = logging.getLogger(__name__)
+
+_FEWEST = 32  # finite scores in a slice, below which nothing is decided
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One way on one slice of candidates.
+
+    Args:
+        way: Which.
+        spearman: Rank correlation with the full score; NaN where it could not be had.
+        overlap: Share of the full score's kept samples that it keeps too.
+        cost: Over that of the full score, counted.
+        time: The same, timed on this rank; for the log only.
+    """
+
+    way: Fidelity
+    spearman: float
+    overlap: float
+    cost: float
+    time: float
+
+
+def usual_ways(*, text: bool, blocks: Blocks | None, patches: bool, images: bool) -> tuple[Fidelity, ...]:
+    """What is tried where nothing else is asked for.
+
+    Args:
+        text: Whether samples are token sequences.
+        blocks: The model's equal blocks, or None.
+        patches: Whether it is a ViT of which patches can be left out.
+        images: Whether it takes images.
+    """
+    count = 0 if blocks is None else len(blocks)
+    if text:
+        early = sorted({1, 2, count // 4, count // 2} & set(range(1, count)))
+        shares = [Tokens(share=share) for share in (0.125, 0.25, 0.5)]
+        return tuple(
+            [Fidelity(layers=n, tokens=tokens) for n in early for tokens in (*shares[:2], None)]
+            + [Fidelity(tokens=tokens) for tokens in shares]
+        )
+    early = sorted({count // 2, 3 * count // 4} & set(range(1, count)))
+    shares = (0.25, 0.5) if patches else ()
+    return tuple(
+        [Fidelity(layers=n) for n in early]
+        + [Fidelity(patches=share) for share in shares]
+        + [Fidelity(layers=n, patches=share) for n in early for share in shares]
+        + [Fidelity(resolution=share) for share in ((0.5, 0.75) if images else ())]
+    )
+
+
+def decide(measured: list[Measured], agreement: float) -> Measured | None:
+    """The cheapest way with at least this rank correlation, or None: the full score; of equally cheap ones the first."""
+    good = [one for one in measured if one.spearman >= agreement and one.cost < 1.0]
+    return min(good, key=lambda one: one.cost, default=None)
+
+
+class AutoScoring:
+    """Scores candidates in the way that is good enough.
+
+    Args:
+        settings: What is good enough, and how often it is measured.
+        full: Scores in full.
+        ways: Every other way, and how to score so.
+        cost: Of the model.
+        gather: This rank's values -> all ranks', as ``gather_ranks``.
+        ranks: How many ranks score different samples.
+        gpu: Whether scoring runs on a GPU.
+    """
+
+    def __init__(
+        self,
+        settings: AutoFidelity,
+        full: FittingScorer,
+        ways: Mapping[Fidelity, FittingScorer],
+        cost: ModelCost,
+        *,
+        gather: Callable[[Tensor], NDArray],
+        ranks: int,
+        gpu: bool = False,
+    ) -> None:
+        self._settings, self._cost, self._gather, self._ranks = settings, cost, gather, ranks
+        self._scorers = {FULL: full, **ways}
+        self._watches = {way: Stopwatch(gpu=gpu) for way in self._scorers}
+        self._way = FULL
+        self._form = BatchForm()
+        self._windows = 0  # scored and chosen
+        self._slice = np.zeros((len(self._scorers), 0), np.float32)
+        self._length = 0  # tokens of the slice's longest sample
+
+    @property
+    def way(self) -> Fidelity:
+        """In which candidates are scored now."""
+        return self._way
+
+    @property
+    def cost(self) -> float:
+        """Of scoring a candidate so, in full forwards, by count."""
+        return self._cost.of(self._way, self._length)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether a forward of the model needs the other ranks."""
+        return self._scorers[FULL].sharded
+
+    def read_by(self, reading: Reading | None, form: BatchForm) -> None:
+        """See ``FittingScorer.read_by``."""
+        self._form = form
+        for scorer in self._scorers.values():
+            scorer.read_by(reading, form)
+
+    @property
+    def measuring(self) -> bool:
+        """Whether this window's next candidates are measured."""
+        due = self._windows % self._settings.every == 0
+        return due and self._slice.shape[1] < self._settings.samples
+
+    def __call__(self, batch: Any, microbatch: int, draw: tuple[int, ...] = ()) -> Tensor:
+        """Scores of a batch, float32 of shape (B,); see ``FittingScorer``. All ranks call it equally often."""
+        if self.measuring:
+            self._measure(batch, microbatch, draw)
+        return self._scorers[self._way](batch, microbatch, draw)
+
+    def window_chosen(self, keep: float) -> list[Measured]:
+        """Say that a scored window is chosen: what comes is of the next.
+
+        Args:
+            keep: Share of its candidates that was kept.
+
+        Returns:
+            What was measured in it, if anything was; the way in use is ``way`` from now on.
+        """
+        due = self._windows % self._settings.every == 0
+        self._windows += 1
+        values = self._slice
+        self._slice = values[:, :0]
+        enough = np.isfinite(values[0]).sum() >= _FEWEST if values.shape[1] else False
+        if not due or not enough:
+            if due:
+                log.warning(
+                    "Fidelity auto measured %d candidates with a finite score, fewer than %d: going on with %s.",
+                    int(np.isfinite(values[0]).sum()), _FEWEST, self._way.name,
+                )  # fmt: skip
+            return []
+        seconds = [watch.take() for watch in self._watches.values()]
+        measured = [
+            Measured(
+                way=way,
+                spearman=spearman(values[i], values[0]) if np.isfinite(values[i]).any() else math.nan,
+                overlap=kept_overlap(values[i], values[0], keep),
+                cost=self._cost.of(way, self._length),
+                time=seconds[i] / max(seconds[0], 1e-9),
+            )
+            for i, way in enumerate(self._scorers)
+            if way != FULL
+        ]
+        best = decide(measured, self._settings.agreement)
+        self._way = FULL if best is None else best.way
+        if best is None:
+            log.info(
+                "Fidelity: full from now on; of %d ways none reaches a rank correlation of %g on %d candidates (the best: %.3f).",
+                len(measured), self._settings.agreement, values.shape[1],
+                max((one.spearman for one in measured if one.spearman == one.spearman), default=math.nan),
+            )  # fmt: skip
+        else:
+            log.info(
+                "Fidelity: %s from now on, %.3f of a full score's cost (timed: %.3f), rank correlation %.3f and %.0f %% of the kept "
+                "in common on %d candidates.",
+                best.way.name, best.cost, best.time, best.spearman, 100 * best.overlap, values.shape[1],
+            )  # fmt: skip
+        return measured
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers, names and a tensor; the same on every rank."""
+        return {
+            "ways": [way.name for way in self._scorers],
+            "way": self._way.name,
+            "windows": self._windows,
+            "slice": torch.from_numpy(self._slice.copy()),
+            "length": self._length,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state_dict``'s state; with other ways than then, only the count of windows is gone on from."""
+        self._windows = int(state["windows"])
+        names = {way.name: way for way in self._scorers}
+        if list(names) != list(state["ways"]):
+            log.warning("Fidelity auto has other ways than the checkpoint: it begins with the full score and measures anew.")
+            self._windows = 0
+            return
+        self._way = names[state["way"]]
+        self._slice = state["slice"].cpu().numpy().copy()
+        self._length = int(state["length"])
+
+    def _measure(self, batch: Any, microbatch: int, draw: tuple[int, ...]) -> None:
+        missing = self._settings.samples - self._slice.shape[1]
+        size = min(self._form.rows(batch), -(-missing // self._ranks))
+        part = self._form.split(batch, size)[0]
+        rows = []
+        for way, scorer in self._scorers.items():
+            with self._watches[way]:
+                rows.append(self._scored(way, scorer, part, min(size, microbatch), draw))
+        labels = part.get("labels") if isinstance(part, Mapping) else None
+        length = labels.shape[1] if isinstance(labels, Tensor) and labels.ndim == 2 else 1
+        device = rows[0].device
+        rows.append(torch.full((size,), float(length), device=device))
+        everyone = self._gather(torch.stack([row.to(device) for row in rows]))
+        everyone = everyone.transpose(1, 0, 2).reshape(len(rows), -1)
+        self._length = max(self._length if self._slice.shape[1] else 0, int(everyone[-1].max()))
+        self._slice = np.concatenate([self._slice, everyone[:-1].astype(np.float32)], axis=1)
+
+    def _scored(self, way: Fidelity, scorer: FittingScorer, part: Any, microbatch: int, draw: tuple[int, ...]) -> Tensor:
+        try:
+            return scorer(part, microbatch, draw).float()
+        except ScoreError as error:
+            if way == FULL or self._settings.ways is not None:
+                raise
+            log.warning("Fidelity auto leaves %s out: %s.", way.name, error)
+            return torch.full((self._form.rows(part),), math.nan)

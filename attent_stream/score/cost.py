@@ -1,0 +1,96 @@
+"""What a way of scoring costs by count: weights that are multiplied with, times the tokens that meet them.
+
+Counted and not timed, so that a decision made by it is the same on every rank, on any machine and after a resume.
+"""
+
+from dataclasses import dataclass
+
+from torch.nn import Embedding, Linear, Module
+from torch.nn.modules.conv import _ConvNd
+
+from attent_stream.model.wrapping import unwrap
+from attent_stream.score.early_exit import Blocks
+from attent_stream.score.fidelity import Fidelity
+
+_BF16 = 0.5  # of the time in fp32, roughly, where the hardware has it
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCost:
+    """Of one forward, in multiplications a token.
+
+    Args:
+        blocks: How many equal blocks.
+        block: Weights in the matrix products of each.
+        width: Of the hidden states, by which attention over T tokens adds ``T width`` (scores and values, half of them masked);
+            0 where attention is not counted, as for images.
+        head: Weights of the output head, for each token that goes through it; 0 where it is not counted.
+        full_precision: Whether the full score is computed in fp32, so that bf16 would be faster.
+    """
+
+    blocks: int
+    block: int
+    width: int
+    head: int
+    full_precision: bool
+
+    @property
+    def total(self) -> float:
+        """Multiplications a token of a full forward, attention left out."""
+        return self._multiplications(Fidelity(), 0)
+
+    def of(self, way: Fidelity, length: int) -> float:
+        """A way's cost over that of the full score, for samples of ``length`` tokens."""
+        full = self._multiplications(Fidelity(), length)
+        return self._multiplications(way, length) / full if full else 1.0  # tables alone: nothing is multiplied
+
+    def _multiplications(self, way: Fidelity, length: int) -> float:
+        seen = (way.resolution or 1.0) ** 2 * (way.patches or 1.0)
+        scored = 1.0
+        if way.tokens is not None and way.tokens.take == "first":
+            seen *= way.tokens.share
+        elif way.tokens is not None:
+            scored = way.tokens.share
+        through = (way.layers or self.blocks) * (self.block + self.width * length * seen)
+        precision = _BF16 if way.precision is not None and self.full_precision else 1.0
+        return seen * (through + self.head * scored) * precision
+
+
+def model_cost(model: Module, blocks: Blocks | None, head: Module | None, *, full_precision: bool) -> ModelCost:
+    """Count a model, wrapped and sharded or not, by the shapes its modules were made with.
+
+    Args:
+        model: Only looked at.
+        blocks: Of it, or None where there are none: it counts as a single one.
+        head: Its output head for tokens, or None.
+        full_precision: Whether it is scored in fp32.
+    """
+    head_weights = 0 if head is None else products(head, embeds=True)
+    width = 0 if head is None else getattr(head, "in_features", None) or getattr(head, "embedding_dim", 0)
+    if blocks is None:
+        return ModelCost(
+            blocks=1, block=products(unwrap(model)) - head_weights, width=0, head=head_weights, full_precision=full_precision
+        )
+    return ModelCost(
+        blocks=len(blocks), block=products(blocks.entry), width=width, head=head_weights, full_precision=full_precision
+    )
+
+
+def products(module: Module, *, embeds: bool = False) -> int:
+    """Weights that a token is multiplied with in a module and its parts; an embedding's only if asked for."""
+    total = 0
+    for part in module.modules():
+        if isinstance(part, Linear):
+            total += part.in_features * part.out_features
+        elif isinstance(part, _ConvNd):
+            kernel = 1
+            for side in part.kernel_size:
+                kernel *= side
+            total += part.in_channels * part.out_channels * kernel // part.groups
+        elif isinstance(part, Embedding):
+            total += part.num_embeddings * part.embedding_dim if embeds else 0
+        elif hasattr(part, "nx") and hasattr(part, "nf"):  # GPT-2's Conv1D
+            total += part.nx * part.nf
+        elif not any(True for _ in part.children()):
+            total += sum(param.numel() for param in part.parameters() if param.ndim > 1)
+    return total

@@ -1,0 +1,136 @@
+"""The exact norm of the last layer's gradient, per sample, without the logits of a batch or any backward pass.
+
+With final hidden states ``H`` (T, D), raw logits ``z = scale (H W^T + b)``, perhaps soft-capped, and the mean token loss of
+a sample over its n valid tokens, the gradient with respect to the output weight is ``R^T H / n``, where a row of R is
+``(p - e_y) scale`` times the cap's slope, and 0 where the label is ignored. Its norm is the square root of
+``sum((R R^T) * (H H^T))`` (Goodfellow, arXiv 1510.01799, for one token; the product form for sequences: Yousefpour et al.,
+arXiv 2109.12298, ghost norms). Katharopoulos and Fleuret (ICML 2018, arXiv 1803.00942, equation 16) bound a sample's gradient norm by the last
+layer's; on text the usual bound that leaves out the products between tokens is useless.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from attent_stream.model.reference import IGNORED
+from attent_stream.score.chunked import transformed
+
+_ELEMENTS = {"cpu": 2**23, "cuda": 2**28}  # logits held at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadInputs:
+    """What a score is computed from, where a model would compute its logits.
+
+    Args:
+        hidden: Final hidden states, any float dtype, shape (B, T, D).
+        weight: Output weight, shape (V, D).
+        labels: Already shifted, ints of shape (B, T), -100 is ignored.
+        bias: Shape (V,), or None.
+        softcap: Of the scaled logits, positive, or None.
+        scale: Of the logits, positive.
+        logit_dtype: In which the matrix product is made; None: that of ``hidden``.
+    """
+
+    hidden: Tensor
+    weight: Tensor
+    labels: Tensor
+    bias: Tensor | None = None
+    softcap: float | None = None
+    scale: float = 1.0
+    logit_dtype: torch.dtype | None = None
+
+    def cast(self) -> "HeadInputs":
+        """With everything in the dtype of the matrix product."""
+        dtype = self.logit_dtype or self.hidden.dtype
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return HeadInputs(
+            hidden=self.hidden.to(dtype), weight=self.weight.to(dtype), labels=self.labels.long(), bias=bias,
+            softcap=self.softcap, scale=self.scale,
+        )  # fmt: skip
+
+
+def head_grad_norms(head: HeadInputs) -> Tensor:
+    """Norm of the gradient of each sample's mean token loss with respect to the output weight.
+
+    Args:
+        head: What the logits are computed from.
+
+    Returns:
+        Float32 (float64 for float64), shape (B,): NaN for a sample without any valid label, not finite where its logits are
+        not.
+    """
+    with torch.no_grad(), torch.autocast(head.hidden.device.type, enabled=False):
+        head = head.cast()
+        samples, tokens, _ = head.hidden.shape
+        limit = _ELEMENTS.get(head.hidden.device.type, _ELEMENTS["cuda"])
+        columns = min(len(head.weight), max(1024, limit // max(1, tokens)))  # one tile of classes, if a sample's logits fit
+        size = max(1, limit // max(1, tokens * columns))
+        parts = [_norms(head, slice(first, first + size), columns) for first in range(0, samples, size)]
+        return torch.cat(parts) if parts else head.hidden.new_zeros(0)
+
+
+def _norms(head: HeadInputs, some: slice, columns: int) -> Tensor:
+    hidden, labels = head.hidden[some], head.labels[some]
+    wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    valid = labels != IGNORED
+    tiles = range(0, len(head.weight), columns)
+    lse = torch.full(labels.shape, float("-inf"), dtype=wide, device=hidden.device)
+    z = None
+    for first in tiles:
+        z = _logits(head, hidden, first, columns, wide)
+        lse = torch.logaddexp(lse, z.logsumexp(dim=-1))
+    # Of T x T products between tokens or of the gradient itself, a tile of classes at a time: whichever takes less.
+    gram = hidden.shape[1] <= hidden.shape[2]
+    products = torch.zeros((len(hidden), hidden.shape[1], hidden.shape[1]), dtype=wide, device=hidden.device) if gram else None
+    squares = torch.zeros(len(hidden), dtype=wide, device=hidden.device)
+    for first in tiles:
+        if len(tiles) > 1:
+            z = _logits(head, hidden, first, columns, wide)
+        residual = _residuals(head, z, lse, labels, valid, first)
+        if gram:
+            products += residual @ residual.mT
+        else:
+            squares += (residual.mT @ hidden.to(wide)).square().sum(dim=(1, 2))
+    if gram:
+        states = hidden.to(wide).masked_fill(~valid[..., None], 0.0)  # what padding holds need not be finite
+        squares = (products * (states @ states.mT)).sum(dim=(1, 2))
+    counts = valid.sum(dim=1)
+    return torch.where(counts > 0, squares.clamp(min=0).sqrt() / counts, float("nan"))
+
+
+def _logits(head: HeadInputs, hidden: Tensor, first: int, columns: int, wide: torch.dtype) -> Tensor:
+    bias = None if head.bias is None else head.bias[first : first + columns]
+    z = F.linear(hidden, head.weight[first : first + columns], bias).to(wide)
+    return transformed(z, head.scale, head.softcap)
+
+
+def _residuals(head: HeadInputs, z: Tensor, lse: Tensor, labels: Tensor, valid: Tensor, first: int) -> Tensor:
+    """Rows of R for a tile of classes, shape (b, T, columns)."""
+    residual = (z - lse[..., None]).exp()
+    index = (labels - first)[..., None]
+    mine = (index >= 0) & (index < z.shape[-1])
+    residual.scatter_add_(-1, index.clamp(0, z.shape[-1] - 1), -mine.to(residual.dtype))
+    slope = head.scale
+    if head.softcap is not None:
+        slope = slope * (1 - (z / head.softcap).square())
+    return (residual * slope).masked_fill(~valid[..., None], 0.0)
+
+
+def classifier_grad_norms(hidden: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+    """The same for a classifier's last linear layer: ``||p - e_y|| ||h||``.
+
+    Args:
+        hidden: What the layer was given, shape (B, D).
+        logits: What it made, shape (B, C).
+        target: Classes, ints of shape (B,).
+
+    Returns:
+        Float32 (float64 for float64), shape (B,).
+    """
+    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    residual = logits.to(wide).softmax(dim=1)
+    residual = residual.scatter_add(1, target.long()[:, None], -torch.ones_like(residual[:, :1]))
+    return residual.norm(dim=1) * hidden.to(wide).norm(dim=1)

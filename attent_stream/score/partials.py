@@ -1,0 +1,48 @@
+"""The softmax's sums over parts of the vocabulary, and how parts become one token's scores."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from attent_stream.model.reference import IGNORED
+
+
+class Partials(NamedTuple):
+    """Of some logits z_j of each token, its label's left out: what an online softmax keeps of them.
+
+    Args:
+        largest: ``m = max z_j``; ``-inf`` where there are none. Float32, shape (N,) or (parts, N).
+        total: ``sum e^(z_j - m)``.
+        total_sq: ``sum e^(2 (z_j - m))``.
+    """
+
+    largest: Tensor
+    total: Tensor
+    total_sq: Tensor
+
+
+def merge(parts: Partials, own: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihood and squared residual from the parts of each token's logits.
+
+    ``||softmax(z) - onehot(y)||^2 = (S2 + S1^2) / (S1 + e^(z_y - m))^2`` with S1, S2 over the classes but y, so that
+    nothing cancels: as ``reference.token_scores``.
+
+    Args:
+        parts: Each float32 of shape (parts, N).
+        own: The label's logit, float32, shape (N,).
+        labels: Shape (N,); ``-100`` is ignored.
+
+    Returns:
+        ``(nll, residual_sq)``, float32, shape (N,), 0 where the label is ignored, NaN where a logit is NaN or +inf.
+    """
+    largest = torch.maximum(parts.largest.amax(dim=0), own)
+    rest = (parts.largest - largest).exp_()
+    others = (parts.total * rest).sum(dim=0)
+    others_sq = (parts.total_sq * rest.square_()).sum(dim=0)
+    own_power = (own - largest).exp_()
+    nll = (largest - own) + torch.log1p(others + (own_power - 1.0))
+    residual_sq = (others_sq + others.square()) / (others + own_power).square()
+    valid = labels != IGNORED
+    zero = torch.zeros((), device=own.device)
+    return torch.where(valid, nll, zero), torch.where(valid, residual_sq, zero)

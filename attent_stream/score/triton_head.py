@@ -1,0 +1,122 @@
+"""Token scores in one Triton kernel: the logits live in registers only (forward, GPU).
+
+A program takes a block of tokens and one of a few equal parts of the vocabulary, and goes over the part block by block
+with an online softmax (Milakov and Gimelshein, arXiv 1805.02867) extended by the sum of squares; ``partials.merge``
+joins the parts. Programs of one part are started side by side, so that a block of the weight is read from memory about
+once and else from the L2 cache. A block of tokens none of which counts costs nothing.
+"""
+
+import functools
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from attent_stream.score.partials import Partials, merge
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+_PROGRAMS_PER_PROCESSOR = 4  # so that the last ones to run do not leave most of the device idle
+_CONFIGS = [
+    triton.Config({"ROWS": rows, "COLUMNS": columns, "DEPTH": 64}, num_warps=warps, num_stages=stages)
+    for rows, columns, warps, stages in ((128, 256, 8, 3), (128, 128, 4, 4), (128, 128, 8, 3), (64, 256, 4, 3))
+]
+
+
+@triton.jit
+def _kernel(
+    hidden, weight, bias, labels, largest_out, total_out, total_sq_out, own_out,
+    tokens, classes, width, hidden_stride, weight_stride, per_part, scale, softcap,
+    HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    part = tl.program_id(1)
+    label = tl.load(labels + rows, mask=rows < tokens, other=-100)
+    largest = tl.full((ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    total_sq = tl.zeros((ROWS,), tl.float32)
+    own = tl.zeros((ROWS,), tl.float32)
+    if tl.max(label, axis=0) >= 0:
+        row_start = hidden + rows.to(tl.int64)[:, None] * hidden_stride
+        end = tl.minimum((part + 1) * per_part, classes)
+        for first in range(part * per_part, end, COLUMNS):
+            columns = first + tl.arange(0, COLUMNS)
+            column_start = weight + columns.to(tl.int64)[None, :] * weight_stride
+            z = tl.zeros((ROWS, COLUMNS), tl.float32)
+            for depth in range(0, width, DEPTH):
+                k = depth + tl.arange(0, DEPTH)
+                h = tl.load(row_start + k[None, :], mask=(rows[:, None] < tokens) & (k[None, :] < width), other=0.0)
+                w = tl.load(column_start + k[:, None], mask=(columns[None, :] < end) & (k[:, None] < width), other=0.0)
+                z = tl.dot(h, w, z, input_precision=PRECISION)
+            if HAS_BIAS:
+                z += tl.load(bias + columns, mask=columns < end, other=0.0).to(tl.float32)[None, :]
+            z *= scale
+            if HAS_CAP:
+                z = softcap * (1.0 - 2.0 / (1.0 + tl.exp(2.0 * z / softcap)))
+            mine = columns[None, :] == label[:, None]
+            own += tl.sum(tl.where(mine, z, 0.0), axis=1)
+            z = tl.where(mine | (columns[None, :] >= end), float("-inf"), z)
+            larger = tl.maximum(largest, tl.max(z, axis=1))
+            shift = tl.where(larger == float("-inf"), 0.0, larger)
+            power = tl.exp(z - shift[:, None])
+            rest = tl.exp(largest - shift)
+            total = total * rest + tl.sum(power, axis=1)
+            total_sq = total_sq * rest * rest + tl.sum(power * power, axis=1)
+            largest = larger
+    out = part.to(tl.int64) * tokens + rows
+    tl.store(largest_out + out, largest, mask=rows < tokens)
+    tl.store(total_out + out, total, mask=rows < tokens)
+    tl.store(total_sq_out + out, total_sq, mask=rows < tokens)
+    tl.store(own_out + out, own, mask=rows < tokens)
+
+
+INTERPRETED = not isinstance(_kernel, triton.runtime.JITFunction)  # TRITON_INTERPRET=1: on the CPU, slowly
+
+
+@functools.cache
+def _tuned(device: torch.device) -> Any:
+    """The kernel that finds its block sizes for each width and vocabulary the first time (needs the device)."""
+    return triton.autotune(_CONFIGS, key=["classes", "width"])(_kernel)
+
+
+def triton_scores(
+    hidden: Tensor, weight: Tensor, labels: Tensor, *, bias: Tensor | None, softcap: float | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """See ``head.head_scores``; float16, bfloat16 or float32, on a GPU."""
+    if hidden.dtype not in _DTYPES:
+        raise ValueError(f"the triton path takes {', '.join(map(str, _DTYPES))}, got {hidden.dtype}")
+    if hidden.device.type != "cuda" and not INTERPRETED:
+        raise ValueError(f"the triton path needs a CUDA device, got {hidden.device}")
+    if INTERPRETED:  # Triton 3.3's interpreter multiplies bfloat16 as if its bits were integers
+        hidden, weight = hidden.float(), weight.float()
+    hidden = hidden if hidden.stride(1) == 1 else hidden.contiguous()
+    weight = weight if weight.stride(1) == 1 else weight.contiguous()
+    tokens, width = hidden.shape
+    classes = len(weight)
+    parts, per_part = _parts(tokens, classes, hidden.device)
+    results = torch.empty(4, parts, tokens, dtype=torch.float32, device=hidden.device)
+    if tokens:
+        kernel, blocks = (_kernel, _CONFIGS[-1].kwargs) if INTERPRETED else (_tuned(hidden.device), {})
+        kernel[lambda meta: (triton.cdiv(tokens, meta["ROWS"]), parts)](
+            hidden, weight, weight if bias is None else bias, labels.int(), *results,
+            tokens, classes, width, hidden.stride(0), weight.stride(0), per_part, scale, softcap or 1.0,
+            HAS_BIAS=bias is not None, HAS_CAP=softcap is not None, PRECISION=_precision(hidden.dtype), **blocks,
+        )  # fmt: skip
+    own = results[3].sum(dim=0).masked_fill(labels >= classes, float("nan"))  # no such class
+    return merge(Partials(results[0], results[1], results[2]), own, labels)
+
+
+def _parts(tokens: int, classes: int, device: torch.device) -> tuple[int, int]:
+    """Parts of the vocabulary, and classes in each: a multiple of every block size."""
+    processors = 1 if INTERPRETED else torch.cuda.get_device_properties(device).multi_processor_count
+    blocks = max(1, -(-tokens // 128))
+    parts = max(1, min(-(-_PROGRAMS_PER_PROCESSOR * processors // blocks), -(-classes // 2048)))
+    per_part = -(-classes // (parts * 256)) * 256
+    return -(-classes // per_part), per_part
+
+
+def _precision(dtype: torch.dtype) -> str:
+    """What torch's own matrix product would use."""
+    return "tf32" if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32 else "ieee"

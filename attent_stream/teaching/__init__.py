@@ -1,1 +1,0 @@
-"""Which of a window's candidates become lessons: scores remembered, whether it pays, and the choice."""

@@ -1,0 +1,52 @@
+"""What a choice looks like in numbers."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attent_stream.base.empty import is_empty, is_known
+from attent_stream.window.choice import SCORED, Choice
+
+QUANTILES = (0.1, 0.5, 0.9)
+
+
+def choice_metrics(choice: Choice, stream_starts: NDArray[np.int64]) -> tuple[dict[str, float], dict[str, int]]:
+    """Numbers of one choice, and what it adds to the run's counts.
+
+    Args:
+        choice: The choice.
+        stream_starts: First sample id of each stream, shape (num_streams,).
+
+    Returns:
+        Metrics by name: ``keep``, ``gain`` (predicted, of ``auto``), ``imbalance`` (where batches are balanced), ``kept_q10`` ... ``dropped_q90`` (score quantiles; only where there are scores) and
+        ``stream_0_candidates`` / ``stream_0_kept`` ... (shares, where there are several streams). And counts by name:
+        ``candidates`` (samples forwarded to score them), ``lessons``, ``dropped``, ``nonfinite`` and
+        ``empty`` (samples without a label).
+    """
+    kept = choice.kept
+    metrics = {"keep": kept.mean().item()}
+    if choice.gain is not None:
+        metrics["gain"] = choice.gain
+    if choice.imbalance is not None:
+        metrics["imbalance"] = choice.imbalance
+    nonfinite = empty = 0
+    if choice.scores is not None:
+        finite = np.isfinite(choice.scores)
+        nonfinite, empty = int((~is_known(choice.scores)).sum()), int(is_empty(choice.scores).sum())
+        for name, mask in (("kept", kept & finite), ("dropped", ~kept & finite)):
+            if mask.any():
+                values = np.quantile(choice.scores[mask], QUANTILES)
+                metrics |= {f"{name}_q{int(100 * q)}": float(v) for q, v in zip(QUANTILES, values, strict=True)}
+    if len(stream_starts) > 1:
+        streams = np.searchsorted(stream_starts, choice.window.ids, side="right") - 1
+        for stream in range(len(stream_starts)):
+            of_stream = streams == stream
+            metrics[f"stream_{stream}_candidates"] = of_stream.mean().item()
+            metrics[f"stream_{stream}_kept"] = of_stream[kept].mean().item()
+    counts = {
+        "candidates": kept.size if choice.decision.by == SCORED else 0,
+        "lessons": int(kept.sum()),
+        "dropped": int((~kept).sum()),
+        "nonfinite": nonfinite,
+        "empty": empty,
+    }
+    return metrics, counts

@@ -1,0 +1,188 @@
+"""Selection: which of a window's candidates become lessons, lane by lane. Pure functions on numpy arrays."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attent_stream.window.inclusion import INCLUSIONS, weights
+from attent_stream.window.selectors import (
+    NEEDS_SCORES,
+    SELECTORS,
+    check_count,
+    check_temperature,
+    select_each,
+)
+
+
+def select_lanes(
+    scores: NDArray | None,
+    lanes: NDArray[np.integer],
+    wanted: NDArray[np.integer],
+    *,
+    select: str,
+    temperature: float,
+    seed: int,
+    epoch: int,
+    window: int,
+) -> NDArray[np.int64]:
+    """Select a window's lessons lane by lane and refill the slots of each lane in stream order.
+
+    Args:
+        scores: Float of shape (C, S), one for each candidate, or None if ``select`` is not in
+            ``NEEDS_SCORES``.
+        lanes: Lane of each candidate, non-negative ints of shape (C, S).
+        wanted: Lane of each slot of the lessons, shape (L, S); as many candidates of a lane are selected as
+            it has slots here.
+        select: Name of a selector.
+        temperature: Of ``soft``.
+        seed: With epoch, window and lane the seed of a lane's draw:
+            ``default_rng([seed, epoch, window, lane])``.
+        epoch: See ``seed``.
+        window: See ``seed``.
+
+    Returns:
+        Flat positions into the ``C * S`` candidates, int64 of shape (L, S). Keeping everything (``wanted``
+        equal to ``lanes``) gives ``arange(C * S)``, whatever the scores.
+
+    Raises:
+        ValueError: An unknown selector, missing or misshapen scores, or a lane with fewer candidates than
+        slots.
+    """
+    if select not in SELECTORS:
+        raise ValueError(f"select must be one of {', '.join(SELECTORS)}, got {select!r}")
+    if scores is None and select in NEEDS_SCORES:
+        raise ValueError(f"select={select!r} needs scores of shape {lanes.shape}, got None")
+    if select == "soft":
+        check_temperature(temperature)
+    if scores is not None and scores.shape != lanes.shape:
+        raise ValueError(f"scores must have the candidates' shape {lanes.shape}, got {scores.shape}")
+    if np.array_equal(lanes, wanted):
+        return np.arange(lanes.size, dtype=np.int64).reshape(lanes.shape)
+
+    flat_scores = None if scores is None else scores.reshape(-1)
+    labels, starts, sizes, order = by_lane(lanes)
+    lessons, slot_starts, counts, slot_order = by_lane(wanted)
+    found = np.searchsorted(labels, lessons)
+    known = found < len(labels)
+    known[known] = labels[found[known]] == lessons[known]
+    available = np.zeros(len(lessons), np.int64)
+    available[known] = sizes[found[known]]
+    short = np.flatnonzero(available < counts)
+    if len(short):
+        lane, has, asked = (int(part[short[0]]) for part in (lessons, available, counts))
+        raise ValueError(f"lane {lane} has {has} candidates for {asked} lesson slots")
+    selected = np.empty(wanted.size, np.int64)
+    # Thousands of lanes are selected from together where they are alike: as rows of one array.
+    alike = np.stack([available, counts], axis=1)
+    kinds, kind_of = np.unique(alike, axis=0, return_inverse=True)
+    kind_of = kind_of.reshape(-1)
+    for kind, (size, count) in enumerate(kinds.tolist()):
+        which = np.flatnonzero(kind_of == kind)
+        members = order[starts[found[which], None] + np.arange(size)]
+        slots = slot_order[slot_starts[which, None] + np.arange(count)]
+        names = lessons[which].tolist()
+        lane_scores = None if flat_scores is None else flat_scores[members]
+
+        def rng_of(lane: int, names: list[int] = names) -> np.random.Generator:
+            return np.random.default_rng([seed, epoch, window, names[lane]])
+
+        positions = select_each(select, lane_scores, len(which), size, count, rng_of, temperature)
+        selected[slots] = np.take_along_axis(members, positions, axis=1)
+    return selected.reshape(wanted.shape)
+
+
+def below_ceiling(scores: NDArray, lanes: NDArray[np.integer], ceiling: float) -> NDArray:
+    """Scores of which the highest of each lane are taken for noise: made NaN, so that they are preferred over nothing.
+
+    Args:
+        scores: Float of shape (C, S).
+        lanes: Lane of each, non-negative ints of the same shape.
+        ceiling: Share of a lane's finite scores that goes, rounded down, in [0, 1); of equal ones the later go first.
+
+    Returns:
+        ``scores`` itself for 0, else a copy.
+    """
+    if ceiling == 0:
+        return scores
+    flat = scores.reshape(-1).astype(np.float64)
+    _, starts, sizes, members = by_lane(lanes)
+    lane = np.repeat(np.arange(len(starts)), sizes)
+    known = np.isfinite(flat[members])
+    members, lane = members[known], lane[known]
+    members = members[np.lexsort((flat[members], lane))]  # stable: of equal ones the later stand behind
+    counts = np.bincount(lane, minlength=len(starts))
+    behind = np.repeat(np.cumsum(counts), counts) - np.arange(len(members))  # from a lane's highest, 1, on
+    out = scores.reshape(-1).copy()
+    out[members[behind <= np.repeat(np.floor(ceiling * counts + 1e-9), counts)]] = np.nan
+    return out.reshape(scores.shape)
+
+
+def lane_weights(
+    scores: NDArray | None, lanes: NDArray[np.integer], positions: NDArray[np.int64], *, select: str, temperature: float
+) -> NDArray[np.float32]:
+    """Weights of the lessons that ``select_lanes`` selected.
+
+    Args:
+        scores: As there.
+        lanes: As there.
+        positions: What it returned, shape (L, S).
+        select: As there.
+        temperature: As there.
+
+    Returns:
+        Float32 of shape (L, S), exact in 16 bits, so that a checkpoint holds what was trained with. 1 but for selectors of
+        ``INCLUSIONS``, where each weighs as much more as it was less likely to be selected (``inclusion.weights``).
+    """
+    if select not in INCLUSIONS or positions.size == lanes.size:
+        return np.ones(positions.shape, np.float32)
+    flat_scores, flat_lanes = scores.reshape(-1).astype(np.float64), lanes.reshape(-1)
+    labels, starts, sizes, order = by_lane(lanes)
+    counts = np.bincount(np.searchsorted(labels, flat_lanes[positions.reshape(-1)]), minlength=len(labels))
+    out = np.ones(lanes.size)
+    for start, size, count in zip(starts, sizes, counts, strict=True):
+        members = order[start : start + size]
+        pi = INCLUSIONS[select](flat_scores[members], int(count), temperature)
+        out[members] = weights(pi, flat_scores[members], int(count))
+    return out[positions].astype(np.float16).astype(np.float32)
+
+
+def quota_rows(keys: NDArray[np.integer], count: int, u: float) -> NDArray[np.int64]:
+    """Choose rows so that every key keeps its share: systematic sampling over the rows sorted by key.
+
+    Every row is chosen with probability ``count / C`` over a uniform ``u``; a key of ``W`` rows gets the
+    floor or the ceiling of ``count * W / C``; the chosen rows of a key are evenly spread over its rows.
+
+    Args:
+        keys: Key of each row, ints of shape (C,).
+        count: How many rows to choose.
+        u: Offset of the systematic sample, in [0, 1).
+
+    Returns:
+        Ascending row indices, int64 of shape (count,).
+
+    Raises:
+        ValueError: A count outside of [0, C] or an offset outside of [0, 1).
+    """
+    rows = len(keys)
+    check_count(rows, count)
+    if not 0 <= u < 1:
+        raise ValueError(f"u must be in [0, 1), got {u!r}")
+    # The points are u, u + 1, ... on an axis where each row is count / rows long. In integers, where u is
+    # rounded down to a multiple of 1 / rows: rounding of the shares could otherwise give a key one row too
+    # many.
+    offset = min(int(u * rows), max(rows - 1, 0))
+    points = -((offset - count * np.arange(rows + 1, dtype=np.int64)) // max(rows, 1))
+    chosen = np.flatnonzero(np.diff(points))
+    return np.sort(np.argsort(keys, kind="stable")[chosen]).astype(np.int64)
+
+
+def by_lane(lanes: NDArray[np.integer]) -> tuple[NDArray, NDArray, NDArray, NDArray[np.int64]]:
+    """Every lane's label, first place and size in the flat positions sorted by lane, ascending within one; and these."""
+    flat = lanes.reshape(-1)
+    if flat.size and flat.min() < 0:
+        raise ValueError(f"lanes must be non-negative, got {flat.min()}")
+    if flat.size and flat.max() < 2**16:
+        flat = flat.astype(np.uint16)  # numpy sorts these by radix: 10 times as fast as int64
+    order = np.argsort(flat, kind="stable")
+    ordered = flat[order]
+    starts = np.flatnonzero(np.diff(ordered, prepend=-1)) if flat.size else np.empty(0, np.int64)
+    return ordered[starts].astype(np.int64), starts, np.diff(starts, append=flat.size), order
