@@ -17,6 +17,7 @@ slow: $(VENV)/.installed
 
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
 
 wheel: $(VENV)/.installed
 	$(RUN) -m pip wheel --no-deps --quiet -w dist .

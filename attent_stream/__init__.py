@@ -1,4 +1,6 @@
-"""AtteNT as a streaming sampler: teach a model the samples that matter, on the stream, while it pretrains."""
+"""AtteNT as a streaming sampler: teach a model the samples that matter, on the stream, while it
+pretrains.
+"""
 
 from importlib import import_module
 from typing import Any

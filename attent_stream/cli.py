@@ -1,4 +1,6 @@
-"""The command line: `attent-stream corpus text|images`, `train`, `bench`, `demo`; handlers import what they need."""
+"""The command line: `attent-stream corpus text|images`, `train`, `bench`, `demo`; handlers import
+what they need.
+"""
 
 import argparse
 import sys
@@ -31,7 +33,11 @@ def _bench(arguments: list[str]) -> int:
 # Commands with a parser of their own: all that follows is theirs, --help too.
 FORWARDED = {
     "train": (_train, "train from a YAML: attent-stream train FILE.yaml [key=value ...]"),
-    "bench": (_bench, "arms of a task against plain, shorter and random: attent-stream bench FILE.yaml --data FOLDER"),
+    "bench": (
+        _bench,
+        "arms of a task against plain, shorter and random: attent-stream bench FILE.yaml --data "
+        "FOLDER",
+    ),
     "demo": (_demo, "pretrain a small model on Python's own sources, taught and uniform"),
 }
 
@@ -43,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None: those of the process.
 
     Returns:
-        The exit status: 0; 2 after a user's mistake, which is one sentence on stderr; 130 after Ctrl-C.
+        The exit status: 0; 2 after a user's mistake, which is one sentence on stderr; 130 after
+        Ctrl-C.
 
     Raises:
         SystemExit: by argparse, for --help (0) and arguments that it refuses (2).
@@ -67,41 +74,78 @@ def _parser() -> argparse.ArgumentParser:
     corpus = commands.add_parser("corpus", help="make MDS shards of text or images")
     kinds = corpus.add_subparsers(required=True, metavar="KIND")
     _add_text(kinds.add_parser("text", help="documents -> packed token samples", description=_TEXT))
-    _add_images(kinds.add_parser("images", help="class folders -> images with labels", description=_IMAGES))
+    _add_images(
+        kinds.add_parser("images", help="class folders -> images with labels", description=_IMAGES)
+    )
     for name, (_, text) in FORWARDED.items():
         commands.add_parser(name, help=text, add_help=False)
     return parser
 
 
 _TEXT = (
-    "Read .jsonl, .txt (each also .gz, .zst), .parquet, or folders of them; train or load a tokenizer; "
-    "pack documents to samples of --seq-len tokens; write OUT/STREAM/SPLIT of MDS shards, OUT/tokenizer and "
+    "Read .jsonl, .txt (each also .gz, .zst), .parquet, or folders of them; train or load a "
+    "tokenizer; "
+    "pack documents to samples of --seq-len tokens; write OUT/STREAM/SPLIT of MDS shards, "
+    "OUT/tokenizer and "
     "OUT/manifest.json."
 )
 _IMAGES = (
-    "Read FOLDER/CLASS/*.jpg|jpeg|png, or FOLDER/{train,test,val}/CLASS; write OUT/SPLIT of MDS shards with "
+    "Read FOLDER/CLASS/*.jpg|jpeg|png, or FOLDER/{train,test,val}/CLASS; write OUT/SPLIT of MDS "
+    "shards with "
     "the files' bytes (column image) and class numbers (label), and OUT/manifest.json."
 )
 
 
 def _add_text(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", nargs="*", metavar="PATH", help="file, folder or NAME=PATH: a stream each")
-    parser.add_argument("--stream", action="extend", nargs="+", default=[], metavar="NAME=PATH",
-                        help="more streams; a name given twice is one stream of both")  # fmt: skip
+    parser.add_argument(
+        "source", nargs="*", metavar="PATH", help="file, folder or NAME=PATH: a stream each"
+    )
+    parser.add_argument(
+        "--stream",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME=PATH",
+        help="more streams; a name given twice is one stream of both",
+    )
     tokenizer = parser.add_mutually_exclusive_group(required=True)
     tokenizer.add_argument(
         "--tokenizer", metavar="PATH", help="local folder with tokenizer.json, or that file"
     )
-    tokenizer.add_argument("--train-tokenizer", action="store_true", help="train a byte-level BPE tokenizer")
-    parser.add_argument("--vocab-size", type=int, metavar="N", help="of a trained tokenizer (32768)")
-    parser.add_argument("--tokenizer-sample", default="64mb", metavar="SIZE", help="to train it on (64mb)")
-    parser.add_argument("--eos-token", metavar="TOKEN", help="what ends a document (the tokenizer's)")
-    parser.add_argument("--seq-len", type=int, default=512, metavar="N", help="tokens in a sample (512)")
-    parser.add_argument("--split", type=_split, action="append", default=[], metavar="NAME=FRACTION",
-                        help="documents held out by a hash of their text; the rest is train")  # fmt: skip
-    parser.add_argument("--text-key", default="text", metavar="KEY", help="in jsonl and parquet (text)")
-    parser.add_argument("--ext", action="extend", nargs="+", default=[], metavar="EXT",
-                        help="in folders read files with these endings only, e.g. --ext py md")  # fmt: skip
+    tokenizer.add_argument(
+        "--train-tokenizer", action="store_true", help="train a byte-level BPE tokenizer"
+    )
+    parser.add_argument(
+        "--vocab-size", type=int, metavar="N", help="of a trained tokenizer (32768)"
+    )
+    parser.add_argument(
+        "--tokenizer-sample", default="64mb", metavar="SIZE", help="to train it on (64mb)"
+    )
+    parser.add_argument(
+        "--eos-token", metavar="TOKEN", help="what ends a document (the tokenizer's)"
+    )
+    parser.add_argument(
+        "--seq-len", type=int, default=512, metavar="N", help="tokens in a sample (512)"
+    )
+    parser.add_argument(
+        "--split",
+        type=_split,
+        action="append",
+        default=[],
+        metavar="NAME=FRACTION",
+        help="documents held out by a hash of their text; the rest is train",
+    )
+    parser.add_argument(
+        "--text-key", default="text", metavar="KEY", help="in jsonl and parquet (text)"
+    )
+    parser.add_argument(
+        "--ext",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="EXT",
+        help="in folders read files with these endings only, e.g. --ext py md",
+    )
     _add_common(parser, shard_size="8mb")
     parser.set_defaults(handler=_corpus_text)
 
@@ -114,15 +158,21 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser, shard_size: str) -> None:
-    parser.add_argument("--out", required=True, metavar="PLACE", help="a folder, or s3://bucket/path")
+    parser.add_argument(
+        "--out", required=True, metavar="PLACE", help="a folder, or s3://bucket/path"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a corpus that is there")
     parser.add_argument("--workers", type=int, metavar="N", help="processes (all cores)")
-    parser.add_argument("--shard-size", default=shard_size, metavar="SIZE", help=f"of a shard ({shard_size})")
+    parser.add_argument(
+        "--shard-size", default=shard_size, metavar="SIZE", help=f"of a shard ({shard_size})"
+    )
     parser.add_argument("--compression", metavar="NAME[:LEVEL]", help="of shards, e.g. zstd")
     parser.add_argument(
         "--hash", action="append", default=[], metavar="NAME", help="of shards: xxh64, sha1, ..."
     )
-    parser.add_argument("--progress", action="store_true", help="show progress though stderr is no terminal")
+    parser.add_argument(
+        "--progress", action="store_true", help="show progress though stderr is no terminal"
+    )
 
 
 def _split(text: str) -> tuple[str, float]:
@@ -130,7 +180,9 @@ def _split(text: str) -> tuple[str, float]:
     try:
         return name, float(fraction)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"NAME=FRACTION expected, e.g. valid=0.02, got {text!r}") from None
+        raise argparse.ArgumentTypeError(
+            f"NAME=FRACTION expected, e.g. valid=0.02, got {text!r}"
+        ) from None
 
 
 def _common(arguments: argparse.Namespace) -> dict:
@@ -148,16 +200,25 @@ def _common(arguments: argparse.Namespace) -> dict:
 
 
 def _corpus_text(arguments: argparse.Namespace) -> int:
-    from attent_stream.corpus import CorpusError, TextCorpusSettings, sources_from, write_text_corpus
+    from attent_stream.corpus import (
+        CorpusError,
+        TextCorpusSettings,
+        sources_from,
+        write_text_corpus,
+    )
 
     vocab_size = arguments.vocab_size
     try:
         if arguments.tokenizer and vocab_size is not None:
-            raise CorpusError("--vocab-size is for --train-tokenizer; a given tokenizer has its size")
+            raise CorpusError(
+                "--vocab-size is for --train-tokenizer; a given tokenizer has its size"
+            )
         settings = TextCorpusSettings(
             sources=sources_from([*arguments.source, *arguments.stream]),
             tokenizer=arguments.tokenizer,
-            vocab_size=(32768 if vocab_size is None else vocab_size) if arguments.train_tokenizer else None,
+            vocab_size=(32768 if vocab_size is None else vocab_size)
+            if arguments.train_tokenizer
+            else None,
             tokenizer_sample=arguments.tokenizer_sample,
             eos_token=arguments.eos_token,
             seq_len=arguments.seq_len,
@@ -175,7 +236,9 @@ def _corpus_images(arguments: argparse.Namespace) -> int:
     from attent_stream.corpus import CorpusError, ImageCorpusSettings, write_image_corpus
 
     try:
-        settings = ImageCorpusSettings(folder=arguments.folder, seed=arguments.seed, **_common(arguments))
+        settings = ImageCorpusSettings(
+            folder=arguments.folder, seed=arguments.seed, **_common(arguments)
+        )
         return _report(write_image_corpus(settings), arguments.out)
     except CorpusError as error:
         return _refuse(error)
@@ -195,10 +258,15 @@ def _report(manifest, out: str) -> int:
         print("  ".join([row[0].ljust(widths[0]), *numbers]))
     for bad in manifest.bad:
         first = ", ".join(bad.first)
-        print(f"left out of {bad.stream}: {bad.count:,} x {bad.reason}, e.g. {first}", file=sys.stderr)
+        print(
+            f"left out of {bad.stream}: {bad.count:,} x {bad.reason}, e.g. {first}", file=sys.stderr
+        )
     for part in manifest.parts:
         if part.samples == 0:
-            print(f"{part.path} has too little text for one sample and was not written", file=sys.stderr)
+            print(
+                f"{part.path} has too little text for one sample and was not written",
+                file=sys.stderr,
+            )
     print(f"{masked_text(out)}: complete")
     return 0
 

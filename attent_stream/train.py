@@ -10,24 +10,35 @@ from collections.abc import Sequence
 from typing import Any
 
 from attent_stream.base.redaction import MaskedParser, mask_process, masked_text
-from attent_stream.launch.config import ConfigError, TrainConfig, load_config, resolved, resolved_yaml
+from attent_stream.launch.config import (
+    ConfigError,
+    TrainConfig,
+    load_config,
+    resolved,
+    resolved_yaml,
+)
 from attent_stream.launch.ranks import rank_variables
 
 log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train what a YAML says; returns the exit code: 0, or 2 and one sentence on stderr for what cannot be
-    run.
+    """Train what a YAML says; returns the exit code: 0, or 2 and one sentence on stderr for what
+    cannot be run.
 
     A run that ``autoresume`` finds finished is told so and ends with 0.
     """
     parser = MaskedParser(prog="attent-stream train", description=__doc__)
     parser.add_argument("config", metavar="YAML", help="the run, see yamls/")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="settings over the file's, e.g. optimizer.lr=1e-4"
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings over the file's, e.g. optimizer.lr=1e-4",
     )
-    parser.add_argument("--check", action="store_true", help="print the resolved configuration and stop")
+    parser.add_argument(
+        "--check", action="store_true", help="print the resolved configuration and stop"
+    )
     if argv is None:
         mask_process()
     given = parser.parse_intermixed_args(argv)  # overrides may stand before and after an option
@@ -58,8 +69,8 @@ def _tell(error: ConfigError) -> None:
 
 
 def train(config: TrainConfig) -> None:
-    """Build the Trainer, log the resolved configuration, fit, print a line about it; raises ConfigError
-    before any step.
+    """Build the Trainer, log the resolved configuration, fit, print a line about it; raises
+    ConfigError before any step.
     """
     # Composer and Hugging Face take seconds to import: a wrong YAML does not wait for them.
     from attent_stream.launch.build import build_trainer
@@ -72,7 +83,8 @@ def train(config: TrainConfig) -> None:
         if trainer.state.get_elapsed_duration() >= 1.0:
             if not config.autoresume:
                 raise ConfigError(
-                    f"max_duration: the checkpoint has been trained for {config.max_duration} already"
+                    f"max_duration: the checkpoint has been trained for {config.max_duration} "
+                    "already"
                 )
             say("nothing is left to train")
         else:
@@ -89,7 +101,9 @@ def _fit(trainer: Any, config: TrainConfig) -> None:
     from attent_stream.base.watch import together
 
     class Started(Callback):
-        """Notes that a first batch has come: what is refused before is the configuration, or a checkpoint of another."""
+        """Notes that a first batch has come: what is refused before is the configuration, or a
+        checkpoint of another.
+        """
 
         started = False
 
@@ -114,11 +128,18 @@ def _nothing(*words: Any, **settings: Any) -> None:
 
 
 def summary(state: Any) -> str:
-    """One line about a finished run: batches, samples and tokens trained on, the last held-out metrics."""
+    """One line about a finished run: batches, samples and tokens trained on, the last held-out
+    metrics.
+    """
     time = state.timestamp
-    parts = [f"trained {time.batch.value} batches, {time.sample.value} samples, {time.token.value} tokens"]
+    parts = [
+        f"trained {time.batch.value} batches, {time.sample.value} samples, {time.token.value} "
+        "tokens"
+    ]
     for label, metrics in state.eval_metrics.items():
-        parts += [f"{label} {name} {float(metric.compute()):.4f}" for name, metric in metrics.items()]
+        parts += [
+            f"{label} {name} {float(metric.compute()):.4f}" for name, metric in metrics.items()
+        ]
     return "; ".join(parts)
 
 

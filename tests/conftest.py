@@ -13,13 +13,16 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # The same examples every time, and no test that a slow machine fails.
-settings.register_profile("project", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "project", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("project")
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.get_closest_marker("processes"):  # a machine that others use can be late where a test waits for processes
+        # A machine that others use can be late where a test waits for processes
+        if item.get_closest_marker("processes"):
             item.add_marker(pytest.mark.flaky(reruns=1, only_rerun=[".*"]))
 
 
@@ -28,8 +31,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 @contextlib.contextmanager
 def streaming_cleaned_up():
-    """Streaming closes its shared memory when the process ends, and each data set opens that of all before it: a test
-    session would run out of open files. So do afterwards what would be done at exit, for what was made inside.
+    """Streaming closes its shared memory when the process ends, and each data set opens that of all
+    before it: a test session would run out of open files. So do afterwards what would be done at
+    exit, for what was made inside.
     """
     if "streaming" not in sys.modules:
         yield
@@ -82,13 +86,16 @@ def shared_proxy(buckets):
 
 @pytest.fixture
 def proxy(shared_proxy, monkeypatch):
-    """A store with these buckets and no faults yet, that S3 clients speak to; nobody waits between tries."""
+    """A store with these buckets and no faults yet, that S3 clients speak to; nobody waits between
+    tries.
+    """
     from stores import use_s3
 
     from attent_stream.store import fetch
 
     use_s3(monkeypatch, shared_proxy.url)
-    monkeypatch.setattr(fetch, "pause", lambda attempt, longest: 0)  # workers are forked: it holds for them too
+    # Workers are forked: it holds for them too
+    monkeypatch.setattr(fetch, "pause", lambda attempt, longest: 0)
     shared_proxy.faults()
     shared_proxy.forget()
     return shared_proxy
@@ -96,7 +103,9 @@ def proxy(shared_proxy, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _streaming_per_test():
-    gc.freeze()  # so that afterwards only what the test has made is looked through: a quarter of a second less for each
+    # So that afterwards only what the test has made is looked through: a quarter of a second less
+    # for each
+    gc.freeze()
     with streaming_cleaned_up():
         yield
 
@@ -119,7 +128,9 @@ def _streaming_per_module():
 
 @pytest.fixture(scope="session", params=["rgw", "moto"])
 def s3_server(request):
-    """Endpoint of a real S3 server, started once; its tests are skipped by its name where it is not installed."""
+    """Endpoint of a real S3 server, started once; its tests are skipped by its name where it is not
+    installed.
+    """
     from servers import S3_SERVERS
 
     folder = Path(tempfile.mkdtemp(prefix="s3-"))  # a short path, which sockets need

@@ -7,9 +7,13 @@ from streaming import MDSWriter
 
 
 def write_ids(folder: Path, count: int, *, first: int = 0, per_shard: int = 16) -> str:
-    """Samples ``{id, difficulty}`` with ids ``first .. first + count``; difficulty is a fixed scramble of the id."""
+    """Samples ``{id, difficulty}`` with ids ``first .. first + count``; difficulty is a fixed
+    scramble of the id.
+    """
     size = per_shard * 24 + 512
-    with MDSWriter(out=str(folder), columns={"id": "int", "difficulty": "float32"}, size_limit=size) as writer:
+    with MDSWriter(
+        out=str(folder), columns={"id": "int", "difficulty": "float32"}, size_limit=size
+    ) as writer:
         for sample_id in range(first, first + count):
             writer.write({"id": sample_id, "difficulty": np.float32(difficulty(sample_id))})
     return str(folder)
@@ -23,7 +27,9 @@ def difficulty(sample_id: int) -> float:
 def write_tokens(folder: Path, count: int, *, length: int, vocab: int, seed: int = 0) -> str:
     """Samples ``{tokens}``: random walks over a vocabulary, so that a model can learn something."""
     rng = np.random.default_rng(seed)
-    with MDSWriter(out=str(folder), columns={"tokens": "ndarray:uint16"}, size_limit=1 << 16) as writer:
+    with MDSWriter(
+        out=str(folder), columns={"tokens": "ndarray:uint16"}, size_limit=1 << 16
+    ) as writer:
         for _ in range(count):
             steps = rng.integers(1, 4, length)
             writer.write({"tokens": (np.cumsum(steps) % vocab).astype(np.uint16)})

@@ -1,4 +1,6 @@
-"""Training processes to be killed, and the odd collate functions of their workers. Run by ``zygote.py``."""
+"""Training processes to be killed, and the odd collate functions of their workers. Run by
+``zygote.py``.
+"""
 
 import json
 import multiprocessing
@@ -22,7 +24,8 @@ class Collate:
     """A collate function that does as it is told from its second batch on.
 
     Args:
-        does: ``work``, ``stick`` (for an hour), or ``outlive`` (until the training process has ended, then work on).
+        does: ``work``, ``stick`` (for an hour), or ``outlive`` (until the training process has
+            ended, then work on).
     """
 
     def __init__(self, does: str) -> None:
@@ -38,12 +41,16 @@ class Collate:
         return default_collate(samples)
 
 
-def train_until_killed(kind: str, does: str, data: dict, report: str, context: str = "fork") -> None:
+def train_until_killed(
+    kind: str, does: str, data: dict, report: str, context: str = "fork"
+) -> None:
     """Take one batch, say which processes there are, and stand still."""
     workers = {"num_workers": 2, "multiprocessing_context": context}
     if kind == "stock":
         data = {key: value for key, value in data.items() if key not in ("window", "gap")}
-        loader = StreamingDataLoader(StreamingDataset(**data), batch_size=4, collate_fn=Collate(does), **workers)
+        loader = StreamingDataLoader(
+            StreamingDataset(**data), batch_size=4, collate_fn=Collate(does), **workers
+        )
     else:
         loader = make_loader(data, workers | {"collate_fn": Collate(does)}, {})
     batches = iter(loader)
@@ -65,10 +72,12 @@ def run_rank(spec: dict, out: str) -> None:
     """One gloo rank of a taught run without a model; the environment says which.
 
     Args:
-        spec: ``data``, ``loader``, ``teacher``: of ``make_loader``; ``epochs``; ``timeout``: the process group's; ``state``
-            and ``lessons``: to go on from; ``fault``: ``{rank, lesson, does}`` with does ``die``, ``stop``, ``raise``, or
-            ``die sharing``, while the ranks share the epoch's order.
-        out: Each lesson is written here as a line of JSON: its ids, candidate batches scored until then, the state after it.
+        spec: ``data``, ``loader``, ``teacher``: of ``make_loader``; ``epochs``; ``timeout``: the
+            process group's; ``state`` and ``lessons``: to go on from; ``fault``: ``{rank, lesson,
+            does}`` with does ``die``, ``stop``, ``raise``, or ``die sharing``, while the ranks
+            share the epoch's order.
+        out: Each lesson is written here as a line of JSON: its ids, candidate batches scored until
+            then, the state after it.
     """
     dist.init_process_group("gloo", timeout=timedelta(seconds=spec["timeout"]))
     loader = make_loader(spec["data"], spec["loader"], spec["teacher"])
@@ -89,13 +98,22 @@ def run_rank(spec: dict, out: str) -> None:
         clock.batches = spec["lessons"]
     with open(out, "w") as file:
         for _ in range(loader.dataset.coming_epoch, spec["epochs"]):
-            trained = spec["state"]["sample_in_epoch"] if spec.get("state") and not clock.batches - spec["lessons"] else 0
+            trained = (
+                spec["state"]["sample_in_epoch"]
+                if spec.get("state") and not clock.batches - spec["lessons"]
+                else 0
+            )
             for batch in loader:
                 loader.teach(score)
-                dist.all_reduce(torch.zeros(1))  # as a step does with gradients: nobody runs ahead by more than a lesson
+                # As a step does with gradients: nobody runs ahead by more than a lesson
+                dist.all_reduce(torch.zeros(1))
                 clock.batches += 1
                 trained += loader.dataset.row_size
-                line = [loader.epoch.lesson[0].tolist(), len(scored), loader.dataset.state_dict(trained, True)]
+                line = [
+                    loader.epoch.lesson[0].tolist(),
+                    len(scored),
+                    loader.dataset.state_dict(trained, True),
+                ]
                 assert batch["id"].tolist() == line[0]
                 print(json.dumps(line), file=file, flush=True)
     dist.barrier()

@@ -343,10 +343,7 @@ JOBS = [
         **class_scores(lambda model, batch: (model.net(batch[0]), batch[1].squeeze(1))),
     ),
     _pair(
-        "class weights",
-        _labelled,
-        _plain(_class_weighted),
-        **class_scores(_reads, weight=_WEIGHTS),
+        "class weights", _labelled, _plain(_class_weighted), **class_scores(_reads, weight=_WEIGHTS)
     ),
     _pair(
         "image classifier, loss in bfloat16",

@@ -19,9 +19,12 @@ def _lora(**options):
 
 def _job(name: str, **options) -> Job:
     return Job(
-        name=name, model=hugging(_lora(**options)), write=written(TEXT, padded), expected=SCORED,
+        name=name,
+        model=hugging(_lora(**options)),
+        write=written(TEXT, padded),
+        expected=SCORED,
         **class_scores(next_tokens(hugging_logits)),
-    )  # fmt: skip
+    )
 
 
 JOBS = [_job("LoRA of the attention"), _job("LoRA, head trained too", modules_to_save=["lm_head"])]

@@ -292,9 +292,7 @@ JOBS = [
     _own("loss summed over tokens", lambda: Own(_summed), brute=_sum_scores()),
     _own("loss divided by a constant", lambda: Own(_over_constant), brute=_divided(), times=4.0),
     _own(
-        "label smoothing",
-        lambda: Own(_smoothed),
-        brute=class_scores(_logits, label_smoothing=0.1),
+        "label smoothing", lambda: Own(_smoothed), brute=class_scores(_logits, label_smoothing=0.1)
     ),
     _own("penalty on logits added", lambda: Own(_with_penalty), brute=_penalised()),
     _time_major("outputs (T, B, C)", LENGTH),
@@ -305,4 +303,4 @@ JOBS = [
         write=written(_UNPADDED | {"labels": "ndarray:int64"}, _zero_is_none),
         brute=class_scores(lambda model, batch: (model.logits(batch), batch["labels"]), ignored=0),
     ),
-]  # fmt: skip
+]

@@ -98,10 +98,15 @@ def run_job(
     with _heard(result), watch.listening():
         try:
             trainer = Trainer(
-                model=model, train_dataloader=DataSpec(loader, **job.spec) if job.spec else loader,
-                optimizers=optimizer, max_duration=f"{epochs}ep", progress_bar=False,
-                algorithms=[algorithm] if algorithm else [], callbacks=[watch], seed=5,
-            )  # fmt: skip
+                model=model,
+                train_dataloader=DataSpec(loader, **job.spec) if job.spec else loader,
+                optimizers=optimizer,
+                max_duration=f"{epochs}ep",
+                progress_bar=False,
+                algorithms=[algorithm] if algorithm else [],
+                callbacks=[watch],
+                seed=5,
+            )
             trainer.fit()
             trainer.close()
         except Exception as error:  # whatever it is, the test judges it

@@ -275,11 +275,7 @@ JOBS = [
     _language("Mamba", _mamba),
     _language("GPT-2, microbatches of 1", gpt2, trainer={"device_train_microbatch_size": 1}),
     _language("OPT, weights in bfloat16", lambda: _opt().bfloat16(), close=5e-3),
-    _language(
-        "GPT-2, outputs as a tuple",
-        gpt2,
-        model=hugging(lambda: gpt2(return_dict=False)),
-    ),
+    _language("GPT-2, outputs as a tuple", gpt2, model=hugging(lambda: gpt2(return_dict=False))),
     _language("GPT-2, head all zeros", lambda: _zero(gpt2(tie_word_embeddings=False))),
     _language(
         "GPT-2, 5% of samples without a label",

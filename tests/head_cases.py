@@ -1,5 +1,5 @@
-"""Operands of an output head and what its scores are in float64. ``python head_cases.py`` checks the Triton kernel in
-Triton's interpreter, which must be chosen before Triton is imported.
+"""Operands of an output head and what its scores are in float64. ``python head_cases.py`` checks
+the Triton kernel in Triton's interpreter, which must be chosen before Triton is imported.
 """
 
 import os
@@ -50,19 +50,29 @@ class Case:
 
 
 SHAPES = [(1, 8, 3), (5, 7, 11), (33, 16, 257), (70, 24, 130), (2, 8, 1)]
-HEADS = [{}, {"bias": True}, {"softcap": 1.5}, {"scale": 0.3}, {"bias": True, "scale": 2.0, "softcap": 4.0}]
+HEADS = [
+    {},
+    {"bias": True},
+    {"softcap": 1.5},
+    {"scale": 0.3},
+    {"bias": True, "scale": 2.0, "softcap": 4.0},
+]
 CASES = [
     Case(tokens=tokens, width=width, classes=classes, dtype=dtype, **head)
     for tokens, width, classes in SHAPES
     for head in HEADS
     for dtype in (torch.float32, torch.bfloat16, torch.float16)
 ]
-TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 3e-2, torch.float16: 4e-3}  # logits are rounded to their dtype
+# Logits are rounded to their dtype
+TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 
 
 def worst(got: tuple[torch.Tensor, torch.Tensor], want: tuple[torch.Tensor, torch.Tensor]) -> float:
     """The largest difference, relative where values exceed 1."""
-    return max(((a.double() - b).abs() / b.abs().clamp(min=1)).max().item() for a, b in zip(got, want, strict=True))
+    return max(
+        ((a.double() - b).abs() / b.abs().clamp(min=1)).max().item()
+        for a, b in zip(got, want, strict=True)
+    )
 
 
 def check_triton() -> None:
@@ -76,7 +86,8 @@ def check_triton() -> None:
         for compact in (False, True):
             got = head_scores(hidden, weight, labels, path="triton", compact=compact, **settings)
             assert worst(got, case.exact()) < 3e-6, case  # its logits are not rounded
-    wide = Case(tokens=3, width=200, classes=5000, bias=True)  # several parts of the vocabulary, several steps of the width
+    # Several parts of the vocabulary, several steps of the width
+    wide = Case(tokens=3, width=200, classes=5000, bias=True)
     hidden, weight, labels, settings = wide.operands()
     assert triton_head._parts(3, 5000, hidden.device)[0] > 1
     got = head_scores(hidden, weight, labels, path="triton", **settings)
@@ -86,19 +97,25 @@ def check_triton() -> None:
         spoilt[2, 3] = poison
         nll, residual_sq = head_scores(spoilt, weight, labels, path="triton", **settings)
         assert not nll[2].isfinite() and not residual_sq[2].isfinite()
-        assert worst((nll[:2], residual_sq[:2]), tuple(values[:2] for values in wide.exact())) < 3e-6
+        assert (
+            worst((nll[:2], residual_sq[:2]), tuple(values[:2] for values in wide.exact())) < 3e-6
+        )
     masked = settings["bias"].clone()
     masked[labels[2] + 1 :] = float("-inf")  # whole blocks without any class
     nll, residual_sq = head_scores(hidden, weight, labels, path="triton", bias=masked)
     want = head_scores(hidden, weight, labels, path="reference", bias=masked)
     assert worst((nll[2:], residual_sq[2:]), tuple(values[2:].double() for values in want)) < 3e-6
     strided = torch.cat([hidden, hidden], dim=1).t().contiguous().t()
-    got = head_scores(strided[:, :200], weight.t().contiguous().t(), labels, path="triton", **settings)
+    got = head_scores(
+        strided[:, :200], weight.t().contiguous().t(), labels, path="triton", **settings
+    )
     assert worst(got, wide.exact()) < 3e-6
 
 
 def compile_triton() -> None:
-    """The kernel becomes machine code of the A100 and the H100, with their tensor cores, without such a device."""
+    """The kernel becomes machine code of the A100 and the H100, with their tensor cores, without
+    such a device.
+    """
     import triton
     from triton.backends.compiler import GPUTarget
 
@@ -108,16 +125,28 @@ def compile_triton() -> None:
     config = triton_head._CONFIGS[0]
     for arch, instruction in ((80, "mma.sync"), (90, "wgmma.mma_async")):
         constants = {"HAS_BIAS": True, "HAS_CAP": True, "PRECISION": "ieee", **config.kwargs}
-        types = dict.fromkeys(("hidden", "weight", "bias"), "*bf16") | {"labels": "*i32", "scale": "fp32", "softcap": "fp32"}
+        types = dict.fromkeys(("hidden", "weight", "bias"), "*bf16") | {
+            "labels": "*i32",
+            "scale": "fp32",
+            "softcap": "fp32",
+        }
         signature = {
-            name: "constexpr" if name in constants else types.get(name, "*fp32" if name.endswith("_out") else "i32")
+            name: "constexpr"
+            if name in constants
+            else types.get(name, "*fp32" if name.endswith("_out") else "i32")
             for name in kernel.arg_names
         }
-        aligned = [n for n, kind in signature.items() if kind[0] == "*" or n.endswith("_stride") or n == "width"]
+        aligned = [
+            n
+            for n, kind in signature.items()
+            if kind[0] == "*" or n.endswith("_stride") or n == "width"
+        ]
         source = triton.compiler.ASTSource(
             fn=kernel,
             signature=signature,
-            constexprs={(kernel.arg_names.index(name),): value for name, value in constants.items()},
+            constexprs={
+                (kernel.arg_names.index(name),): value for name, value in constants.items()
+            },
             attrs={(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned},
         )
         options = {"num_warps": config.num_warps, "num_stages": config.num_stages}

@@ -1,8 +1,10 @@
-"""A taught run in lives: each is killed (SIGKILL) at a step and an event, and the next goes on by ``autoresume``.
+"""A taught run in lives: each is killed (SIGKILL) at a step and an event, and the next goes on by
+``autoresume``.
 
-``python killed.py SPEC`` imports once and forks a process a life, so that many kills take little time. SPEC is JSON:
-``folder``, ``held_out``, ``out`` (a log: a JSON line a step of each life), ``saved``, ``lives`` (a list of [batch, event], or null
-for one that ends by itself), ``attent`` (AtteNT's arguments) and ``run`` (the Trainer's).
+``python killed.py SPEC`` imports once and forks a process a life, so that many kills take little
+time. SPEC is JSON: ``folder``, ``held_out``, ``out`` (a log: a JSON line a step of each life),
+``saved``, ``lives`` (a list of [batch, event], or null for one that ends by itself), ``attent``
+(AtteNT's arguments) and ``run`` (the Trainer's).
 """
 
 import json
@@ -22,7 +24,9 @@ from attent_stream.corpus.batches import TokenCollator
 
 
 class Log(Callback):
-    """Appends ids, weights and loss of each step to a file, and kills its process at a batch and event."""
+    """Appends ids, weights and loss of each step to a file, and kills its process at a batch and
+    event.
+    """
 
     def __init__(self, path: str, loader: TeachingDataLoader, kill: list | None) -> None:
         self.path, self.loader, self.kill = path, loader, kill
@@ -30,8 +34,15 @@ class Log(Callback):
     def run_event(self, event: Event, state, logger) -> None:
         if event == Event.BATCH_END:
             ids, weights = self.loader.epoch.lesson
-            step = {"batch": int(state.timestamp.batch) - 1, "ids": ids.tolist(), "weights": weights.tolist()}
-            step |= {"loss": float(state.loss).hex(), "lr": float(state.optimizers[0].param_groups[0]["lr"]).hex()}
+            step = {
+                "batch": int(state.timestamp.batch) - 1,
+                "ids": ids.tolist(),
+                "weights": weights.tolist(),
+            }
+            step |= {
+                "loss": float(state.loss).hex(),
+                "lr": float(state.optimizers[0].param_groups[0]["lr"]).hex(),
+            }
             step |= {"tokens": state.batch["input_ids"].tolist()}
             with open(self.path, "a") as file:
                 file.write(json.dumps(step) + "\n")
@@ -41,10 +52,21 @@ class Log(Callback):
 
 def live(spec: dict, kill: list | None) -> None:
     """One life."""
-    data = {"local": spec["folder"], "batch_size": BATCH, "window": 4, "gap": 1, "shuffle": True, "num_canonical_nodes": 1}
+    data = {
+        "local": spec["folder"],
+        "batch_size": BATCH,
+        "window": 4,
+        "gap": 1,
+        "shuffle": True,
+        "num_canonical_nodes": 1,
+    }
     data["order"] = spec["order"]
     loader = TeachingDataLoader(
-        TeachingDataset(**data), batch_size=BATCH, collate_fn=TokenCollator(), num_workers=2, prefetch_factor=3
+        TeachingDataset(**data),
+        batch_size=BATCH,
+        collate_fn=TokenCollator(),
+        num_workers=2,
+        prefetch_factor=3,
     )
     held_out = StreamingDataset(local=spec["held_out"], batch_size=BATCH)
     evaluator = StreamingDataLoader(held_out, batch_size=BATCH, collate_fn=TokenCollator())
@@ -71,7 +93,8 @@ def live(spec: dict, kill: list | None) -> None:
 
 def main(spec: dict) -> None:
     torch.set_num_threads(1)
-    make_model()  # what Hugging Face and Composer import for the first model, each life has from here
+    # What Hugging Face and Composer import for the first model, each life has from here
+    make_model()
     for kill in spec["lives"]:
         child = os.fork()
         if not child:
@@ -79,7 +102,9 @@ def main(spec: dict) -> None:
             os._exit(0)
         _, status = os.waitpid(child, 0)
         ended = os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
-        assert ended == (signal.SIGKILL if kill else 0), f"the life to be killed at {kill} ended with {ended}"
+        assert ended == (signal.SIGKILL if kill else 0), (
+            f"the life to be killed at {kill} ended with {ended}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Trainings in a row, as one rank of a job. Used in process, and as a program on several ranks.
 
-``python ranks_fit.py RANK WORLD PORT OUT JOBS`` runs one rank and writes the jobs' logs to OUT. JOBS and OUT are
-JSON: ``fit``'s arguments by name of the job, and its results.
+``python ranks_fit.py RANK WORLD PORT OUT JOBS`` runs one rank and writes the jobs' logs to OUT.
+JOBS and OUT are JSON: ``fit``'s arguments by name of the job, and its results.
 """
 
 import hashlib
@@ -38,18 +38,31 @@ def language_model(dropout: float = 0.0) -> HuggingFaceModel:
     """A GPT-2 with tied embeddings, the same on every rank; its blocks are sharded one by one."""
     torch.manual_seed(0)
     config = GPT2Config(
-        vocab_size=VOCAB, n_positions=LENGTH, n_embd=16, n_layer=2, n_head=2,
-        resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout,
-    )  # fmt: skip
+        vocab_size=VOCAB,
+        n_positions=LENGTH,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=dropout,
+    )
     model = GPT2LMHeadModel(config)
     model.fsdp_wrap_fn = lambda module: isinstance(module, GPT2Block)
     return HuggingFaceModel(model, tokenizer=None, use_logits=True, shift_labels=True)
 
 
 def normed_classifier(dropout: float = 0.0) -> ComposerClassifier:
-    """A classifier with buffers that training changes: DDP sends rank 0's to all before each training forward."""
+    """A classifier with buffers that training changes: DDP sends rank 0's to all before each
+    training forward.
+    """
     torch.manual_seed(0)
-    layers = [torch.nn.Linear(LENGTH, 16), torch.nn.BatchNorm1d(16), torch.nn.Dropout(dropout), torch.nn.Linear(16, 5)]
+    layers = [
+        torch.nn.Linear(LENGTH, 16),
+        torch.nn.BatchNorm1d(16),
+        torch.nn.Dropout(dropout),
+        torch.nn.Linear(16, 5),
+    ]
     return ComposerClassifier(torch.nn.Sequential(*layers), num_classes=5)
 
 
@@ -62,9 +75,15 @@ def image_model(dropout: float = 0.0) -> ComposerClassifier:
     """A ViT of 16 patches; its blocks are sharded one by one."""
     torch.manual_seed(0)
     config = ViTConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE, patch_size=4, num_labels=5,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=SIDE,
+        patch_size=4,
+        num_labels=5,
         hidden_dropout_prob=dropout,
-    )  # fmt: skip
+    )
     model = ViTForImageClassification(config)
     model.fsdp_wrap_fn = lambda module: isinstance(module, ViTLayer)
     return ComposerClassifier(Logits(model), num_classes=5)
@@ -76,7 +95,9 @@ def images(samples: list) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class LossOnly(ComposerModel):
-    """A loss of its own kernel: neither outputs for each sample nor a cross-entropy in its graph."""
+    """A loss of its own kernel: neither outputs for each sample nor a cross-entropy in its
+    graph.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +106,11 @@ class LossOnly(ComposerModel):
 
     def forward(self, batch):
         z = self.head(self.body(batch["input_ids"]))[:, :-1].flatten(0, 1)
-        return {"loss": (z.exp().sum(1).log() - z.gather(1, batch["labels"][:, 1:].reshape(-1, 1))[:, 0]).mean()}
+        return {
+            "loss": (
+                z.exp().sum(1).log() - z.gather(1, batch["labels"][:, 1:].reshape(-1, 1))[:, 0]
+            ).mean()
+        }
 
     def loss(self, outputs, batch):
         return outputs["loss"]
@@ -108,8 +133,15 @@ def failing_classifier(dropout: float = 0.0) -> ComposerClassifier:
     return FailsOnRank1(torch.nn.Linear(LENGTH, 5), num_classes=5)
 
 
-MODELS = {"gpt2": (language_model, TokenCollator()), "norm": (normed_classifier, classes), "vit": (image_model, images)}
-MODELS |= {"loss_only": (lambda dropout: LossOnly(), TokenCollator()), "fails": (failing_classifier, classes)}
+MODELS = {
+    "gpt2": (language_model, TokenCollator()),
+    "norm": (normed_classifier, classes),
+    "vit": (image_model, images),
+}
+MODELS |= {
+    "loss_only": (lambda dropout: LossOnly(), TokenCollator()),
+    "fails": (failing_classifier, classes),
+}
 
 
 def energy(model, batch):
@@ -146,7 +178,14 @@ class Watch(Callback):
 
     def __init__(self, algorithm: AtteNT | None, counts: dict) -> None:
         self.algorithm, self.counts, self._choice = algorithm, counts, None
-        self.log = {"rows": [], "losses": [], "grads": [], "forwards": [], "choices": [], "sizes": []}
+        self.log = {
+            "rows": [],
+            "losses": [],
+            "grads": [],
+            "forwards": [],
+            "choices": [],
+            "sizes": [],
+        }
 
     def run_event(self, event, state, logger):
         if event == Event.BATCH_START:
@@ -156,7 +195,9 @@ class Watch(Callback):
             choice = self.algorithm.last_choice if self.algorithm else None
             if choice is not self._choice:
                 self._choice = choice
-                self.log["choices"].append([choice.decision.by, choice.ids.tolist(), margin(choice)])
+                self.log["choices"].append(
+                    [choice.decision.by, choice.ids.tolist(), margin(choice)]
+                )
         elif event == Event.AFTER_TRAIN_BATCH:
             self.log["grads"].append(digest(param.grad for param in state.model.parameters()))
         elif event == Event.BATCH_END:
@@ -174,23 +215,30 @@ class Reference(Callback):
 
     def run_event(self, event, state, logger):
         if event == Event.BATCH_START:
-            weights = get_model_state_dict(state.model, options=StateDictOptions(full_state_dict=True))
+            weights = get_model_state_dict(
+                state.model, options=StateDictOptions(full_state_dict=True)
+            )
             model = language_model().double()
             model.load_state_dict(weights)
             tokens = state.batch["input_ids"]
             with torch.no_grad():
                 log_p = model.model(input_ids=tokens).logits[:, :-1].log_softmax(-1)
             losses = -log_p.gather(-1, tokens[:, 1:, None])[..., 0].mean(1)
-            self.losses |= dict(zip(self.loader.epoch.lesson[0].tolist(), losses.tolist(), strict=True))
+            self.losses |= dict(
+                zip(self.loader.epoch.lesson[0].tolist(), losses.tolist(), strict=True)
+            )
 
 
 def margin(choice) -> float | None:
-    """By how much the last kept score exceeds the first dropped one, in the lane where it does so least."""
+    """By how much the last kept score exceeds the first dropped one, in the lane where it does so
+    least.
+    """
     if choice.scores is None or choice.kept.all():
         return None
     lanes, kept, scores = choice.window.lanes, choice.kept, choice.scores
     return min(
-        float(scores[kept & (lanes == lane)].min() - scores[~kept & (lanes == lane)].max()) for lane in np.unique(lanes)
+        float(scores[kept & (lanes == lane)].min() - scores[~kept & (lanes == lane)].max())
+        for lane in np.unique(lanes)
     )
 
 
@@ -209,14 +257,30 @@ PARALLEL = {
     "fsdp1": lambda: {"fsdp": {"mixed_precision": "FULL"}},
     "fsdp2": lambda: {"fsdp": FSDP2Config(mixed_precision="FULL")},
     "fsdp1_sharded": lambda: {"fsdp": {"mixed_precision": "FULL", "state_dict_type": "sharded"}},
-    "fsdp2_sharded": lambda: {"fsdp": FSDP2Config(mixed_precision="FULL", state_dict_type="sharded")},
+    "fsdp2_sharded": lambda: {
+        "fsdp": FSDP2Config(mixed_precision="FULL", state_dict_type="sharded")
+    },
 }
 
 
 def fit(
-    *, data, attent=None, cls="AtteNT", model="gpt2", dropout=0.0, parallel=None, backend=None, microbatch=None, workers=0,
-    duration="1ep", reference=False, auto=False, precision="fp32", saving=None, lr=0.1,
-) -> dict:  # fmt: skip
+    *,
+    data,
+    attent=None,
+    cls="AtteNT",
+    model="gpt2",
+    dropout=0.0,
+    parallel=None,
+    backend=None,
+    microbatch=None,
+    workers=0,
+    duration="1ep",
+    reference=False,
+    auto=False,
+    precision="fp32",
+    saving=None,
+    lr=0.1,
+) -> dict:
     """One training; what this rank saw of it.
 
     Args:
@@ -228,13 +292,16 @@ def fit(
         backend: Of torch.compile: ``count`` runs and counts the graphs.
         reference: Also log the ledger, and what it must hold.
         saving: The Trainer's arguments about checkpoints.
-        auto: Let the trainer think that it looks for the microbatch itself (Composer refuses to without a GPU).
+        auto: Let the trainer think that it looks for the microbatch itself (Composer refuses to
+            without a GPU).
     """
     torch._dynamo.reset()
     build, collate = MODELS[model]
     learner = build(dropout)
     dataset = TeachingDataset(**data)
-    loader = TeachingDataLoader(dataset, batch_size=data["batch_size"], collate_fn=collate, num_workers=workers)
+    loader = TeachingDataLoader(
+        dataset, batch_size=data["batch_size"], collate_fn=collate, num_workers=workers
+    )
     algorithm = None
     if attent is not None:
         named = {"score": SCORES.get(attent["score"], attent["score"])} if "score" in attent else {}
@@ -263,7 +330,9 @@ def fit(
             loggers=[memory],
             progress_bar=False,
             parallelism_config=PARALLEL[parallel](),
-            compile_config={"backend": counted_graph if backend == "count" else backend} if backend else None,
+            compile_config={"backend": counted_graph if backend == "count" else backend}
+            if backend
+            else None,
             device_train_microbatch_size=microbatch,
             precision=precision,
             seed=5,
@@ -276,21 +345,32 @@ def fit(
         algorithm._memory.flush()
         log["expected"] = {str(key): value for key, value in check.losses.items()}
         log["ledger"] = algorithm._memory.ledger.recall(np.arange(dataset.num_samples)).tolist()
-    log["metrics"] = {name: values[-1][1] for name, values in memory.data.items() if name.startswith("attent/")}
+    log["metrics"] = {
+        name: values[-1][1] for name, values in memory.data.items() if name.startswith("attent/")
+    }
     trainer.close()
     return log
 
 
 def main(rank: str, world: str, port: str, out: str, jobs: str) -> None:
-    os.environ |= {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world, "NODE_RANK": "0"}
+    os.environ |= {
+        "RANK": rank,
+        "WORLD_SIZE": world,
+        "LOCAL_RANK": rank,
+        "LOCAL_WORLD_SIZE": world,
+        "NODE_RANK": "0",
+    }
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     torch.set_num_threads(1)
-    torch.cuda.current_device = lambda: torch.device("cpu")  # Composer asks for it to build FSDP1, on any device
+    # Composer asks for it to build FSDP1, on any device
+    torch.cuda.current_device = lambda: torch.device("cpu")
     logs = {}
     for name, job in json.loads(jobs).items():
         try:
             logs[name] = fit(**job)
-        except Exception as error:  # told to the test; a rank that waits for this one is ended by it
+        except (
+            Exception
+        ) as error:  # told to the test; a rank that waits for this one is ended by it
             traceback.print_exc()
             logs[name] = {"error": f"{type(error).__name__}: {error}"}
             break

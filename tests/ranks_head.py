@@ -1,4 +1,6 @@
-"""Scores of a GPT-2 with tied embeddings on one of two ranks, wrapped in every way. ``python ranks_head.py RANK PORT OUT``."""
+"""Scores of a GPT-2 with tied embeddings on one of two ranks, wrapped in every way. ``python
+ranks_head.py RANK PORT OUT``.
+"""
 
 import json
 import sys
@@ -26,7 +28,9 @@ def ddp(model, mesh):
 def fsdp1(model, mesh):
     torch.cuda.current_device = lambda: torch.device("cpu")  # what FSDP 1 asks for even on a CPU
     policy = lambda module, recurse, nonwrapped_numel: recurse or isinstance(module, GPT2Block)  # noqa: E731
-    return FullyShardedDataParallel(model, auto_wrap_policy=policy, use_orig_params=True, device_id=torch.device("cpu"))
+    return FullyShardedDataParallel(
+        model, auto_wrap_policy=policy, use_orig_params=True, device_id=torch.device("cpu")
+    )
 
 
 def fsdp2(model, mesh):
@@ -53,15 +57,21 @@ def untie(model):
 
 
 def scored(wrap, mesh, batch, spoil: bool = False) -> dict:
-    """Scores of a batch, two samples at once and twice, the lengths of what its head made, and why it was refused."""
+    """Scores of a batch, two samples at once and twice, the lengths of what its head made, and why
+    it was refused.
+    """
     model = build("gpt2")
     lengths = []
-    model.model.lm_head.register_forward_hook(lambda module, args, out: lengths.append(out.shape[1]))
+    model.model.lm_head.register_forward_hook(
+        lambda module, args, out: lengths.append(out.shape[1])
+    )
     model = wrap(model, mesh)
     scorer = build_scorer("residual", model, head="reference")
     right = headless.head_scores
     if spoil:
-        headless.head_scores = lambda *args, **given: tuple(2 * scores for scores in right(*args, **given))
+        headless.head_scores = lambda *args, **given: tuple(
+            2 * scores for scores in right(*args, **given)
+        )
     try:
         for _ in range(2):
             scores = score_batch(scorer, model, batch, 2)
@@ -81,7 +91,8 @@ def main(rank: int, port: str, out: str) -> None:
     both = {name: values[:2] for name, values in batch.items()}
     logs = {wrap.__name__: scored(wrap, mesh, mine) for wrap in (ddp, fsdp1, fsdp2)}
     logs["tensor"] = scored(tensor, mesh, both)
-    # Scores that are wrong on rank 1 only: both compute their logits from then on, and none waits for the other.
+    # Scores that are wrong on rank 1 only: both compute their logits from then on, and none waits
+    # for the other.
     logs["odd one out"] = scored(fsdp2, mesh, mine, spoil=rank == 1)
     logs["split logits"] = scored(split_logits, mesh, both)
     Path(out).write_text(json.dumps(logs))

@@ -1,4 +1,5 @@
-"""Real object stores on loopback, started for tests: Ceph's RADOS Gateway and moto (S3), an emulator of GCS, and Azurite.
+"""Real object stores on loopback, started for tests: Ceph's RADOS Gateway and moto (S3), an
+emulator of GCS, and Azurite.
 
 ``.ci/servers`` installs them; one that is not here is skipped by its name.
 """
@@ -59,7 +60,9 @@ def end_with_parent() -> None:
 def running(command: list[str], port: int | None = None, **settings) -> Iterator[None]:
     """A server process, once it listens at this port; ended with all its children at the end."""
     nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, **nowhere, start_new_session=True, preexec_fn=end_with_parent, **settings)
+    process = subprocess.Popen(
+        command, **nowhere, start_new_session=True, preexec_fn=end_with_parent, **settings
+    )
     try:
         if port is not None:
             wait_until_open(process, port, command[0])
@@ -132,10 +135,15 @@ def rgw(folder: Path) -> Iterator[str]:
 
     def do(*command: str, tries: int = 1, says: str = "") -> None:
         for _ in range(tries):
-            done = subprocess.run([*command, "-c", str(conf)], capture_output=True, text=True, timeout=60)
+            done = subprocess.run(
+                [*command, "-c", str(conf)], capture_output=True, text=True, timeout=60
+            )
             if done.returncode == 0 and says in done.stdout:
                 return
-        raise RuntimeError(f"{' '.join(command)}: exit status {done.returncode}, {done.stdout[-300:]} {done.stderr[-600:]}")
+        raise RuntimeError(
+            f"{' '.join(command)}: exit status {done.returncode}, {done.stdout[-300:]} "
+            f"{done.stderr[-600:]}"
+        )
 
     address = ["--addv", "a", f"[v1:127.0.0.1:{mon_port}]", f"{folder}/monmap"]
     do(maptool, "--create", "--clobber", "--fsid", fsid, *address)
@@ -144,12 +152,25 @@ def rgw(folder: Path) -> Iterator[str]:
         servers.enter_context(running([mon, "-f", "-i", "a", *user, "-c", str(conf)], mon_port))
         do(ceph, "--connect-timeout", "5", "osd", "create", osd_id, "0", tries=10)
         do(osd, "-i", "0", "--mkfs", "--osd-uuid", osd_id, *user)
-        do(ceph, "--connect-timeout", "5", "osd", "crush", "add", "osd.0", "1", "host=h", "root=default")
+        do(
+            ceph,
+            "--connect-timeout",
+            "5",
+            "osd",
+            "crush",
+            "add",
+            "osd.0",
+            "1",
+            "host=h",
+            "root=default",
+        )
         servers.enter_context(running([osd, "-f", "-i", "0", *user, "-c", str(conf)]))
         do(ceph, "--connect-timeout", "5", "osd", "stat", tries=400, says="1 up")
         keys = ["--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY]
         do(admin, "user", "create", "--uid=test", "--display-name=test", *keys)
-        servers.enter_context(running([gateway, "-f", "-n", "client.rgw", *user, "-c", str(conf)], port))
+        servers.enter_context(
+            running([gateway, "-f", "-n", "client.rgw", *user, "-c", str(conf)], port)
+        )
         yield f"http://127.0.0.1:{port}"
 
 
@@ -158,7 +179,9 @@ S3_SERVERS = {"rgw": rgw, "moto": lambda folder: moto()}
 
 @contextlib.contextmanager
 def gcs(folder: Path) -> Iterator[dict[str, str]]:
-    """An emulator of Google Cloud Storage; the environment variables with which Google's client speaks to it."""
+    """An emulator of Google Cloud Storage; the environment variables with which Google's client
+    speaks to it.
+    """
     [server] = program("gcp-storage-emulator")
     port = free_port()
     command = [server, "start", "--host=127.0.0.1", f"--port={port}", "--in-memory"]
@@ -197,7 +220,9 @@ def _token_server() -> Iterator[str]:
     class Tokens(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
             self.rfile.read(int(self.headers["Content-Length"]))
-            content = json.dumps({"access_token": "t", "expires_in": 3600, "token_type": "Bearer"}).encode()
+            content = json.dumps(
+                {"access_token": "t", "expires_in": 3600, "token_type": "Bearer"}
+            ).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
@@ -218,6 +243,14 @@ def azurite(folder: Path) -> Iterator[str]:
     """Microsoft's emulator of Azure's blob service; the URL of its one account."""
     [server] = program("azurite-blob")
     port = free_port()
-    options = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder), "--silent"]
+    options = [
+        "--blobHost",
+        "127.0.0.1",
+        "--blobPort",
+        str(port),
+        "--location",
+        str(folder),
+        "--silent",
+    ]
     with running([server, *options, "--skipApiVersionCheck"], port):
         yield f"http://127.0.0.1:{port}/devstoreaccount1"

@@ -32,7 +32,9 @@ class Watch(Callback):
 
 
 class Killer(Callback):
-    """SIGKILL to this process after so many batches, as soon as the store has a checkpoint to go on from."""
+    """SIGKILL to this process after so many batches, as soon as the store has a checkpoint to go on
+    from.
+    """
 
     def __init__(self, at: int, save_folder: str) -> None:
         self.at, self.where = at, urlparse(save_folder)
@@ -40,7 +42,8 @@ class Killer(Callback):
     def batch_end(self, state, logger):
         if state.timestamp.batch.value < self.at:
             return
-        # Composer sends the link to the latest checkpoint at the end of a batch, once that checkpoint has arrived.
+        # Composer sends the link to the latest checkpoint at the end of a batch, once that
+        # checkpoint has arrived.
         if state.timestamp.batch.value == self.at and not self._arrives(".pt", 4000):
             raise RuntimeError("no checkpoint arrived in the store")
         if self._arrives(".symlink", 20):
@@ -49,32 +52,59 @@ class Killer(Callback):
     def _arrives(self, ending: str, looks: int) -> bool:
         import boto3
 
-        client, pause = boto3.client("s3", endpoint_url=os.environ["S3_ENDPOINT_URL"]), threading.Event()
+        client, pause = (
+            boto3.client("s3", endpoint_url=os.environ["S3_ENDPOINT_URL"]),
+            threading.Event(),
+        )
         for _ in range(looks):
-            found = client.list_objects_v2(Bucket=self.where.netloc, Prefix=self.where.path.strip("/"))
+            found = client.list_objects_v2(
+                Bucket=self.where.netloc, Prefix=self.where.path.strip("/")
+            )
             if any(item["Key"].endswith(ending) for item in found.get("Contents", [])):
                 return True
             pause.wait(0.1)
         return False
 
 
-def fit(remote: str, local: str, save_folder: str | None = None, kill_at: int | None = None) -> Watch:
+def fit(
+    remote: str, local: str, save_folder: str | None = None, kill_at: int | None = None
+) -> Watch:
     """Train two epochs, going on from what the store has."""
     torch.manual_seed(0)
-    sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    sizes = {
+        "n_embd": 16,
+        "n_layer": 2,
+        "n_head": 2,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+    }
     model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, n_positions=LENGTH, **sizes))
     model = HuggingFaceModel(model, tokenizer=None, use_logits=True, shift_labels=True)
     dataset = TeachingDataset(
-        remote=remote, local=local, split="train", batch_size=4, window=4, gap=1, shuffle=True, num_canonical_nodes=1
+        remote=remote,
+        local=local,
+        split="train",
+        batch_size=4,
+        window=4,
+        gap=1,
+        shuffle=True,
+        num_canonical_nodes=1,
     )
     watch = Watch()
     # Each upload takes its time, so the run that nothing kills makes few.
     interval = "1ep" if kill_at is None else "3ba"
-    saving = {"save_folder": save_folder, "save_interval": interval, "autoresume": True} if save_folder else {}
+    saving = (
+        {"save_folder": save_folder, "save_interval": interval, "autoresume": True}
+        if save_folder
+        else {}
+    )
     trainer = Trainer(
         model=model,
         run_name="stores",
-        train_dataloader=TeachingDataLoader(dataset, batch_size=4, num_workers=2, collate_fn=TokenCollator()),
+        train_dataloader=TeachingDataLoader(
+            dataset, batch_size=4, num_workers=2, collate_fn=TokenCollator()
+        ),
         optimizers=torch.optim.SGD(model.parameters(), lr=0.1),
         max_duration="2ep",
         algorithms=[AtteNT(select="hard", keep=0.5, score="loss")],
@@ -85,8 +115,8 @@ def fit(remote: str, local: str, save_folder: str | None = None, kill_at: int | 
     )
     for callback in trainer.state.callbacks:
         if isinstance(callback, CheckpointSaver):
-            callback._symlink_upload_wait_before_next_try_in_seconds = 0.5  # 30 by default: the run is over by then
+            # 30 by default: the run is over by then
+            callback._symlink_upload_wait_before_next_try_in_seconds = 0.5
     trainer.fit()
     trainer.close()
     return watch
-

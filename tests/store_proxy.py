@@ -1,9 +1,10 @@
-"""A fault proxy for object stores on loopback: forwards to a real server, or serves a folder itself, and on command cuts,
-flips, resets, refuses, delays or throttles. It counts requests by node, method and key.
+"""A fault proxy for object stores on loopback: forwards to a real server, or serves a folder
+itself, and on command cuts, flips, resets, refuses, delays or throttles. It counts requests by
+node, method and key.
 
-``python store_proxy.py PORT UPSTREAM`` where UPSTREAM is ``http://127.0.0.1:1234`` or a folder of buckets. The standard
-library only. Used through :class:`StoreProxy`, which runs it as a process of its own: sockets of a forked process would
-stay open in its children, so that a reset would be none.
+``python store_proxy.py PORT UPSTREAM`` where UPSTREAM is ``http://127.0.0.1:1234`` or a folder of
+buckets. The standard library only. Used through :class:`StoreProxy`, which runs it as a process of
+its own: sockets of a forked process would stay open in its children, so that a reset would be none.
 """
 
 import contextlib
@@ -25,7 +26,13 @@ from urllib.parse import unquote, urlsplit
 
 CONTROL = "/_proxy/"
 ERROR = "<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
-CODES = {400: "ExpiredToken", 403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 503: "SlowDown"}
+CODES = {
+    400: "ExpiredToken",
+    403: "AccessDenied",
+    404: "NoSuchKey",
+    500: "InternalError",
+    503: "SlowDown",
+}
 
 
 class State:
@@ -38,7 +45,9 @@ class State:
         """The first rule that wants this request; it has one time less after that."""
         with self.lock:
             for rule in self.rules:
-                wanted = method in rule.get("methods", ["GET"]) and re.search(rule.get("match", ""), key)
+                wanted = method in rule.get("methods", ["GET"]) and re.search(
+                    rule.get("match", ""), key
+                )
                 wanted = wanted and rule.get("signed", signed) == signed
                 if wanted and rule.get("times", 1) != 0:
                     if "times" in rule:
@@ -74,7 +83,9 @@ class Handler(BaseHTTPRequestHandler):
         agent = self.headers.get("User-Agent", "")
         node = re.search(r"app/(\S+)", agent)
         with self.state.lock:
-            self.state.log.append([node[1] if node else "", self.command, key, self.client_address[1]])
+            self.state.log.append(
+                [node[1] if node else "", self.command, key, self.client_address[1]]
+            )
         signed = "Authorization" in self.headers
         rule = self.state.rule_for(self.command, key, signed) or {"kind": "none"}
         kind = rule["kind"]
@@ -84,12 +95,17 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(rule["seconds"])
         if kind == "status":
             return self._refuse(rule["status"], rule.get("message", "as you wished"))
-        status, headers, content = self._forward(body) if self.upstream.startswith("http") else self._file(key)
+        status, headers, content = (
+            self._forward(body) if self.upstream.startswith("http") else self._file(key)
+        )
         if kind == "flip" and content:
             content = content[:-1] + bytes([content[-1] ^ 1])
         if kind == "short":  # less than there is, and the header says so too
             content = content[: len(content) // 2]
-            headers = [(name, str(len(content)) if name.lower() == "content-length" else value) for name, value in headers]
+            headers = [
+                (name, str(len(content)) if name.lower() == "content-length" else value)
+                for name, value in headers
+            ]
         self.send_response_only(status)
         for name, value in headers:
             self.send_header(name, value)
@@ -111,7 +127,11 @@ class Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.upstream)
         connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
         # The signature covers the host that the client knows, so it is passed on as it is.
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("connection", "expect")}
+        headers = {
+            name: value
+            for name, value in self.headers.items()
+            if name.lower() not in ("connection", "expect")
+        }
         connection.request(self.command, self.path, body=body, headers=headers)
         answer = connection.getresponse()
         content = answer.read()
@@ -131,7 +151,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("If-None-Match") == etag:
             return 304, [("Content-Length", "0"), ("ETag", etag)], b""
         date = self.date_time_string(path.stat().st_mtime)
-        return 200, [("Content-Length", str(len(content))), ("ETag", etag), ("Last-Modified", date)], content
+        return (
+            200,
+            [("Content-Length", str(len(content))), ("ETag", etag), ("Last-Modified", date)],
+            content,
+        )
 
     def _refuse(self, status: int, message: str):
         content = ERROR.format(code=CODES.get(status, "Error"), message=message).encode()
@@ -175,7 +199,8 @@ class StoreProxy:
 
     def __init__(self, upstream: str | Path, port: int | None = None) -> None:
         from ports import (
-            free_port,  # of the tests only: the proxy itself is run with nothing but the standard library
+            # Of the tests only: the proxy itself is run with nothing but the standard library
+            free_port,
         )
 
         self.port = port or free_port()
@@ -189,9 +214,10 @@ class StoreProxy:
         return f"http://127.0.0.1:{self.port}"
 
     def faults(self, *rules: dict) -> None:
-        """What goes wrong from now on. A rule has a ``kind`` (reset, status, delay, cut, short, flip, throttle), and may
-        have ``match`` (regular expression on bucket/key), ``methods`` (["GET"]), ``signed`` (only
-        requests with credentials, or only those without) and ``times`` (always).
+        """What goes wrong from now on. A rule has a ``kind`` (reset, status, delay, cut, short,
+        flip, throttle), and may have ``match`` (regular expression on bucket/key), ``methods``
+        (["GET"]), ``signed`` (only requests with credentials, or only those without) and ``times``
+        (always).
         """
         self._control("rules", list(rules))
 
@@ -200,12 +226,18 @@ class StoreProxy:
         self._control("forget")
 
     def requests(self) -> list[list]:
-        """[node, method, key, client port] of each request, in order; the node is the AWS_SDK_UA_APP_ID of its sender."""
+        """[node, method, key, client port] of each request, in order; the node is the
+        AWS_SDK_UA_APP_ID of its sender.
+        """
         return self._control("log")
 
     def gets(self, suffix: str = ".mds") -> Counter:
         """GETs by (node, key) of the keys that end so."""
-        return Counter((node, key) for node, method, key, _ in self.requests() if method == "GET" and key.endswith(suffix))
+        return Counter(
+            (node, key)
+            for node, method, key, _ in self.requests()
+            if method == "GET" and key.endswith(suffix)
+        )
 
     def stop(self) -> None:
         """Let it be gone: connections are refused from now on."""

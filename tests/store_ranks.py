@@ -1,6 +1,8 @@
-"""Ranks that read an epoch from S3, by stock Streaming and taught, forked from this process (which has imported everything).
+"""Ranks that read an epoch from S3, by stock Streaming and taught, forked from this process (which
+has imported everything).
 
-A node is a mount namespace with a /dev/shm and a temporary folder of its own, as another machine would have.
+A node is a mount namespace with a /dev/shm and a temporary folder of its own, as another machine
+would have.
 """
 
 import ctypes
@@ -25,7 +27,9 @@ PRIVATE = 0x4000 | 0x40000  # MS_REC | MS_PRIVATE
 
 
 def enter_node(temporary: Path) -> bool:
-    """Give this process (of one thread) a /dev/shm and a temporary folder of its own; False where that is not allowed."""
+    """Give this process (of one thread) a /dev/shm and a temporary folder of its own; False where
+    that is not allowed.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     flags = NEW_MOUNTS if os.getuid() == 0 else NEW_MOUNTS | NEW_USER
     if libc.unshare(flags) or libc.mount(b"none", b"/", None, PRIVATE, None):
@@ -47,15 +51,20 @@ def nodes_are_possible() -> bool:
 
 
 def read(rank: int, world: int, per_node: int, port: int, folder: Path, own_node: bool) -> None:
-    """One rank: read an epoch twice, and write what was read as ``rankN.json``. Requests carry ``stock-nodeN`` or
-    ``taught-nodeN`` as the name of the application, by which a server can tell them apart.
+    """One rank: read an epoch twice, and write what was read as ``rankN.json``. Requests carry
+    ``stock-nodeN`` or ``taught-nodeN`` as the name of the application, by which a server can tell
+    them apart.
     """
     node = rank // per_node
     if own_node:
         temporary = tempfile.mkdtemp(prefix="node")  # short: sockets are made in it
         assert enter_node(Path(temporary))
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank % per_node)}
-    os.environ |= {"LOCAL_WORLD_SIZE": str(per_node), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {
+        "LOCAL_WORLD_SIZE": str(per_node),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     seen = {}
@@ -64,7 +73,8 @@ def read(rank: int, world: int, per_node: int, port: int, folder: Path, own_node
             os.environ["AWS_SDK_UA_APP_ID"] = f"{kind}-node{node}"
             data = DATA | {"local": str(folder / f"{kind}-node{node}")}
             if kind == "stock":
-                # One worker: with more, workers of Streaming 0.13 share a connection, and may mix answers up.
+                # One worker: with more, workers of Streaming 0.13 share a connection, and may mix
+                # answers up.
                 loader = StreamingDataLoader(StreamingDataset(**data), batch_size=4, num_workers=1)
                 seen[kind] = [i for batch in loader for i in batch["id"].tolist()]
             else:

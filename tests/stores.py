@@ -1,4 +1,6 @@
-"""What the tests of stores share: a corpus in a folder of buckets behind the fault proxy, and a taught run over it."""
+"""What the tests of stores share: a corpus in a folder of buckets behind the fault proxy, and a
+taught run over it.
+"""
 
 import os
 from pathlib import Path
@@ -8,7 +10,11 @@ from corpora import difficulty
 from streaming import MDSWriter
 from taught import make_loader, run_epochs
 
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testsecret", "AWS_DEFAULT_REGION": "us-east-1"}
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "testsecret",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
 RUN = {"batch_size": 4, "shuffle": True, "num_canonical_nodes": 1, "window": 4, "gap": 1}
 SAMPLES = 160
 
@@ -17,11 +23,14 @@ def use_s3(monkeypatch, url: str) -> None:
     """Let S3 clients speak to this endpoint."""
     for name, value in (CREDENTIALS | {"S3_ENDPOINT_URL": url}).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # where no credentials are, none are asked for in the network
+    # Where no credentials are, none are asked for in the network
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
 def write_buckets(folder: Path) -> Path:
-    """``bucket/{plain,hashed,zipped}``: the same 160 samples, in about 10 shards each; the folder."""
+    """``bucket/{plain,hashed,zipped}``: the same 160 samples, in about 10 shards each; the
+    folder.
+    """
     kinds = {
         "plain": {},
         "hashed": {"hashes": ["sha1", "xxh64"]},
@@ -29,7 +38,9 @@ def write_buckets(folder: Path) -> Path:
     }
     for name, settings in kinds.items():
         columns = {"id": "int", "difficulty": "float32"}
-        with MDSWriter(out=str(folder / "bucket" / name), columns=columns, size_limit=448, **settings) as writer:
+        with MDSWriter(
+            out=str(folder / "bucket" / name), columns=columns, size_limit=448, **settings
+        ) as writer:
             for sample_id in range(SAMPLES):
                 writer.write({"id": sample_id, "difficulty": np.float32(difficulty(sample_id))})
     return folder
@@ -37,7 +48,11 @@ def write_buckets(folder: Path) -> Path:
 
 def taught_run(local: Path, remote: str | None, workers: int = 2, **data) -> dict:
     """Lessons, scores and choices of one taught epoch; see ``run_epochs``."""
-    settings = RUN | {"local": str(local), "remote": remote, "download_retry": 3, "download_timeout": 20} | data
+    settings = (
+        RUN
+        | {"local": str(local), "remote": remote, "download_retry": 3, "download_timeout": 20}
+        | data
+    )
     return run_epochs(make_loader(settings, {"num_workers": workers}, {}))
 
 

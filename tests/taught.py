@@ -1,6 +1,8 @@
-"""A taught run without a model: the score is a column of the corpus. Used in process, and as a program on several ranks.
+"""A taught run without a model: the score is a column of the corpus. Used in process, and as a
+program on several ranks.
 
-``python taught.py RANK WORLD PORT OUT JSON`` runs one rank and writes what it trained on to OUT as JSON.
+``python taught.py RANK WORLD PORT OUT JSON`` runs one rank and writes what it trained on to OUT as
+JSON.
 """
 
 import json
@@ -35,8 +37,19 @@ class Counter:
 
 
 def make_teacher(
-    *, keep=0.5, select="hard", interval="dense", warmup="0ba", anneal="0ba", temperature=1.0, total=None, ledger=None,
-    seed=3, cost=1.0, balance=None, seq_len=1.0,
+    *,
+    keep=0.5,
+    select="hard",
+    interval="dense",
+    warmup="0ba",
+    anneal="0ba",
+    temperature=1.0,
+    total=None,
+    ledger=None,
+    seed=3,
+    cost=1.0,
+    balance=None,
+    seq_len=1.0,
 ) -> Teacher:
     """A teacher whose clock is its own counter."""
     settings = TeacherSettings(
@@ -50,7 +63,13 @@ def make_teacher(
         seq_len=parse_share(seq_len, "seq_len"),
     )
     total = Span.parse(total) if total else None
-    return Teacher(settings, clock=Counter(), total=total, ledger=SampleLedger(ledger) if ledger else None, payoff=Payoff(cost))
+    return Teacher(
+        settings,
+        clock=Counter(),
+        total=total,
+        ledger=SampleLedger(ledger) if ledger else None,
+        payoff=Payoff(cost),
+    )
 
 
 def features(batch: dict) -> torch.Tensor:
@@ -86,9 +105,10 @@ def run_epochs(loader: TeachingDataLoader, epochs: int = 1, score=None) -> dict:
     """Go through epochs as a training loop does.
 
     Returns:
-        ``lessons``: ids of each lesson batch; ``scored``: ids of each candidate batch, in the order they were scored;
-        ``choices``: (epoch, window, by, kept ids in order) of each choice; ``lengths``: of the loader, before each epoch. Of
-        text the first token of each piece stands for an id.
+        ``lessons``: ids of each lesson batch; ``scored``: ids of each candidate batch, in the order
+        they were scored; ``choices``: (epoch, window, by, kept ids in order) of each choice;
+        ``lengths``: of the loader, before each epoch. Of text the first token of each piece stands
+        for an id.
     """
     log = {"lessons": [], "scored": [], "choices": [], "lengths": []}
 
@@ -104,7 +124,9 @@ def run_epochs(loader: TeachingDataLoader, epochs: int = 1, score=None) -> dict:
         for batch in loader:
             for choice in loader.teach(score_difficulty):
                 window = choice.window
-                log["choices"].append([window.epoch, window.index, choice.decision.by, choice.ids.tolist()])
+                log["choices"].append(
+                    [window.epoch, window.index, choice.decision.by, choice.ids.tolist()]
+                )
             log["lessons"].append(read(batch, loader))
             loader.teacher.clock.batches += 1
     return log
@@ -118,7 +140,9 @@ def read(batch: dict, loader: TeachingDataLoader) -> list[int]:
         return ids
     assert batch["input_ids"].shape == (len(ids) // loader.epoch.pieces, TOKENS)
     tokens = apart(batch, loader.epoch.pieces, len(batch["input_ids"]))["input_ids"]
-    assert (tokens // TOKENS == torch.tensor(ids)[:, None]).all() and (tokens.diff(dim=1) == 1).all()
+    assert (tokens // TOKENS == torch.tensor(ids)[:, None]).all() and (
+        tokens.diff(dim=1) == 1
+    ).all()
     return tokens[:, 0].tolist()
 
 
@@ -140,7 +164,9 @@ def main(rank: str, world: str, port: str, out: str, spec: str) -> None:
     loader = make_loader(spec["data"], spec["loader"], spec["teacher"])
     if spec.get("shared"):
         dataset, teacher = loader.dataset, loader.teacher
-        teacher.ledger = open_ledger(LedgerSettings(), dataset, ages=True, local_rank=int(rank), ranks_per_node=int(world))
+        teacher.ledger = open_ledger(
+            LedgerSettings(), dataset, ages=True, local_rank=int(rank), ranks_per_node=int(world)
+        )
         ids = np.arange(dataset.num_samples)
         teacher.remember(ids, ids % spec["shared"] / spec["shared"], 0.0)
     log = run_epochs(loader, spec["epochs"])

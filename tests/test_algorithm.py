@@ -21,19 +21,33 @@ VOCAB, LENGTH, BATCH = 61, 24, 4
 def make_model(dropout: float = 0.0, seed: int = 0) -> HuggingFaceModel:
     torch.manual_seed(seed)
     config = GPT2Config(
-        vocab_size=VOCAB, n_positions=LENGTH, n_embd=16, n_layer=2, n_head=2,
-        resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout,
-    )  # fmt: skip
-    return HuggingFaceModel(GPT2LMHeadModel(config), tokenizer=None, use_logits=True, shift_labels=True)
+        vocab_size=VOCAB,
+        n_positions=LENGTH,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=dropout,
+    )
+    return HuggingFaceModel(
+        GPT2LMHeadModel(config), tokenizer=None, use_logits=True, shift_labels=True
+    )
 
 
 def make_loader(folder: str, window: int = 4, **kwargs) -> TeachingDataLoader:
-    dataset = TeachingDataset(local=folder, batch_size=BATCH, window=window, gap=1, shuffle=True, num_canonical_nodes=1)
-    return TeachingDataLoader(dataset, batch_size=BATCH, **{"collate_fn": TokenCollator(), **kwargs})
+    dataset = TeachingDataset(
+        local=folder, batch_size=BATCH, window=window, gap=1, shuffle=True, num_canonical_nodes=1
+    )
+    return TeachingDataLoader(
+        dataset, batch_size=BATCH, **{"collate_fn": TokenCollator(), **kwargs}
+    )
 
 
 class Watched(AtteNT):
-    """AtteNT that checks that teaching leaves modes, buffers, gradients and random numbers as they were."""
+    """AtteNT that checks that teaching leaves modes, buffers, gradients and random numbers as they
+    were.
+    """
 
     taught = 0
 
@@ -41,7 +55,12 @@ class Watched(AtteNT):
         def snapshot():
             model = state.model
             grads = [p.grad.clone() if p.grad is not None else None for p in model.parameters()]
-            return torch.get_rng_state(), [m.training for m in model.modules()], [*model.buffers()], grads
+            return (
+                torch.get_rng_state(),
+                [m.training for m in model.modules()],
+                [*model.buffers()],
+                grads,
+            )
 
         before = copy.deepcopy(snapshot())
         super().apply(event, state, logger)
@@ -90,7 +109,9 @@ def folder(tmp_path):
 
 def test_keep_one_trains_as_plain(folder):
     plain, _, _ = fit(make_loader(folder), [], make_model(0.1), seed=1)
-    taught, _, _ = fit(make_loader(folder), [AtteNT(select="hard", keep=1.0)], make_model(0.1), seed=1)
+    taught, _, _ = fit(
+        make_loader(folder), [AtteNT(select="hard", keep=1.0)], make_model(0.1), seed=1
+    )
     assert taught.tokens == plain.tokens
     assert taught.losses == plain.losses
 
@@ -98,10 +119,15 @@ def test_keep_one_trains_as_plain(folder):
 @pytest.mark.parametrize("score", ["residual", "loss"])
 @pytest.mark.parametrize("microbatch", [4, 3, 1])
 def test_selection_is_what_the_model_says(folder, score, microbatch):
-    """Oracle: the training loop written out, with the scores computed in float64 from the model at the right steps."""
+    """Oracle: the training loop written out, with the scores computed in float64 from the model at
+    the right steps.
+    """
     loader = make_loader(folder, window=4)
     watch, memory, trainer = fit(
-        loader, [AtteNT(select="hard", keep=0.5, score=score)], max_duration="1ep", device_train_microbatch_size=microbatch
+        loader,
+        [AtteNT(select="hard", keep=0.5, score=score)],
+        max_duration="1ep",
+        device_train_microbatch_size=microbatch,
     )
     model = make_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -154,8 +180,16 @@ def float64_scores(model, row, score):
 
 def test_metrics(folder):
     _, memory, _ = fit(make_loader(folder), [AtteNT(select="hard", keep=0.5)])
-    last = {name: values[-1][1] for name, values in memory.data.items() if name.startswith("attent/")}
-    assert {"attent/keep", "attent/kept_q50", "attent/dropped_q50", "attent/seconds", "attent/share_of_step"} <= set(last)
+    last = {
+        name: values[-1][1] for name, values in memory.data.items() if name.startswith("attent/")
+    }
+    assert {
+        "attent/keep",
+        "attent/kept_q50",
+        "attent/dropped_q50",
+        "attent/seconds",
+        "attent/share_of_step",
+    } <= set(last)
     assert last["attent/lessons"] + last["attent/dropped"] == 100
     assert last["attent/nonfinite"] == 0
     for name in ("attent/kept_q50", "attent/dropped_q50"):
@@ -168,16 +202,24 @@ def test_batchnorm_dropout_and_classifier(tmp_path):
     from streaming import MDSWriter
 
     rng = np.random.default_rng(0)
-    with MDSWriter(out=str(tmp_path / "images"), columns={"x": "ndarray:float32:3,8,8", "y": "int"}) as writer:
+    with MDSWriter(
+        out=str(tmp_path / "images"), columns={"x": "ndarray:float32:3,8,8", "y": "int"}
+    ) as writer:
         for i in range(64):
             writer.write({"x": rng.normal(size=(3, 8, 8)).astype(np.float32), "y": i % 5})
 
     def collate(samples):
-        return torch.stack([torch.from_numpy(s["x"].copy()) for s in samples]), torch.tensor([s["y"] for s in samples])
+        return torch.stack([torch.from_numpy(s["x"].copy()) for s in samples]), torch.tensor(
+            [s["y"] for s in samples]
+        )
 
     torch.manual_seed(0)
     module = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(288, 5)
+        torch.nn.Conv2d(3, 8, 3),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.Flatten(),
+        torch.nn.Dropout(0.5),
+        torch.nn.Linear(288, 5),
     )
     model = ComposerClassifier(module, num_classes=5)
     model.module[1].eval()  # a frozen norm stays in eval mode
@@ -192,9 +234,14 @@ def test_batchnorm_dropout_and_classifier(tmp_path):
 
 def test_record_fills_the_ledger_from_the_training_forward(folder):
     """attent_simple: the first epoch's own losses, no scoring pass ever."""
-    algorithm = AtteNT(select="hard", keep=0.5, score="loss", interval="1dur", warmup="1ep", record="warmup")
+    algorithm = AtteNT(
+        select="hard", keep=0.5, score="loss", interval="1dur", warmup="1ep", record="warmup"
+    )
     watch, memory, trainer = fit(
-        make_loader(folder, num_workers=2), [algorithm], max_duration="3ep", device_train_microbatch_size=3
+        make_loader(folder, num_workers=2),
+        [algorithm],
+        max_duration="3ep",
+        device_train_microbatch_size=3,
     )
     assert memory.data["attent/candidates"][-1][1] == 0
     assert len(watch.losses) == 25 + 2 * 13
@@ -229,7 +276,10 @@ def test_callable_score(folder):
         ({"score": "los"}, "score must be one of"),
         ({"select": "top"}, "select must be one of"),
         ({"record": "sometimes"}, "record must be one of"),
-        ({"record": "always", "score": lambda model, batch: None}, "needs a score that the training forward gives"),
+        (
+            {"record": "always", "score": lambda model, batch: None},
+            "needs a score that the training forward gives",
+        ),
         ({"interval": "often"}, "interval"),
         ({"warmup": "3 parsecs"}, "parsecs"),
         ({"score_batch": 0}, "score_batch"),

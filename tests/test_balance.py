@@ -1,4 +1,6 @@
-"""Balanced batches. Oracles: greedy herding written out in exact integers, counting, and the run that is not balanced."""
+"""Balanced batches. Oracles: greedy herding written out in exact integers, counting, and the run
+that is not balanced.
+"""
 
 import numpy as np
 import pytest
@@ -20,7 +22,10 @@ from attent_stream.base.errors import CollateError, ScoreError
 def greedy(features: np.ndarray) -> list[int]:
     """Sum after sum, each in Python's integers."""
     n = len(features)
-    rows = [[n * int(v) - int(total) for v, total in zip(row, features.sum(axis=0), strict=True)] for row in features]
+    rows = [
+        [n * int(v) - int(total) for v, total in zip(row, features.sum(axis=0), strict=True)]
+        for row in features
+    ]
     left, order, so_far = list(range(n)), [], [0] * features.shape[1]
     while left:
         lengths = [sum((a + b) ** 2 for a, b in zip(so_far, rows[i], strict=True)) for i in left]
@@ -31,7 +36,13 @@ def greedy(features: np.ndarray) -> list[int]:
 
 
 @settings(max_examples=60)
-@given(arrays(np.int64, st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(1, 4)), elements=st.integers(-2048, 2048)))
+@given(
+    arrays(
+        np.int64,
+        st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(1, 4)),
+        elements=st.integers(-2048, 2048),
+    )
+)
 def test_greedy_herding(features):
     found = herded(features)
     assert found.tolist() == [greedy(block) for block in features]
@@ -75,7 +86,9 @@ def test_counts_of_few_words_are_exact():
 
 
 def test_counts_of_many_words_keep_their_products():
-    """Hashed with signs: the products of two samples' counts are right but for noise that no sample has on its side."""
+    """Hashed with signs: the products of two samples' counts are right but for noise that no sample
+    has on its side.
+    """
     rng = np.random.default_rng(3)
     tokens = (rng.zipf(1.3, (64, 512)) - 1).clip(max=49_999)
     exact = np.zeros((64, 50_000))
@@ -91,7 +104,14 @@ def test_counts_too_high_for_float16_are_cut():
     assert token_counts({"input_ids": torch.zeros(1, 5000, dtype=torch.int64)})[0, 0] == 2048
 
 
-@pytest.mark.parametrize("batch", [{"pixels": torch.zeros(2, 3)}, (torch.zeros(2, 3), torch.zeros(2)), {"input_ids": torch.zeros(2, 3)}])
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"pixels": torch.zeros(2, 3)},
+        (torch.zeros(2, 3), torch.zeros(2)),
+        {"input_ids": torch.zeros(2, 3)},
+    ],
+)
 def test_a_batch_without_tokens(batch):
     with pytest.raises(ScoreError, match="balance 'tokens' needs input_ids of shape"):
         token_counts(batch)
@@ -99,9 +119,18 @@ def test_a_batch_without_tokens(batch):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_corpus_without_tokens_ends_before_the_first_step(tmp_path, workers):
-    data = {"local": write_ids(tmp_path / "data", 200), "batch_size": 4, "num_canonical_nodes": 1, "window": 6, "gap": 1}
+    data = {
+        "local": write_ids(tmp_path / "data", 200),
+        "batch_size": 4,
+        "num_canonical_nodes": 1,
+        "window": 6,
+        "gap": 1,
+    }
     loader = make_loader(data, {"num_workers": workers}, {"balance": "tokens"})
-    with pytest.raises(CollateError, match="balance 'tokens' needs input_ids .* got keys .*'difficulty', 'id'.*; for .*sample"):
+    with pytest.raises(
+        CollateError,
+        match="balance 'tokens' needs input_ids .* got keys .*'difficulty', 'id'.*; for .*sample",
+    ):
         next(iter(loader))
 
 
@@ -110,9 +139,21 @@ def test_a_name_that_is_none():
         AtteNT(balance="words")
 
 
-@pytest.mark.parametrize("teacher", [{"select": "random", "keep": 1.0}, {"select": "hard", "keep": 0.5}, {"select": "random", "keep": 0.5}])
+@pytest.mark.parametrize(
+    "teacher",
+    [
+        {"select": "random", "keep": 1.0},
+        {"select": "hard", "keep": 0.5},
+        {"select": "random", "keep": 0.5},
+    ],
+)
 def test_only_the_order_within_windows_changes(tmp_path, teacher):
-    data = {"local": write_ids(tmp_path / "data", 500), "batch_size": 4, "shuffle": True, "num_canonical_nodes": 2}
+    data = {
+        "local": write_ids(tmp_path / "data", 500),
+        "batch_size": 4,
+        "shuffle": True,
+        "num_canonical_nodes": 2,
+    }
     data |= {"window": 12, "gap": 1}
     plain = run_epochs(make_loader(data, {}, teacher), 2)
     ours = run_epochs(make_loader(data, {"num_workers": 2}, teacher | {"balance": "ids"}), 2)
@@ -132,8 +173,15 @@ def test_only_the_order_within_windows_changes(tmp_path, teacher):
 
 
 def test_a_checkpoint_taken_up_with_balancing_and_without(tmp_path):
-    """What was decided stands; from the next window on the new settings hold. Nothing is trained on twice or left out."""
-    data = {"local": write_ids(tmp_path / "data", 200), "batch_size": 4, "shuffle": True, "num_canonical_nodes": 1}
+    """What was decided stands; from the next window on the new settings hold. Nothing is trained on
+    twice or left out.
+    """
+    data = {
+        "local": write_ids(tmp_path / "data", 200),
+        "batch_size": 4,
+        "shuffle": True,
+        "num_canonical_nodes": 1,
+    }
     data |= {"window": 6, "gap": 1}
     for before, after in (("ids", None), (None, "ids")):
         loader = make_loader(data, {}, {"select": "random", "keep": 1.0, "balance": before})

@@ -17,8 +17,9 @@ base:
   model:
     name: hf_causal_lm
     architecture: llama
-    config_overrides: {hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2,
-                       num_key_value_heads: 2, max_position_embeddings: 32, tie_word_embeddings: true}
+    config_overrides:
+      {hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2,
+       num_key_value_heads: 2, max_position_embeddings: 32, tie_word_embeddings: true}
   train_loader: {name: text, dataset: {window: 2, gap: 1}, num_workers: 0}
   global_train_batch_size: 4
   device_eval_batch_size: 16
@@ -40,7 +41,8 @@ base:
   model:
     name: hf_image_classifier
     architecture: vit
-    config_overrides: {hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2, patch_size: 8}
+    config_overrides: {hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1,
+                       num_attention_heads: 2, patch_size: 8}
   train_loader: {name: image, dataset: {window: 2, gap: 1}, num_workers: 0}
   global_train_batch_size: 8
   device_eval_batch_size: 20
@@ -73,21 +75,29 @@ def test_a_bench_that_was_stopped_goes_on_and_repeats_no_run(tmp_path):
         BenchRun(load_bench(path), None, out / "tiny", say=stop).run()
     results = out / "tiny" / RESULTS
     before = read_records(results)
-    assert [(r.role, r.arm, r.length) for r in before] == [("sweep", "plain", 0.4)] * 2 + [("arm", "plain", 1)]
+    assert [(r.role, r.arm, r.length) for r in before] == [("sweep", "plain", 0.4)] * 2 + [
+        ("arm", "plain", 1)
+    ]
     # Killed while it wrote its last line: that run is made again, with the very same numbers.
     results.write_bytes(results.read_bytes()[:-20])
     (out / "tiny" / "cache" / "left").mkdir(parents=True)
     assert main([str(path), "--out", str(out), "--results", str(tmp_path / "quality.json")]) == 0
     after = read_records(results)
     assert after[:2] == before[:2] and len(after) == 5
-    assert [asdict(p)["measures"] for p in after[2].points] == [asdict(p)["measures"] for p in before[2].points]
+    assert [asdict(p)["measures"] for p in after[2].points] == [
+        asdict(p)["measures"] for p in before[2].points
+    ]
     assert {r.lr for r in after[2:]} == {min(before[:2], key=lambda r: r.last.quality).lr}
     soft = after[-1].last
-    assert soft.candidates > 0 and soft.teaching_seconds > 0 and soft.step_equivalents > soft.step == 8
+    assert (
+        soft.candidates > 0 and soft.teaching_seconds > 0 and soft.step_equivalents > soft.step == 8
+    )
     assert soft.flops > after[2].last.flops and after[2].last.step_equivalents == 8
     assert not (out / "tiny" / "cache" / "left").exists()
     assert [row["arm"] for row in json.loads((tmp_path / "quality.json").read_text())] == ["soft"]
-    assert (out / "tiny" / "curves.png").stat().st_size > 0 and "tiny" in (out / "bench.html").read_text()
+    assert (out / "tiny" / "curves.png").stat().st_size > 0 and "tiny" in (
+        out / "bench.html"
+    ).read_text()
     # Nothing is left to run; another seed would be.
     whole = results.read_bytes()
     assert main([str(path), "--out", str(out), "--report"]) == 0 and results.read_bytes() == whole
@@ -108,7 +118,9 @@ def test_images_and_composers_own_selection(tmp_path):
 def test_fine_tuning_starts_from_weights_that_are_trained_once(tmp_path):
     path, out, said = tmp_path / "tuned.yaml", tmp_path / "out", []
     text = "{streams: {stdlib: 0.05}, held_out: 0.01, vocab_size: 300, seq_len: 32}"
-    tuned = TEXT.replace("arms:", f"pretrain: {{data: {text}, steps: 40, lr: 1.0e-2}}\narms:").replace("evals: 2", "evals: 8")
+    tuned = TEXT.replace(
+        "arms:", f"pretrain: {{data: {text}, steps: 40, lr: 1.0e-2}}\narms:"
+    ).replace("evals: 2", "evals: 8")
     path.write_text(tuned.replace("task: tiny", "task: tuned"))
     started = BenchRun(load_bench(path), None, out, say=said.append).run()
     assert sum("pretraining" in line for line in said) == 1

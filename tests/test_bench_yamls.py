@@ -1,4 +1,6 @@
-"""The benches that come with the project: every arm of every task is a training YAML that would be accepted."""
+"""The benches that come with the project: every arm of every task is a training YAML that would be
+accepted.
+"""
 
 from pathlib import Path
 
@@ -33,8 +35,14 @@ def test_every_arm_is_a_training_yaml(path, tmp_path):
         made = tmp_path / f"{name}.yaml"
         made.write_text(yaml.safe_dump(tree(bench, run, data, tmp_path / "cache", None)))
         config = load_config(made)
-        assert set(arm.algorithms) <= set(config.algorithms) and "gradient_clipping" in config.algorithms
-        assert config.max_duration == f"{round(arm.lengths[0] * bench.steps)}ba" and config.optimizer.arguments["lr"] == 1e-3
+        assert (
+            set(arm.algorithms) <= set(config.algorithms)
+            and "gradient_clipping" in config.algorithms
+        )
+        assert (
+            config.max_duration == f"{round(arm.lengths[0] * bench.steps)}ba"
+            and config.optimizer.arguments["lr"] == 1e-3
+        )
         keys.add(key(bench, run, data, None))
     assert len(keys) == len(bench.arms)  # no arm passes for another
     assert path.stem == bench.task

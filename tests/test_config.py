@@ -1,4 +1,6 @@
-"""The YAML reader: what it takes, and that every mistake is one sentence with the path of the key."""
+"""The YAML reader: what it takes, and that every mistake is one sentence with the path of
+the key.
+"""
 
 import dataclasses
 import inspect
@@ -52,7 +54,9 @@ def message(path, *overrides) -> str:
 
 
 def test_reads_resolves_and_types(base):
-    config = load_config(base, ["data=corpus", "optimizer.betas=[0.9,0.99]", "train_loader.dataset.window=8"])
+    config = load_config(
+        base, ["data=corpus", "optimizer.betas=[0.9,0.99]", "train_loader.dataset.window=8"]
+    )
     assert config.train_loader.dataset == TeachingConfig(local="corpus", shuffle=True, window=8)
     assert config.model.config_overrides == {"hidden_size": 64}
     assert config.optimizer.name == "decoupled_adamw"
@@ -71,18 +75,28 @@ def test_overrides_in_order_and_bare_variables(base):
 
 
 def test_override_with_a_mapping_replaces_the_section(base):
-    config = load_config(base, ["data=a", "optimizer={name: sgd, lr: 0.1}", "callbacks={}", "scheduler=null"])
-    assert config.optimizer.arguments == {"lr": 0.1} and config.callbacks == {} and config.scheduler is None
+    config = load_config(
+        base, ["data=a", "optimizer={name: sgd, lr: 0.1}", "callbacks={}", "scheduler=null"]
+    )
+    assert (
+        config.optimizer.arguments == {"lr": 0.1}
+        and config.callbacks == {}
+        and config.scheduler is None
+    )
 
 
 def test_override_reaches_into_lists(base):
     loader = "{name: text, dataset: {local: held_out}, num_workers: 0}"
-    config = load_config(base, ["data=a", f"eval_loader=[{loader}]", "eval_loader[0].dataset.local=other"])
+    config = load_config(
+        base, ["data=a", f"eval_loader=[{loader}]", "eval_loader[0].dataset.local=other"]
+    )
     assert config.eval_loaders[0].dataset.local == "other"
 
 
 def test_resolved_yaml_reads_back_alike(base, tmp_path):
-    config = load_config(base, ["data=a", "algorithms.ema.half_life=null", "algorithms.ema.smoothing=0.9"])
+    config = load_config(
+        base, ["data=a", "algorithms.ema.half_life=null", "algorithms.ema.smoothing=0.9"]
+    )
     again = tmp_path / "again.yaml"
     again.write_text(resolved_yaml(config))
     assert load_config(again) == config
@@ -92,7 +106,10 @@ def test_resolved_yaml_reads_back_alike(base, tmp_path):
     ("override", "expected"),
     [
         ("max_duraton=3ba", "max_duraton: unknown key, did you mean 'max_duration'?"),
-        ("train_loader.datset.shuffle=true", "train_loader.datset: unknown key, did you mean 'dataset'?"),
+        (
+            "train_loader.datset.shuffle=true",
+            "train_loader.datset: unknown key, did you mean 'dataset'?",
+        ),
         (
             "train_loader.dataset.shufle=true",
             "train_loader.dataset.shufle: unknown key, did you mean 'shuffle'?",
@@ -112,17 +129,26 @@ def test_resolved_yaml_reads_back_alike(base, tmp_path):
             "algorithms.gradient_clipping.clip_type=norm",
             "algorithms.gradient_clipping.clip_type: unknown key, did you mean",
         ),
-        ("callbacks.lr_monitor.every=1", "callbacks.lr_monitor.every: unknown key, no key is expected here"),
+        (
+            "callbacks.lr_monitor.every=1",
+            "callbacks.lr_monitor.every: unknown key, no key is expected here",
+        ),
         (
             "callbacks.nan_monitor.every=1",
             "callbacks.nan_monitor.every: unknown key, no key is expected here",
         ),
-        ("loggers.tensorboard.logdir=x", "loggers.tensorboard.logdir: unknown key, did you mean 'log_dir'?"),
+        (
+            "loggers.tensorboard.logdir=x",
+            "loggers.tensorboard.logdir: unknown key, did you mean 'log_dir'?",
+        ),
         (
             "fsdp_config.shardng_strategy=FULL_SHARD",
             "fsdp_config.shardng_strategy: unknown key, did you mean 'sharding_s",
         ),
-        ("compile_config.mod=max-autotune", "compile_config.mod: unknown key, did you mean 'mode'?"),
+        (
+            "compile_config.mod=max-autotune",
+            "compile_config.mod: unknown key, did you mean 'mode'?",
+        ),
     ],
 )
 def test_unknown_keys_are_refused_by_path_with_the_nearest(base, override, expected):
@@ -147,13 +173,21 @@ def test_unknown_keys_are_refused_by_path_with_the_nearest(base, override, expec
             "callbacks.speedmonitor: unknown callback",
             "did you mean 'speed_monitor'?",
         ),
-        ("loggers.tensorbord={}", "loggers.tensorbord: unknown logger", "did you mean 'tensorboard'?"),
+        (
+            "loggers.tensorbord={}",
+            "loggers.tensorbord: unknown logger",
+            "did you mean 'tensorboard'?",
+        ),
         (
             "optimizer.name=adanw",
             "optimizer.name: unknown optimizer 'adanw'",
             "did you mean 'adamw'? (known: adagrad, adam, ",
         ),
-        ("scheduler.name=cosine_warmup", "scheduler.name: unknown scheduler", "'cosine_with_warmup'?"),
+        (
+            "scheduler.name=cosine_warmup",
+            "scheduler.name: unknown scheduler",
+            "'cosine_with_warmup'?",
+        ),
         (
             "model.name=hf_casual_lm",
             "model.name: unknown value 'hf_casual_lm'",
@@ -187,7 +221,10 @@ def test_unknown_names_list_the_good_ones(base, override, expected, listed):
             "device_train_microbatch_size: expected int or 'auto', received str 'all'",
         ),
         ("train_loader=corpus", "train_loader: expected mapping, received str 'corpus'"),
-        ("train_loader.dataset.window=big", "train_loader.dataset.window: expected int, received str 'big'"),
+        (
+            "train_loader.dataset.window=big",
+            "train_loader.dataset.window: expected int, received str 'big'",
+        ),
         ("eval_loader=3", "eval_loader: expected mapping or list, received int 3"),
         ("algorithms=[attent]", "algorithms: expected mapping, received list ['attent']"),
         (
@@ -222,7 +259,10 @@ def test_wrong_types_name_expected_and_received(base, override, expected):
             "model={name: hf_causal_lm}",
             "model: expected exactly one of architecture and pretrained, received neither",
         ),
-        ("model.pretrained=x", "model: expected exactly one of architecture and pretrained, received both"),
+        (
+            "model.pretrained=x",
+            "model: expected exactly one of architecture and pretrained, received both",
+        ),
         ("train_loader={name: text}", "train_loader.dataset: missing, expected mapping"),
         (
             "train_loader.dataset={shuffle: true}",
@@ -234,7 +274,8 @@ def test_wrong_types_name_expected_and_received(base, override, expected):
         ),
         (
             "train_loader.dataset={streams: {a: {local: x, repeat: 1, choose: 3}}}",
-            "train_loader.dataset.streams.a: expected at most one of proportion, repeat and choose, received",
+            "train_loader.dataset.streams.a: expected at most one of proportion, repeat and "
+            "choose, received",
         ),
         (
             "train_loader.dataset.streams={a: {local: x}}",
@@ -251,7 +292,10 @@ def test_wrong_types_name_expected_and_received(base, override, expected):
         ("scheduler={name: cosine_with_warmup}", "scheduler.t_warmup: missing"),
         ("autoresume=true", "autoresume: expected save_folder and run_name beside it"),
         ("model={name: hf_masked_lm, architecture: bert}", "tokenizer: missing"),
-        ("train_loader.name=image", "train_loader.name: 'image' does not go with model 'hf_causal_lm'"),
+        (
+            "train_loader.name=image",
+            "train_loader.name: 'image' does not go with model 'hf_causal_lm'",
+        ),
         (
             "algorithms={attent: {}, attent_simple: {}}",
             "algorithms: expected one teacher, received attent and attent_simple",
@@ -280,8 +324,14 @@ def test_missing_required_key(base, tmp_path, key):
     [
         ("attent.kep=0.5", "algorithms.attent.kep: unknown key, did you mean 'keep'?"),
         ("attent.seed=x", "algorithms.attent.seed: expected int, received str 'x'"),
-        ("attent_simple.selekt=hard", "algorithms.attent_simple.selekt: unknown key, did you mean 'select'?"),
-        ("atent={}", "algorithms.atent: unknown algorithm 'atent', did you mean 'attent'? (known: alibi"),
+        (
+            "attent_simple.selekt=hard",
+            "algorithms.attent_simple.selekt: unknown key, did you mean 'select'?",
+        ),
+        (
+            "atent={}",
+            "algorithms.atent: unknown algorithm 'atent', did you mean 'attent'? (known: alibi",
+        ),
     ],
 )
 def test_our_own_algorithm_is_checked_like_composers(base, argument, expected):
@@ -293,7 +343,9 @@ def test_malformed_override(base, override):
     assert f"expected an override like key=value, received {override!r}" in message(base, override)
 
 
-@pytest.mark.parametrize("override", ["seed=[1", "seed={a: 1", "optimizer.lr.x=3", "eval_loader[0].x=1"])
+@pytest.mark.parametrize(
+    "override", ["seed=[1", "seed={a: 1", "optimizer.lr.x=3", "eval_loader[0].x=1"]
+)
 def test_override_that_cannot_be_applied_names_its_key(base, override):
     assert message(base, override).startswith(override.split("=")[0].split(".")[0].split("[")[0])
 
@@ -371,7 +423,8 @@ def test_what_is_no_credential_is_shown(key):
 
 
 @pytest.mark.parametrize(
-    "key", ["api_key", "apikey", "token", "hub_token", "password", "AWS_SECRET_ACCESS_KEY", "credentials"]
+    "key",
+    ["api_key", "apikey", "token", "hub_token", "password", "AWS_SECRET_ACCESS_KEY", "credentials"],
 )
 def test_what_is_a_credential_is_masked(key):
     assert masked({"a": [{key: ["value"]}]}) == {"a": [{key: "***"}]}
@@ -383,7 +436,10 @@ def test_dataset_keys_are_those_of_streaming():
     unsafe_or_derived = {"self", "batch_size", "allow_unsafe_types", "stream_name", "stream_config"}
     theirs = set(inspect.signature(StreamingDataset.__init__).parameters) - unsafe_or_derived
     ours = {field.name for field in dataclasses.fields(TeachingConfig)}
-    assert ours - theirs == {"order", "window", "gap", "require_teacher", "max_seq_len"} and theirs <= ours
+    assert (
+        ours - theirs == {"order", "window", "gap", "require_teacher", "max_seq_len"}
+        and theirs <= ours
+    )
     assert {field.name for field in dataclasses.fields(StreamConfig)} == set(
         inspect.signature(Stream).parameters
     )
@@ -409,13 +465,24 @@ def test_every_algorithm_callback_and_logger_of_composer_has_a_name():
     def exported(package, base):
         kinds = [getattr(package, name) for name in package.__all__]
         return {
-            kind for kind in kinds if inspect.isclass(kind) and issubclass(kind, base) and kind is not base
+            kind
+            for kind in kinds
+            if inspect.isclass(kind) and issubclass(kind, base) and kind is not base
         }
 
     ours = {"attent", "attent_simple", "attent_complex"}
     table = parts.algorithms()
-    assert {made for name, made in table.items() if name not in ours} == exported(algorithms, Algorithm)
-    assert {"gradient_clipping", "selective_backprop", "label_smoothing", "mixup", "sam", *ours} <= set(table)
+    assert {made for name, made in table.items() if name not in ours} == exported(
+        algorithms, Algorithm
+    )
+    assert {
+        "gradient_clipping",
+        "selective_backprop",
+        "label_smoothing",
+        "mixup",
+        "sam",
+        *ours,
+    } <= set(table)
     assert set(parts.callbacks().values()) == exported(callbacks, Callback)
     assert set(parts.loggers().values()) == exported(loggers, LoggerDestination) - {
         ConsoleLogger,
@@ -434,13 +501,19 @@ SCALARS = {
 
 @given(st.data(), st.sampled_from(list(SCALARS)), st.sampled_from(list(SCALARS)))
 def test_scalars_against_isinstance(data, hint, kind):
-    """The oracle: exact types pass unchanged; beyond them only int for float, and a whole float for int."""
+    """The oracle: exact types pass unchanged; beyond them only int for float, and a whole float for
+    int.
+    """
     value = data.draw(SCALARS[kind])
-    widened = (hint is float and kind is int) or (hint is int and kind is float and value.is_integer())
+    widened = (hint is float and kind is int) or (
+        hint is int and kind is float and value.is_integer()
+    )
     if hint is kind or widened:
         assert typed(value, hint, "k") == hint(value) and type(typed(value, hint, "k")) is hint
     else:
-        with pytest.raises(ConfigError, match=f"^k: expected {hint.__name__}, received {kind.__name__}"):
+        with pytest.raises(
+            ConfigError, match=f"^k: expected {hint.__name__}, received {kind.__name__}"
+        ):
             typed(value, hint, "k")
 
 

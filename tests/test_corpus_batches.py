@@ -15,7 +15,9 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 def png(seed, size=(16, 16), mode="RGB"):
     rng = np.random.default_rng([seed])
-    image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).convert(mode)
+    image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).convert(
+        mode
+    )
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
@@ -31,9 +33,9 @@ def test_tokens(dtype):
     for row in rows:
         row.setflags(write=False)  # as Streaming gives them
     batch = pickle.loads(pickle.dumps(TokenCollator()))([{"tokens": row} for row in rows])
-    assert {key: (value.dtype, tuple(value.shape)) for key, value in batch.items()} == dict.fromkeys(
-        ("input_ids", "labels", "attention_mask"), (torch.int64, (5, 7))
-    )
+    assert {
+        key: (value.dtype, tuple(value.shape)) for key, value in batch.items()
+    } == dict.fromkeys(("input_ids", "labels", "attention_mask"), (torch.int64, (5, 7)))
     assert batch["input_ids"].tolist() == batch["labels"].tolist() == rows.tolist()
     assert (batch["attention_mask"] == 1).all()
     batch["labels"][0, 0] = -100
@@ -57,9 +59,13 @@ def test_images_are_normalised():
     samples.append({"image": png(3, mode="L"), "label": 7})
     collator = pickle.loads(pickle.dumps(ImageCollator(size=16, mean=MEAN, std=STD)))
     inputs, targets = collator(samples)
-    assert inputs.dtype == torch.float32 and inputs.shape == (4, 3, 16, 16) and inputs.is_contiguous()
+    assert (
+        inputs.dtype == torch.float32 and inputs.shape == (4, 3, 16, 16) and inputs.is_contiguous()
+    )
     assert targets.dtype == torch.int64 and targets.tolist() == [0, 1, 2, 7]
-    expected = np.stack([(pixels_of(s["image"]) / 255 - MEAN) / STD for s in samples]).transpose(0, 3, 1, 2)
+    expected = np.stack([(pixels_of(s["image"]) / 255 - MEAN) / STD for s in samples]).transpose(
+        0, 3, 1, 2
+    )
     np.testing.assert_allclose(inputs.numpy(), expected, atol=1e-5)
 
 
@@ -68,7 +74,9 @@ def test_images_are_resized():
         [{"image": png(0, (20, 12)), "label": 0}]
     )
     image = Image.open(io.BytesIO(png(0, (20, 12)))).resize((8, 8), Image.Resampling.BILINEAR)
-    np.testing.assert_allclose(inputs[0].numpy().transpose(1, 2, 0), np.asarray(image) / 255.0, atol=1e-6)
+    np.testing.assert_allclose(
+        inputs[0].numpy().transpose(1, 2, 0), np.asarray(image) / 255.0, atol=1e-6
+    )
 
 
 def test_augmented_images_are_crops_or_their_mirror():

@@ -36,7 +36,9 @@ def read(folder, classes):
 
 
 def settings_for(tmp_path, **changes):
-    return ImageCorpusSettings(**{"folder": str(tmp_path / "in"), "out": str(tmp_path / "out"), **changes})
+    return ImageCorpusSettings(
+        **{"folder": str(tmp_path / "in"), "out": str(tmp_path / "out"), **changes}
+    )
 
 
 def test_class_folders(tmp_path):
@@ -51,10 +53,17 @@ def test_class_folders(tmp_path):
 def test_splits_share_labels_and_workers_change_nothing(tmp_path):
     train = fill(tmp_path / "in" / "train", ["b", "c"], 6)
     test = fill(tmp_path / "in" / "test", ["a", "c"], 3, seed=1)
-    one = write_image_corpus(settings_for(tmp_path, shard_size="2kb", compression="zstd", hashes=("xxh64",)))
+    one = write_image_corpus(
+        settings_for(tmp_path, shard_size="2kb", compression="zstd", hashes=("xxh64",))
+    )
     two = write_image_corpus(
         settings_for(
-            tmp_path, shard_size="2kb", compression="zstd", hashes=("xxh64",), workers=2, out=f"{tmp_path}/2"
+            tmp_path,
+            shard_size="2kb",
+            compression="zstd",
+            hashes=("xxh64",),
+            workers=2,
+            out=f"{tmp_path}/2",
         )
     )
     assert one == two and one.classes == ("a", "b", "c")
@@ -62,13 +71,16 @@ def test_splits_share_labels_and_workers_change_nothing(tmp_path):
     assert set(read(tmp_path / "out" / "train", one.classes)) == train
     assert set(read(tmp_path / "out" / "test", one.classes)) == test
     for file in (p for p in (tmp_path / "2").rglob("*.zstd")):
-        assert file.read_bytes() == (tmp_path / "out" / file.relative_to(tmp_path / "2")).read_bytes()
+        assert (
+            file.read_bytes() == (tmp_path / "out" / file.relative_to(tmp_path / "2")).read_bytes()
+        )
 
 
 def test_bad_images_are_counted(tmp_path):
     written = fill(tmp_path / "in", ["a", "b"], 6)
     folder = tmp_path / "in" / "a"
-    (folder / "x.jpg").write_bytes(image_bytes(1, size=(64, 64))[:-500])  # cut: PIL's verify() would pass it
+    # Cut: PIL's verify() would pass it
+    (folder / "x.jpg").write_bytes(image_bytes(1, size=(64, 64))[:-500])
     (folder / "y.png").write_bytes(b"no image")
     (folder / "z.jpg").write_bytes(image_bytes(2, "GIF"))
     (folder / "notes.txt").write_text("no image by its name")

@@ -1,4 +1,6 @@
-"""Nothing that reads as a corpus is left by a run that did not end, and nothing is replaced unasked."""
+"""Nothing that reads as a corpus is left by a run that did not end, and nothing is replaced
+unasked.
+"""
 
 import os
 import signal
@@ -9,7 +11,13 @@ from dataclasses import replace
 import pytest
 from corpus_files import documents, write_jsonl
 
-from attent_stream.corpus import CorpusError, Manifest, TextCorpusSettings, sources_from, write_text_corpus
+from attent_stream.corpus import (
+    CorpusError,
+    Manifest,
+    TextCorpusSettings,
+    sources_from,
+    write_text_corpus,
+)
 
 KILLED = """
 import os, signal, sys
@@ -28,8 +36,9 @@ def flush_or_die(self):
 if __name__ == "__main__":
     MDSWriter.flush_shard = flush_or_die
     source, out = sys.argv[1:]
-    write_text_corpus(TextCorpusSettings(sources=sources_from([f"a={source}"]), out=out, vocab_size=300,
-                                         seq_len=32, shard_size="5kb", workers=2))
+    settings = TextCorpusSettings(sources=sources_from([f"a={source}"]), out=out, vocab_size=300,
+                                  seq_len=32, shard_size="5kb", workers=2)
+    write_text_corpus(settings)
 """
 
 
@@ -51,7 +60,9 @@ def test_killed_halfway_leaves_no_corpus(tmp_path):
     source = write_jsonl(tmp_path / "a.jsonl", documents(400))
     out = tmp_path / "out"
     # The pipes stay open while a worker lives, so that an orphan would run into the timeout.
-    run = subprocess.run([sys.executable, "-c", KILLED, source, out], capture_output=True, timeout=120)
+    run = subprocess.run(
+        [sys.executable, "-c", KILLED, source, out], capture_output=True, timeout=120
+    )
     assert run.returncode == -signal.SIGKILL, run.stderr.decode()
     assert not out.exists()
     left = [p for p in tmp_path.rglob("*") if p.is_file() and p != source]
@@ -67,7 +78,9 @@ def test_a_worker_that_dies_is_an_error(tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGKILL)
 
     monkeypatch.setattr("attent_stream.corpus.encode.parse_record", die)
-    settings = settings_for(tmp_path, vocab_size=None, tokenizer=str(small_tokenizer(tmp_path)), workers=2)
+    settings = settings_for(
+        tmp_path, vocab_size=None, tokenizer=str(small_tokenizer(tmp_path)), workers=2
+    )
     with pytest.raises(CorpusError, match="a worker process died"):
         write_text_corpus(settings)
     assert not any(p.name.startswith("out") for p in tmp_path.iterdir())
@@ -95,7 +108,9 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
 def test_overwrite_is_refused_then_done(tmp_path):
     settings = settings_for(tmp_path)
     write_text_corpus(settings)
-    with pytest.raises(CorpusError, match="out is not empty; --overwrite replaces the corpus there"):
+    with pytest.raises(
+        CorpusError, match="out is not empty; --overwrite replaces the corpus there"
+    ):
         write_text_corpus(replace(settings, seq_len=16))
     assert Manifest.load(tmp_path / "out").seq_len == 32
     write_text_corpus(replace(settings, seq_len=16, overwrite=True))
@@ -134,5 +149,7 @@ def test_an_empty_folder_may_be_there_and_parents_may_not(tmp_path):
 
 
 def test_unknown_store(tmp_path):
-    with pytest.raises(CorpusError, match="cannot write to ftp://; a folder or one of s3://, gs://"):
+    with pytest.raises(
+        CorpusError, match="cannot write to ftp://; a folder or one of s3://, gs://"
+    ):
         write_text_corpus(settings_for(tmp_path, out="ftp://host/x"))

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attent_stream.corpus import CorpusError, Manifest, Part, Source, TextCorpusSettings, sources_from
+from attent_stream.corpus import (
+    CorpusError,
+    Manifest,
+    Part,
+    Source,
+    TextCorpusSettings,
+    sources_from,
+)
 from attent_stream.corpus.manifest import BadRecords
 from attent_stream.corpus.pack import cut, split_of, token_dtype
 from attent_stream.corpus.parallel import ordered_map
@@ -18,7 +25,8 @@ from attent_stream.corpus.sources import kind_of
 
 
 @given(
-    st.lists(st.lists(st.lists(st.integers(0, 9), max_size=30), max_size=5), max_size=5), st.integers(1, 17)
+    st.lists(st.lists(st.lists(st.integers(0, 9), max_size=30), max_size=5), max_size=5),
+    st.integers(1, 17),
 )
 def test_cut_conserves_order_and_tokens(calls, seq_len):
     carry, out, everything = np.empty(0, np.uint16), [], []
@@ -106,7 +114,10 @@ def test_sources(tmp_path):
 @pytest.mark.parametrize(
     ("specs", "message"),
     [
-        (["d/a.txt", "e/a.jsonl"], "two sources would both be stream 'a'; name this one: NAME=e/a.jsonl"),
+        (
+            ["d/a.txt", "e/a.jsonl"],
+            "two sources would both be stream 'a'; name this one: NAME=e/a.jsonl",
+        ),
         (["a.txt", "a=b"], "stream 'a' is named twice"),
         (["a="], "no path after the name"),
         (["tokenizer=b"], "none of tokenizer, manifest.json; got 'tokenizer'"),
@@ -156,7 +167,13 @@ def manifest_for():
         kind="text",
         parts=(
             Part(
-                stream="a", split="train", path="a/train", documents=3, samples=2, tokens=70, dropped_tokens=6
+                stream="a",
+                split="train",
+                path="a/train",
+                documents=3,
+                samples=2,
+                tokens=70,
+                dropped_tokens=6,
             ),
         ),
         bad=(BadRecords(stream="a", reason="empty text", count=1, first=("f:1",)),),
@@ -185,7 +202,9 @@ def test_manifest_paths_stay_inside(tmp_path, where, path):
         pytest.skip("no tokenizer is allowed")
     file = manifest_for().save(tmp_path)
     value = json.loads(file.read_text())
-    (value["parts"][0] if where == "part" else value)["path" if where == "part" else "tokenizer"] = path
+    (value["parts"][0] if where == "part" else value)[
+        "path" if where == "part" else "tokenizer"
+    ] = path
     file.write_text(json.dumps(value))
     with pytest.raises(CorpusError, match="must be a relative path inside the corpus, got"):
         Manifest.load(tmp_path)
@@ -247,4 +266,6 @@ def test_tokenizer_pickles_with_its_ways():
     for one in (tokenizer, again):
         (ids,) = one.encode([f"a {EOS} b"], "uint16")
         assert ids[-1] == one.eos_id and one.eos_id not in ids[:-1]
-    assert (again.encode(["some text"], "uint16")[0] == tokenizer.encode(["some text"], "uint16")[0]).all()
+    assert (
+        again.encode(["some text"], "uint16")[0] == tokenizer.encode(["some text"], "uint16")[0]
+    ).all()

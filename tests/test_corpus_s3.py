@@ -9,7 +9,13 @@ import pytest
 from corpus_files import documents, read_tokens, write_jsonl
 from stores import use_s3
 
-from attent_stream.corpus import CorpusError, Manifest, TextCorpusSettings, sources_from, write_text_corpus
+from attent_stream.corpus import (
+    CorpusError,
+    Manifest,
+    TextCorpusSettings,
+    sources_from,
+    write_text_corpus,
+)
 
 BUCKET = "corpora"
 
@@ -36,8 +42,15 @@ def settings_for(tmp_path, **changes):
         f"{name}={write_jsonl(tmp_path / f'{name}.jsonl', documents(n))}"
         for name, n in (("a", 200), ("b", 90))
     ]
-    values = {"out": f"s3://{BUCKET}/deep/corpus", "vocab_size": 300, "seq_len": 32, "shard_size": "5kb"}
-    return TextCorpusSettings(sources=sources_from(sources), progress=False, **{**values, **changes})
+    values = {
+        "out": f"s3://{BUCKET}/deep/corpus",
+        "vocab_size": 300,
+        "seq_len": 32,
+        "shard_size": "5kb",
+    }
+    return TextCorpusSettings(
+        sources=sources_from(sources), progress=False, **{**values, **changes}
+    )
 
 
 def test_round_trip(tmp_path, s3, monkeypatch):
@@ -60,7 +73,10 @@ def test_round_trip(tmp_path, s3, monkeypatch):
         "b/train/index.json",
     ]
     assert sorted(f"deep/corpus/{name}" for name in order) == sorted(keys(s3))
-    assert json.load(s3.get_object(Bucket=BUCKET, Key="deep/corpus/manifest.json")["Body"])["seq_len"] == 32
+    assert (
+        json.load(s3.get_object(Bucket=BUCKET, Key="deep/corpus/manifest.json")["Body"])["seq_len"]
+        == 32
+    )
     write_text_corpus(replace(settings, out=str(tmp_path / "here")))
     assert Manifest.load(tmp_path / "here") == manifest
     for part in manifest.parts:

@@ -11,19 +11,32 @@ from corpus_files import documents, read_tokens, write_jsonl
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from attent_stream.corpus import CorpusError, Manifest, TextCorpusSettings, sources_from, write_text_corpus
+from attent_stream.corpus import (
+    CorpusError,
+    Manifest,
+    TextCorpusSettings,
+    sources_from,
+    write_text_corpus,
+)
 from attent_stream.corpus.pack import split_of
 
 SEQ_LEN = 32
 
 
 def settings_for(tmp_path, *specs, **changes):
-    values = {"vocab_size": 300, "seq_len": SEQ_LEN, "out": str(tmp_path / "out"), "progress": False}
+    values = {
+        "vocab_size": 300,
+        "seq_len": SEQ_LEN,
+        "out": str(tmp_path / "out"),
+        "progress": False,
+    }
     return TextCorpusSettings(sources=sources_from(specs), **{**values, **changes})
 
 
 def expected_tokens(out, texts):
-    """The oracle: every document encoded by itself with the saved tokenizer, each followed by EOS."""
+    """The oracle: every document encoded by itself with the saved tokenizer, each followed
+    by EOS.
+    """
     tokenizer = Tokenizer.from_file(str(out / "tokenizer" / "tokenizer.json"))
     tokenizer.encode_special_tokens = True
     eos = tokenizer.token_to_id("<|endoftext|>")
@@ -41,7 +54,11 @@ def check_part(out, manifest, stream, split, texts):
 
 
 def test_round_trip_with_splits_and_special_text(tmp_path):
-    texts = [*documents(300), "a document that says <|endoftext|> is one document", "b <|endoftext|>"]
+    texts = [
+        *documents(300),
+        "a document that says <|endoftext|> is one document",
+        "b <|endoftext|>",
+    ]
     source = write_jsonl(tmp_path / "a.jsonl", texts)
     manifest = write_text_corpus(
         settings_for(tmp_path, f"a={source}", splits=(("valid", 0.2), ("test", 0.1)))
@@ -54,7 +71,9 @@ def test_round_trip_with_splits_and_special_text(tmp_path):
 
 
 def test_fixed_size_encoding(tmp_path):
-    write_text_corpus(settings_for(tmp_path, f"a={write_jsonl(tmp_path / 'a.jsonl', documents(50))}"))
+    write_text_corpus(
+        settings_for(tmp_path, f"a={write_jsonl(tmp_path / 'a.jsonl', documents(50))}")
+    )
     index = json.loads((tmp_path / "out/a/train/index.json").read_text())
     assert index["shards"][0]["column_encodings"] == [f"ndarray:uint16:{SEQ_LEN}"]
     assert index["shards"][0]["column_sizes"] == [2 * SEQ_LEN]
@@ -64,9 +83,15 @@ def test_every_format_gives_the_same_corpus(tmp_path):
     texts = documents(120)
     for name in ("a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.ndjson"):
         write_jsonl(tmp_path / name, texts)
-    pq.write_table(pa.table({"text": texts, "other": range(120)}), tmp_path / "a.parquet", row_group_size=50)
-    pq.write_table(pa.table({"text": pa.array(texts).dictionary_encode()}), tmp_path / "dictionary.parquet")
-    pq.write_table(pa.table({"text": pa.array(texts, pa.large_string())}), tmp_path / "large.parquet")
+    pq.write_table(
+        pa.table({"text": texts, "other": range(120)}), tmp_path / "a.parquet", row_group_size=50
+    )
+    pq.write_table(
+        pa.table({"text": pa.array(texts).dictionary_encode()}), tmp_path / "dictionary.parquet"
+    )
+    pq.write_table(
+        pa.table({"text": pa.array(texts, pa.large_string())}), tmp_path / "large.parquet"
+    )
     (tmp_path / "folder" / "inner").mkdir(parents=True)
     (tmp_path / "folder" / ".hidden").mkdir()
     (tmp_path / "folder" / ".hidden" / "000.txt").write_text("not to be read")
@@ -82,7 +107,9 @@ def test_every_format_gives_the_same_corpus(tmp_path):
         "dictionary.parquet",
         "large.parquet",
     ]
-    specs = [f"s{i}={tmp_path / name}" for i, name in enumerate(names)] + [f"files={tmp_path / 'folder'}"]
+    specs = [f"s{i}={tmp_path / name}" for i, name in enumerate(names)] + [
+        f"files={tmp_path / 'folder'}"
+    ]
     formats = settings_for(tmp_path, *specs[:-1])
     manifest = write_text_corpus(formats)
     for stream in (f"s{i}" for i in range(len(names))):
@@ -96,13 +123,21 @@ def test_every_format_gives_the_same_corpus(tmp_path):
 def test_workers_change_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("attent_stream.corpus.records.BATCH_RECORDS", 7)
     texts = documents(400)
-    specs = [f"{name}={write_jsonl(tmp_path / f'{name}.jsonl', part)}" for name, part in
-             (("a", texts[:250]), ("b", texts[250:]))]  # fmt: skip
-    one = settings_for(tmp_path, *specs, out=str(tmp_path / "1"), shard_size="5kb", splits=(("valid", 0.2),))
+    specs = [
+        f"{name}={write_jsonl(tmp_path / f'{name}.jsonl', part)}"
+        for name, part in (("a", texts[:250]), ("b", texts[250:]))
+    ]
+    one = settings_for(
+        tmp_path, *specs, out=str(tmp_path / "1"), shard_size="5kb", splits=(("valid", 0.2),)
+    )
     two = replace(one, workers=2, out=str(tmp_path / "2"))
     assert write_text_corpus(one) == write_text_corpus(two)
-    files = sorted(p.relative_to(tmp_path / "1") for p in (tmp_path / "1").rglob("*") if p.is_file())
-    assert files == sorted(p.relative_to(tmp_path / "2") for p in (tmp_path / "2").rglob("*") if p.is_file())
+    files = sorted(
+        p.relative_to(tmp_path / "1") for p in (tmp_path / "1").rglob("*") if p.is_file()
+    )
+    assert files == sorted(
+        p.relative_to(tmp_path / "2") for p in (tmp_path / "2").rglob("*") if p.is_file()
+    )
     assert sum(p.name.startswith("shard") for p in files) > 6
     for file in files:
         assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "2" / file).read_bytes(), file
@@ -129,7 +164,9 @@ def test_bad_records_are_counted_and_named(tmp_path):
     path.write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines))
     for workers in (1, 2):
         out = tmp_path / str(workers)
-        manifest = write_text_corpus(settings_for(tmp_path, f"a={path}", workers=workers, out=str(out)))
+        manifest = write_text_corpus(
+            settings_for(tmp_path, f"a={path}", workers=workers, out=str(out))
+        )
         check_part(out, manifest, "a", "train", good)
         found = {(place, record.reason) for record in manifest.bad for place in record.first}
         assert found == {(f"{path}:{number}", reason) for number, (_, reason) in bad.items()}
@@ -158,11 +195,23 @@ def test_broken_and_wrong_parquet(tmp_path):
         pa.string(), 1, [None, pa.py_buffer(np.array([0, 2], np.int32)), pa.py_buffer(b"\xff\xfe")]
     )
     pq.write_table(pa.table({"text": raw}), tmp_path / "e.parquet")
-    manifest = write_text_corpus(settings_for(tmp_path, *(f"s={tmp_path}/{n}" for n in
-        ("a.jsonl", "b.parquet", "c.parquet", "d.parquet", "e.parquet"))))  # fmt: skip
+    manifest = write_text_corpus(
+        settings_for(
+            tmp_path,
+            *(
+                f"s={tmp_path}/{n}"
+                for n in ("a.jsonl", "b.parquet", "c.parquet", "d.parquet", "e.parquet")
+            ),
+        )
+    )
     check_part(tmp_path / "out", manifest, "s", "train", texts + texts[:5])
     counts = {bad.reason: bad.count for bad in manifest.bad}
-    assert counts == {"broken parquet": 1, "no key 'text'": 5, "text is not a string": 1, "invalid UTF-8": 1}
+    assert counts == {
+        "broken parquet": 1,
+        "no key 'text'": 5,
+        "text is not a string": 1,
+        "invalid UTF-8": 1,
+    }
 
 
 def test_too_long_records(tmp_path, monkeypatch):
@@ -179,7 +228,8 @@ def test_mostly_bad_is_an_error_that_leaves_nothing(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "good"}\n' * 10 + '{"body": "x"}\n' * 11)
     with pytest.raises(
-        CorpusError, match=r"stream 'a': 11 of 21 records are bad.*no key 'text' \(first: .*a.jsonl:11\)"
+        CorpusError,
+        match=r"stream 'a': 11 of 21 records are bad.*no key 'text' \(first: .*a.jsonl:11\)",
     ):
         write_text_corpus(settings_for(tmp_path, f"a={path}"))
     assert [p.name for p in tmp_path.iterdir()] == ["a.jsonl"]
@@ -187,7 +237,9 @@ def test_mostly_bad_is_an_error_that_leaves_nothing(tmp_path):
 
 def test_too_little_text(tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", ["two words"])
-    with pytest.raises(CorpusError, match="split 'train' has .* tokens .* no stream fills one sample of 512"):
+    with pytest.raises(
+        CorpusError, match="split 'train' has .* tokens .* no stream fills one sample of 512"
+    ):
         write_text_corpus(settings_for(tmp_path, f"a={path}", seq_len=512))
     assert [p.name for p in tmp_path.iterdir()] == ["a.jsonl"]
 
@@ -196,7 +248,10 @@ def test_a_stream_too_small_for_a_sample_is_left_out(tmp_path):
     small = write_jsonl(tmp_path / "small.jsonl", ["two words"])
     large = write_jsonl(tmp_path / "a.jsonl", documents(30))
     manifest = write_text_corpus(settings_for(tmp_path, str(large), str(small)))
-    assert [(p.path, p.samples > 0) for p in manifest.parts] == [("a/train", True), ("small/train", False)]
+    assert [(p.path, p.samples > 0) for p in manifest.parts] == [
+        ("a/train", True),
+        ("small/train", False),
+    ]
     assert not (tmp_path / "out" / "small").exists()
 
 
@@ -209,7 +264,9 @@ def test_trained_tokenizer_loads_in_transformers_and_is_reproducible(tmp_path):
     write_text_corpus(one)
     write_text_corpus(two)
     saved = tmp_path / "out" / "tokenizer"
-    assert (saved / "tokenizer.json").read_bytes() == (tmp_path / "2/tokenizer/tokenizer.json").read_bytes()
+    assert (saved / "tokenizer.json").read_bytes() == (
+        tmp_path / "2/tokenizer/tokenizer.json"
+    ).read_bytes()
     tokenizer = AutoTokenizer.from_pretrained(saved)
     assert tokenizer.eos_token == tokenizer.bos_token == tokenizer.pad_token == "<|endoftext|>"
     assert len(tokenizer) == 300 and tokenizer.eos_token_id == 0
@@ -225,7 +282,12 @@ def test_given_tokenizer_is_used_and_copied(tmp_path):
         out = tmp_path / tokenizer.name
         manifest = write_text_corpus(
             settings_for(
-                tmp_path, f"a={path}", vocab_size=None, tokenizer=str(tokenizer), out=str(out), workers=2
+                tmp_path,
+                f"a={path}",
+                vocab_size=None,
+                tokenizer=str(tokenizer),
+                out=str(out),
+                workers=2,
             )
         )
         check_part(out, manifest, "a", "train", documents(80))
@@ -238,7 +300,12 @@ def test_ids_from_65536_take_uint32(tmp_path):
     value = json.loads((tmp_path / "first/tokenizer/tokenizer.json").read_text())
     value["added_tokens"].append({**value["added_tokens"][0], "id": 65536, "content": "<|far|>"})
     value["model"]["vocab"]["<|far|>"] = 65536
-    value["truncation"] = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+    value["truncation"] = {
+        "direction": "Right",
+        "max_length": 3,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
     (tmp_path / "wide.json").write_text(json.dumps(value))
     manifest = write_text_corpus(
         settings_for(tmp_path, f"a={path}", vocab_size=None, tokenizer=f"{tmp_path}/wide.json")

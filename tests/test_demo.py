@@ -83,7 +83,10 @@ def test_settings():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--arms", "uniform,tought"], "an arm is one of uniform, random, published, taught, got 'tought'"),
+        (
+            ["--arms", "uniform,tought"],
+            "an arm is one of uniform, random, published, taught, got 'tought'",
+        ),
         (["--steps", "none"], "a whole number from 8 expected, got 'none'"),
         (["--steps", "3"], "a whole number from 8 expected, got '3'"),
     ],
@@ -101,7 +104,10 @@ def test_arms_differ_in_the_algorithm_alone():
     assert teacher("uniform", FULL) is None
     assert teacher("random", FULL).settings.teacher.select == "random"
     assert teacher("published", FULL).settings.teacher.select == FULL.select
-    assert teacher("published", FULL).settings.teacher.keep == teacher("random", FULL).settings.teacher.keep
+    assert (
+        teacher("published", FULL).settings.teacher.keep
+        == teacher("random", FULL).settings.teacher.keep
+    )
     assert teacher("taught", FULL).settings == AtteNT().settings
 
 
@@ -118,7 +124,8 @@ def test_evaluations_are_not_training_time(monkeypatch):
     metric = MeanMetric()
     metric.update(2.5)
     state = SimpleNamespace(
-        eval_metrics={"eval": {"LanguageCrossEntropy": metric}}, timestamp=SimpleNamespace(batch=1, token=2)
+        eval_metrics={"eval": {"LanguageCrossEntropy": metric}},
+        timestamp=SimpleNamespace(batch=1, token=2),
     )
     recorder = Recorder(None, None)
 
@@ -161,7 +168,10 @@ def test_end_to_end(tmp_path):
     assert (out / "picture.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in out.iterdir()) == ["corpus", "picture.png", "results.jsonl"]
 
-    records = {r["arm"]: r for r in map(json.loads, (out / "results.jsonl").read_text("utf-8").splitlines())}
+    records = {
+        r["arm"]: r
+        for r in map(json.loads, (out / "results.jsonl").read_text("utf-8").splitlines())
+    }
     assert list(records) == arms
     tokens = QUICK.steps * QUICK.batch_size * QUICK.seq_len
     for record in records.values():
@@ -173,7 +183,9 @@ def test_end_to_end(tmp_path):
         assert curve[0]["seconds"] == 0 < record["seconds"]
     candidates = {arm: record["candidates_scored"] for arm, record in records.items()}
     assert candidates["uniform"] == candidates["random"] == 0 < candidates["published"]
-    assert 0 < records["published"]["teaching_share"] < 1 and records["uniform"]["teaching_share"] == 0
+    assert (
+        0 < records["published"]["teaching_share"] < 1 and records["uniform"]["teaching_share"] == 0
+    )
     assert records["taught"]["held_out_loss"] < records["uniform"]["held_out_loss"]
     medians = [(w["kept"][1], w["dropped"][1]) for w in records["published"]["windows"]]
     assert medians and all(kept > dropped for kept, dropped in medians)

@@ -1,6 +1,7 @@
 """AtteNT under DDP, FSDP, torch.compile, autocast and microbatching.
 
-Oracles: one rank with a batch of 2N against two ranks with N each, a plain run, and losses in float64.
+Oracles: one rank with a batch of 2N against two ranks with N each, a plain run, and losses in
+float64.
 """
 
 import contextlib
@@ -26,12 +27,19 @@ from attent_stream.score.scorer import Scorer
 
 pytestmark = pytest.mark.processes
 
-SAMPLES = 101  # 12 rows of 8 and a rest of 5, which Streaming fills up to 3 a rank; windows of 5, 5 and 2 rows
-SAME = ("rows", "losses", "grads", "model")  # what a run must share, bit for bit, with one that trains on the same
+# 12 rows of 8 and a rest of 5, which Streaming fills up to 3 a rank; windows of 5, 5 and 2 rows
+SAMPLES = 101
+# What a run must share, bit for bit, with one that trains on the same
+SAME = ("rows", "losses", "grads", "model")
 
 
 def settings(folder: str, ranks: int) -> dict:
-    common = {"shuffle": True, "shuffle_seed": 2, "num_canonical_nodes": 2, "partition_algo": "relaxed"}
+    common = {
+        "shuffle": True,
+        "shuffle_seed": 2,
+        "num_canonical_nodes": 2,
+        "partition_algo": "relaxed",
+    }
     return {"local": folder, "batch_size": 8 // ranks, "window": 5, "gap": 1, **common}
 
 
@@ -39,14 +47,18 @@ def run_ranks(folder: Path, jobs: dict[str, dict], world: int = 2) -> list[dict]
     """Run ``ranks_fit.py`` on several gloo ranks; what each saw of every job."""
     port = str(free_port())
     outs = [folder / f"rank{rank}.json" for rank in range(world)]
-    arguments = [[str(rank), str(world), port, str(out), json.dumps(jobs)] for rank, out in enumerate(outs)]
+    arguments = [
+        [str(rank), str(world), port, str(out), json.dumps(jobs)] for rank, out in enumerate(outs)
+    ]
     run_together("ranks_fit.py", arguments, folder=folder, timeout=840)
     return [json.loads(out.read_text()) for out in outs]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return write_tokens(tmp_path_factory.mktemp("tokens") / "data", SAMPLES, length=LENGTH, vocab=VOCAB)
+    return write_tokens(
+        tmp_path_factory.mktemp("tokens") / "data", SAMPLES, length=LENGTH, vocab=VOCAB
+    )
 
 
 TAUGHT = {"select": "hard", "keep": 0.5}
@@ -61,22 +73,31 @@ def alone(folder):
         "taught": fit(data=data, attent=TAUGHT, duration="2ep"),
         "record": fit(data=data, attent=RECORD, duration="2ep", reference=True),
     }
-    margins = [margin for log in logs.values() for _, _, margin in log["choices"] if margin is not None]
+    margins = [
+        margin for log in logs.values() for _, _, margin in log["choices"] if margin is not None
+    ]
     assert min(margins) > 1e-5  # so that float noise, 3e-7 here, cannot change a choice
     return logs
 
 
 def rate(parallel: str | None) -> float:
-    """The learning rate that trains as one rank does: torch's FSDP2 sums gradients over gloo ranks, where it should average
-    them (stock Composer trains so too)."""
+    """The learning rate that trains as one rank does: torch's FSDP2 sums gradients over gloo ranks,
+    where it should average them (stock Composer trains so too).
+    """
     return 0.1 / 2 if parallel == "fsdp2" else 0.1
 
 
 def jobs_of(folder: str, parallel: str | None, backend: str | None = None) -> dict[str, dict]:
-    common = {"data": settings(folder, 2), "parallel": parallel, "backend": backend, "lr": rate(parallel)}
+    common = {
+        "data": settings(folder, 2),
+        "parallel": parallel,
+        "backend": backend,
+        "lr": rate(parallel),
+    }
     plain = common | {"dropout": 0.1}
     scored = {"attent": {"select": "hard", "keep": 1.0}, "cls": "ScoresLessons"}
-    # Stock Composer cannot compile FSDP1 with gradient accumulation: torch 2.7 trips over the gradients of the first part.
+    # Stock Composer cannot compile FSDP1 with gradient accumulation: torch 2.7 trips over the
+    # gradients of the first part.
     microbatch = None if parallel == "fsdp1" and backend else 3
     return {
         "taught": common | {"attent": TAUGHT, "duration": "2ep", "microbatch": microbatch},
@@ -93,10 +114,15 @@ def check_taught(logs: list[dict], alone: dict) -> None:
         log = log["taught"]
         assert log["losses"] == first["losses"]
         assert log["forwards"] == first["forwards"]  # at each step, not only in total
-        assert [choice[:2] for choice in log["choices"]] == [choice[:2] for choice in expected["choices"]]
+        assert [choice[:2] for choice in log["choices"]] == [
+            choice[:2] for choice in expected["choices"]
+        ]
         for count in ("candidates", "lessons", "dropped", "nonfinite"):
             assert log["metrics"][f"attent/{count}"] == expected["metrics"][f"attent/{count}"]
-    steps = [sorted(sum(parts, [])) for parts in zip(*(log["taught"]["rows"] for log in logs), strict=True)]
+    steps = [
+        sorted(sum(parts, []))
+        for parts in zip(*(log["taught"]["rows"] for log in logs), strict=True)
+    ]
     assert steps == [sorted(batch) for batch in expected["rows"]]
     assert [len(rows) for rows in first["rows"]] == ([4] * 9 + [3]) * 2
     assert first["metrics"]["attent/candidates"] == 2 * 7 * 8
@@ -108,7 +134,9 @@ def check_untouched(log: dict, name: str = "") -> None:
     plain = log[name + "plain"]
     for other in ("all", "scored"):
         if name + other in log:
-            assert {key: log[name + other][key] for key in SAME} == {key: plain[key] for key in SAME}
+            assert {key: log[name + other][key] for key in SAME} == {
+                key: plain[key] for key in SAME
+            }
     assert log[name + "scored"]["forwards"] == list(range(1, len(plain["rows"]) + 1))
     assert len(set(plain["grads"])) == len(plain["grads"])
 
@@ -124,7 +152,9 @@ def check_record(logs: list[dict], alone: dict) -> None:
         ledger = np.array(log["record"]["ledger"])
         np.testing.assert_allclose(ledger[ids], [*expected.values()], rtol=5e-4)  # of 16 bits
         assert ledger.tolist() == logs[0]["record"]["ledger"]
-        assert [choice[:2] for choice in log["record"]["choices"]] == [c[:2] for c in alone["record"]["choices"]]
+        assert [choice[:2] for choice in log["record"]["choices"]] == [
+            c[:2] for c in alone["record"]["choices"]
+        ]
     np.testing.assert_allclose(logs[0]["record"]["losses"], alone["record"]["losses"], rtol=2e-6)
 
 
@@ -136,27 +166,38 @@ def record_job(folder: str, parallel: str | None) -> dict:
 def small_images(folder: str, parallel: str | None) -> dict:
     job = {"data": settings(folder, 2), "parallel": parallel, "model": "vit"}
     chosen = {"select": "hard", "keep": 0.5, "score": "loss"}
-    return {"large": job | {"attent": chosen}, "small": job | {"attent": chosen | {"resolution": 0.5}}}
+    return {
+        "large": job | {"attent": chosen},
+        "small": job | {"attent": chosen | {"resolution": 0.5}},
+    }
 
 
 def check_small_images(logs: list[dict]) -> None:
     assert {len(rows[0][0]) for log in logs for rows in log["small"]["rows"]} == {8}
     assert logs[0]["small"]["losses"] == logs[1]["small"]["losses"] != logs[0]["large"]["losses"]
-    assert logs[0]["small"]["choices"] == logs[1]["small"]["choices"] and logs[0]["small"]["choices"]
+    assert (
+        logs[0]["small"]["choices"] == logs[1]["small"]["choices"] and logs[0]["small"]["choices"]
+    )
 
 
 @pytest.mark.timeout(900)  # a minute, but for a machine that others use
 def test_ddp(folder, alone, tmp_path):
     norm = {"data": settings(folder, 2), "model": "norm", "dropout": 0.1}
-    # Memory runs out on one rank only: that rank makes more forwards than the other, and all is as if it had not.
+    # Memory runs out on one rank only: that rank makes more forwards than the other, and all is as
+    # if it had not.
     short = {"data": settings(folder, 2)}
     jobs = jobs_of(folder, None) | {
         "record": record_job(folder, None),
         "norm plain": norm,
         "norm scored": norm | {"attent": {"select": "hard", "keep": 1.0}, "cls": "ScoresLessons"},
-        "enough": short | {"attent": {"select": "hard", "keep": 0.5, "score": "energy", "score_batch": 2}},
+        "enough": short
+        | {"attent": {"select": "hard", "keep": 0.5, "score": "energy", "score_batch": 2}},
         "short": short | {"attent": {"select": "hard", "keep": 0.5, "score": "short_on_rank_1"}},
-        "skips": short | {"attent": {"keep": 1.0, "select": "random", "positions": 0.5, "backward": 0.5}, "microbatch": 1},
+        "skips": short
+        | {
+            "attent": {"keep": 1.0, "select": "random", "positions": 0.5, "backward": 0.5},
+            "microbatch": 1,
+        },
     }
     logs = run_ranks(tmp_path, small_images(folder, None) | jobs)
     check_small_images(logs)
@@ -177,15 +218,31 @@ SHARDED = ["fsdp1_sharded", "fsdp2_sharded"]
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("parallel", "order"), [(None, "streaming"), *((name, order) for name in SHARDED for order in ("streaming", "lazy"))]
+    ("parallel", "order"),
+    [(None, "streaming"), *((name, order) for name in SHARDED for order in ("streaming", "lazy"))],
 )
 def test_resumed_from_a_checkpoint(folder, tmp_path, parallel, order):
-    """In the middle of a window, at an epoch's border and in the middle of an epoch; also from checkpoints that all ranks
-    write together, each its shards. With dropout: each rank goes on with its own random numbers."""
-    attent = {"keep": 0.5, "score": "loss", "select": "soft", "record": "always", "interval": "1dur", "balance": "tokens"}
+    """In the middle of a window, at an epoch's border and in the middle of an epoch; also from
+    checkpoints that all ranks write together, each its shards. With dropout: each rank goes on with
+    its own random numbers.
+    """
+    attent = {
+        "keep": 0.5,
+        "score": "loss",
+        "select": "soft",
+        "record": "always",
+        "interval": "1dur",
+        "balance": "tokens",
+    }
     attent["seq_len"] = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2}
     data = settings(folder, 2) | {"order": order}
-    common = {"data": data, "parallel": parallel, "attent": attent, "duration": "2ep", "dropout": 0.1}
+    common = {
+        "data": data,
+        "parallel": parallel,
+        "attent": attent,
+        "duration": "2ep",
+        "dropout": 0.1,
+    }
     saved = str(tmp_path / "saved")
     jobs = {"whole": common | {"saving": {"save_folder": saved, "save_interval": "1ba"}}}
     places = {"ep0-ba3": 3, "ep0-ba10": 10, "ep1-ba13": 13}
@@ -208,12 +265,24 @@ def test_fsdp(folder, alone, tmp_path, parallel):
     jobs = jobs_of(folder, parallel) | {
         "record": record_job(folder, parallel) | {"workers": 1},
         "auto": {"data": settings(folder, 2), "parallel": parallel, "attent": TAUGHT, "auto": True},
-        "positions": {"data": settings(folder, 2), "parallel": parallel, "attent": {"keep": 1.0, "select": "random", "positions": 0.5}},
-        "short": {"data": settings(folder, 2), "parallel": parallel, "attent": {"select": "hard", "keep": 0.5, "score": "short_of_memory"}},
+        "positions": {
+            "data": settings(folder, 2),
+            "parallel": parallel,
+            "attent": {"keep": 1.0, "select": "random", "positions": 0.5},
+        },
+        "short": {
+            "data": settings(folder, 2),
+            "parallel": parallel,
+            "attent": {"select": "hard", "keep": 0.5, "score": "short_of_memory"},
+        },
     }
     logs = run_ranks(tmp_path, small_images(folder, parallel) | jobs)
     check_small_images(logs)
-    assert logs[0]["positions"]["losses"] == logs[1]["positions"]["losses"] != logs[0]["plain"]["losses"]
+    assert (
+        logs[0]["positions"]["losses"]
+        == logs[1]["positions"]["losses"]
+        != logs[0]["plain"]["losses"]
+    )
     check_taught(logs, alone)
     check_record(logs, alone)
     for log in logs:
@@ -222,7 +291,9 @@ def test_fsdp(folder, alone, tmp_path, parallel):
         first = log["auto"]["forwards"][0]
         assert first > 0
         assert log["auto"]["samples"] == [1] * first + [4] * (7 - first // 4)
-        assert log["short"]["error"].startswith("AttentError: scoring ran out of memory with 4 samples at once")
+        assert log["short"]["error"].startswith(
+            "AttentError: scoring ran out of memory with 4 samples at once"
+        )
         assert "set score_batch to less than 4" in log["short"]["error"]
 
 
@@ -233,12 +304,17 @@ def test_compiled(folder, alone, tmp_path, parallel):
     jobs = jobs_of(folder, parallel, "count")
     if parallel is None:
         norm = {"data": settings(folder, 2), "model": "norm", "dropout": 0.1, "backend": "count"}
-        jobs |= {"norm plain": norm, "norm scored": norm | {"attent": {"select": "hard", "keep": 1.0}, "cls": "ScoresLessons"}}
+        jobs |= {
+            "norm plain": norm,
+            "norm scored": norm
+            | {"attent": {"select": "hard", "keep": 1.0}, "cls": "ScoresLessons"},
+        }
     logs = run_ranks(tmp_path, jobs)
     check_taught(logs, alone)
     for log in logs:
         check_untouched(log)
-        # The scoring forward is compiled too, and once: it adds less than the training forward's own graphs.
+        # The scoring forward is compiled too, and once: it adds less than the training forward's
+        # own graphs.
         assert log["plain"]["graphs"] < log["scored"]["graphs"] <= 2 * log["plain"]["graphs"]
         if parallel is None:
             check_untouched(log, "norm ")
@@ -246,27 +322,45 @@ def test_compiled(folder, alone, tmp_path, parallel):
 
 @pytest.mark.slow
 def test_compiled_alone(folder, alone):
-    log = fit(data=settings(folder, 1), attent=TAUGHT, duration="2ep", backend="count", microbatch=5)
+    log = fit(
+        data=settings(folder, 1), attent=TAUGHT, duration="2ep", backend="count", microbatch=5
+    )
     assert log["rows"] == alone["taught"]["rows"]
     np.testing.assert_allclose(log["losses"], alone["taught"]["losses"], rtol=2e-6)
 
 
 def test_compiled_by_aot_autograd(folder):
-    runs = {"plain": {}, "scored": {"attent": {"select": "hard", "keep": 1.0}, "cls": "ScoresLessons"}}
+    runs = {
+        "plain": {},
+        "scored": {"attent": {"select": "hard", "keep": 1.0}, "cls": "ScoresLessons"},
+    }
     common = {"data": settings(folder, 1), "model": "norm", "dropout": 0.1, "backend": "aot_eager"}
     check_untouched({name: fit(**common, **run) for name, run in runs.items()})
 
 
 @pytest.mark.parametrize("microbatch", [3, 1])
 def test_gradient_accumulation_records_each_lesson(folder, alone, microbatch):
-    log = fit(data=settings(folder, 1), attent=RECORD, duration="2ep", microbatch=microbatch, reference=True)
+    log = fit(
+        data=settings(folder, 1),
+        attent=RECORD,
+        duration="2ep",
+        microbatch=microbatch,
+        reference=True,
+    )
     check_record([{"record": log}], alone)
     assert set(log["sizes"]) == {microbatch}
 
 
 def test_warmup_records_the_rest_of_an_epoch_too(folder):
     """Or the windows that its samples come into in the next epoch would have to be scored."""
-    attent = {"select": "hard", "keep": 0.5, "score": "loss", "interval": "1dur", "warmup": "1ep", "record": "warmup"}
+    attent = {
+        "select": "hard",
+        "keep": 0.5,
+        "score": "loss",
+        "interval": "1dur",
+        "warmup": "1ep",
+        "record": "warmup",
+    }
     log = fit(data=settings(folder, 1), attent=attent, duration="3ep")
     assert log["samples"] == []
     assert [by for by, *_ in log["choices"]] == ["all"] * 3 + ["remembered"] * 6
@@ -284,12 +378,16 @@ class Cut(Algorithm):
 
 def test_record_among_algorithms_that_change_batches(folder):
     attent = AtteNT(select="hard", keep=0.5, score="loss", record="always")
-    with pytest.raises(AttentError, match="each of the batch's 4 lessons and the training forward gave 2"):
+    with pytest.raises(
+        AttentError, match="each of the batch's 4 lessons and the training forward gave 2"
+    ):
         fit_here(make_loader(folder), [attent, Cut()])
 
 
 def test_auto_microbatching(folder, monkeypatch):
-    """A device on which a training forward fits two samples of four: the trainer finds out, and scoring follows."""
+    """A device on which a training forward fits two samples of four: the trainer finds out, and
+    scoring follows.
+    """
     forward = HuggingFaceModel.forward
 
     def tight(self, batch):
@@ -324,7 +422,9 @@ def bf16(monkeypatch):
 
 
 def test_autocast(folder, bf16, monkeypatch):
-    """Candidates are scored as they would be trained on; the weights cast for it are not kept for the training."""
+    """Candidates are scored as they would be trained on; the weights cast for it are not kept for
+    the training.
+    """
     dtypes = set()
     from_outputs = Scorer.from_outputs
 
@@ -340,22 +440,36 @@ def test_autocast(folder, bf16, monkeypatch):
     monkeypatch.setattr(Scorer, "from_outputs", watched)
     scored = {"attent": {"select": "hard", "keep": 1.0, "score": "loss"}, "cls": "ScoresLessons"}
     runs = {"plain": {}, "all": {"attent": {"select": "hard", "keep": 1.0}}, "scored": scored}
-    logs = {name: fit(data=settings(folder, 1), dropout=0.1, precision="amp_bf16", **run) for name, run in runs.items()}
+    logs = {
+        name: fit(data=settings(folder, 1), dropout=0.1, precision="amp_bf16", **run)
+        for name, run in runs.items()
+    }
     check_untouched(logs)
     assert dtypes == {torch.bfloat16}
-    log = fit(data=settings(folder, 1), attent=RECORD, precision="amp_bf16", microbatch=3, reference=True)
+    log = fit(
+        data=settings(folder, 1), attent=RECORD, precision="amp_bf16", microbatch=3, reference=True
+    )
     ids = [int(sample) for sample in log["expected"]]
     np.testing.assert_allclose(np.array(log["ledger"])[ids], [*log["expected"].values()], rtol=1e-2)
 
 
 def test_out_of_memory_halves_what_is_scored_at_once(folder, caplog):
     data = settings(folder, 1)
-    expected = fit(data=data, attent={"select": "hard", "keep": 0.5, "score": "energy", "score_batch": 2})
+    expected = fit(
+        data=data, attent={"select": "hard", "keep": 0.5, "score": "energy", "score_batch": 2}
+    )
     log = fit(data=data, attent={"select": "hard", "keep": 0.5, "score": "short_of_memory"})
     assert {key: log[key] for key in SAME} == {key: expected[key] for key in SAME}
     assert log["samples"] == [8, 4] + [2] * len(expected["samples"])  # kept for the rest of the run
-    said = [record.getMessage() for record in caplog.records if record.name == "attent_stream.score.fitting"]
-    assert said == ["Scoring ran out of memory with 8 samples at once: 2 from now on (score_batch: 2 starts so)."]
+    said = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "attent_stream.score.fitting"
+    ]
+    assert said == [
+        "Scoring ran out of memory with 8 samples at once: 2 from now on (score_batch: 2 starts "
+        "so)."
+    ]
 
 
 def no_memory(model, batch):
@@ -374,10 +488,23 @@ def no_such_key(model, batch):
 @pytest.mark.parametrize(
     ("score", "message"),
     [
-        (no_such_key, r"score 'no_such_key' raised KeyError on keys \['attention_mask', 'input_ids', 'labels'\]: 'missing'"),
-        (lambda model, batch: torch.zeros(3), r"must return a float tensor of shape \(4,\), got torch.float32 of shape \(3,\)"),
-        (lambda model, batch: torch.tensor(1.0), r"must return a float tensor of shape \(4,\), got torch.float32 of shape \(\)"),
-        (lambda model, batch: batch["labels"][:, 0], "must return a float tensor of shape .*, got torch.int64"),
+        (
+            no_such_key,
+            r"score 'no_such_key' raised KeyError on keys \['attention_mask', 'input_ids', "
+            r"'labels'\]: 'missing'",
+        ),
+        (
+            lambda model, batch: torch.zeros(3),
+            r"must return a float tensor of shape \(4,\), got torch.float32 of shape \(3,\)",
+        ),
+        (
+            lambda model, batch: torch.tensor(1.0),
+            r"must return a float tensor of shape \(4,\), got torch.float32 of shape \(\)",
+        ),
+        (
+            lambda model, batch: batch["labels"][:, 0],
+            "must return a float tensor of shape .*, got torch.int64",
+        ),
         (lambda model, batch: [0.0] * 4, "must return a float tensor of shape .*, got a list"),
         (lambda model, batch: None, "must return a float tensor of shape .*, got a NoneType"),
     ],
@@ -388,7 +515,9 @@ def test_bad_callables(folder, score, message):
 
 
 def test_not_finite_scores_are_counted_and_not_taught(folder):
-    """Of each candidate batch of four, one NaN and one inf: the other half is what a keep of a half takes."""
+    """Of each candidate batch of four, one NaN and one inf: the other half is what a keep of a half
+    takes.
+    """
     seen = []
 
     def score(model, batch):
@@ -398,7 +527,11 @@ def test_not_finite_scores_are_counted_and_not_taught(folder):
         return scores
 
     watch, memory, _ = fit_here(make_loader(folder), [AtteNT(select="hard", keep=0.5, score=score)])
-    assert memory.data["attent/nonfinite"][-1][1] == len(seen) == memory.data["attent/candidates"][-1][1] / 2
+    assert (
+        memory.data["attent/nonfinite"][-1][1]
+        == len(seen)
+        == memory.data["attent/candidates"][-1][1] / 2
+    )
     taught = [row for batch in watch.tokens[4:] for row in batch]
     assert not [row for row in taught if row in seen]
     assert all(np.isfinite(watch.losses))
@@ -410,7 +543,10 @@ def test_model_is_as_it_was_after_an_error():
     model.model.transformer.drop.eval()
     for param in model.parameters():
         param.grad = torch.ones_like(param)
-    modes, grads = [module.training for module in model.modules()], [param.grad for param in model.parameters()]
+    modes, grads = (
+        [module.training for module in model.modules()],
+        [param.grad for param in model.parameters()],
+    )
     with pytest.raises(ZeroDivisionError), untouched(model):
         assert not model.training and all(param.grad is None for param in model.parameters())
         raise ZeroDivisionError

@@ -1,8 +1,10 @@
-"""A taught run that goes on with other nodes and ranks trains on the lessons of one that never stopped.
+"""A taught run that goes on with other nodes and ranks trains on the lessons of one that never
+stopped.
 
-Oracle: the run that was never stopped. All ranks of a job are played in one process, each with its own plan, teacher and
-board; the score is a function of the sample, as a score that a model computes differs in its last bits from world to
-world. Real processes: ``test_faults_ranks.py`` (ranks) and ``test_nodes.py`` (the launcher, nodes).
+Oracle: the run that was never stopped. All ranks of a job are played in one process, each with its
+own plan, teacher and board; the score is a function of the sample, as a score that a model computes
+differs in its last bits from world to world. Real processes: ``test_faults_ranks.py`` (ranks) and
+``test_nodes.py`` (the launcher, nodes).
 """
 
 import itertools
@@ -29,12 +31,14 @@ from attent_stream.window.layout import CANDIDATE
 GLOBAL_BATCH = 16
 STATE = ("sample_in_epoch", "num_canonical_nodes", "shuffle_seed", "initial_physical_nodes")
 # (nodes, ranks per node): 1, 2, 4 and 8 ranks on 1, 2 and 4 nodes.
-WORLDS = [(nodes, ranks // nodes) for nodes in (1, 2, 4) for ranks in (1, 2, 4, 8) if ranks >= nodes]
+WORLDS = [
+    (nodes, ranks // nodes) for nodes in (1, 2, 4) for ranks in (1, 2, 4, 8) if ranks >= nodes
+]
 
 
 class Step(NamedTuple):
-    """A lesson: its ids in canonical slots (None after the last full row), those of all ranks sorted, how many candidate
-    batches each rank scored at it, and the state after it.
+    """A lesson: its ids in canonical slots (None after the last full row), those of all ranks
+    sorted, how many candidate batches each rank scored at it, and the state after it.
     """
 
     lesson: list | None
@@ -55,14 +59,20 @@ class Job:
         batches: Lessons that lie behind the state.
     """
 
-    def __init__(self, dataset, world, teacher: dict, canonical: int | None, state=None, batches=0) -> None:
+    def __init__(
+        self, dataset, world, teacher: dict, canonical: int | None, state=None, batches=0
+    ) -> None:
         nodes, ranks = world
         dataset.batch_size = GLOBAL_BATCH // (nodes * ranks)
-        dataset.load_state_dict(dict.fromkeys(STATE) | {"epoch": -1})  # a stale state, which is none
+        # A stale state, which is none
+        dataset.load_state_dict(dict.fromkeys(STATE) | {"epoch": -1})
         dataset.num_canonical_nodes, dataset.initial_physical_nodes = canonical, None
         dataset.next_epoch, dataset._loaded = 0, None
         # One rank as far as shared memory and barriers go, `world` as far as samples go.
-        dataset._unique_rank_world, dataset._parallel_rank_world = World(1, 1, 1, 0), World(nodes, ranks, 1, 0)
+        dataset._unique_rank_world, dataset._parallel_rank_world = (
+            World(1, 1, 1, 0),
+            World(nodes, ranks, 1, 0),
+        )
         self._trained = 0  # in the epoch under way
         if state is not None:
             dataset.load_state_dict(state)
@@ -91,10 +101,16 @@ class Job:
 
     def _plan(self, order, rank, first_row, position) -> TaughtEpoch:
         data = self.dataset
-        board = Board(steps=2 * data.window, batch_size=data.batch_size, ahead=2 * data.window * data.batch_size)
+        board = Board(
+            steps=2 * data.window,
+            batch_size=data.batch_size,
+            ahead=2 * data.window * data.batch_size,
+        )
         board.begin(taught=True)
         common = {"window": data.window, "gap": data.gap, "drop_last": True, "first_row": first_row}
-        return TaughtEpoch(order, self.teachers[rank], board, rank=rank, position=position, **common)
+        return TaughtEpoch(
+            order, self.teachers[rank], board, rank=rank, position=position, **common
+        )
 
     def _epoch(self, plans: list[TaughtEpoch]) -> Iterator[Step]:
         first, inbox = plans[0], []
@@ -108,21 +124,34 @@ class Job:
                 continue
             parts = [plan.lesson[0].tolist() for plan in plans]
             choice = first.segment.choice
-            lesson = None if choice is None else (choice.ids * choice.decision.pieces + choice.parts)[index].tolist()
+            lesson = (
+                None
+                if choice is None
+                else (choice.ids * choice.decision.pieces + choice.parts)[index].tolist()
+            )
             if inbox:
-                scores = np.array([[difficulties(plan.segment.candidates[row]) for row in inbox] for plan in plans])
+                scores = np.array(
+                    [
+                        [difficulties(plan.segment.candidates[row]) for row in inbox]
+                        for plan in plans
+                    ]
+                )
                 for plan in plans:
                     if plan.next.by == SCORED:
                         plan.record(inbox, scores)
                     if plan.next.balanced:
-                        plan.record_features(inbox, np.array([[piece_features(p, row) for row in inbox] for p in plans]))
+                        plan.record_features(
+                            inbox,
+                            np.array([[piece_features(p, row) for row in inbox] for p in plans]),
+                        )
             scored, inbox = len(inbox), []
             assert len({plan.due for plan in plans}) == 1
             for plan in plans if first.due else []:
                 plan.choose()
             for teacher in self.teachers:
                 teacher.clock.batches += 1
-            assert len({plan.position.dump() for plan in plans}) == 1  # a checkpoint of any rank is complete
+            # A checkpoint of any rank is complete
+            assert len({plan.position.dump() for plan in plans}) == 1
             self._trained += sum(map(len, parts)) // first.pieces
             state = self.dataset.state_dict(self._trained, True)
             yield Step(lesson, sorted(sum(parts, [])), scored, json.loads(json.dumps(state)))
@@ -140,7 +169,9 @@ def difficulties(ids: np.ndarray) -> list[float]:
 
 
 def told(steps: list[Step]) -> list[tuple]:
-    """What must not depend on the world: ids in canonical slots and as a set, and how many scoring passes."""
+    """What must not depend on the world: ids in canonical slots and as a set, and how many scoring
+    passes.
+    """
     return [(step.lesson, step.ids, step.scored) for step in steps]
 
 
@@ -150,9 +181,12 @@ def datasets(tmp_path_factory):
     write_ids(root / "a", 16 * 22 + 5)
     write_ids(root / "b", 16 * 14, first=1000)
     common = {"batch_size": GLOBAL_BATCH, "shuffle": True, "shuffle_seed": 4, "window": 5, "gap": 1}
-    streams = {"fixed": "a", "one": "a", "two": "ab"}  # the last two are for settings that are drawn
+    # The last two are for settings that are drawn
+    streams = {"fixed": "a", "one": "a", "two": "ab"}
     return {
-        name: TeachingDataset(streams=[Stream(local=str(root / f)) for f in folders], num_canonical_nodes=4, **common)
+        name: TeachingDataset(
+            streams=[Stream(local=str(root / f)) for f in folders], num_canonical_nodes=4, **common
+        )
         for name, folders in streams.items()
     }
 
@@ -160,9 +194,13 @@ def datasets(tmp_path_factory):
 SHORT_FIRST = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "20ba", "stages": 2}
 
 
-@pytest.mark.parametrize(("canonical", "balance"), [(4, "ids"), pytest.param(64, None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("canonical", "balance"), [(4, "ids"), pytest.param(64, None, marks=pytest.mark.slow)]
+)
 def test_from_every_world_to_every_other(datasets, canonical, balance):
-    """A run of two epochs, stopped at a lesson that differs from pair to pair, goes on in the other world."""
+    """A run of two epochs, stopped at a lesson that differs from pair to pair, goes on in the other
+    world.
+    """
     dataset, rng = datasets["fixed"], np.random.default_rng([1, canonical])
     teacher = {"keep": 0.5, "select": "soft", "balance": balance, "seq_len": SHORT_FIRST}
     whole = {world: list(Job(dataset, world, teacher, canonical).run(2)) for world in WORLDS}
@@ -171,7 +209,9 @@ def test_from_every_world_to_every_other(datasets, canonical, balance):
         assert told(steps) == expected, world
     for begun, other in itertools.permutations(WORLDS, 2):
         lesson = int(rng.integers(1, len(expected)))
-        rest = Job(dataset, other, teacher, canonical, whole[begun][lesson - 1].state, lesson).run(2)
+        rest = Job(dataset, other, teacher, canonical, whole[begun][lesson - 1].state, lesson).run(
+            2
+        )
         assert told(list(rest)) == expected[lesson:], (begun, other, lesson)
 
 
@@ -183,11 +223,18 @@ def test_any_chain_of_worlds(datasets, data):
     logging.getLogger("streaming").setLevel(logging.ERROR)
     dataset = datasets[data.draw(st.sampled_from(["one", "two"]), "streams")]
     canonical = data.draw(st.sampled_from([None, 1, 2, 4, 16, 64]), "canonical")
-    dataset.shuffle_algo = data.draw(st.sampled_from(["naive", "py1s", "py2s", "py1br", "py1e"]), "algo")
+    dataset.shuffle_algo = data.draw(
+        st.sampled_from(["naive", "py1s", "py2s", "py1br", "py1e"]), "algo"
+    )
     dataset.order = data.draw(st.sampled_from(["streaming", "lazy"]), "order")
     dataset.partition_algo = data.draw(st.sampled_from(["orig", "relaxed"]), "partition")
-    dataset.batching_method = data.draw(st.sampled_from(["random", "stratified", "per_stream"]), "batching")
-    dataset.window, dataset.gap = data.draw(st.integers(2, 7), "window"), data.draw(st.integers(0, 4), "gap")
+    dataset.batching_method = data.draw(
+        st.sampled_from(["random", "stratified", "per_stream"]), "batching"
+    )
+    dataset.window, dataset.gap = (
+        data.draw(st.integers(2, 7), "window"),
+        data.draw(st.integers(0, 4), "gap"),
+    )
     growing = {"schedule": "linear", "from": 0.2, "to": 0.9, "over": "30ba"}
     teacher = {
         "keep": data.draw(st.sampled_from([0.3, 0.5, growing]), "keep"),
@@ -200,12 +247,18 @@ def test_any_chain_of_worlds(datasets, data):
     expected = list(Job(dataset, begun, teacher, canonical).run(2))
     for _ in range(data.draw(st.integers(1, 4), "kills")):
         left = data.draw(st.integers(1, max(1, (len(expected) - lesson) // 2)), "lessons")
-        part = list(itertools.islice(Job(dataset, begun, teacher, canonical, state, lesson).run(2), left))
+        part = list(
+            itertools.islice(Job(dataset, begun, teacher, canonical, state, lesson).run(2), left)
+        )
         assert told(part) == told(expected)[lesson : lesson + left]
         state, lesson = part[-1].state, lesson + len(part)
-        rows, begun = Job(dataset, begun, teacher, canonical, state, lesson).rows, data.draw(st.sampled_from(WORLDS), "next")
+        rows, begun = (
+            Job(dataset, begun, teacher, canonical, state, lesson).rows,
+            data.draw(st.sampled_from(WORLDS), "next"),
+        )
         if Job(dataset, begun, teacher, canonical, state, lesson).rows != rows:
-            # Streaming pads each stream for the ranks of a node, so there its own epoch has another length.
+            # Streaming pads each stream for the ranks of a node, so there its own epoch has another
+            # length.
             assert dataset.batching_method == "stratified"
             with pytest.raises(ValueError, match="rows: [0-9]+ in the checkpoint, [0-9]+ now"):
                 next(Job(dataset, begun, teacher, canonical, state, lesson).run(2))
@@ -217,7 +270,12 @@ def test_any_chain_of_worlds(datasets, data):
 def test_a_plain_checkpoint_is_taken_up_alike_in_every_world(datasets):
     """A checkpoint of stock Streaming in the middle of an epoch, gone on from with teaching."""
     dataset, teacher = datasets["fixed"], {"select": "hard", "keep": 0.5}
-    plain = {"epoch": 0, "sample_in_epoch": 7 * GLOBAL_BATCH, "num_canonical_nodes": 4, "shuffle_seed": 4}
+    plain = {
+        "epoch": 0,
+        "sample_in_epoch": 7 * GLOBAL_BATCH,
+        "num_canonical_nodes": 4,
+        "shuffle_seed": 4,
+    }
     plain["initial_physical_nodes"] = 2
     expected = None
     for world in WORLDS:

@@ -17,7 +17,9 @@ SOAK = Path(__file__).parent.parent / "tools" / "soak.py"
 @pytest.mark.timeout(1200)
 def test_two_minutes_of_kills():
     command = [sys.executable, str(SOAK), "--minutes", "2", "--epochs", "3", "--seed", "1"]
-    ran = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    ran = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     summary = json.loads(ran.stdout.splitlines()[-1])
     assert summary["ids_equal"] and summary["kills"] > 0

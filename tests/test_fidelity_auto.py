@@ -1,4 +1,6 @@
-"""``fidelity`` in training: what is measured and decided, and that a resumed run goes on as the unkilled one did."""
+"""``fidelity`` in training: what is measured and decided, and that a resumed run goes on as the
+unkilled one did.
+"""
 
 import copy
 import logging
@@ -23,12 +25,27 @@ from attent_stream.score.scorer import build_scorer, score_batch
 
 PROXY = {
     "model": {
-        "name": "hf_causal_lm", "architecture": "gpt2",
-        "config_overrides": {"vocab_size": VOCAB, "n_positions": LENGTH, "n_embd": 8, "n_layer": 1, "n_head": 1},
+        "name": "hf_causal_lm",
+        "architecture": "gpt2",
+        "config_overrides": {
+            "vocab_size": VOCAB,
+            "n_positions": LENGTH,
+            "n_embd": 8,
+            "n_layer": 1,
+            "n_head": 1,
+        },
     },
-    "train": True, "lr": 0.01,
-}  # fmt: skip
-AUTO = {"auto": {"agreement": 0.5, "every": 3, "samples": 34, "ways": [{"layers": 1}, {"tokens": {"share": 0.5}}]}}
+    "train": True,
+    "lr": 0.01,
+}
+AUTO = {
+    "auto": {
+        "agreement": 0.5,
+        "every": 3,
+        "samples": 34,
+        "ways": [{"layers": 1}, {"tokens": {"share": 0.5}}],
+    }
+}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +74,9 @@ def test_overlap_is_what_both_keep():
 def test_cost_counts_what_is_multiplied():
     model = make_model()  # GPT-2: two blocks of width 16
     counted = model_cost(model, find_blocks(model), find_head(model).module, full_precision=True)
-    assert counted == ModelCost(blocks=2, block=12 * 16 * 16, width=16, head=16 * VOCAB, full_precision=True)
+    assert counted == ModelCost(
+        blocks=2, block=12 * 16 * 16, width=16, head=16 * VOCAB, full_precision=True
+    )
     block, head, attention = 12 * 16 * 16, 16 * VOCAB, 16 * 100
     whole = 2 * (block + attention) + head
     assert counted.of(FULL, 100) == 1.0
@@ -68,23 +87,34 @@ def test_cost_counts_what_is_multiplied():
     assert counted.of(first, 100) == pytest.approx((2 * (block + attention / 4) + head) / 4 / whole)
     assert counted.of(Fidelity(precision="amp_bf16"), 100) == 0.5
     image = ModelCost(blocks=4, block=10, width=0, head=0, full_precision=False)
-    assert image.of(Fidelity(resolution=0.5, patches=0.5, layers=2, precision="amp_bf16"), 1) == 0.25 * 0.5 * 0.5
+    assert (
+        image.of(Fidelity(resolution=0.5, patches=0.5, layers=2, precision="amp_bf16"), 1)
+        == 0.25 * 0.5 * 0.5
+    )
 
 
 def test_the_cheapest_that_agrees_is_taken():
     ways = [Fidelity(layers=n) for n in (1, 2, 3, 4)]
     seen = [(0.7, 0.1), (0.91, 0.2), (0.99, 0.3), (float("nan"), 0.01)]
     measured = [
-        Measured(way=way, spearman=rho, overlap=0, cost=cost, time=0) for way, (rho, cost) in zip(ways, seen, strict=True)
+        Measured(way=way, spearman=rho, overlap=0, cost=cost, time=0)
+        for way, (rho, cost) in zip(ways, seen, strict=True)
     ]
-    assert decide(measured, 0.9).way == ways[1] and decide(measured, 0.95).way == ways[2] and decide(measured, 0.995) is None
+    assert (
+        decide(measured, 0.9).way == ways[1]
+        and decide(measured, 0.95).way == ways[2]
+        and decide(measured, 0.995) is None
+    )
 
 
 def test_usual_ways():
     blocks = find_blocks(make_model())
     text = usual_ways(text=True, blocks=blocks, patches=False, images=False)
     assert {way.layers for way in text} == {None, 1} and len(set(text)) == len(text)
-    assert all(way.tokens is None and way.layers is None for way in usual_ways(text=False, blocks=None, patches=False, images=True))
+    assert all(
+        way.tokens is None and way.layers is None
+        for way in usual_ways(text=False, blocks=None, patches=False, images=True)
+    )
 
 
 class Fake:
@@ -101,12 +131,18 @@ class Fake:
 
 
 def ranks_of(world: int, settings: AutoFidelity):
-    """The ranks of a job, each with its AutoScoring; ``gather`` of all comes to its end when the last one calls it."""
+    """The ranks of a job, each with its AutoScoring; ``gather`` of all comes to its end when the
+    last one calls it.
+    """
     parts: list = []
 
     def gather(values):
         parts.append(values.numpy())
-        return np.stack(parts[-world:]) if len(parts) % world == 0 else np.stack([values.numpy()] * world)
+        return (
+            np.stack(parts[-world:])
+            if len(parts) % world == 0
+            else np.stack([values.numpy()] * world)
+        )
 
     cost = ModelCost(blocks=4, block=10, width=0, head=10, full_precision=False)
     scorers = [Fake("full"), {Fidelity(layers=1): Fake("one"), Fidelity(layers=2): Fake("two")}]
@@ -119,7 +155,12 @@ def batches(rows: int, noise: float, seed: int = 0):
     for _ in range(rows):
         full = torch.randn(16, generator=generator)
         one = full + noise * torch.randn(16, generator=generator)
-        yield {"labels": torch.zeros(16, 8, dtype=torch.long), "full": full, "one": one, "two": full * 3}
+        yield {
+            "labels": torch.zeros(16, 8, dtype=torch.long),
+            "full": full,
+            "one": one,
+            "two": full * 3,
+        }
 
 
 def test_auto_scores_one_window_in_one_way():
@@ -130,8 +171,12 @@ def test_auto_scores_one_window_in_one_way():
         assert torch.equal(auto(batch, 16), batch["full"])
     assert (full.seen, one.seen, two.seen) == (64 + 40, 40, 40)
     found = {m.way: m for m in auto.window_chosen(0.5)}
-    joined = {name: torch.cat([b[name] for b in window])[:40].numpy() for name in ("full", "one", "two")}
-    assert found[Fidelity(layers=1)].spearman == pytest.approx(spearman(joined["one"], joined["full"]), abs=1e-6)
+    joined = {
+        name: torch.cat([b[name] for b in window])[:40].numpy() for name in ("full", "one", "two")
+    }
+    assert found[Fidelity(layers=1)].spearman == pytest.approx(
+        spearman(joined["one"], joined["full"]), abs=1e-6
+    )
     assert found[Fidelity(layers=1)].overlap == kept_overlap(joined["one"], joined["full"], 0.5)
     assert auto.way == Fidelity(layers=2) and auto.cost == (20 + 10) / (40 + 10)
     for batch in batches(3, 3.0, seed=1):  # the second: by that way alone
@@ -148,7 +193,11 @@ def test_auto_goes_on_from_its_state_at_any_batch():
         return [auto(batch, 16) if batch else auto.window_chosen(0.5) for batch in batches]
 
     settings = AutoFidelity(every=2, samples=40)
-    run = [step for window in range(5) for step in (*batches(3, 0.1 if window < 3 else 9.0, seed=window), None)]
+    run = [
+        step
+        for window in range(5)
+        for step in (*batches(3, 0.1 if window < 3 else 9.0, seed=window), None)
+    ]
     whole, _ = ranks_of(1, settings)
     names = []
     for at in range(len(run)):
@@ -158,7 +207,11 @@ def test_auto_goes_on_from_its_state_at_any_batch():
         rest = play(resumed, run[at:])
         other, _ = ranks_of(1, settings)
         everything = play(other, run)[at:]
-        assert all(torch.equal(a, b) for a, b in zip(rest, everything, strict=True) if isinstance(a, torch.Tensor))
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(rest, everything, strict=True)
+            if isinstance(a, torch.Tensor)
+        )
         assert resumed.way == other.way
         play(whole, run[at : at + 1])
         names.append(whole.way.name)
@@ -173,11 +226,16 @@ def test_auto_with_few_finite_scores_or_other_ways_decides_nothing(caplog):
         state = auto.state_dict() | {"ways": ["full", "layers_3"], "way": "layers_3"}
         auto.load_state_dict(state)
     assert auto.way == FULL and auto.measuring
-    assert ["measured 16 candidates" in caplog.text, "other ways than the checkpoint" in caplog.text] == [True, True]
+    assert [
+        "measured 16 candidates" in caplog.text,
+        "other ways than the checkpoint" in caplog.text,
+    ] == [True, True]
 
 
 def test_all_ranks_decide_alike():
-    """Each sees other candidates; one by one they gather, so the second has both's: what both would have."""
+    """Each sees other candidates; one by one they gather, so the second has both's: what both would
+    have.
+    """
     world = 2
     lots = [list(batches(2, 0.4, seed=rank)) for rank in range(world)]
     gathered = []
@@ -189,7 +247,10 @@ def test_all_ranks_decide_alike():
         def gather(values, step=step):
             row = next(step)
             names = ("full", "one", "two")
-            other = [torch.stack([*(lots[rank][row][name] for name in names), torch.full((16,), 8.0)]) for rank in range(world)]
+            other = [
+                torch.stack([*(lots[rank][row][name] for name in names), torch.full((16,), 8.0)])
+                for rank in range(world)
+            ]
             return torch.stack(other).numpy()
 
         auto._gather = gather
@@ -197,15 +258,27 @@ def test_all_ranks_decide_alike():
             auto(batch, 16)
         auto.window_chosen(0.5)
         gathered.append(auto.state_dict())
-    assert gathered[0]["way"] == gathered[1]["way"] and torch.equal(gathered[0]["slice"], gathered[1]["slice"])
+    assert gathered[0]["way"] == gathered[1]["way"] and torch.equal(
+        gathered[0]["slice"], gathered[1]["slice"]
+    )
 
 
 def test_candidates_are_scored_with_less(corpus):
-    """Oracle: a callable that builds the model with one block from the learner's weights, for each score."""
+    """Oracle: a callable that builds the model with one block from the learner's weights, for each
+    score.
+    """
 
     def one_block(model, batch):
-        small = GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, n_positions=LENGTH, n_embd=16, n_layer=1, n_head=2))
-        small.load_state_dict({k: v for k, v in model.model.state_dict().items() if not k.startswith("transformer.h.1.")})
+        small = GPT2LMHeadModel(
+            GPT2Config(vocab_size=VOCAB, n_positions=LENGTH, n_embd=16, n_layer=1, n_head=2)
+        )
+        small.load_state_dict(
+            {
+                k: v
+                for k, v in model.model.state_dict().items()
+                if not k.startswith("transformer.h.1.")
+            }
+        )
         wrapped = HuggingFaceModel(small, tokenizer=None, use_logits=True, shift_labels=True).eval()
         return score_batch(build_scorer("residual", wrapped, head=None), wrapped, batch, None)
 
@@ -213,11 +286,15 @@ def test_candidates_are_scored_with_less(corpus):
     kwargs = {"max_duration": "30ba", "seed": 1}
     algorithm = Watched(**settings, fidelity={"layers": 1})
     cheap, _, _ = fit(make_loader(corpus, 8), [algorithm], make_model(0.1), **kwargs)
-    want, _, _ = fit(make_loader(corpus, 8), [AtteNT(**settings, score=one_block)], make_model(0.1), **kwargs)
+    want, _, _ = fit(
+        make_loader(corpus, 8), [AtteNT(**settings, score=one_block)], make_model(0.1), **kwargs
+    )
     full, _, _ = fit(make_loader(corpus, 8), [AtteNT(**settings)], make_model(0.1), **kwargs)
     assert algorithm.taught and cheap.tokens == want.tokens and cheap.losses == want.losses
     assert cheap.tokens != full.tokens
-    assert algorithm._teacher.payoff.cost == pytest.approx((3072 + 16 * VOCAB) / (2 * 3072 + 16 * VOCAB))
+    assert algorithm._teacher.payoff.cost == pytest.approx(
+        (3072 + 16 * VOCAB) / (2 * 3072 + 16 * VOCAB)
+    )
 
 
 def plain(state):
@@ -228,10 +305,14 @@ def plain(state):
 
 
 def test_what_a_proxy_learns_is_part_of_its_cost(corpus):
-    """A forward and backward, three forwards, of each lesson in so many batches: half as many as candidates."""
+    """A forward and backward, three forwards, of each lesson in so many batches: half as many as
+    candidates.
+    """
     costs = []
     for every in (1, 2, 4):
-        attent = AtteNT(select="hard", keep=0.5, score="loss", fidelity={"proxy": {**PROXY, "every": every}})
+        attent = AtteNT(
+            select="hard", keep=0.5, score="loss", fidelity={"proxy": {**PROXY, "every": every}}
+        )
         fit(make_loader(corpus, 8), [attent], max_duration="1ba")
         costs.append(attent._scoring.cost)
     scoring = costs[0] / (1 + 3 * 0.5)
@@ -242,7 +323,14 @@ def test_what_a_proxy_learns_is_part_of_its_cost(corpus):
 def test_a_resumed_run_does_as_the_unkilled_one(corpus, tmp_path, fidelity):
     def run(**kwargs):
         attent = AtteNT(select="hard", keep=0.5, fidelity=fidelity)
-        made = fit(make_loader(corpus, 10), [attent], make_model(0.1), max_duration="44ba", seed=1, **kwargs)
+        made = fit(
+            make_loader(corpus, 10),
+            [attent],
+            make_model(0.1),
+            max_duration="44ba",
+            seed=1,
+            **kwargs,
+        )
         return *made, attent
 
     saving = {"save_folder": str(tmp_path), "save_interval": "1ba", "save_filename": "ba{batch}.pt"}
@@ -255,8 +343,11 @@ def test_a_resumed_run_does_as_the_unkilled_one(corpus, tmp_path, fidelity):
         assert end["auto"]["way"] != "full" and len(logged["attent/fidelity/cost"]) >= 2
         assert logged["attent/fidelity/layers_1/spearman"][-1][1] <= 1
     else:
-        assert end["proxy"]["optimizer"]["state"][0]["step"] == 44 // fidelity["proxy"].get("every", 1)
-    for at in (2, 6, 11, 27):  # before the slice, within it, behind the decision, in a later measurement
+        assert end["proxy"]["optimizer"]["state"][0]["step"] == 44 // fidelity["proxy"].get(
+            "every", 1
+        )
+    # Before the slice, within it, behind the decision, in a later measurement
+    for at in (2, 6, 11, 27):
         resumed, _, _, again = run(load_path=str(tmp_path / f"ba{at}.pt"))
         assert resumed.tokens == whole.tokens[at:] and resumed.losses == whole.losses[at:], at
         assert plain(again._scoring.state_dict()["fidelity"]) == plain(end)
@@ -265,7 +356,9 @@ def test_a_resumed_run_does_as_the_unkilled_one(corpus, tmp_path, fidelity):
 def test_a_proxy_scores(corpus, tmp_path):
     """One given as a folder, against a callable that asks it."""
     torch.manual_seed(3)
-    small = GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, n_positions=LENGTH, n_embd=8, n_layer=1, n_head=1))
+    small = GPT2LMHeadModel(
+        GPT2Config(vocab_size=VOCAB, n_positions=LENGTH, n_embd=8, n_layer=1, n_head=1)
+    )
     small.save_pretrained(tmp_path / "proxy")
     wrapped = HuggingFaceModel(small, tokenizer=None, use_logits=True, shift_labels=True).eval()
 
@@ -276,7 +369,11 @@ def test_a_proxy_scores(corpus, tmp_path):
     proxy = AtteNT(**settings, score="loss", fidelity={"proxy": {"model": str(tmp_path / "proxy")}})
     got, _, _ = fit(make_loader(corpus, 8), [proxy], max_duration="20ba")
     want, _, _ = fit(make_loader(corpus, 8), [AtteNT(**settings, score=asked)], max_duration="20ba")
-    assert got.tokens == want.tokens and proxy._scoring.cost < 0.5 and proxy._scoring.state_dict()["fidelity"] == {}
+    assert (
+        got.tokens == want.tokens
+        and proxy._scoring.cost < 0.5
+        and proxy._scoring.state_dict()["fidelity"] == {}
+    )
 
 
 @pytest.mark.parametrize(
@@ -284,9 +381,19 @@ def test_a_proxy_scores(corpus, tmp_path):
     [
         ({"fidelity": {"layers": 3}}, "expected 1 to 2, the model's blocks, received 3"),
         ({"fidelity": {"patches": 0.5}}, "images only"),
-        ({"fidelity": {"proxy": {"model": "nowhere"}}}, "expected a folder with a Hugging Face model, received 'nowhere'"),
+        (
+            {"fidelity": {"proxy": {"model": "nowhere"}}},
+            "expected a folder with a Hugging Face model, received 'nowhere'",
+        ),
         ({"fidelity": {"auto": {"ways": [{"layers": 7}]}}}, "expected 1 to 2"),
-        ({"fidelity": {"proxy": {**PROXY, "model": {"name": "hf_causal_lm", "architecture": "gpt22"}}}}, "gpt22"),
+        (
+            {
+                "fidelity": {
+                    "proxy": {**PROXY, "model": {"name": "hf_causal_lm", "architecture": "gpt22"}}
+                }
+            },
+            "gpt22",
+        ),
     ],
 )
 def test_refused_before_training_starts(corpus, settings, said):

@@ -1,4 +1,6 @@
-"""``fidelity`` on two ranks, under DDP, FSDP1 and FSDP2: the choices of one rank that has the whole batch."""
+"""``fidelity`` on two ranks, under DDP, FSDP1 and FSDP2: the choices of one rank that has the whole
+batch.
+"""
 
 import pytest
 from corpora import write_tokens
@@ -7,7 +9,14 @@ from test_distributed import rate, run_ranks, settings
 
 pytestmark = pytest.mark.slow
 
-AUTO = {"auto": {"agreement": 0.3, "every": 2, "samples": 32, "ways": [{"layers": 1}, {"tokens": {"share": 0.5}}]}}
+AUTO = {
+    "auto": {
+        "agreement": 0.3,
+        "every": 2,
+        "samples": 32,
+        "ways": [{"layers": 1}, {"tokens": {"share": 0.5}}],
+    }
+}
 WAYS = {
     "layers": {"layers": 1, "tokens": {"share": 0.5}},
     "first": {"tokens": {"share": 0.5, "take": "first"}},
@@ -15,13 +24,20 @@ WAYS = {
     "proxy": {
         "proxy": {
             "model": {
-                "name": "hf_causal_lm", "architecture": "gpt2",
-                "config_overrides": {"vocab_size": VOCAB, "n_positions": LENGTH, "n_embd": 8, "n_layer": 1, "n_head": 1},
+                "name": "hf_causal_lm",
+                "architecture": "gpt2",
+                "config_overrides": {
+                    "vocab_size": VOCAB,
+                    "n_positions": LENGTH,
+                    "n_embd": 8,
+                    "n_layer": 1,
+                    "n_head": 1,
+                },
             },
             "train": True,
         }
     },
-}  # fmt: skip
+}
 
 
 def test_ranks_choose_as_one(tmp_path):
@@ -30,7 +46,12 @@ def test_ranks_choose_as_one(tmp_path):
     alone = {name: fit(data=settings(folder, 1), attent=attent) for name, attent in taught.items()}
     assert len({str(log["choices"]) for log in alone.values()}) == len(WAYS)
     jobs = {
-        f"{parallel} {name}": {"data": settings(folder, 2), "attent": attent, "parallel": parallel, "lr": rate(parallel)}
+        f"{parallel} {name}": {
+            "data": settings(folder, 2),
+            "attent": attent,
+            "parallel": parallel,
+            "lr": rate(parallel),
+        }
         for parallel in (None, "fsdp1", "fsdp2")
         for name, attent in taught.items()
     }
@@ -39,8 +60,17 @@ def test_ranks_choose_as_one(tmp_path):
         for name, log in rank.items():
             assert "error" not in log, log
             want = alone[name.split(" ")[1]]["choices"]
-            assert [choice[:2] for choice in log["choices"]] == [choice[:2] for choice in want], name
+            assert [choice[:2] for choice in log["choices"]] == [choice[:2] for choice in want], (
+                name
+            )
     for name in jobs:
         if name.endswith("auto"):
-            said = [{k: v for k, v in log[name]["metrics"].items() if "fidelity" in k and "time" not in k} for log in logs]
+            said = [
+                {
+                    k: v
+                    for k, v in log[name]["metrics"].items()
+                    if "fidelity" in k and "time" not in k
+                }
+                for log in logs
+            ]
             assert said[0] == said[1] and "attent/fidelity/layers_1/spearman" in said[0]

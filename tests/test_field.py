@@ -1,5 +1,6 @@
-"""What people's own jobs do: ``AtteNT()`` ends no run that plain training finishes, and trains on what it says."""
-
+"""What people's own jobs do: ``AtteNT()`` ends no run that plain training finishes, and trains on
+what it says.
+"""
 
 import numpy as np
 import pytest
@@ -50,7 +51,9 @@ class Unlabelled:
 
 def test_a_sample_without_a_label_is_the_last_to_be_taught(folder, caplog):
     """About 15% have none: too many to be unknown, and the default teaches all the same."""
-    watch, memory, trainer = fit(make_loader(folder, window=8, collate_fn=Unlabelled()), [AtteNT()], max_duration="4ep")
+    watch, memory, trainer = fit(
+        make_loader(folder, window=8, collate_fn=Unlabelled()), [AtteNT()], max_duration="4ep"
+    )
     seen = np.array([row[9] % 7 == 0 for batch in watch.tokens for row in batch])
     share = seen[:96].mean()
     assert 0.1 < share < 0.25 and memory.data["attent/empty"][-1][1] > 0
@@ -67,13 +70,21 @@ def test_a_sample_without_a_label_is_the_last_to_be_taught(folder, caplog):
 def test_a_look_at_a_loaded_checkpoint_changes_nothing(folder, tmp_path, caplog, workers):
     taught = {"select": "hard", "keep": 0.5, "score": "loss"}
     saving = {"save_folder": str(tmp_path / "saved"), "save_interval": "5ba"}
-    whole, _, _ = fit(make_loader(folder, num_workers=workers), [AtteNT(**taught)], max_duration="2ep", **saving)
+    whole, _, _ = fit(
+        make_loader(folder, num_workers=workers), [AtteNT(**taught)], max_duration="2ep", **saving
+    )
     path = str(next((tmp_path / "saved").glob("ep*-ba10-rank0.pt")))
     model, watch, loader = make_model(), Watch(), make_loader(folder, num_workers=workers)
     trainer = Trainer(
-        model=model, train_dataloader=loader, optimizers=torch.optim.SGD(model.parameters(), lr=0.1), max_duration="2ep",
-        algorithms=[AtteNT(**taught)], callbacks=[watch], load_path=path, progress_bar=False,
-    )  # fmt: skip
+        model=model,
+        train_dataloader=loader,
+        optimizers=torch.optim.SGD(model.parameters(), lr=0.1),
+        max_duration="2ep",
+        algorithms=[AtteNT(**taught)],
+        callbacks=[watch],
+        load_path=path,
+        progress_bar=False,
+    )
     for _ in range(2):
         next(iter(loader))
     trainer.fit()
@@ -93,11 +104,21 @@ def test_a_look_before_a_new_run_changes_nothing(folder):
 
 def test_a_look_between_fits_changes_nothing(folder):
     def lessons(look, durations):
-        loader, algorithm, watch, model = make_loader(folder), AtteNT(select="hard", keep=0.5), Watch(), make_model()
+        loader, algorithm, watch, model = (
+            make_loader(folder),
+            AtteNT(select="hard", keep=0.5),
+            Watch(),
+            make_model(),
+        )
         trainer = Trainer(
-            model=model, train_dataloader=loader, optimizers=torch.optim.SGD(model.parameters(), lr=0.1),
-            max_duration=durations[0], algorithms=[algorithm], callbacks=[watch], progress_bar=False,
-        )  # fmt: skip
+            model=model,
+            train_dataloader=loader,
+            optimizers=torch.optim.SGD(model.parameters(), lr=0.1),
+            max_duration=durations[0],
+            algorithms=[algorithm],
+            callbacks=[watch],
+            progress_bar=False,
+        )
         trainer.fit()
         for duration in durations[1:]:
             if look:
@@ -135,15 +156,25 @@ class Sorts(TokenCollator):
 def test_rows_that_are_not_samples_are_trained_plainly(folder, caplog, collate, workers):
     def run(*algorithms):
         # padding, which there is none of, keeps short pieces out of it
-        loader = make_loader(folder, window=8, collate_fn=collate(pad_id=VOCAB), num_workers=workers)
+        loader = make_loader(
+            folder, window=8, collate_fn=collate(pad_id=VOCAB), num_workers=workers
+        )
         watch, _, _ = fit(loader, list(algorithms), max_duration="2ep")
         return watch
 
     plain, taught = run(), run(AtteNT())
     assert taught.tokens == plain.tokens and taught.losses == plain.losses
-    told = [record.getMessage() for record in caplog.records if record.name.startswith("attent_stream.data.dataloader")]
+    told = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith("attent_stream.data.dataloader")
+    ]
     assert len(told) == 1 and collate.__name__ in told[0]
-    for named in ({"select": "hard", "keep": 0.5}, {"record": "always", "score": "loss"}, {"reweight": "linupper"}):
+    for named in (
+        {"select": "hard", "keep": 0.5},
+        {"record": "always", "score": "loss"},
+        {"reweight": "linupper"},
+    ):
         with pytest.raises(CollateError, match=collate.__name__):
             run(AtteNT(**named))
 
@@ -152,13 +183,20 @@ def test_losses_of_mixed_samples_are_not_recorded(tmp_path, caplog):
     from composer.algorithms import CutMix
 
     rng = np.random.default_rng(0)
-    samples = [{"image": rng.normal(size=(3, 8, 8)).astype(np.float32), "label": int(rng.integers(5))} for _ in range(64)]
+    samples = [
+        {"image": rng.normal(size=(3, 8, 8)).astype(np.float32), "label": int(rng.integers(5))}
+        for _ in range(64)
+    ]
     folder = write(tmp_path / "images", {"image": "ndarray:float32:3,8,8", "label": "int"}, samples)
 
     def run(**attent):
-        loader = make_loader(folder, collate_fn=lambda some: (
-            torch.stack([torch.as_tensor(one["image"]) for one in some]), torch.tensor([one["label"] for one in some])
-        ))  # fmt: skip
+        loader = make_loader(
+            folder,
+            collate_fn=lambda some: (
+                torch.stack([torch.as_tensor(one["image"]) for one in some]),
+                torch.tensor([one["label"] for one in some]),
+            ),
+        )
         model = ComposerClassifier(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), num_classes=5)
         fit(loader, [CutMix(), AtteNT(**attent)], model, max_duration="2ep")
 
@@ -219,7 +257,11 @@ def split(batch, size):
     patches, counts, labels = batch
     parts = patches.split(counts.tolist())
     return [
-        (torch.cat(parts[first : first + size]), counts[first : first + size], labels[first : first + size])
+        (
+            torch.cat(parts[first : first + size]),
+            counts[first : first + size],
+            labels[first : first + size],
+        )
         for first in range(0, len(labels), size)
     ]
 
@@ -228,7 +270,11 @@ def split(batch, size):
 def test_candidates_are_split_and_transformed_as_lessons_are(tmp_path, monkeypatch, attent):
     rng = np.random.default_rng(0)
     samples = [
-        {"patches": rng.normal(size=4 * rng.integers(1, 5)).astype(np.float32), "label": int(rng.integers(3))} for _ in range(64)
+        {
+            "patches": rng.normal(size=4 * rng.integers(1, 5)).astype(np.float32),
+            "label": int(rng.integers(3)),
+        }
+        for _ in range(64)
     ]
     folder = write(tmp_path / "ragged", {"patches": "ndarray:float32", "label": "int"}, samples)
     dataset = TeachingDataset(local=folder, batch_size=BATCH, window=4, gap=1, shuffle=True)
@@ -240,20 +286,31 @@ def test_candidates_are_split_and_transformed_as_lessons_are(tmp_path, monkeypat
         found = score(self, state, batch)
         weights = [parameter.detach().double() for parameter in model.parameters()]
         patches, counts, labels = batch
-        z = torch.stack([F.linear(part.double(), *weights).mean(0) for part in patches.split(counts.tolist())])
+        z = torch.stack(
+            [F.linear(part.double(), *weights).mean(0) for part in patches.split(counts.tolist())]
+        )
         nll = F.cross_entropy(z, labels, reduction="none")
-        scored.append((found, (z.softmax(1) - F.one_hot(labels, 3)).norm(dim=1) if not attent else nll))
+        scored.append(
+            (found, (z.softmax(1) - F.one_hot(labels, 3)).norm(dim=1) if not attent else nll)
+        )
         return found
 
     monkeypatch.setattr(CandidateScorer, "__call__", watched)
     spec = DataSpec(
-        loader, split_batch=split, get_num_samples_in_batch=lambda batch: len(batch[2]),
+        loader,
+        split_batch=split,
+        get_num_samples_in_batch=lambda batch: len(batch[2]),
         batch_transforms=lambda batch: (2 * batch[0], *batch[1:]),
-    )  # fmt: skip
+    )
     trainer = Trainer(
-        model=model, train_dataloader=spec, optimizers=torch.optim.SGD(model.parameters(), lr=0.1), max_duration="2ep",
-        algorithms=[AtteNT(**attent)], device_train_microbatch_size=2, progress_bar=False,
-    )  # fmt: skip
+        model=model,
+        train_dataloader=spec,
+        optimizers=torch.optim.SGD(model.parameters(), lr=0.1),
+        max_duration="2ep",
+        algorithms=[AtteNT(**attent)],
+        device_train_microbatch_size=2,
+        progress_bar=False,
+    )
     trainer.fit()
     trainer.close()
     assert attent == {} or scored
@@ -274,13 +331,15 @@ class Fails(TokenCollator):
 def test_packed_text_that_cannot_be_cut_is_trained_on_whole(folder, caplog):
     plain, _, _ = fit(make_loader(folder, collate_fn=Fails()), [])
     taught, _, _ = fit(make_loader(folder, collate_fn=Fails()), [AtteNT()])
-    assert sorted(sum(taught.tokens, [])) == sorted(sum(plain.tokens, []))  # balanced, but whole and each once
+    # Balanced, but whole and each once
+    assert sorted(sum(taught.tokens, [])) == sorted(sum(plain.tokens, []))
     (told,) = [record.getMessage() for record in caplog.records if record.name.startswith("attent")]
     assert told.startswith("seq_len is not used by default here")
     with pytest.raises(ValueError, match="seq_len cuts all of a batch: expected where"):
         fit(make_loader(folder, collate_fn=Fails()), [AtteNT(seq_len=0.5)])
     caplog.clear()
-    fit(make_loader(folder, collate_fn=Fails()), [AtteNT(balance="tokens")])  # asks for one of the two
+    # Asks for one of the two
+    fit(make_loader(folder, collate_fn=Fails()), [AtteNT(balance="tokens")])
     assert "seq_len is not used by default here" in caplog.text
 
 
@@ -289,7 +348,9 @@ def test_what_was_given_up_is_given_up_after_a_resume(folder, tmp_path):
     whole, _, _ = fit(make_loader(folder), [AtteNT()], LossOnly(), max_duration="2ep", **saving)
     path = str(next((tmp_path / "saved").glob("ep*-ba10-rank0.pt")))
     algorithm = AtteNT()
-    rest, _, _ = fit(make_loader(folder), [algorithm], LossOnly(), max_duration="2ep", load_path=path)
+    rest, _, _ = fit(
+        make_loader(folder), [algorithm], LossOnly(), max_duration="2ep", load_path=path
+    )
     assert rest.losses == whole.losses[10:] and algorithm.state_dict()["given_up"] == ["records"]
 
 
@@ -327,24 +388,39 @@ class LossOnly(ComposerModel):
 
     def forward(self, batch):
         z = self.head(self.body(batch["input_ids"]))[:, :-1].flatten(0, 1)
-        return {"loss": (z.exp().sum(1).log() - z.gather(1, batch["labels"][:, 1:].reshape(-1, 1))[:, 0]).mean()}
+        return {
+            "loss": (
+                z.exp().sum(1).log() - z.gather(1, batch["labels"][:, 1:].reshape(-1, 1))[:, 0]
+            ).mean()
+        }
 
     def loss(self, outputs, batch):
         return outputs["loss"]
 
 
-@pytest.mark.parametrize("attent", [
-    {"score": "residual", "select": "hard", "keep": 0.5}, {"score": "entropy"}, {"score": "loss", "record": "always"},
-    {"score": "remembered", "select": "soft"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "attent",
+    [
+        {"score": "residual", "select": "hard", "keep": 0.5},
+        {"score": "entropy"},
+        {"score": "loss", "record": "always"},
+        {"score": "remembered", "select": "soft"},
+    ],
+)
 def test_a_score_that_was_asked_for_is_refused_before_the_first_step(folder, attent):
     model = LossOnly()
     optimizer = Steps(model.parameters(), lr=0.1)
     trainer = Trainer(
-        model=model, train_dataloader=make_loader(folder), optimizers=optimizer, max_duration="2ep",
-        algorithms=[AtteNT(**attent)], progress_bar=False,
-    )  # fmt: skip
-    with pytest.raises(ValueError, match="LossOnly.*a loss and no outputs for each sample") as caught:
+        model=model,
+        train_dataloader=make_loader(folder),
+        optimizers=optimizer,
+        max_duration="2ep",
+        algorithms=[AtteNT(**attent)],
+        progress_bar=False,
+    )
+    with pytest.raises(
+        ValueError, match="LossOnly.*a loss and no outputs for each sample"
+    ) as caught:
         trainer.fit()
     trainer.close()
     assert optimizer.taken == 0
@@ -354,7 +430,10 @@ def test_a_score_that_was_asked_for_is_refused_before_the_first_step(folder, att
 
 def check_trained_plainly(model, duration, folder, **loader):
     """The default trains to the losses of a run without AtteNT, bit for bit."""
-    runs = [fit(make_loader(folder, **loader), some, model(), max_duration=duration)[0] for some in ([AtteNT()], [])]
+    runs = [
+        fit(make_loader(folder, **loader), some, model(), max_duration=duration)[0]
+        for some in ([AtteNT()], [])
+    ]
     assert runs[0].losses == runs[1].losses
 
 

@@ -48,11 +48,17 @@ def srun(rank: int, local: int, nodes: int, **more: str) -> dict[str, str]:
     hosts = "gpu7" if nodes == 1 else f"gpu[07-{6 + nodes:02}]"
     tasks = str(local) if nodes == 1 else f"{local}(x{nodes})"
     return {
-        "SLURM_JOB_ID": "815", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": str(local * nodes),
-        "SLURM_NTASKS": str(local * nodes), "SLURM_STEP_TASKS_PER_NODE": tasks, "SLURM_PROCID": str(rank),
-        "SLURM_LOCALID": str(rank % local), "SLURM_NODEID": str(rank // local), "SLURM_JOB_NODELIST": hosts,
+        "SLURM_JOB_ID": "815",
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_TASKS": str(local * nodes),
+        "SLURM_NTASKS": str(local * nodes),
+        "SLURM_STEP_TASKS_PER_NODE": tasks,
+        "SLURM_PROCID": str(rank),
+        "SLURM_LOCALID": str(rank % local),
+        "SLURM_NODEID": str(rank // local),
+        "SLURM_JOB_NODELIST": hosts,
         "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.1",
-    } | more  # fmt: skip
+    } | more
 
 
 def mpirun(rank: int, local: int, nodes: int) -> dict[str, str]:
@@ -92,9 +98,9 @@ def test_composers_own_variables_are_left_alone():
         rank_variables(composer(3, 2, 2) | COMPOSER | srun(1, 1, 2)) == {}
     )  # its launcher in a step of srun
     assert rank_variables(torchrun(3, 2, 2) | srun(1, 1, 2)) == {"NODE_RANK": "1"}
-    assert rank_variables(srun(1, 2, 1) | {"MASTER_ADDR": "here", "MASTER_PORT": "1234", "WORLD_SIZE": "2"}).keys() == {
-        "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK",
-    }  # fmt: skip
+    assert rank_variables(
+        srun(1, 2, 1) | {"MASTER_ADDR": "here", "MASTER_PORT": "1234", "WORLD_SIZE": "2"}
+    ).keys() == {"RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK"}
 
 
 ALLOCATION = {
@@ -133,22 +139,36 @@ def test_one_process_stays_one(environment):
     [
         ({"WORLD_SIZE": "2"}, "RANK: missing"),
         ({"RANK": "1"}, "WORLD_SIZE: missing"),
-        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, "LOCAL_RANK: missing"),  # PyTorchJob
+        # PyTorchJob
+        (
+            {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"},
+            "LOCAL_RANK: missing",
+        ),
         (composer(2, 2, 2), "MASTER_ADDR: missing"),
         ({"RANK": "one", "WORLD_SIZE": "2"}, "RANK: expected a whole number"),
         (composer(3, 2, 2) | COMPOSER | {"RANK": "7"}, "RANK: expected 0 <= RANK < WORLD_SIZE"),
         (torchrun(2, 2, 2) | {"NODE_RANK": "0"}, "NODE_RANK: '0' is set, but torchrun says '1'"),
         (srun(1, 2, 1) | {"WORLD_SIZE": "1"}, "WORLD_SIZE: '1' is set, but srun says '2'"),
         (srun(3, 2, 2) | {"NODE_RANK": "0"}, "NODE_RANK: '0' is set, but srun says '1'"),
-        (srun(1, 2, 2) | {"SLURM_NODEID": "1", "SLURM_LOCALID": "0"}, "--distribution=block"),  # dealt out in turn
-        (srun(1, 2, 2) | {"SLURM_STEP_TASKS_PER_NODE": "3,1"}, "SLURM_STEP_TASKS_PER_NODE: expected as many tasks on each"),
-        ({name: value for name, value in srun(1, 2, 1).items() if name != "SLURM_LOCALID"}, "LOCAL_RANK: missing"),
+        # Dealt out in turn
+        (srun(1, 2, 2) | {"SLURM_NODEID": "1", "SLURM_LOCALID": "0"}, "--distribution=block"),
+        (
+            srun(1, 2, 2) | {"SLURM_STEP_TASKS_PER_NODE": "3,1"},
+            "SLURM_STEP_TASKS_PER_NODE: expected as many tasks on each",
+        ),
+        (
+            {name: value for name, value in srun(1, 2, 1).items() if name != "SLURM_LOCALID"},
+            "LOCAL_RANK: missing",
+        ),
         (SCRIPT | {"SLURM_PROCID": "3"}, "SLURM_STEP_ID: missing"),
-        (srun(0, 8, 1, SLURM_PTY_PORT="1"), "SLURM_STEP_NUM_TASKS: the srun step has 8 tasks and was started with --pty"),
+        (
+            srun(0, 8, 1, SLURM_PTY_PORT="1"),
+            "SLURM_STEP_NUM_TASKS: the srun step has 8 tasks and was started with --pty",
+        ),
         (mpirun(1, 1, 2), "MASTER_ADDR: missing"),
         (mpirun(1, 2, 2) | {"OMPI_COMM_WORLD_LOCAL_RANK": "0", "MASTER_ADDR": "a"}, "--map-by ppr"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_tell_ranks_apart_is_one_sentence(environment, named, monkeypatch, capsys):
     with pytest.raises(ConfigError, match=re.escape(named)):
         rank_variables(environment)
@@ -195,10 +215,18 @@ def no_process_group():
 
 def overrides(corpus: str, saved: Path, batches: int) -> list[str]:
     return [
-        f"data={corpus}", "seq_len=32", "vocab_size=256", "train_loader.num_workers=0", f"max_duration={batches}ba",
-        f"eval_interval={batches}ba", "train_loader.dataset.num_canonical_nodes=2", f"save_folder={saved}", "save_interval=3ba",
-        "run_name=r", "autoresume=true",
-    ]  # fmt: skip
+        f"data={corpus}",
+        "seq_len=32",
+        "vocab_size=256",
+        "train_loader.num_workers=0",
+        f"max_duration={batches}ba",
+        f"eval_interval={batches}ba",
+        "train_loader.dataset.num_canonical_nodes=2",
+        f"save_folder={saved}",
+        "save_interval=3ba",
+        "run_name=r",
+        "autoresume=true",
+    ]
 
 
 def by_torchrun(port: str) -> list[tuple[list[str], dict[str, str]]]:
@@ -234,11 +262,14 @@ def test_two_ranks_go_on_with_a_run_of_one(corpus, tmp_path, capsys, no_process_
     }
     started = [
         subprocess.Popen(
-            [sys.executable, *command, YAML, *overrides(corpus, tmp_path / "cut", 6)], env=plain | environment,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [sys.executable, *command, YAML, *overrides(corpus, tmp_path / "cut", 6)],
+            env=plain | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for command, environment in launcher(str(free_port()))
-    ]  # fmt: skip
+    ]
     told = [process.communicate(timeout=280) for process in started]
     assert [process.returncode for process in started] == [0] * len(started), told
     (line,) = [line for out, _ in told for line in out.splitlines() if line.startswith("trained ")]

@@ -77,7 +77,7 @@ def test_an_epoch_without_a_batch_is_refused(folder, batch_size, drop_last, more
         return
     with pytest.raises(
         ValueError,
-        match=rf"an epoch has no batch: \d+ samples .* batch_size {batch_size} and drop_last=True; set",
+        match=rf"an epoch has no batch: \d+ samples .* batch_size {batch_size} and drop_last=True",
     ):
         TeachingDataLoader(dataset, batch_size=batch_size, drop_last=drop_last)
 

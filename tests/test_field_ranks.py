@@ -15,9 +15,17 @@ SAME = ("rows", "losses", "grads", "model")
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory):
     folder: Path = tmp_path_factory.mktemp("field")
-    data = settings(write_tokens(folder / "data", 700, length=LENGTH, vocab=VOCAB), 2) | {"window": 2}
+    data = settings(write_tokens(folder / "data", 700, length=LENGTH, vocab=VOCAB), 2) | {
+        "window": 2
+    }
     jobs = {
-        f"{model} {name}": {"data": data, "attent": attent, "model": model, "duration": duration, "microbatch": 2}
+        f"{model} {name}": {
+            "data": data,
+            "attent": attent,
+            "model": model,
+            "duration": duration,
+            "microbatch": 2,
+        }
         for model, duration in (("loss_only", "2ep"), ("fails", "1ep"))
         for name, attent in (("plain", None), ("default", {}))
     }
@@ -34,7 +42,9 @@ def test_what_cannot_be_scored_is_trained_plainly_on_all_ranks(logs, model):
 
 
 def test_a_rank_that_fails_ends_scoring_on_all(logs):
-    """The window of one drained inbox is scored on rank 0 to its end; no rank forwards a candidate after it."""
+    """The window of one drained inbox is scored on rank 0 to its end; no rank forwards a candidate
+    after it.
+    """
     forwards = [log["fails default"]["forwards"][-1] for log in logs]
     assert all(0 < count <= 4 for count in forwards)
 

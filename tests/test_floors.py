@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "attent_stream"
-# From the ground up. Folders of one floor do not import each other. A file of the package's own folder stands
-# above all floors. ``experimental`` may import every floor, and none imports it.
+# From the ground up. Folders of one floor do not import each other. A file of the package's own
+# folder stands above all floors. ``experimental`` may import every floor, and none imports it.
 FLOORS = [
     {"base"},
     {"store", "corpus", "model", "window"},
@@ -25,7 +25,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def imported(path: Path) -> list[tuple[str, int]]:
-    """Modules of this package that a file imports anywhere in it, below ``attent_stream``, with their lines."""
+    """Modules of this package that a file imports anywhere in it, below ``attent_stream``, with
+    their lines.
+    """
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
@@ -34,7 +36,11 @@ def imported(path: Path) -> list[tuple[str, int]]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: imports are written in full"
             names = [f"{node.module}.{name.name}" for name in node.names]
-        found += [(name.split(".", 1)[1], node.lineno) for name in names if name.startswith("attent_stream.")]
+        found += [
+            (name.split(".", 1)[1], node.lineno)
+            for name in names
+            if name.startswith("attent_stream.")
+        ]
     return found
 
 
@@ -49,7 +55,9 @@ def test_imports_go_down(path):
         if folders[0] == "experimental" or target == folders[0] or module == "__version__":
             continue
         if target not in FLOOR or FLOOR[target] >= FLOOR[folders[0]]:
-            wrong.append(f"{path.relative_to(PACKAGE)}:{line} imports {module}, which is on no lower floor")
+            wrong.append(
+                f"{path.relative_to(PACKAGE)}:{line} imports {module}, which is on no lower floor"
+            )
     assert not wrong, "\n".join(wrong)
 
 

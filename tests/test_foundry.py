@@ -1,8 +1,8 @@
-"""The llm-foundry entry points, called as it calls them; where it is installed, against its own ``text``
-loader.
+"""The llm-foundry entry points, called as it calls them; where it is installed, against its own
+``text`` loader.
 
-llm-foundry is large and bound to older libraries, so it is no dependency of the tests: ``pip install
-llm-foundry`` beside this package in an environment of its own runs them all.
+llm-foundry is large and bound to older libraries, so it is no dependency of the tests: ``pip
+install llm-foundry`` beside this package in an environment of its own runs them all.
 """
 
 import sys
@@ -70,7 +70,8 @@ def section(corpus, kind="array", name="attent_text", workers=0, **dataset):
         "max_seq_len": 16,
         **dataset,
     }
-    # Stock llm-foundry gives up without this. Persistent workers take seconds to end, theirs and ours alike.
+    # Stock llm-foundry gives up without this. Persistent workers take seconds to end, theirs and
+    # ours alike.
     idle = {} if workers else {"prefetch_factor": None}
     return {
         "name": name,
@@ -111,11 +112,15 @@ def test_the_algorithm_is_an_algorithm_class_built_from_keywords():
         ({"window": "many"}, "train_loader.dataset.window: expected int, received str 'many'"),
         (
             {"allow_unsafe_types": True},
-            "train_loader.dataset: expected allow_unsafe_types false, as it runs what the data says,"
+            "train_loader.dataset: expected allow_unsafe_types false, as it runs what the data "
+            "says,"
             " received true",
         ),
         ({"local": "nowhere"}, "train_loader.dataset.local: folder 'nowhere/train' does not exist"),
-        ({"max_seq_len": 1}, "train_loader.dataset: expected max_seq_len of at least 2 tokens, received 1"),
+        (
+            {"max_seq_len": 1},
+            "train_loader.dataset: expected max_seq_len of at least 2 tokens, received 1",
+        ),
     ],
 )
 @pytest.mark.parametrize("wrap", [dict, OmegaConf.create])
@@ -138,7 +143,10 @@ def test_a_device_batch_size_that_is_no_whole_number_is_refused(corpus, size):
 
 @pytest.mark.skipif("llmfoundry" in sys.modules, reason="something else has imported llm-foundry")
 def test_llm_foundry_is_not_imported():
-    registered("llmfoundry_algorithms", "attent"), registered("llmfoundry_dataloaders", "attent_text")
+    (
+        registered("llmfoundry_algorithms", "attent"),
+        registered("llmfoundry_dataloaders", "attent_text"),
+    )
     assert not [name for name in sys.modules if name.split(".")[0] == "llmfoundry"]
 
 
@@ -163,7 +171,9 @@ def test_the_yaml_names_both_and_its_dataset_section_is_ours():
         ("bytes", {"token_encoding_type": "uint16", "max_seq_len": 24.0}),
     ],
 )
-def test_without_a_teacher_the_batches_are_llm_foundrys(foundry, corpus, tokenizer, kind, dataset, workers):
+def test_without_a_teacher_the_batches_are_llm_foundrys(
+    foundry, corpus, tokenizer, kind, dataset, workers
+):
     theirs = built(section(corpus, kind, "text", workers, **dataset), tokenizer)
     expected = list(theirs.dataloader)
     counts = [theirs.get_num_tokens_in_batch(batch, "loss_generating") for batch in expected]
@@ -174,7 +184,11 @@ def test_without_a_teacher_the_batches_are_llm_foundrys(foundry, corpus, tokeniz
     for mine, batch in zip(batches, expected, strict=True):
         assert mine.keys() == batch.keys()
         for key, value in batch.items():
-            assert torch.equal(mine[key], value) if isinstance(value, torch.Tensor) else mine[key] == value
+            assert (
+                torch.equal(mine[key], value)
+                if isinstance(value, torch.Tensor)
+                else mine[key] == value
+            )
     assert [ours.get_num_tokens_in_batch(batch, "loss_generating") for batch in batches] == counts
     assert ("sequence_id" in batches[0]) == ("eos_token_id" in dataset or "bos_token_id" in dataset)
 
@@ -199,7 +213,8 @@ def test_the_data_set_is_taught_and_llm_foundrys(foundry, corpus, tokenizer):
     )
     assert (made.window, made.gap, made.max_seq_len, made.tokenizer) == (4, 1, 16, tokenizer)
     assert made[0].shape == (16,) and made[0].dtype == torch.int64
-    assert pickle.loads(pickle.dumps(TeachingTextDataset)) is TeachingTextDataset  # for spawned workers
+    # For spawned workers
+    assert pickle.loads(pickle.dumps(TeachingTextDataset)) is TeachingTextDataset
 
 
 @pytest.mark.parametrize(
@@ -209,7 +224,9 @@ def test_the_data_set_is_taught_and_llm_foundrys(foundry, corpus, tokenizer):
         ({"eos_token_id": 5}, "train_loader: Provided eos_token_id=5 does not match"),
     ],
 )
-def test_what_the_data_set_and_llm_foundry_refuse_is_said(foundry, corpus, tokenizer, dataset, expected):
+def test_what_the_data_set_and_llm_foundry_refuse_is_said(
+    foundry, corpus, tokenizer, dataset, expected
+):
     with pytest.raises(ConfigError) as caught:
         built(section(corpus, **dataset), tokenizer)
     assert str(caught.value).startswith(expected)
@@ -235,11 +252,15 @@ def mpt(foundry):
 
 @pytest.mark.parametrize("microbatch", [None, 1, 3, 4])
 @pytest.mark.parametrize("score", ["loss", "residual"])
-def test_llm_foundrys_batches_are_scored_sample_by_sample(mpt, corpus, tokenizer, score, microbatch):
+def test_llm_foundrys_batches_are_scored_sample_by_sample(
+    mpt, corpus, tokenizer, score, microbatch
+):
     from attent_stream.score.scorer import build_scorer, score_batch
 
     (batch, *_) = built(section(corpus, eos_token_id=EOS), tokenizer).dataloader
-    assert isinstance(batch["total_tokens"], list) and isinstance(batch["sequence_id"], torch.Tensor)
+    assert isinstance(batch["total_tokens"], list) and isinstance(
+        batch["sequence_id"], torch.Tensor
+    )
     mpt.eval()
     with torch.no_grad():
         logits = mpt(batch).logits.double()[:, :-1]
@@ -254,7 +275,8 @@ def test_llm_foundrys_batches_are_scored_sample_by_sample(mpt, corpus, tokenizer
     expected = (each * valid).sum(1) / valid.sum(1)
     expected = expected.sqrt() if score == "residual" else expected
     keys = {
-        key: value.clone() if isinstance(value, torch.Tensor) else list(value) for key, value in batch.items()
+        key: value.clone() if isinstance(value, torch.Tensor) else list(value)
+        for key, value in batch.items()
     }
     got = score_batch(build_scorer(score, mpt), mpt, batch, microbatch)
     torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-6)

@@ -1,4 +1,6 @@
-"""The output head without the logits: every path against float64, on odd shapes, ties, infinities and masks."""
+"""The output head without the logits: every path against float64, on odd shapes, ties, infinities
+and masks.
+"""
 
 import importlib.util
 import logging
@@ -27,13 +29,17 @@ CPU_PATHS = ["reference", "chunked"]
 @pytest.fixture(autouse=True, params=[False])
 def widened(request, monkeypatch):
     """Whether halves are multiplied as float32, which else is what this machine's speed says."""
-    monkeypatch.setattr(chunked, "product_dtype", lambda dtype: torch.float32 if request.param else dtype)
+    monkeypatch.setattr(
+        chunked, "product_dtype", lambda dtype: torch.float32 if request.param else dtype
+    )
     return request.param
 
 
 @pytest.fixture
 def eager(monkeypatch):
-    """The pass as it runs where nothing can compile it: the same arithmetic, and no test waits for a compiler."""
+    """The pass as it runs where nothing can compile it: the same arithmetic, and no test waits for
+    a compiler.
+    """
     monkeypatch.setattr(chunked._all_sums, "failed", True)
     monkeypatch.setattr(chunked._shifted_sums, "failed", True)
     monkeypatch.setattr(chunked._other_sums, "failed", True)
@@ -47,7 +53,11 @@ def tiny_tiles(monkeypatch):
     monkeypatch.setattr(head, "_CHUNK_ELEMENTS", 500)
 
 
-@pytest.mark.parametrize(("path", "widened"), [("reference", False), ("chunked", False), ("chunked", True)], indirect=["widened"])
+@pytest.mark.parametrize(
+    ("path", "widened"),
+    [("reference", False), ("chunked", False), ("chunked", True)],
+    indirect=["widened"],
+)
 def test_every_path_gives_the_scores_of_the_logits(path, widened, eager, tiny_tiles):
     for case in CASES:
         hidden, weight, labels, settings = case.operands()
@@ -61,23 +71,34 @@ def test_every_path_gives_the_scores_of_the_logits(path, widened, eager, tiny_ti
 def test_the_compiled_pass(tiny_tiles, caplog):
     """One graph of each pass serves every number of tokens and classes (but for a single one)."""
     torch._dynamo.reset()
-    # The first tile and those that are summed against its bound; where logits are capped there is one pass for all.
-    kinds = [(torch.bfloat16, {}, 2), (torch.float32, {"scale": 2.0, "softcap": 4.0, "bias": True}, 1)]
+    # The first tile and those that are summed against its bound; where logits are capped there is
+    # one pass for all.
+    kinds = [
+        (torch.bfloat16, {}, 2),
+        (torch.float32, {"scale": 2.0, "softcap": 4.0, "bias": True}, 1),
+    ]
     for dtype, settings, passes in kinds:
         before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
         for tokens, classes in ((20, 300), (5, 90), (33, 250), (12, 131), (4, 70)):
-            case = Case(tokens=tokens, width=16, classes=classes, dtype=dtype, seed=tokens, **settings)
+            case = Case(
+                tokens=tokens, width=16, classes=classes, dtype=dtype, seed=tokens, **settings
+            )
             hidden, weight, labels, given = case.operands()
             got = head_scores(hidden, weight, labels, path="chunked", **given)
             assert worst(got, case.exact()) < TOLERANCE[dtype], case
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - before == passes
-    assert not any(record.name.startswith("attent_stream") for record in caplog.records)  # nothing fell back
+    # Nothing fell back
+    assert not any(record.name.startswith("attent_stream") for record in caplog.records)
 
 
 def run_cases(what: str, **environment: str) -> None:
     program = str(Path(__file__).with_name("head_cases.py"))
     found = subprocess.run(
-        [sys.executable, program, what], env=os.environ | environment, capture_output=True, text=True, timeout=280
+        [sys.executable, program, what],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
     )
     assert found.returncode == 0 and found.stdout.startswith("ok"), found.stderr[-3000:]
 
@@ -99,12 +120,17 @@ def test_what_is_not_finite_spoils_its_own_token_only(path, poison, eager, tiny_
     clean = [i for i in range(30) if i != 3]
     assert not nll[3].isfinite() and not residual_sq[3].isfinite()
     assert nll[4] == residual_sq[4] == 0
-    assert worst((nll[clean], residual_sq[clean]), tuple(scores[clean] for scores in case.exact())) < 3e-6
+    assert (
+        worst((nll[clean], residual_sq[clean]), tuple(scores[clean] for scores in case.exact()))
+        < 3e-6
+    )
 
 
 @pytest.mark.parametrize("path", CPU_PATHS)
 def test_classes_that_are_ruled_out(path, eager, tiny_tiles):
-    """-inf in the bias, as for the rows that pad a vocabulary: whole tiles of them, and the label among them."""
+    """-inf in the bias, as for the rows that pad a vocabulary: whole tiles of them, and the label
+    among them.
+    """
     hidden, weight, labels, _ = Case(tokens=30, width=8, classes=300).operands()
     bias = torch.zeros(300)
     bias[100:] = float("-inf")
@@ -115,7 +141,9 @@ def test_classes_that_are_ruled_out(path, eager, tiny_tiles):
     for mine, theirs in zip(got, want, strict=True):
         torch.testing.assert_close(mine.double(), theirs, rtol=2e-6, atol=2e-6)
     bias.fill_(float("inf"))
-    assert not any(scores[0].isfinite() for scores in head_scores(hidden, weight, labels, bias=bias, path=path))
+    assert not any(
+        scores[0].isfinite() for scores in head_scores(hidden, weight, labels, bias=bias, path=path)
+    )
 
 
 @pytest.mark.parametrize("path", CPU_PATHS)
@@ -123,9 +151,13 @@ def test_classes_that_are_ruled_out(path, eager, tiny_tiles):
 def test_ties(path, dtype, eager, tiny_tiles):
     """All logits alike: ``nll = log V`` and ``residual^2 = (1 - 1/V)^2 + (V - 1) / V^2``."""
     labels = torch.arange(9) * 30
-    nll, residual_sq = head_scores(torch.ones(9, 4).to(dtype), torch.ones(257, 4).to(dtype), labels, path=path)
+    nll, residual_sq = head_scores(
+        torch.ones(9, 4).to(dtype), torch.ones(257, 4).to(dtype), labels, path=path
+    )
     torch.testing.assert_close(nll, torch.full((9,), 257.0).log(), rtol=1e-6, atol=0)
-    torch.testing.assert_close(residual_sq, torch.full((9,), (256 / 257) ** 2 + 256 / 257**2), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        residual_sq, torch.full((9,), (256 / 257) ** 2 + 256 / 257**2), rtol=1e-6, atol=0
+    )
 
 
 @pytest.mark.parametrize("path", CPU_PATHS)
@@ -133,7 +165,9 @@ def test_a_token_that_is_almost_sure_keeps_its_digits(path, eager, tiny_tiles):
     hidden, weight = torch.tensor([[1.0]]), torch.zeros(200, 1)
     weight[150] = 20.0
     nll, residual_sq = head_scores(hidden, weight, torch.tensor([150]), path=path)
-    others = torch.tensor(199.0, dtype=torch.float64) * torch.exp(torch.tensor(-20.0, dtype=torch.float64))
+    others = torch.tensor(199.0, dtype=torch.float64) * torch.exp(
+        torch.tensor(-20.0, dtype=torch.float64)
+    )
     torch.testing.assert_close(nll.double()[0], torch.log1p(others), rtol=1e-5, atol=0)
     expected = (others**2 + others**2 / 199) / (1 + others) ** 2
     torch.testing.assert_close(residual_sq.double()[0], expected, rtol=1e-5, atol=0)
@@ -173,7 +207,8 @@ def test_nothing_is_changed_and_nothing_learns(eager, tiny_tiles):
     weight.requires_grad_()
     copies = [tensor.detach().clone() for tensor in (hidden, weight, labels, settings["bias"])]
     for path in CPU_PATHS:
-        with torch.autocast("cpu", dtype=torch.bfloat16):  # which is for whoever calls to apply, by logit_dtype
+        # Which is for whoever calls to apply, by logit_dtype
+        with torch.autocast("cpu", dtype=torch.bfloat16):
             got = head_scores(hidden, weight, labels, path=path, **settings)
         assert not any(scores.requires_grad for scores in got) and weight.grad is None
         for now, before in zip((hidden, weight, labels, settings["bias"]), copies, strict=True):
@@ -183,10 +218,20 @@ def test_nothing_is_changed_and_nothing_learns(eager, tiny_tiles):
 
 def test_logits_in_another_dtype(eager):
     hidden, weight, labels, settings = Case(tokens=20, width=8, classes=100, bias=True).operands()
-    halves = head_scores(hidden.bfloat16(), weight.bfloat16(), labels, bias=settings["bias"].bfloat16(), path="chunked")
-    got = head_scores(hidden, weight, labels, bias=settings["bias"], logit_dtype=torch.bfloat16, path="chunked")
+    halves = head_scores(
+        hidden.bfloat16(),
+        weight.bfloat16(),
+        labels,
+        bias=settings["bias"].bfloat16(),
+        path="chunked",
+    )
+    got = head_scores(
+        hidden, weight, labels, bias=settings["bias"], logit_dtype=torch.bfloat16, path="chunked"
+    )
     assert all(torch.equal(a, b) for a, b in zip(got, halves, strict=True))
-    with pytest.raises(ValueError, match="weight must be torch.bfloat16 as hidden is, or logit_dtype be set"):
+    with pytest.raises(
+        ValueError, match="weight must be torch.bfloat16 as hidden is, or logit_dtype be set"
+    ):
         head_scores(hidden.bfloat16(), weight, labels)
 
 
@@ -209,7 +254,11 @@ def test_widened_halves_are_scored_as_the_same_numbers_in_float32(eager, tiny_ti
     hidden, weight, labels, settings = case.operands()
     got = head_scores(hidden, weight, labels, path="chunked", **settings)
     wide = settings | {"bias": settings["bias"].float()}
-    for one, other in zip(got, head_scores(hidden.float(), weight.float(), labels, path="chunked", **wide), strict=True):
+    for one, other in zip(
+        got,
+        head_scores(hidden.float(), weight.float(), labels, path="chunked", **wide),
+        strict=True,
+    ):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
 
 
@@ -259,7 +308,11 @@ def test_scores_of_logits_that_are_there(dtype, eager, monkeypatch):
     ],
 )
 def test_mistakes_are_named(change, message):
-    arguments = {"hidden": torch.zeros(2, 8), "weight": torch.zeros(100, 8), "labels": torch.zeros(2).long()} | change
+    arguments = {
+        "hidden": torch.zeros(2, 8),
+        "weight": torch.zeros(100, 8),
+        "labels": torch.zeros(2).long(),
+    } | change
     with pytest.raises(ValueError, match=message):
         head_scores(**arguments)
 
@@ -268,7 +321,9 @@ def test_a_split_weight_is_refused():
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         weight = distribute_tensor(torch.zeros(100, 8), DeviceMesh("cpu", [0]), [Shard(0)])
-        with pytest.raises(ScoreError, match=r"tensor parallelism\): scores of a split head are not supported"):
+        with pytest.raises(
+            ScoreError, match=r"tensor parallelism\): scores of a split head are not supported"
+        ):
             head_scores(torch.zeros(2, 8), weight, torch.zeros(2).long())
     finally:
         dist.destroy_process_group()
@@ -286,7 +341,9 @@ def test_where_nothing_compiles_the_pass_runs_as_it_is(monkeypatch, caplog):
         assert worst(head_scores(hidden, weight, labels, path="chunked"), case.exact()) < 3e-6
     (said,) = caplog.records
     assert "torch.compile cannot compile the scoring pass here" in said.getMessage()
-    assert said.getMessage().endswith("(RuntimeError: InvalidCxxCompiler: No working C++ compiler found).")
+    assert said.getMessage().endswith(
+        "(RuntimeError: InvalidCxxCompiler: No working C++ compiler found)."
+    )
 
     def no_memory(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -300,9 +357,15 @@ def test_where_nothing_compiles_the_pass_runs_as_it_is(monkeypatch, caplog):
 def test_little_goes_to_the_reference_and_much_to_the_tiles(monkeypatch):
     taken = []
     for name in CPU_PATHS:
-        monkeypatch.setitem(PATHS, name, lambda *args, name=name, **given: taken.append(name) or args[:2])
+        monkeypatch.setitem(
+            PATHS, name, lambda *args, name=name, **given: taken.append(name) or args[:2]
+        )
     hidden, weight = torch.zeros(2**12, 4), torch.zeros(2**10, 4)
-    for dtype, tokens in ((torch.float32, 2**12 - 1), (torch.float32, 2**12), (torch.float64, 2**12)):
+    for dtype, tokens in (
+        (torch.float32, 2**12 - 1),
+        (torch.float32, 2**12),
+        (torch.float64, 2**12),
+    ):
         head_scores(hidden[:tokens].to(dtype), weight.to(dtype), torch.zeros(tokens).long())
     assert taken == ["reference", "chunked", "reference"]
 
@@ -319,11 +382,19 @@ def test_the_fastest_path_that_is_right_is_taken(monkeypatch, caplog):
     def fails(*args, **given):
         raise RuntimeError("no such instruction")
 
-    for name, path in (("right", right), ("slow", lambda *a, **g: right(*a, **g)), ("wrong", wrong), ("fails", fails)):
+    for name, path in (
+        ("right", right),
+        ("slow", lambda *a, **g: right(*a, **g)),
+        ("wrong", wrong),
+        ("fails", fails),
+    ):
         monkeypatch.setitem(PATHS, name, path)
     times = iter([2.0, 1.0])
     names = ["slow", "wrong", "fails", "right"]
-    assert head.measured(names, hidden, weight, labels, given, lambda call: call() and next(times)) == "right"
+    assert (
+        head.measured(names, hidden, weight, labels, given, lambda call: call() and next(times))
+        == "right"
+    )
     said = [record.getMessage() for record in caplog.records]
     assert said == [
         "The wrong path of the output head is not used: its scores differ by 0.1.",

@@ -1,5 +1,5 @@
-"""Scoring without logits against scoring from them, for models as they come: architectures, what they do to their logits,
-wrappers, and models that cannot be scored so.
+"""Scoring without logits against scoring from them, for models as they come: architectures, what
+they do to their logits, wrappers, and models that cannot be scored so.
 """
 
 import json
@@ -23,22 +23,40 @@ from attent_stream.score.scorer import build_scorer, score_batch
 
 LOGGERS = ("attent_stream.score.headless", "attent_stream.score.scorer")
 SIZES = {
-    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
     "max_position_embeddings": 64,
-}  # fmt: skip
+}
 GROUPED = SIZES | {"num_key_value_heads": 2}
 GPT = {"vocab_size": VOCAB, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 2}
-T5 = {"vocab_size": VOCAB, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 0}
+T5 = {
+    "vocab_size": VOCAB,
+    "d_model": 32,
+    "d_kv": 16,
+    "d_ff": 64,
+    "num_layers": 2,
+    "num_heads": 2,
+    "decoder_start_token_id": 0,
+}
 T = transformers
 # name -> (model class, configuration, what happens to its logits: scale and soft cap)
 MODELS = {
     "llama": (T.LlamaForCausalLM, T.LlamaConfig(**GROUPED), (1.0, None)),
-    "llama tied": (T.LlamaForCausalLM, T.LlamaConfig(**GROUPED, tie_word_embeddings=True), (1.0, None)),
+    "llama tied": (
+        T.LlamaForCausalLM,
+        T.LlamaConfig(**GROUPED, tie_word_embeddings=True),
+        (1.0, None),
+    ),
     "gpt2": (T.GPT2LMHeadModel, T.GPT2Config(**GPT), (1.0, None)),
     # Its configuration has a scale that the model does not use.
     "mpt": (
         T.MptForCausalLM,
-        T.MptConfig(vocab_size=VOCAB, d_model=32, n_heads=2, n_layers=2, max_seq_len=64, logit_scale=0.2),
+        T.MptConfig(
+            vocab_size=VOCAB, d_model=32, n_heads=2, n_layers=2, max_seq_len=64, logit_scale=0.2
+        ),
         (1.0, None),
     ),
     "gemma2": (
@@ -54,9 +72,14 @@ MODELS = {
     "opt projected": (
         T.OPTForCausalLM,
         T.OPTConfig(
-            vocab_size=VOCAB, hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=2,
-            max_position_embeddings=64, word_embed_proj_dim=16,
-        ),  # fmt: skip
+            vocab_size=VOCAB,
+            hidden_size=32,
+            ffn_dim=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=64,
+            word_embed_proj_dim=16,
+        ),
         (1.0, None),
     ),
     "bert": (T.BertForMaskedLM, T.BertConfig(**SIZES), (1.0, None)),
@@ -74,7 +97,10 @@ def wrapped(model: torch.nn.Module, shift: bool = True) -> HuggingFaceModel:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.3 if parameter.ndim > 1 else 1.0))
+            parameter.copy_(
+                torch.randn(parameter.shape, generator=generator)
+                * (0.3 if parameter.ndim > 1 else 1.0)
+            )
     return HuggingFaceModel(model, tokenizer=None, use_logits=True, shift_labels=shift).eval()
 
 
@@ -88,7 +114,14 @@ def text(samples: int = 5) -> dict:
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def both(model: HuggingFaceModel, batch: dict, *, score: str = "residual", head: str = "reference", size: int = 2):
+def both(
+    model: HuggingFaceModel,
+    batch: dict,
+    *,
+    score: str = "residual",
+    head: str = "reference",
+    size: int = 2,
+):
     """Scores from logits, scores without, and the scorer of the latter."""
     scorer = build_scorer(score, model, head=head)
     want = score_batch(build_scorer(score, model, head=None), model, batch, size)
@@ -109,9 +142,13 @@ def test_architectures(name, caplog):
         lengths.clear()
         want, got, scorer = both(model, text(), score=score)
         torch.testing.assert_close(got, want, equal_nan=True, rtol=1e-5, atol=1e-6)
-        assert got.isneginf().tolist() == [False, False, False, True, False] and got.unique().numel() == 5
+        assert (
+            got.isneginf().tolist() == [False, False, False, True, False]
+            and got.unique().numel() == 5
+        )
         assert scorer.headless.refused is None and scorer.headless._after[0] == MODELS[name][2]
-        # All of the logits, then some to compare (again, where another scale was tried first), then next to none.
+        # All of the logits, then some to compare (again, where another scale was tried first), then
+        # next to none.
         assert lengths[:3] == [LENGTH] * 3 and set(lengths[3:-2]) == {4} and lengths[-2:] == [1, 1]
     assert not said(caplog) and not head._forward_pre_hooks
 
@@ -126,7 +163,13 @@ class Shared(torch.nn.Embedding):
 class Tiny(torch.nn.Module):
     """A causal LM of one layer; ``after`` is what happens to its logits."""
 
-    def __init__(self, head: torch.nn.Module | None = None, after=lambda logits: logits, calls: int = 1, **config):
+    def __init__(
+        self,
+        head: torch.nn.Module | None = None,
+        after=lambda logits: logits,
+        calls: int = 1,
+        **config,
+    ):
         super().__init__()
         torch.manual_seed(0)
         self.embed = Shared(VOCAB, 16)
@@ -157,10 +200,15 @@ class Composed(torch.nn.Module):
         return self.model(input_ids=batch["input_ids"])
 
 
-@pytest.mark.parametrize("config, after", [
-    ({}, (1.0, None)), ({"logit_scale": 0.5}, (0.5, None)), ({"logit_scale": "inv_sqrt_d_model"}, (0.25, None)),
-    ({"final_logit_softcapping": 2.0, "lm_head_multiplier": 3.0}, (3.0, 2.0)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "config, after",
+    [
+        ({}, (1.0, None)),
+        ({"logit_scale": 0.5}, (0.5, None)),
+        ({"logit_scale": "inv_sqrt_d_model"}, (0.25, None)),
+        ({"final_logit_softcapping": 2.0, "lm_head_multiplier": 3.0}, (3.0, 2.0)),
+    ],
+)
 def test_an_embedding_that_is_its_own_head(config, after, caplog):
     scale, cap = after
 
@@ -169,7 +217,9 @@ def test_an_embedding_that_is_its_own_head(config, after, caplog):
 
     want, got, scorer = both(Composed(Tiny(after=then, **config)), text())
     torch.testing.assert_close(got, want, equal_nan=True, rtol=1e-5, atol=1e-6)
-    assert scorer.headless.refused is None and scorer.headless._after[0] == after and not said(caplog)
+    assert (
+        scorer.headless.refused is None and scorer.headless._after[0] == after and not said(caplog)
+    )
 
 
 class Adapted(torch.nn.Linear):
@@ -185,15 +235,39 @@ def needs_all(logits):
     return logits
 
 
-@pytest.mark.parametrize("model, reason", [
-    (lambda: Tiny(torch.nn.Linear(16, VOCAB), after=lambda z: z * 1.02), "it does to its logits what is not known here"),
-    (lambda: Tiny(torch.nn.Linear(16, VOCAB), after=lambda z: z.square()), "it does to its logits what is not known here"),
-    (lambda: Tiny(torch.nn.Linear(16, VOCAB), after=lambda z: z[..., 1:]), "its logits have shape"),
-    (lambda: Tiny(torch.nn.Linear(16, VOCAB), after=needs_all), r"without all of its logits \(RuntimeError: shapes do not"),
-    (lambda: Tiny(torch.nn.Linear(16, VOCAB), calls=2), "calls its output embedding more than once"),
-    (lambda: Tiny(torch.nn.Linear(16, VOCAB), calls=1, after=None), "does not call its output embedding"),
-    (lambda: Tiny(Adapted(16, VOCAB)), "its output embedding is a Adapted with a forward of its own"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "model, reason",
+    [
+        (
+            lambda: Tiny(torch.nn.Linear(16, VOCAB), after=lambda z: z * 1.02),
+            "it does to its logits what is not known here",
+        ),
+        (
+            lambda: Tiny(torch.nn.Linear(16, VOCAB), after=lambda z: z.square()),
+            "it does to its logits what is not known here",
+        ),
+        (
+            lambda: Tiny(torch.nn.Linear(16, VOCAB), after=lambda z: z[..., 1:]),
+            "its logits have shape",
+        ),
+        (
+            lambda: Tiny(torch.nn.Linear(16, VOCAB), after=needs_all),
+            r"without all of its logits \(RuntimeError: shapes do not",
+        ),
+        (
+            lambda: Tiny(torch.nn.Linear(16, VOCAB), calls=2),
+            "calls its output embedding more than once",
+        ),
+        (
+            lambda: Tiny(torch.nn.Linear(16, VOCAB), calls=1, after=None),
+            "does not call its output embedding",
+        ),
+        (
+            lambda: Tiny(Adapted(16, VOCAB)),
+            "its output embedding is a Adapted with a forward of its own",
+        ),
+    ],
+)
 def test_models_that_need_their_logits(model, reason, caplog):
     model = model()
     if model.after is None:  # named, but not what it uses
@@ -233,7 +307,11 @@ def test_a_scale_that_comes_later_is_found_out(monkeypatch, caplog):
 def test_wrong_scores_are_found_out(monkeypatch, caplog):
     """By a path that computes nonsense, as a miscompiled kernel might."""
     right = headless.head_scores
-    monkeypatch.setattr(headless, "head_scores", lambda *args, **given: tuple(s * 1.1 for s in right(*args, **given)))
+    monkeypatch.setattr(
+        headless,
+        "head_scores",
+        lambda *args, **given: tuple(s * 1.1 for s in right(*args, **given)),
+    )
     want, got, _ = both(build("llama"), text(), score="loss")
     assert torch.equal(got.nan_to_num(), want.nan_to_num())
     assert "the reference path's scores differ by" in said(caplog)[0]
@@ -241,7 +319,9 @@ def test_wrong_scores_are_found_out(monkeypatch, caplog):
 
 def test_few_logits_are_left_to_the_model(monkeypatch):
     model, seen = build("llama"), []
-    model.model.lm_head.register_forward_hook(lambda module, args, out: seen.append(tuple(out.shape)))
+    model.model.lm_head.register_forward_hook(
+        lambda module, args, out: seen.append(tuple(out.shape))
+    )
     scorer = build_scorer("loss", model)
     score_batch(scorer, model, text(), 5)
     monkeypatch.setattr(headless, "SMALL", 5 * LENGTH * VOCAB)
@@ -267,13 +347,20 @@ def test_compiled_models_compute_their_logits(caplog):
 
 def test_models_without_a_vocabulary_are_scored_as_ever(caplog):
     config = T.ViTConfig(
-        image_size=16, patch_size=8, num_labels=5, hidden_size=32, num_hidden_layers=1, num_attention_heads=2
+        image_size=16,
+        patch_size=8,
+        num_labels=5,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
     )
     model = wrapped(T.ViTForImageClassification(config), shift=False)
     assert build_scorer("loss", model).headless is None and not said(caplog)
     with pytest.raises(HeadError, match="ViTForImageClassification names no output embedding"):
         find_head(model)
-    with pytest.raises(ScoreError, match="head must be one of auto, reference, chunked, triton or None, got 'fast'"):
+    with pytest.raises(
+        ScoreError, match="head must be one of auto, reference, chunked, triton or None, got 'fast'"
+    ):
         build_scorer("loss", model, head="fast")
 
 
@@ -283,7 +370,8 @@ def test_under_autocast_the_head_is_what_autocast_makes_of_it():
         with torch.autocast("cpu", dtype=torch.bfloat16):
             want, got, scorer = both(model, text(), score="loss")
         assert scorer.headless.refused is None and got.dtype == torch.float32
-        torch.testing.assert_close(got, want, equal_nan=True, rtol=1e-2, atol=1e-2)  # gemma caps in bf16, we in float32
+        # Gemma caps in bf16, we in float32
+        torch.testing.assert_close(got, want, equal_nan=True, rtol=1e-2, atol=1e-2)
         assert not torch.equal(got.nan_to_num(), both(model, text(), score="loss")[1].nan_to_num())
 
 
@@ -300,7 +388,8 @@ def test_errors_leave_no_hook(monkeypatch):
     monkeypatch.undo()
     assert not model.model.lm_head._forward_pre_hooks and scorer.headless.refused is None
     batch = text() | {"labels": torch.full((5, LENGTH), VOCAB)}
-    assert score_batch(scorer, model, batch, 2).isneginf().all()  # no label out of range is ever looked up
+    # No label out of range is ever looked up
+    assert score_batch(scorer, model, batch, 2).isneginf().all()
     assert not model.model.lm_head._forward_pre_hooks
     model.model.model.layers[0].forward = SimpleNamespace(no="forward")
     with pytest.raises(TypeError):
@@ -310,14 +399,23 @@ def test_errors_leave_no_hook(monkeypatch):
 
 def test_a_taught_run_chooses_alike(tmp_path, monkeypatch):
     folder = write_tokens(tmp_path / "data", 101, length=LENGTH, vocab=VOCAB)
-    job = {"data": {"local": folder, "batch_size": 8, "window": 5, "gap": 1, "shuffle": True}, "attent": {"select": "hard", "keep": 0.5}}
+    job = {
+        "data": {"local": folder, "batch_size": 8, "window": 5, "gap": 1, "shuffle": True},
+        "attent": {"select": "hard", "keep": 0.5},
+    }
     plain = fit(**job)
     few = []
     monkeypatch.setattr(headless, "SMALL", 0)
-    monkeypatch.setattr(headless.HeadlessForward, "_look_at", lambda self, labels: few.append(labels.shape))
+    monkeypatch.setattr(
+        headless.HeadlessForward, "_look_at", lambda self, labels: few.append(labels.shape)
+    )
     log = fit(**job)
     assert few == [(8, LENGTH)]
-    assert log["rows"] == plain["rows"] and log["losses"] == plain["losses"] and log["model"] == plain["model"]
+    assert (
+        log["rows"] == plain["rows"]
+        and log["losses"] == plain["losses"]
+        and log["model"] == plain["model"]
+    )
     assert [choice[:2] for choice in log["choices"]] == [choice[:2] for choice in plain["choices"]]
 
 
@@ -341,7 +439,11 @@ def test_ranks(tmp_path):
                 continue
             mine = whole[part] if name != "tensor" else whole[torch.tensor([0, 1])]
             torch.testing.assert_close(torch.tensor(log["scores"]), mine, rtol=1e-4, atol=1e-5)
-            refused = {"tensor": "split over ranks by tensor parallelism", "odd one out": "", None: None}
+            refused = {
+                "tensor": "split over ranks by tensor parallelism",
+                "odd one out": "",
+                None: None,
+            }
             if name in refused:
                 assert refused[name] in log["refused"]
             else:
@@ -356,4 +458,6 @@ def test_parts_of_a_batch_are_scored_alike():
     whole = score_batch(scorer, model, batch, None)
     for size in (1, 3, 5):
         parts = [scorer.scores(model, part) for part in split_batch(batch, size)]
-        torch.testing.assert_close(torch.cat(parts).detach(), whole, equal_nan=True, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            torch.cat(parts).detach(), whole, equal_nan=True, rtol=1e-5, atol=1e-6
+        )

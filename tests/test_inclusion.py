@@ -1,4 +1,6 @@
-"""Inclusion probabilities. Oracles: the formulae of the papers, sums, and averages over many draws."""
+"""Inclusion probabilities. Oracles: the formulae of the papers, sums, and averages over many
+draws.
+"""
 
 import numpy as np
 import pytest
@@ -17,10 +19,20 @@ from attent_stream.window.inclusion import (
 )
 
 DESIGNS = INCLUSIONS | {"proportional": proportional}
-SCORES = arrays.arrays(np.float64, st.integers(1, 40), elements=st.one_of(st.floats(-1e6, 1e6), st.just(np.nan), st.just(np.inf)))
+SCORES = arrays.arrays(
+    np.float64,
+    st.integers(1, 40),
+    elements=st.one_of(st.floats(-1e6, 1e6), st.just(np.nan), st.just(np.inf)),
+)
 
 
-@given(SCORES, st.floats(0, 1), st.sampled_from(sorted(DESIGNS)), st.floats(0.1, 10), st.integers(0, 2**32))
+@given(
+    SCORES,
+    st.floats(0, 1),
+    st.sampled_from(sorted(DESIGNS)),
+    st.floats(0.1, 10),
+    st.integers(0, 2**32),
+)
 def test_exactly_so_many_are_drawn(scores, share, name, temperature, seed):
     count = round(share * len(scores))
     pi = DESIGNS[name](scores, count, temperature)
@@ -39,7 +51,8 @@ def test_exactly_so_many_are_drawn(scores, share, name, temperature, seed):
     assert np.isfinite(given_weights).all() and (given_weights > 0).all()
     assert (given_weights[~known] == 1).all()
     if known.all() and count:
-        assert given_weights @ pi == pytest.approx(count)  # the lessons weigh 1 in the mean over all draws
+        # The lessons weigh 1 in the mean over all draws
+        assert given_weights @ pi == pytest.approx(count)
 
 
 @pytest.mark.parametrize("name", sorted(INCLUSIONS))
@@ -60,9 +73,12 @@ def test_each_is_drawn_as_often_as_it_should_be(name):
 def test_prune_is_infobatch_with_a_count():
     scores = np.array([5.0, 1.0, 2.0, 9.0, 1.5, 0.5])  # mean 3.17: four are easy
     np.testing.assert_allclose(prune(scores, 4, 1.0), [1, 0.5, 0.5, 1, 0.5, 0.5])
-    np.testing.assert_allclose(weights(prune(scores, 4, 1.0), scores, 4), np.array([1, 2, 2, 1, 2, 2]) * 4 / 6)
+    np.testing.assert_allclose(
+        weights(prune(scores, 4, 1.0), scores, 4), np.array([1, 2, 2, 1, 2, 2]) * 4 / 6
+    )
     np.testing.assert_allclose(prune(scores, 6, 1.0), 1.0)
-    np.testing.assert_allclose(prune(scores, 2, 1.0), 2 / 6)  # 4 of the 4 easy is too many: all count as easy
+    # 4 of the 4 easy is too many: all count as easy
+    np.testing.assert_allclose(prune(scores, 2, 1.0), 2 / 6)
     np.testing.assert_allclose(prune(scores, 3, 1.0), [1, 0.25, 0.25, 1, 0.25, 0.25])
 
 
@@ -70,7 +86,10 @@ def test_unbiased_is_in_proportion_to_the_score():
     scores = np.array([1.0, 2.0, 3.0, 2.0])
     np.testing.assert_allclose(unbiased(scores, 2, 1.0), 2 * (0.8 * scores / 8 + 0.2 / 4))
     np.testing.assert_allclose(unbiased(scores, 2, 0.5), 2 * (0.8 * scores**2 / 18 + 0.2 / 4))
-    np.testing.assert_allclose(unbiased(np.array([100.0, 1, 1, 1]), 2, 1.0), [1, 1 / 3, 1 / 3, 1 / 3])  # never above 1
+    # Never above 1
+    np.testing.assert_allclose(
+        unbiased(np.array([100.0, 1, 1, 1]), 2, 1.0), [1, 1 / 3, 1 / 3, 1 / 3]
+    )
     np.testing.assert_allclose(unbiased(np.zeros(4), 2, 1.0), 0.5)
     assert weights(unbiased(np.array([1e9, 0, 0, 0]), 2, 1.0), np.zeros(4), 2).max() <= 5
 
@@ -98,9 +117,14 @@ def test_moment_gain_against_draws():
     for name, inclusion in INCLUSIONS.items():
         pi = inclusion(norms, 20, 1.0)
         weight = weights(pi, norms, 20)
-        second = np.mean([np.square((weight * norms)[draw(pi, 20, rng)]).mean() for _ in range(20_000)])
-        assert moment_gain(norms, pi) == pytest.approx(np.square(norms).mean() / second, rel=0.03), name
+        second = np.mean(
+            [np.square((weight * norms)[draw(pi, 20, rng)]).mean() for _ in range(20_000)]
+        )
+        assert moment_gain(norms, pi) == pytest.approx(
+            np.square(norms).mean() / second, rel=0.03
+        ), name
     assert moment_gain(norms, np.full(50, 0.4)) == pytest.approx(1.0)
     assert moment_gain(np.full(3, np.nan), np.full(3, 0.5)) == 1.0
     ideal = moment_gain(norms, 0.2 * norms / norms.max())
-    assert ideal == pytest.approx(np.square(norms).mean() / norms.mean() ** 2)  # in proportion to the norm: the most there is
+    # In proportion to the norm: the most there is
+    assert ideal == pytest.approx(np.square(norms).mean() / norms.mean() ** 2)

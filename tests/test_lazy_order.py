@@ -1,4 +1,6 @@
-"""The lazy order: as often each sample as in stock Streaming, wherever it is looked at. Oracles: Streaming, brute force."""
+"""The lazy order: as often each sample as in stock Streaming, wherever it is looked at. Oracles:
+Streaming, brute force.
+"""
 
 import json
 import logging
@@ -27,7 +29,11 @@ from attent_stream.store.readers import hand_on, read_shards
 from attent_stream.store.spans import SearchedSpanner
 from attent_stream.window.layout import canonical_slots
 
-_common = {"deadline": None, "derandomize": True, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.filter_too_much]}
+_common = {
+    "deadline": None,
+    "derandomize": True,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.filter_too_much],
+}
 
 
 @settings(max_examples=150, **_common)
@@ -38,7 +44,9 @@ def test_permutations_are_bijective(size, key):
 
 
 def test_permutations_are_far_from_the_identity_and_from_each_other():
-    """Mean displacement of a random permutation is n / 3, the correlation with another is of the size of n ** -0.5."""
+    """Mean displacement of a random permutation is n / 3, the correlation with another is of the
+    size of n ** -0.5.
+    """
     size = 1 << 20
     index = np.arange(size)
     one, two = (permuted(index, size, keyed(3, epoch)) for epoch in (0, 1))
@@ -63,7 +71,10 @@ def test_partial_repeats_are_fair():
     samples, take, draws = 10, 7, 20_000
     index, keys = np.tile(np.arange(take), draws), np.repeat(keyed(np.arange(draws)), take)
     full = np.ones(len(index), np.int64)
-    share = np.bincount(partial_choice(index, samples * full, take * full, keys), minlength=samples) / draws
+    share = (
+        np.bincount(partial_choice(index, samples * full, take * full, keys), minlength=samples)
+        / draws
+    )
     assert abs(share - take / samples).max() < 0.02
 
 
@@ -83,7 +94,11 @@ def test_shard_counts_are_streamings(sizes, choose, granularity, seed):
 
 
 @settings(max_examples=200, **_common)
-@given(counts=st.lists(st.integers(0, 40), min_size=1, max_size=5), key=st.integers(0, 99), data=st.data())
+@given(
+    counts=st.lists(st.integers(0, 40), min_size=1, max_size=5),
+    key=st.integers(0, 99),
+    data=st.data(),
+)
 def test_turns(counts, key, data):
     turns = Turns(counts=tuple(counts), key=key)
     streams, places = turns.between(0, turns.total)
@@ -91,7 +106,10 @@ def test_turns(counts, key, data):
         assert places[streams == stream].tolist() == list(range(count))
     begin = data.draw(st.integers(0, turns.total))
     end = data.draw(st.integers(begin, turns.total))
-    assert [part.tolist() for part in turns.between(begin, end)] == [streams[begin:end].tolist(), places[begin:end].tolist()]
+    assert [part.tolist() for part in turns.between(begin, end)] == [
+        streams[begin:end].tolist(),
+        places[begin:end].tolist(),
+    ]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -108,14 +126,17 @@ def test_partition_is_streamings(samples, canonical, nodes, ranks):
     except ValueError:
         return  # stock refuses, or cannot do them
     cut = Partition(samples=samples, canonical_nodes=canonical, nodes=nodes, ranks_per_node=ranks)
-    stock = stock.transpose(0, 3, 1, 2, 4).reshape(nodes, -1)  # of a node: sample by sample, rank by rank
+    # Of a node: sample by sample, rank by rank
+    stock = stock.transpose(0, 3, 1, 2, 4).reshape(nodes, -1)
     assert stock.shape[1] == cut.per_node
     node, turn = np.meshgrid(np.arange(nodes), np.arange(cut.per_node), indexing="ij")
     assert np.array_equal(cut.places(node, turn), stock)
 
 
 class Data(SimpleNamespace):
-    """As much of a StreamingDataset as its order is made of; ``streams`` are given as (shard sizes, choose)."""
+    """As much of a StreamingDataset as its order is made of; ``streams`` are given as (shard sizes,
+    choose).
+    """
 
     resample_streams = StreamingDataset.resample_streams
 
@@ -128,7 +149,10 @@ class Data(SimpleNamespace):
         self.sample_offset_per_stream = self.sample_offset_per_shard[self.shard_offset_per_stream]
         self.num_streams, self.num_samples = len(streams), int(self.samples_per_shard.sum())
         self.epoch_size = sum(choose for _, choose in streams)
-        self.streams = [SimpleNamespace(choose=choose, proportion=choose / self.epoch_size) for _, choose in streams]
+        self.streams = [
+            SimpleNamespace(choose=choose, proportion=choose / self.epoch_size)
+            for _, choose in streams
+        ]
         super().__init__(**kwargs)
         self.epoch_seed_change = self.shuffle and self.sampling_method == "balanced"
 
@@ -150,7 +174,9 @@ def jobs(draw, *, shuffle=None):
         num_canonical_nodes=draw(st.sampled_from([1, 2, 4, 6])),
         partition_algo=draw(st.sampled_from(["orig", "relaxed"])),
         initial_physical_nodes=draw(st.sampled_from([None, 1, 2])),
-        batching_method=draw(st.sampled_from(["random", "stratified", "per_stream", "device_per_stream"])),
+        batching_method=draw(
+            st.sampled_from(["random", "stratified", "per_stream", "device_per_stream"])
+        ),
         sampling_method=draw(st.sampled_from(["balanced", "fixed"])),
         sampling_granularity=draw(st.sampled_from([1, 7])),
         batch_size=draw(st.integers(1, 6)),
@@ -188,13 +214,20 @@ def test_without_shuffle_it_reads_the_shards_that_stock_reads_where_stock_reads_
     assert lazy.shape == stock.shape and np.array_equal(lazy < 0, stock < 0)
     assert order.full == int((stock >= 0).all(axis=1).sum())
     starts = np.append(data.sample_offset_per_shard, data.num_samples)
-    places = [np.where(ids >= 0, np.searchsorted(starts, ids, side="right") - 1, -1) for ids in (lazy, stock)]
-    whole = all(stream.choose % sum_ == 0 for stream, sum_ in zip(data.streams, _sums(data), strict=True))
+    places = [
+        np.where(ids >= 0, np.searchsorted(starts, ids, side="right") - 1, -1)
+        for ids in (lazy, stock)
+    ]
+    whole = all(
+        stream.choose % sum_ == 0 for stream, sum_ in zip(data.streams, _sums(data), strict=True)
+    )
     if data.batching_method in ("random", "stratified"):
         assert np.array_equal(*places)
         assert not whole or np.array_equal(lazy, stock)
     else:  # which stream's turn it is differs; how often a shard has its turn does not
-        assert np.array_equal(*(np.bincount(part[part >= 0], minlength=len(starts)) for part in places))
+        assert np.array_equal(
+            *(np.bincount(part[part >= 0], minlength=len(starts)) for part in places)
+        )
         assert not whole or np.array_equal(np.sort(lazy, None), np.sort(stock, None))
 
 
@@ -211,17 +244,28 @@ def test_shuffled_it_reads_each_sample_as_often(job, draw):
     lazy = all_rows(order)
     for rows in (lazy, stock):
         assert ((rows >= 0).all(axis=1)[: order.full]).all()
-    sizes = [np.bincount(np.searchsorted(data.sample_offset_per_stream, r[r >= 0], side="right") - 1) for r in (lazy, stock)]
-    # Each stream as often; where rows are of all streams, whichever sample fills up the end counts for its own.
-    assert np.array_equal(*sizes) if data.batching_method != "random" else sum(sizes[0]) == sum(sizes[1])
-    # Whole epochs are cut so that nodes and ranks have as many: a few samples come once more, or not at all. What they are
-    # cut from has each sample as often as stock: each shard, and within a shard each sample that does not come in part.
+    sizes = [
+        np.bincount(np.searchsorted(data.sample_offset_per_stream, r[r >= 0], side="right") - 1)
+        for r in (lazy, stock)
+    ]
+    # Each stream as often; where rows are of all streams, whichever sample fills up the end counts
+    # for its own.
+    assert (
+        np.array_equal(*sizes)
+        if data.batching_method != "random"
+        else sum(sizes[0]) == sum(sizes[1])
+    )
+    # Whole epochs are cut so that nodes and ranks have as many: a few samples come once more, or
+    # not at all. What they are cut from has each sample as often as stock: each shard, and within a
+    # shard each sample that does not come in part.
     for stream, samples in _sequences(order):
         expected = data.resample_streams(epoch, stream)[1]
         ids = samples.ids(np.arange(samples.total))
         mine, theirs = (np.bincount(part, minlength=data.num_samples) for part in (ids, expected))
         for begin, size in zip(data.sample_offset_per_shard, data.samples_per_shard, strict=True):
-            assert np.array_equal(np.sort(mine[begin : begin + size]), np.sort(theirs[begin : begin + size]))
+            assert np.array_equal(
+                np.sort(mine[begin : begin + size]), np.sort(theirs[begin : begin + size])
+            )
     # Any window, any rank: what brute force has there.
     begin = draw.draw(st.integers(0, order.full))
     end = draw.draw(st.integers(begin, order.full))
@@ -234,7 +278,10 @@ def test_shuffled_it_reads_each_sample_as_often(job, draw):
         assert [ids.tolist() for ids in order.tail(rank)] == tail
     # Without a teacher, workers that take turns read the same, from any row on.
     first, workers = draw.draw(st.integers(0, order.full)), draw.draw(st.integers(1, 3))
-    read = [[ids for now, _ in lazy_steps(order, 0, first, worker, workers, 9) for ids in now] for worker in range(workers)]
+    read = [
+        [ids for now, _ in lazy_steps(order, 0, first, worker, workers, 9) for ids in now]
+        for worker in range(workers)
+    ]
     got = [read[step % workers][step // workers].tolist() for step in range(sum(map(len, read)))]
     assert got == [row[row >= 0].tolist() for row in per_rank[first:, 0] if (row >= 0).any()]
 
@@ -248,13 +295,25 @@ def _sequences(order):
 
 def test_epochs_differ_and_fixed_samples_do_not():
     data = Data(
-        [([64] * 50, 1300)], shuffle=True, shuffle_algo="py1e", shuffle_seed=3, shuffle_block_size=500, num_canonical_nodes=2,
-        partition_algo="relaxed", initial_physical_nodes=None, batching_method="random", sampling_method="fixed",
-        sampling_granularity=1, batch_size=4,
+        [([64] * 50, 1300)],
+        shuffle=True,
+        shuffle_algo="py1e",
+        shuffle_seed=3,
+        shuffle_block_size=500,
+        num_canonical_nodes=2,
+        partition_algo="relaxed",
+        initial_physical_nodes=None,
+        batching_method="random",
+        sampling_method="fixed",
+        sampling_granularity=1,
+        batch_size=4,
     )
     world = World(2, 1, 1, 0)
     first, second = (all_rows(lazy_order(data, *layouts(data, world), epoch)) for epoch in (0, 1))
-    assert np.array_equal(np.sort(first, None), np.sort(second, None)) and (first == second).mean() < 0.05
+    assert (
+        np.array_equal(np.sort(first, None), np.sort(second, None))
+        and (first == second).mean() < 0.05
+    )
     data.sampling_method = "balanced"
     other = all_rows(lazy_order(data, *layouts(data, world), 1))
     assert not np.array_equal(np.sort(first, None), np.sort(other, None))
@@ -271,19 +330,33 @@ def test_shards_are_found_as_by_streamings_spanner():
 
 def test_readers_are_streamings(tmp_path):
     write_ids(tmp_path / "plain", 60)
-    with MDSWriter(out=str(tmp_path / "zip"), columns={"id": "int"}, compression="zstd", hashes=["sha1"], size_limit=600) as out:
+    with MDSWriter(
+        out=str(tmp_path / "zip"),
+        columns={"id": "int"},
+        compression="zstd",
+        hashes=["sha1"],
+        size_limit=600,
+    ) as out:
         for number in range(99):
             out.write({"id": number})
     for name in ("plain", "zip"):
         stream, world = Stream(local=str(tmp_path / name), split=""), World(1, 1, 1, 0)
         stock, ours = stream.get_shards(world, False), read_shards(stream, world, False)
-        assert len(ours) > 1 and [vars(reader) for reader in ours] == [vars(reader) for reader in stock]
+        assert len(ours) > 1 and [vars(reader) for reader in ours] == [
+            vars(reader) for reader in stock
+        ]
         hand_on(stream, ours)
-        assert stream.get_shards(world, False) is ours and stream.get_shards(world, False) is not ours
+        assert (
+            stream.get_shards(world, False) is ours and stream.get_shards(world, False) is not ours
+        )
 
 
 def test_which_order_and_what_is_told(tmp_path, caplog):
-    assert [order_kind(asked, LAZY_FROM) for asked in ("auto", "lazy", "streaming")] == ["lazy", "lazy", "streaming"]
+    assert [order_kind(asked, LAZY_FROM) for asked in ("auto", "lazy", "streaming")] == [
+        "lazy",
+        "lazy",
+        "streaming",
+    ]
     assert order_kind("auto", LAZY_FROM - 1) == "streaming"
     folder = write_ids(tmp_path / "data", 20)
     assert TeachingDataset(local=folder, batch_size=4).order == "streaming" and not caplog.records
@@ -294,12 +367,21 @@ def test_which_order_and_what_is_told(tmp_path, caplog):
 
 
 def test_loaders_taught_plain_and_resumed(tmp_path):
-    """Without a teacher and with everything kept, the same batches; from any state, the batches that follow it."""
-    data = {"local": write_ids(tmp_path / "data", 131), "batch_size": 4, "shuffle": True, "num_canonical_nodes": 2}
+    """Without a teacher and with everything kept, the same batches; from any state, the batches
+    that follow it.
+    """
+    data = {
+        "local": write_ids(tmp_path / "data", 131),
+        "batch_size": 4,
+        "shuffle": True,
+        "num_canonical_nodes": 2,
+    }
     data |= {"window": 5, "gap": 1, "order": "lazy"}
     kept = make_loader(data, {}, {"keep": 1.0})
     whole = [run_epochs(kept)["lessons"] for _ in range(2)]
-    assert [sorted(set(sum(epoch, []))) for epoch in whole] == [list(range(131))] * 2 and whole[0] != whole[1]
+    assert [sorted(set(sum(epoch, []))) for epoch in whole] == [list(range(131))] * 2 and whole[
+        0
+    ] != whole[1]
     for workers in (0, 3):
         plain = TeachingDataLoader(TeachingDataset(**data), batch_size=4, num_workers=workers)
         assert [[batch["id"].tolist() for batch in plain] for _ in range(2)] == whole
@@ -329,9 +411,12 @@ def test_loaders_taught_plain_and_resumed(tmp_path):
     for state in (taught[4], states[4]):
         with pytest.raises(ValueError, match="order: lazy, this data set has order: streaming"):
             other.load_state_dict(state)
-    stock = StreamingDataset(**{name: data[name] for name in ("local", "batch_size", "shuffle", "num_canonical_nodes")})
+    stock = StreamingDataset(
+        **{name: data[name] for name in ("local", "batch_size", "shuffle", "num_canonical_nodes")}
+    )
     next(iter(stock))
     for state in (other.state_dict(8, True) | {"epoch": 0}, stock.state_dict(8, True)):
         with pytest.raises(ValueError, match="order: streaming, this data set has order: lazy"):
             kept.dataset.load_state_dict(state)
-    kept.dataset.load_state_dict(other.state_dict(0, True))  # at an epoch's beginning either goes on
+    # At an epoch's beginning either goes on
+    kept.dataset.load_state_dict(other.state_dict(0, True))

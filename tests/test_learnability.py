@@ -57,8 +57,13 @@ def test_a_model_given(tmp_path):
     learner, other = make_model(), make_model(seed=5)
     reference = Reference(ReferenceSettings(model=other), learner, CPU)
     np.testing.assert_allclose(reference.losses(text(), 5), losses(other, text()), rtol=1e-5)
-    assert not reference.state_dict() and not any(parameter.requires_grad for parameter in other.parameters())
-    with pytest.raises(ScoreError, match="reference.model: expected a folder with a Hugging Face model, received '/nowhere'"):
+    assert not reference.state_dict() and not any(
+        parameter.requires_grad for parameter in other.parameters()
+    )
+    with pytest.raises(
+        ScoreError,
+        match="reference.model: expected a folder with a Hugging Face model, received '/nowhere'",
+    ):
         Reference(ReferenceSettings(model="/nowhere"), learner, CPU)
 
 
@@ -67,11 +72,26 @@ def test_a_model_given(tmp_path):
     [
         ({"score": "learnability"}, "go together, got score 'learnability' and reference None"),
         ({"score": "loss", "reference": {"snapshot": "5ba"}}, "go together, got score 'loss'"),
-        ({"score": "learnability", "reference": {"snapshot": "0ba"}}, "reference.snapshot must be a time above 0, got 0ba"),
-        ({"score": "learnability", "reference": {"snapshot": "5ba", "model": "x"}}, "one of model and snapshot, got both"),
-        ({"score": "learnability", "reference": {"model": {"name": "hf_causal_lm"}}}, "must be a folder or a ComposerModel, got dict"),
-        ({"score": "learnability", "reference": "x"}, "reference must be {model: folder} or {snapshot: time}, got 'x'"),
-        ({"score": "learnability", "reference": {"snapshot": "5ba"}, "record": "always"}, "record='always' needs a score"),
+        (
+            {"score": "learnability", "reference": {"snapshot": "0ba"}},
+            "reference.snapshot must be a time above 0, got 0ba",
+        ),
+        (
+            {"score": "learnability", "reference": {"snapshot": "5ba", "model": "x"}},
+            "one of model and snapshot, got both",
+        ),
+        (
+            {"score": "learnability", "reference": {"model": {"name": "hf_causal_lm"}}},
+            "must be a folder or a ComposerModel, got dict",
+        ),
+        (
+            {"score": "learnability", "reference": "x"},
+            "reference must be {model: folder} or {snapshot: time}, got 'x'",
+        ),
+        (
+            {"score": "learnability", "reference": {"snapshot": "5ba"}, "record": "always"},
+            "record='always' needs a score",
+        ),
     ],
 )
 def test_mistakes_are_named(arguments, says):
@@ -81,10 +101,29 @@ def test_mistakes_are_named(arguments, says):
 
 def test_a_taught_run_is_resumed_bit_for_bit(tmp_path):
     folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
-    kwargs = {"score": "learnability", "reference": {"snapshot": "4ba"}, "select": "hard", "keep": 0.5}
+    kwargs = {
+        "score": "learnability",
+        "reference": {"snapshot": "4ba"},
+        "select": "hard",
+        "keep": 0.5,
+    }
     saving = {"save_folder": str(tmp_path / "saved"), "save_interval": "1ba"}
-    whole, memory, _ = fit(make_loader(folder, 3), [AtteNT(**kwargs)], make_model(0.1), max_duration="1ep", seed=1, **saving)
+    whole, memory, _ = fit(
+        make_loader(folder, 3),
+        [AtteNT(**kwargs)],
+        make_model(0.1),
+        max_duration="1ep",
+        seed=1,
+        **saving,
+    )
     assert isinstance(whole, Watch) and memory.data["attent/candidates"][-1][1] > 0
     path = str(next((tmp_path / "saved").glob("ep0-ba7-rank0.pt")))
-    rest, _, _ = fit(make_loader(folder, 3), [AtteNT(**kwargs)], make_model(0.1, 9), max_duration="1ep", seed=8, load_path=path)
+    rest, _, _ = fit(
+        make_loader(folder, 3),
+        [AtteNT(**kwargs)],
+        make_model(0.1, 9),
+        max_duration="1ep",
+        seed=8,
+        load_path=path,
+    )
     assert rest.tokens == whole.tokens[7:] and rest.losses == whole.losses[7:]

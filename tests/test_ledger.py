@@ -47,7 +47,9 @@ def test_sample_ledger_is_a_dict(records, ages, decay, age):
             assert np.isnan(recalled[0, 0]) and not again.known(np.array([sample]), 1e4, 1e9)[0]
             continue
         score, then = known[sample]
-        assert recalled[0, 0] == pytest.approx(score, rel=2e-3 if decay else 5e-4, abs=1e-2 if decay else 1e-7)
+        assert recalled[0, 0] == pytest.approx(
+            score, rel=2e-3 if decay else 5e-4, abs=1e-2 if decay else 1e-7
+        )
         found = again.known(np.array([sample]), 1e4, age)[0]
         if not ages:
             assert found
@@ -61,7 +63,9 @@ def test_whole_epochs_are_kept_exactly():
     ledger = SampleLedger(300)
     for epoch in range(256):
         ledger.record(np.array([epoch]), np.array([1.0]), float(epoch))
-    assert ledger.known(np.arange(256), 255.0, 10.0).tolist() == [epoch > 245 for epoch in range(256)]
+    assert ledger.known(np.arange(256), 255.0, 10.0).tolist() == [
+        epoch > 245 for epoch in range(256)
+    ]
 
 
 @given(RECORDS, st.sampled_from([0.0, 0.75]))
@@ -75,7 +79,9 @@ def test_a_detrended_ledger_is_the_loop_over_its_model(records, decay):
             for sample in ids:
                 differences.pop(sample, None)
             continue
-        new = [score for sample, score in zip(ids, scores, strict=True) if sample not in differences]
+        new = [
+            score for sample, score in zip(ids, scores, strict=True) if sample not in differences
+        ]
         if new:
             trend += (np.mean(new) - trend) * len(new) / (len(new) + seen)
             seen = min(seen + len(new), 144)
@@ -86,10 +92,14 @@ def test_a_detrended_ledger_is_the_loop_over_its_model(records, decay):
     np.testing.assert_allclose(ledger.recall(np.arange(SAMPLES)), expected, rtol=2e-3, atol=5e-2)
     again = SampleLedger(SAMPLES, decay=decay, detrend=True)
     again.load_state_dict(ledger.state_dict())
-    np.testing.assert_array_equal(again.recall(np.arange(SAMPLES)), ledger.recall(np.arange(SAMPLES)))
+    np.testing.assert_array_equal(
+        again.recall(np.arange(SAMPLES)), ledger.recall(np.arange(SAMPLES))
+    )
     again.record(np.arange(3), np.array([1.0, 2.0, 3.0]), 1e5)
     ledger.record(np.arange(3), np.array([1.0, 2.0, 3.0]), 1e5)
-    np.testing.assert_array_equal(again.recall(np.arange(SAMPLES)), ledger.recall(np.arange(SAMPLES)))
+    np.testing.assert_array_equal(
+        again.recall(np.arange(SAMPLES)), ledger.recall(np.arange(SAMPLES))
+    )
 
 
 def test_what_was_seen_early_is_not_taken_for_hard():
@@ -101,20 +111,28 @@ def test_what_was_seen_early_is_not_taken_for_hard():
         scores = 3.0 + 3.0 * np.exp(-step / 40) + hardness[ids]
         for ledger in (raw, detrended):
             ledger.record(ids, scores, float(step))
-    ranks = [np.corrcoef(ledger.recall(np.arange(count)), hardness)[0, 1] for ledger in (raw, detrended)]
+    ranks = [
+        np.corrcoef(ledger.recall(np.arange(count)), hardness)[0, 1] for ledger in (raw, detrended)
+    ]
     assert ranks[0] < 0.75 and ranks[1] > 0.95
     before = detrended.recall(np.arange(count))
-    assert before.mean() == pytest.approx(scores.mean() - hardness[ids].mean(), abs=0.2)  # what they would be by now
+    # What they would be by now
+    assert before.mean() == pytest.approx(scores.mean() - hardness[ids].mean(), abs=0.2)
     seen = np.arange(0, count, 2)
-    detrended.record(seen, np.full(len(seen), 1.0), 1e3)  # well remembered by the model, which says nothing of the others
-    np.testing.assert_allclose(detrended.recall(np.arange(count)), np.where(np.arange(count) % 2, before, 1.0), atol=2e-3)
+    # Well remembered by the model, which says nothing of the others
+    detrended.record(seen, np.full(len(seen), 1.0), 1e3)
+    np.testing.assert_allclose(
+        detrended.recall(np.arange(count)), np.where(np.arange(count) % 2, before, 1.0), atol=2e-3
+    )
 
 
 def test_large_scores_stay_finite_and_small_ones_apart_from_unknown():
     ledger = SampleLedger(4, ages=False)
     ledger.record(np.arange(3), np.array([1e30, 0.0, -1e30]), 0.0)
     np.testing.assert_array_equal(ledger.recall(np.arange(4)), [65504.0, 0.0, -65504.0, np.nan])
-    assert sample_bytes(10, ages=False) == 20 + 16 and ledger.state_dict()["codes"].element_size() == 2
+    assert (
+        sample_bytes(10, ages=False) == 20 + 16 and ledger.state_dict()["codes"].element_size() == 2
+    )
 
 
 @given(RECORDS)
@@ -127,7 +145,11 @@ def test_group_ledger_is_the_loop_over_groups(records):
         scores = np.full(len(ids), first)
         ledger.record(np.array(ids), scores, now)
         for group in range(4):
-            mine = [s for i, s in zip(ids, scores, strict=True) if np.searchsorted(starts, i, "right") - 1 == group and np.isfinite(s)]
+            mine = [
+                s
+                for i, s in zip(ids, scores, strict=True)
+                if np.searchsorted(starts, i, "right") - 1 == group and np.isfinite(s)
+            ]
             if mine:
                 old = min(counts[group], max(sizes[group] - len(mine), 0))
                 means[group] = (means[group] * old + sum(mine)) / (old + len(mine))
@@ -145,12 +167,26 @@ def test_states_of_another_kind_are_refused_by_name():
     with pytest.raises(ValueError, match="of a data set of 5 samples, this one has 6"):
         SampleLedger(6).load_state_dict(SampleLedger(5).state_dict())
     with pytest.raises(ValueError, match="of a data set of 2 streams, this one has 3"):
-        GroupLedger(np.array([0, 3, 4]), 5, "stream").load_state_dict(GroupLedger(np.array([0, 3]), 5, "stream").state_dict())
-    with pytest.raises(ValueError, match="of scores that never grow old, this run's interval needs one with the time"):
+        GroupLedger(np.array([0, 3, 4]), 5, "stream").load_state_dict(
+            GroupLedger(np.array([0, 3]), 5, "stream").state_dict()
+        )
+    with pytest.raises(
+        ValueError,
+        match="of scores that never grow old, this run's interval needs one with the time",
+    ):
         SampleLedger(5).load_state_dict(SampleLedger(5, ages=False).state_dict())
-    with pytest.raises(ValueError, match=r"of scores as they were given \(ledger.detrend: false\), this run's of their differences"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"of scores as they were given \(ledger.detrend: false\), this run's of their "
+            r"differences"
+        ),
+    ):
         SampleLedger(5, detrend=True).load_state_dict(SampleLedger(5).state_dict())
-    with pytest.raises(ValueError, match="of their differences from a trend .*, this run's of scores as they were given"):
+    with pytest.raises(
+        ValueError,
+        match="of their differences from a trend .*, this run's of scores as they were given",
+    ):
         SampleLedger(5).load_state_dict(SampleLedger(5, detrend=True).state_dict())
 
 
@@ -172,18 +208,37 @@ def test_mistakes_are_named(value, says):
 
 
 def test_more_than_the_limit_is_kept_per_shard(tmp_path, caplog):
-    data = {"local": write_ids(tmp_path / "data", 300), "batch_size": 4, "num_canonical_nodes": 1, "window": 8}
+    data = {
+        "local": write_ids(tmp_path / "data", 300),
+        "batch_size": 4,
+        "num_canonical_nodes": 1,
+        "window": 8,
+    }
     dataset = make_loader(data, {}, {}).dataset
-    ledger = open_ledger(LedgerSettings(limit=1000), dataset, ages=True, local_rank=0, ranks_per_node=1)
-    assert isinstance(ledger, GroupLedger) and len(ledger.state_dict()["means"]) == dataset.num_shards
+    ledger = open_ledger(
+        LedgerSettings(limit=1000), dataset, ages=True, local_rank=0, ranks_per_node=1
+    )
+    assert (
+        isinstance(ledger, GroupLedger) and len(ledger.state_dict()["means"]) == dataset.num_shards
+    )
     assert "takes 1216 bytes a node, more than ledger.limit of 1000" in caplog.text
-    enough = open_ledger(LedgerSettings(limit="1kb"), dataset, ages=False, local_rank=0, ranks_per_node=1)
+    enough = open_ledger(
+        LedgerSettings(limit="1kb"), dataset, ages=False, local_rank=0, ranks_per_node=1
+    )
     assert isinstance(enough, SampleLedger)
 
 
 def test_remembered_alone(tmp_path):
-    """Nothing is ever forwarded to score it; a window is chosen by what training has said of it, and the unknown is trained on."""
-    data = {"local": write_ids(tmp_path / "data", 320), "batch_size": 4, "num_canonical_nodes": 1, "window": 8, "gap": 2}
+    """Nothing is ever forwarded to score it; a window is chosen by what training has said of it,
+    and the unknown is trained on.
+    """
+    data = {
+        "local": write_ids(tmp_path / "data", 320),
+        "batch_size": 4,
+        "num_canonical_nodes": 1,
+        "window": 8,
+        "gap": 2,
+    }
     loader = make_loader(data, {}, {"keep": 0.5, "interval": "9ep", "ledger": 320})
     loader.teacher.forwards = False
     first = run_epochs(loader, 1)
@@ -210,21 +265,36 @@ def test_a_run_that_only_remembers(tmp_path, per):
     for time, value in memory.data["attent/keep"]:
         kept[int(time.epoch)].append(value)
     if per == "sample":
-        assert set(kept[0]) == {1.0} and len(watch.losses) >= 25 + 2 * 13  # and the first epoch was not cut off
+        # And the first epoch was not cut off
+        assert set(kept[0]) == {1.0} and len(watch.losses) >= 25 + 2 * 13
     assert set(kept[1]) == set(kept[2]) == {0.5, 1.0}  # of a window of one row nothing is dropped
-    with pytest.raises(ValueError, match="score='remembered' needs record to be always or warmup, got 'never'"):
+    with pytest.raises(
+        ValueError, match="score='remembered' needs record to be always or warmup, got 'never'"
+    ):
         AtteNT(score="remembered", record="never")
 
 
 @pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_share_one_ledger(tmp_path, world):
     """What one rank writes all choose by: they train on the lessons of one process."""
-    data = {"local": write_ids(tmp_path / "data", 16 * 20), "shuffle": True, "num_canonical_nodes": 1, "window": 5, "gap": 1}
+    data = {
+        "local": write_ids(tmp_path / "data", 16 * 20),
+        "shuffle": True,
+        "num_canonical_nodes": 1,
+        "window": 5,
+        "gap": 1,
+    }
     teacher = {"keep": 0.5, "interval": "2ep", "ledger": 16 * 20}
     one = make_loader(data | {"batch_size": 16}, {}, teacher)
     one.teacher.remember(np.arange(320), np.arange(320) % 7 / 7, 0.0)
     alone = run_epochs(one, 3)
-    spec = {"data": data | {"batch_size": 16 // world}, "loader": {}, "teacher": teacher, "epochs": 3, "shared": 7}
+    spec = {
+        "data": data | {"batch_size": 16 // world},
+        "loader": {},
+        "teacher": teacher,
+        "epochs": 3,
+        "shared": 7,
+    }
     for log in run_ranks(tmp_path, world, spec):
         assert log["choices"] == alone["choices"]
         assert log["shared"] == ["uint16", False]

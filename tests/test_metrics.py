@@ -10,11 +10,17 @@ def test_choice_metrics():
     ids = np.arange(12).reshape(3, 4)
     scores = np.linspace(0, 1, 12).reshape(3, 4)
     scores[0, 1] = np.nan
-    window = Window(epoch=0, index=1, ids=ids, lanes=np.zeros_like(ids), unit=4, share=0.5, until=0.75)
+    window = Window(
+        epoch=0, index=1, ids=ids, lanes=np.zeros_like(ids), unit=4, share=0.5, until=0.75
+    )
     positions = np.array([[8, 9, 10, 11]])
     decision = Decision(by=SCORED, lessons=1)
     choice = Choice(
-        decision=decision, positions=positions, weights=np.ones((1, 4), np.float32), scores=scores, window=window
+        decision=decision,
+        positions=positions,
+        weights=np.ones((1, 4), np.float32),
+        scores=scores,
+        window=window,
     )
     metrics, counts = choice_metrics(choice, np.array([0, 6]))
     assert metrics["keep"] == 4 / 12

@@ -1,4 +1,6 @@
-"""Training on smaller images at first. Oracles: stock Composer on images that a loader has made smaller, a resumed run."""
+"""Training on smaller images at first. Oracles: stock Composer on images that a loader has made
+smaller, a resumed run.
+"""
 
 import numpy as np
 import pytest
@@ -19,15 +21,22 @@ from attent_stream.launch.models import Logits
 from attent_stream.model.vision import interpolated_positions, interpolating, shrunk
 
 SIDE, CLASSES, BATCH, SAMPLES = 32, 4, 8, 64
-STEPS = {"schedule": "step", "from": 0.5, "to": 1.0, "over": "0.75dur", "stages": 2}  # 16 pixels, 24, then all 32
+# 16 pixels, 24, then all 32
+STEPS = {"schedule": "step", "from": 0.5, "to": 1.0, "over": "0.75dur", "stages": 2}
 
 
 def vit(dropout=0.1):
     torch.manual_seed(0)
     config = ViTConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE, patch_size=8,
-        num_labels=CLASSES, hidden_dropout_prob=dropout,
-    )  # fmt: skip
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=SIDE,
+        patch_size=8,
+        num_labels=CLASSES,
+        hidden_dropout_prob=dropout,
+    )
     return ComposerClassifier(Logits(ViTForImageClassification(config)), num_classes=CLASSES)
 
 
@@ -44,7 +53,9 @@ def smaller(samples):
 
 
 def loader(folder, collate=images):
-    dataset = TeachingDataset(local=folder, batch_size=BATCH, window=2, gap=1, shuffle=True, num_canonical_nodes=1)
+    dataset = TeachingDataset(
+        local=folder, batch_size=BATCH, window=2, gap=1, shuffle=True, num_canonical_nodes=1
+    )
     return TeachingDataLoader(dataset, batch_size=BATCH, collate_fn=collate)
 
 
@@ -68,7 +79,11 @@ def test_it_is_training_on_small_images(folder):
 def test_whole_images_are_left_alone(folder):
     batch = images([{"id": 1}])
     assert shrunk(batch, 0.9, (8, 8)) is batch
-    assert torch.equal(run(folder, resolution={"schedule": "linear", "from": 0.9, "to": 1.0, "over": "1dur"}), run(folder))  # 28.8: all 32
+    # 28.8: all 32
+    assert torch.equal(
+        run(folder, resolution={"schedule": "linear", "from": 0.9, "to": 1.0, "over": "1dur"}),
+        run(folder),
+    )
 
 
 def test_sizes_follow_the_schedule_and_the_candidates_the_lessons(folder):
@@ -81,7 +96,16 @@ def test_sizes_follow_the_schedule_and_the_candidates_the_lessons(folder):
 
     model = vit()
     model.module = Spy(model.module.model)
-    run(folder, model=model, duration="2ep", resolution=STEPS, keep=0.5, select="hard", score="loss", interval="dense")
+    run(
+        folder,
+        model=model,
+        duration="2ep",
+        resolution=STEPS,
+        keep=0.5,
+        select="hard",
+        score="loss",
+        interval="dense",
+    )
     assert [side for _, side in trained] == sorted(side for _, side in trained)
     assert {side for _, side in trained} == {16, 24, 32}
     assert scored[:2] == [(4, 32), (1, 16)]  # how outputs are read, and whether small images can be
@@ -91,8 +115,13 @@ def test_sizes_follow_the_schedule_and_the_candidates_the_lessons(folder):
 def test_it_depends_on_neither_microbatches_nor_resumes(folder, tmp_path):
     settings = {"resolution": STEPS, "record": "always", "score": "loss"}
     whole = run(folder, saved=str(tmp_path / "saved"), **settings)
-    assert torch.equal(run(folder, load=str(next((tmp_path / "saved").glob("ep0-ba5-rank0.pt"))), **settings), whole)
-    whole, split = (run(folder, model=vit(dropout=0.0), microbatch=size, **settings) for size in (BATCH, 2))
+    assert torch.equal(
+        run(folder, load=str(next((tmp_path / "saved").glob("ep0-ba5-rank0.pt"))), **settings),
+        whole,
+    )
+    whole, split = (
+        run(folder, model=vit(dropout=0.0), microbatch=size, **settings) for size in (BATCH, 2)
+    )
     torch.testing.assert_close(split, whole, rtol=1e-4, atol=1e-5)
 
 
@@ -116,13 +145,21 @@ class OneSize(torch.nn.Module):
 
 def test_a_model_of_one_size_is_refused_in_a_sentence(folder):
     model = ComposerClassifier(OneSize(), num_classes=CLASSES)
-    with pytest.raises(AttentError, match=r"resolution needs a model that takes images of several sizes, and this one fails at 16 x 16: "):
+    with pytest.raises(
+        AttentError,
+        match=(
+            r"resolution needs a model that takes images of several sizes, and this one fails at "
+            r"16 x 16: "
+        ),
+    ):
         run(folder, model=model, resolution=0.5)
 
 
 def test_text_is_refused_in_a_sentence(tmp_path):
     tokens = write_tokens(tmp_path / "data", 16, length=LENGTH, vocab=VOCAB)
-    with pytest.raises(ScoreError, match=r"resolution needs float images of shape \(B, C, H, W\), got keys"):
+    with pytest.raises(
+        ScoreError, match=r"resolution needs float images of shape \(B, C, H, W\), got keys"
+    ):
         trained(make_model(), token_loader(tokens, window=2), microbatch=4, resolution=0.5)
 
 
@@ -133,7 +170,10 @@ def test_text_is_refused_in_a_sentence(tmp_path):
         (1.5, "resolution must be a number greater than 0 and at most 1, got 1.5"),
         ("half", "resolution must be a number greater than 0 and at most 1 or a mapping"),
         ({"schedule": "linear", "from": 0.5}, "resolution needs 'to'"),
-        ({"schedule": "lineer", "from": 0.5, "to": 1}, "resolution has no schedule 'lineer', did you mean 'linear'"),
+        (
+            {"schedule": "lineer", "from": 0.5, "to": 1},
+            "resolution has no schedule 'lineer', did you mean 'linear'",
+        ),
     ],
 )
 def test_bad_settings_are_told_in_one_sentence(value, said):
@@ -144,4 +184,7 @@ def test_bad_settings_are_told_in_one_sentence(value, said):
 def test_a_schedule_in_settings():
     asked = AtteNT(resolution=STEPS).settings.resolution
     assert isinstance(asked, ShareSchedule)
-    assert [asked.at(Clock(ep=0, ba=0, sp=0, tok=0, dur=dur)) for dur in (0, 0.374, 0.375, 0.749, 0.75, 1)] == [0.5, 0.5, 0.75, 0.75, 1, 1]
+    assert [
+        asked.at(Clock(ep=0, ba=0, sp=0, tok=0, dur=dur))
+        for dur in (0, 0.374, 0.375, 0.749, 0.75, 1)
+    ] == [0.5, 0.5, 0.75, 0.75, 1, 1]

@@ -1,4 +1,6 @@
-"""Which outputs a loss is computed from, and how. Oracle: torch's own losses without a reduction."""
+"""Which outputs a loss is computed from, and how. Oracle: torch's own losses without a
+reduction.
+"""
 
 import functools
 
@@ -39,7 +41,12 @@ def some_ignored(y, index=IGNORED):
 def shifted_case():
     z, y = drawn(B, T, C), some_ignored(labels(B, T))
     nll = token_losses(z[:, :-1], y[:, 1:])
-    return z, {"labels": y}, nll.sum() / (y[:, 1:] != IGNORED).sum(), sample_mean(nll, y[:, 1:] != IGNORED)
+    return (
+        z,
+        {"labels": y},
+        nll.sum() / (y[:, 1:] != IGNORED).sum(),
+        sample_mean(nll, y[:, 1:] != IGNORED),
+    )
 
 
 def token_case():
@@ -116,18 +123,39 @@ def loss_first():
 def own_labels():
     z, ids = drawn(B, T, C), labels(B, T)
     nll = token_losses(z[:, :-1], ids[:, 1:])
-    return {"logits": z}, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, nll.mean(), nll.mean(1)
+    return (
+        {"logits": z},
+        {"input_ids": ids, "attention_mask": torch.ones_like(ids)},
+        nll.mean(),
+        nll.mean(1),
+    )
 
 
 CASES = [
-    shifted_case, token_case, padding_is_class_0, functools.partial(segmentation, 255), functools.partial(segmentation, -1),
-    classes, column_of_classes, summed_over_the_batch, smoothed, one_hot, yes_no, one_sigmoid_a_class, regression, loss_first,
+    shifted_case,
+    token_case,
+    padding_is_class_0,
+    functools.partial(segmentation, 255),
+    functools.partial(segmentation, -1),
+    classes,
+    column_of_classes,
+    summed_over_the_batch,
+    smoothed,
+    one_hot,
+    yes_no,
+    one_sigmoid_a_class,
+    regression,
+    loss_first,
     own_labels,
-]  # fmt: skip
+]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: getattr(case, "__name__", f"segmentation {case}"[:12]))
-@pytest.mark.parametrize("prior", [None, Reading(outputs=(), target=("labels",), kind=CLASSES, shift=True)])
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: getattr(case, "__name__", f"segmentation {case}"[:12])
+)
+@pytest.mark.parametrize(
+    "prior", [None, Reading(outputs=(), target=("labels",), kind=CLASSES, shift=True)]
+)
 def test_the_reading_is_found_by_the_loss(case, prior):
     outputs, batch, loss, expected = case()
     trained = Trained.of(outputs, batch, loss, B)
@@ -145,25 +173,34 @@ def test_a_loss_of_two_heads_is_not_read_as_one_of_them():
     assert matching(Trained.of((a, b), (drawn(B, 2), y), loss, B), None, HINTS) == []
 
 
-@pytest.mark.parametrize("loss", [
-    lambda z, y: F.cross_entropy(z, y, weight=torch.arange(1.0, C + 1)),
-    lambda z, y: 0.5 * F.cross_entropy(z, y),
-    lambda z, y: F.cross_entropy(z, y) + 0.01 * z.square().mean(),
-    lambda z, y: F.multi_margin_loss(z, y),
-    lambda z, y: None,
-    lambda z, y: torch.tensor(float("nan")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda z, y: F.cross_entropy(z, y, weight=torch.arange(1.0, C + 1)),
+        lambda z, y: 0.5 * F.cross_entropy(z, y),
+        lambda z, y: F.cross_entropy(z, y) + 0.01 * z.square().mean(),
+        lambda z, y: F.multi_margin_loss(z, y),
+        lambda z, y: None,
+        lambda z, y: torch.tensor(float("nan")),
+    ],
+)
 def test_another_loss_is_not_read(loss):
     z, y = drawn(B, C).requires_grad_(), labels(B)
     assert matching(Trained.of(z, {"labels": y}, loss(z, y), B), None, HINTS) == []
 
 
 def test_outputs_without_a_difference_are_told_apart_by_the_graph():
-    """A head of zeros gives ln C whatever the labels are; the loss's graph holds those that it took."""
+    """A head of zeros gives ln C whatever the labels are; the loss's graph holds those that it
+    took.
+    """
     z, y = torch.zeros(B, T, C, requires_grad=True), labels(B, T)
     loss = F.cross_entropy(z[:, :-1].flatten(0, 1), y[:, 1:].flatten())
-    assert {one.shift for one in matching(Trained.of(z, {"labels": y}, loss.detach(), B), None, HINTS)} == {True, False}
-    assert {one.shift for one in matching(Trained.of(z, {"labels": y}, loss, B), None, HINTS)} == {True}
+    assert {
+        one.shift for one in matching(Trained.of(z, {"labels": y}, loss.detach(), B), None, HINTS)
+    } == {True, False}
+    assert {one.shift for one in matching(Trained.of(z, {"labels": y}, loss, B), None, HINTS)} == {
+        True
+    }
 
 
 def test_a_loss_without_outputs_is_read_from_its_graph():
@@ -208,7 +245,11 @@ def test_labels_out_of_range_never_count():
 
 def test_paths():
     outputs = {"logits": drawn(B, 2), "past": (drawn(B, 1), [drawn(B)], drawn(3)), "note": "x"}
-    assert [path for path, _ in tensors_of(outputs, B)] == [("logits",), ("past", 0), ("past", 1, 0)]
+    assert [path for path, _ in tensors_of(outputs, B)] == [
+        ("logits",),
+        ("past", 0),
+        ("past", 1, 0),
+    ]
     with pytest.raises(LookupError):
         Reading(outputs=("hidden",), target=(), kind=CLASSES).arranged(outputs, labels(B))
 
@@ -222,7 +263,9 @@ def check_sees(check, outputs, batch, loss):
 
 
 def test_a_batch_that_says_nothing_decides_nothing():
-    """A loss that is not finite, no label at all, memory that runs out: the next batch is looked at."""
+    """A loss that is not finite, no label at all, memory that runs out: the next batch is looked
+    at.
+    """
 
     def out_of_memory():
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -24,7 +24,9 @@ def make_window(batch: int, seed: int, size: int = 64) -> ScoredWindow:
     return ScoredWindow(batch=batch, scores=scores, kept=scores > np.median(scores))
 
 
-def make_result(name: str, losses, seconds=1.0, candidates=0, teaching=0.0, windows=()) -> ArmResult:
+def make_result(
+    name: str, losses, seconds=1.0, candidates=0, teaching=0.0, windows=()
+) -> ArmResult:
     points = [
         Point(batch=10 * i, tokens=10_000 * i, seconds=seconds * i / (len(losses) - 1), loss=loss)
         for i, loss in enumerate(losses)
@@ -46,7 +48,12 @@ def results():
         make_result("uniform", [8.3, 6.5, 5.25], seconds=40.0),
         make_result("random", [8.3, 6.5, 5.25], seconds=42.0),
         make_result(
-            "taught", [8.3, 6.4, 5.125], seconds=80.0, candidates=4096, teaching=20.0, windows=windows
+            "taught",
+            [8.3, 6.4, 5.125],
+            seconds=80.0,
+            candidates=4096,
+            teaching=20.0,
+            windows=windows,
         ),
     ]
 
@@ -66,10 +73,12 @@ def test_table(results):
 def test_comparison(results):
     first, second = comparison(results).splitlines()
     assert (
-        first == "random against uniform, at equal trained tokens: held-out loss level, 1.05x the wall time."
+        first == "random against uniform, at equal trained tokens: held-out loss level, "
+        "1.05x the wall time."
     )
     assert second == (
-        "taught against uniform, at equal trained tokens: held-out loss 0.1250 nats a token lower, 2.00x the wall time."
+        "taught against uniform, at equal trained tokens: held-out loss 0.1250 nats a token lower, "
+        "2.00x the wall time."
     )
     worse = [results[0], make_result("taught", [8.3, 5.5], seconds=20.0)]
     assert "0.2500 nats a token higher, 0.50x" in comparison(worse)
@@ -89,7 +98,11 @@ def test_json_line(results):
     text = json_line(results[2])
     assert "\n" not in text
     record = json.loads(text)
-    assert (record["arm"], record["held_out_loss"], record["tokens_trained"]) == ("taught", 5.125, 20_000)
+    assert (record["arm"], record["held_out_loss"], record["tokens_trained"]) == (
+        "taught",
+        5.125,
+        20_000,
+    )
     assert (record["candidates_scored"], record["teaching_share"]) == (4096, 0.25)
     assert [p["loss"] for p in record["curve"]] == [8.3, 6.4, 5.125]
     window = results[2].windows[0]
@@ -99,9 +112,12 @@ def test_json_line(results):
 
 
 def test_json_line_of_a_run_that_diverged():
-    nothing = ScoredWindow(batch=3, scores=np.full(4, np.nan), kept=np.array([True, True, False, False]))
+    nothing = ScoredWindow(
+        batch=3, scores=np.full(4, np.nan), kept=np.array([True, True, False, False])
+    )
     record = json.loads(
-        json_line(make_result("taught", [8.3, float("nan")], windows=[nothing])), parse_constant=pytest.fail
+        json_line(make_result("taught", [8.3, float("nan")], windows=[nothing])),
+        parse_constant=pytest.fail,
     )
     assert record["held_out_loss"] is None
     assert record["windows"][0] == {"batch": 3, "kept": None, "dropped": None}
@@ -110,10 +126,20 @@ def test_json_line_of_a_run_that_diverged():
 def test_picture(results, tmp_path):
     figure = picture(results, "A title", "score")
     time, tokens, early, late = figure.axes
-    assert [line.get_xdata().tolist() for line in time.lines] == [[20.0, 40.0], [21.0, 42.0], [40.0, 80.0]]
+    assert [line.get_xdata().tolist() for line in time.lines] == [
+        [20.0, 40.0],
+        [21.0, 42.0],
+        [40.0, 80.0],
+    ]
     assert [line.get_xdata().tolist() for line in tokens.lines] == [[10_000, 20_000]] * 3
-    assert [line.get_ydata().tolist() for line in tokens.lines] == [[6.5, 5.25], [6.5, 5.25], [6.4, 5.125]]
-    assert all("second" in time.get_xlabel() and "nats" in axes.get_ylabel() for axes in (time, tokens))
+    assert [line.get_ydata().tolist() for line in tokens.lines] == [
+        [6.5, 5.25],
+        [6.5, 5.25],
+        [6.4, 5.125],
+    ]
+    assert all(
+        "second" in time.get_xlabel() and "nats" in axes.get_ylabel() for axes in (time, tokens)
+    )
     assert "10 to 12" in early.get_title() and "26 to 28" in late.get_title()
     assert late.get_xlabel() == "score"
     for axes in (early, late):
@@ -142,4 +168,6 @@ def test_picture_without_scored_windows(results):
 
 def test_an_arm_needs_an_evaluation():
     with pytest.raises(ValueError, match="arm 'taught' needs at least one evaluation"):
-        ArmResult(name="taught", points=(), candidates=0, teaching_seconds=0, windows=(), settings={})
+        ArmResult(
+            name="taught", points=(), candidates=0, teaching_seconds=0, windows=(), settings={}
+        )

@@ -1,4 +1,6 @@
-"""A run that stops at any lesson and goes on from its state trains on what the undisturbed run would have."""
+"""A run that stops at any lesson and goes on from its state trains on what the undisturbed run
+would have.
+"""
 
 import json
 import random
@@ -26,7 +28,9 @@ def state_after_each_lesson(loader, epochs: int = 1) -> tuple[list, list]:
     batches, states = [], []
     for _ in range(epochs):
         for step, batch in enumerate(loader):
-            loader.teach(lambda b: b["difficulty"] if "id" in b else b["input_ids"][:, 0] * 0.37 % 1)
+            loader.teach(
+                lambda b: b["difficulty"] if "id" in b else b["input_ids"][:, 0] * 0.37 % 1
+            )
             batches.append(read(batch, loader))
             state = loader.dataset.state_dict((step + 1) * loader.batch_size, True)
             assert loader.dataset.state_dict((step + 1) * loader.batch_size, True) == state
@@ -52,7 +56,12 @@ SHORT_FIRST = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "50ba", "sta
 )
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resume_at_every_lesson(tmp_path, teacher, workers):
-    data = {"local": write_ids(tmp_path / "data", 131), "batch_size": 4, "shuffle": True, "num_canonical_nodes": 2}
+    data = {
+        "local": write_ids(tmp_path / "data", 131),
+        "batch_size": 4,
+        "shuffle": True,
+        "num_canonical_nodes": 2,
+    }
     data |= {"window": 5, "gap": 1}
     whole, states = state_after_each_lesson(make_loader(data, {}, teacher), 2)
     loader = make_loader(data, {"num_workers": workers}, teacher)
@@ -64,7 +73,9 @@ def test_resume_at_every_lesson(tmp_path, teacher, workers):
 
 
 def late(worker: int) -> None:
-    """The second worker starts once as much has been published as the first can bring about, or a second has passed."""
+    """The second worker starts once as much has been published as the first can bring about, or a
+    second has passed.
+    """
     board, end = get_worker_info().dataset._board, time.monotonic() + 1
     while worker == 1 and board._memory[2] < 3 and time.monotonic() < end:
         time.sleep(0.001)
@@ -72,8 +83,15 @@ def late(worker: int) -> None:
 
 @pytest.mark.timeout(60)
 def test_resume_with_a_worker_that_is_late(tmp_path):
-    """Windows of one lesson, at whose ends nothing is left to read: the late worker finds what it waits for overwritten."""
-    data = {"local": write_ids(tmp_path / "data", 131), "batch_size": 4, "shuffle": True, "num_canonical_nodes": 2}
+    """Windows of one lesson, at whose ends nothing is left to read: the late worker finds what it
+    waits for overwritten.
+    """
+    data = {
+        "local": write_ids(tmp_path / "data", 131),
+        "batch_size": 4,
+        "shuffle": True,
+        "num_canonical_nodes": 2,
+    }
     data |= {"window": 5, "gap": 1}
     teacher = {"keep": 0.2, "select": "random"}
     whole, states = state_after_each_lesson(make_loader(data, {}, teacher))
@@ -86,7 +104,12 @@ def test_resume_with_a_worker_that_is_late(tmp_path):
 
 def test_resume_at_the_border_of_epochs(tmp_path):
     """As Composer's epoch checkpoint has it: no sample of the new epoch."""
-    data = {"local": write_ids(tmp_path / "data", 96), "batch_size": 4, "shuffle": True, "num_canonical_nodes": 1}
+    data = {
+        "local": write_ids(tmp_path / "data", 96),
+        "batch_size": 4,
+        "shuffle": True,
+        "num_canonical_nodes": 1,
+    }
     data |= {"window": 6, "gap": 2}
     whole = run_epochs(make_loader(data, {}, {}), 3)["lessons"]
     loader = make_loader(data, {}, {})
@@ -100,7 +123,12 @@ def test_resume_at_the_border_of_epochs(tmp_path):
 
 
 def test_a_plain_checkpoint_taken_up_with_teaching(tmp_path):
-    data = {"local": write_ids(tmp_path / "data", 120), "batch_size": 4, "shuffle": True, "num_canonical_nodes": 1}
+    data = {
+        "local": write_ids(tmp_path / "data", 120),
+        "batch_size": 4,
+        "shuffle": True,
+        "num_canonical_nodes": 1,
+    }
     stock = StreamingDataset(**data)
     order = [sample["id"] for sample in stock]
     state = stock.state_dict(40, True)
@@ -117,17 +145,30 @@ def test_a_plain_checkpoint_taken_up_with_teaching(tmp_path):
     [
         ({"window": 6}, "window: 5 in the checkpoint, 6 now"),
         ({"batch_size": 8}, "global batch size: 4 in the checkpoint, 8"),
-        ({"shuffle": True}, r"order \(shuffle, its seed, stream proportions\): \w+ in the checkpoint"),
+        (
+            {"shuffle": True},
+            r"order \(shuffle, its seed, stream proportions\): \w+ in the checkpoint",
+        ),
         ({"stream": 97}, "rows: 32 in the checkpoint, 24 now, samples before each stream"),
         ({"seed": 4}, "seed: 3 in the checkpoint, 4 now"),
     ],
 )
 def test_other_settings_are_refused_by_name(tmp_path, change, message):
-    data = {"local": write_ids(tmp_path / "data", 131), "batch_size": 4, "num_canonical_nodes": 1, "window": 5}
+    data = {
+        "local": write_ids(tmp_path / "data", 131),
+        "batch_size": 4,
+        "num_canonical_nodes": 1,
+        "window": 5,
+    }
     state = state_after_each_lesson(make_loader(data, {}, {}))[1][9]
     seed, size = change.pop("seed", 3), change.pop("stream", None)
     if size:
-        change = {"streams": [Stream(local=write_ids(tmp_path / str(i), size // 2 + i)) for i in range(2)], "local": None}
+        change = {
+            "streams": [
+                Stream(local=write_ids(tmp_path / str(i), size // 2 + i)) for i in range(2)
+            ],
+            "local": None,
+        }
     loader = make_loader(data | change, {}, {"seed": seed})
     loader.dataset.load_state_dict(state)
     with pytest.raises(ValueError, match=message):
@@ -135,7 +176,12 @@ def test_other_settings_are_refused_by_name(tmp_path, change, message):
 
 
 def test_position_is_small_and_of_one_version(tmp_path):
-    data = {"local": write_ids(tmp_path / "data", 2560), "batch_size": 64, "num_canonical_nodes": 1, "window": 16}
+    data = {
+        "local": write_ids(tmp_path / "data", 2560),
+        "batch_size": 64,
+        "num_canonical_nodes": 1,
+        "window": 16,
+    }
     state = state_after_each_lesson(make_loader(data, {}, {}))[1][20]
     assert len(state["attent"]) < 16 * 64 * 8
     fields = json.loads(state["attent"]) | {"version": 99}
@@ -144,28 +190,51 @@ def test_position_is_small_and_of_one_version(tmp_path):
 
 
 def test_trainer_resumes_bit_for_bit(tmp_path):
-    """Composer's own checkpoint, in the middle of a window, remembered and recorded scores, dropout."""
+    """Composer's own checkpoint, in the middle of a window, remembered and recorded scores,
+    dropout.
+    """
     folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
-    kwargs = {"keep": 0.5, "score": "loss", "interval": "10ep", "record": "always", "select": "soft", "balance": "tokens"}
+    kwargs = {
+        "keep": 0.5,
+        "score": "loss",
+        "interval": "10ep",
+        "record": "always",
+        "select": "soft",
+        "balance": "tokens",
+    }
     kwargs["seq_len"] = {"schedule": "step", "from": 0.25, "to": 1, "over": "0.8dur", "stages": 2}
     common = {"max_duration": "3ep", "seed": 3}
     whole, _, _ = fit(make_lm_loader(folder), [AtteNT(**kwargs)], make_model(0.2), **common)
-    saving = {"save_folder": str(tmp_path / "saved"), "save_interval": "1ba", "save_overwrite": True}
+    saving = {
+        "save_folder": str(tmp_path / "saved"),
+        "save_interval": "1ba",
+        "save_overwrite": True,
+    }
     loader = make_lm_loader(folder)
     saved, _, _ = fit(loader, [AtteNT(**kwargs)], make_model(0.2), **common, **saving)
     assert saved.losses == whole.losses
     for batch in (1, 7, 14, 15, 16, 25, 31):
         path = str(next((tmp_path / "saved").glob(f"ep*-ba{batch}-rank0.pt")))
-        rest, _, _ = fit(loader, [AtteNT(**kwargs)], make_model(0.2, seed=9), **common | {"seed": 8}, load_path=path)
+        rest, _, _ = fit(
+            loader,
+            [AtteNT(**kwargs)],
+            make_model(0.2, seed=9),
+            **common | {"seed": 8},
+            load_path=path,
+        )
         assert rest.tokens == whole.tokens[batch:], batch
         assert rest.losses == whole.losses[batch:], batch
 
 
 @pytest.mark.parametrize("batches", [3, 7, 15, 20])
 def test_fit_again_goes_on_in_the_same_epoch(tmp_path, batches):
-    """In the middle of an epoch, at its border (15 lessons) and in the next: a second fit is as one fit."""
+    """In the middle of an epoch, at its border (15 lessons) and in the next: a second fit is as one
+    fit.
+    """
     folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
-    whole, _, _ = fit(make_lm_loader(folder), [AtteNT(select="hard", keep=0.5)], max_duration="30ba")
+    whole, _, _ = fit(
+        make_lm_loader(folder), [AtteNT(select="hard", keep=0.5)], max_duration="30ba"
+    )
     model, watch = make_model(), Watch()
     trainer = Trainer(
         model=model,
@@ -192,25 +261,40 @@ def test_a_loader_is_plain_again_after_a_taught_fit(tmp_path):
     assert len(plain.losses) == 25
 
 
-@pytest.mark.parametrize("kwargs", [{"select": "hard", "keep": 0.3, "anneal": "1ep"}, {"select": "hard", "keep": {"schedule": "linear", "from": 0.2, "to": 0.9}}])
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"select": "hard", "keep": 0.3, "anneal": "1ep"},
+        {"select": "hard", "keep": {"schedule": "linear", "from": 0.2, "to": 0.9}},
+    ],
+)
 def test_resume_in_an_epoch_of_another_length(tmp_path, kwargs):
-    """The Trainer cuts an epoch off at the length it is told: on a resume it must be that epoch's own."""
+    """The Trainer cuts an epoch off at the length it is told: on a resume it must be that epoch's
+    own.
+    """
     folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
     saving = {"save_folder": str(tmp_path / "saved"), "save_interval": "1ba"}
     loader = make_lm_loader(folder)
     whole, _, _ = fit(loader, [AtteNT(**kwargs)], max_duration="3ep", seed=1, **saving)
     for path in sorted((tmp_path / "saved").glob("ep2-ba*-rank0.pt"))[::7]:
         batch = int(path.name.split("-ba")[1].split("-")[0])
-        rest, _, _ = fit(loader, [AtteNT(**kwargs)], max_duration="3ep", seed=1, load_path=str(path))
+        rest, _, _ = fit(
+            loader, [AtteNT(**kwargs)], max_duration="3ep", seed=1, load_path=str(path)
+        )
         assert rest.tokens == whole.tokens[batch:], path.name
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_plain_state_is_stocks(tmp_path, workers):
-    """Without a teacher: the entries of Streaming's own state, also before anything is iterated, and its resume."""
+    """Without a teacher: the entries of Streaming's own state, also before anything is iterated,
+    and its resume.
+    """
     data = {"local": write_ids(tmp_path / "data", 64), "batch_size": 4, "shuffle": True}
     states, rests = [], []
-    for kind, load in ((StreamingDataset, StreamingDataLoader), (TeachingDataset, TeachingDataLoader)):
+    for kind, load in (
+        (StreamingDataset, StreamingDataLoader),
+        (TeachingDataset, TeachingDataLoader),
+    ):
         loader = load(kind(**data), batch_size=4, num_workers=workers)
         epoch = iter(loader)
         for _ in range(5):
@@ -226,7 +310,12 @@ def test_plain_state_is_stocks(tmp_path, workers):
 
 
 def test_a_loaded_state_is_told_until_it_is_gone_on_from(tmp_path):
-    data = {"local": write_ids(tmp_path / "data", 131), "batch_size": 4, "num_canonical_nodes": 1, "window": 5}
+    data = {
+        "local": write_ids(tmp_path / "data", 131),
+        "batch_size": 4,
+        "num_canonical_nodes": 1,
+        "window": 5,
+    }
     state = state_after_each_lesson(make_loader(data, {}, {}))[1][9]
     loader = make_loader(data, {}, {})
     loader.dataset.load_state_dict(state)
@@ -237,10 +326,22 @@ def test_a_loaded_state_is_told_until_it_is_gone_on_from(tmp_path):
 
 @pytest.mark.parametrize("lesson", [0, 3, 7, 8, 12, 15, 16])
 def test_a_taught_checkpoint_gone_on_from_without_a_teacher(tmp_path, lesson):
-    """What was chosen is trained on, what was dropped stays dropped, all that was not chosen yet is kept."""
-    data = {"local": write_ids(tmp_path / "data", 131), "batch_size": 4, "shuffle": True, "num_canonical_nodes": 1}
+    """What was chosen is trained on, what was dropped stays dropped, all that was not chosen yet is
+    kept.
+    """
+    data = {
+        "local": write_ids(tmp_path / "data", 131),
+        "batch_size": 4,
+        "shuffle": True,
+        "num_canonical_nodes": 1,
+    }
     data |= {"window": 5, "gap": 1}
-    order = [sample["id"] for sample in StreamingDataset(**{k: v for k, v in data.items() if k not in ("window", "gap")})]
+    order = [
+        sample["id"]
+        for sample in StreamingDataset(
+            **{k: v for k, v in data.items() if k not in ("window", "gap")}
+        )
+    ]
     whole = make_loader(data, {}, {"select": "hard", "keep": 0.4})
     lessons, states = state_after_each_lesson(whole)
     chosen = make_loader(data, {}, {"select": "hard", "keep": 0.4})
@@ -249,16 +350,27 @@ def test_a_taught_checkpoint_gone_on_from_without_a_teacher(tmp_path, lesson):
     loader.attach(None)
     loader.dataset.load_state_dict(states[lesson])
     position = Position.load(states[lesson]["attent"])
-    after = position.segment + (2 if position.following else 1)  # the first window that is not chosen yet
+    # The first window that is not chosen yet
+    after = position.segment + (2 if position.following else 1)
     rest = [i for batch in loader for i in batch["id"].tolist()]
     trained = sum(lessons[: lesson + 1], [])
-    assert trained + rest == sum((windows.get(i, []) for i in range(after)), []) + order[min(after * 20, 128) :]  # 32 full rows
-    assert [i for batch in loader for i in batch["id"].tolist()] != rest  # the next epoch is a whole one
+    # 32 full rows
+    assert (
+        trained + rest
+        == sum((windows.get(i, []) for i in range(after)), []) + order[min(after * 20, 128) :]
+    )
+    # The next epoch is a whole one
+    assert [i for batch in loader for i in batch["id"].tolist()] != rest
     assert loader.dataset.next_epoch == 2
 
 
 def test_a_data_set_is_plain_to_others_after_a_taught_epoch(tmp_path):
-    data = {"local": write_ids(tmp_path / "data", 64), "batch_size": 4, "window": 4, "num_canonical_nodes": 1}
+    data = {
+        "local": write_ids(tmp_path / "data", 64),
+        "batch_size": 4,
+        "window": 4,
+        "num_canonical_nodes": 1,
+    }
     for workers in (0, 1):
         loader = make_loader(data, {"num_workers": workers}, {})
         run_epochs(loader)
@@ -269,19 +381,32 @@ def test_a_data_set_is_plain_to_others_after_a_taught_epoch(tmp_path):
 
 @pytest.mark.parametrize("workers", [{}, {"num_workers": 1, "persistent_workers": True}])
 def test_two_loaders_take_turns_on_one_data_set(tmp_path, workers):
-    data = {"local": write_ids(tmp_path / "data", 96), "batch_size": 4, "shuffle": True, "num_canonical_nodes": 1}
+    data = {
+        "local": write_ids(tmp_path / "data", 96),
+        "batch_size": 4,
+        "shuffle": True,
+        "num_canonical_nodes": 1,
+    }
     data |= {"window": 4, "gap": 1}
     whole = run_epochs(make_loader(data, {}, {}), 4)["lessons"]
     first = make_loader(data, workers, {})
     second = TeachingDataLoader(first.dataset, batch_size=4, **workers)
     second.attach(first.teacher)
-    assert sum((run_epochs(loader)["lessons"] for loader in (first, second, first, second)), []) == whole
+    assert (
+        sum((run_epochs(loader)["lessons"] for loader in (first, second, first, second)), [])
+        == whole
+    )
 
 
 def test_a_second_trainer_on_the_same_loader_starts_anew(tmp_path):
     """Times in epochs are the run's own, and nothing is remembered of another run."""
     folder = write_tokens(tmp_path / "tokens", 96, length=LENGTH, vocab=VOCAB)
-    loader, algorithm = make_lm_loader(folder), AtteNT(select="hard", keep=0.5, warmup="1ep", interval="9ep", score="loss", record="warmup")
+    loader, algorithm = (
+        make_lm_loader(folder),
+        AtteNT(
+            select="hard", keep=0.5, warmup="1ep", interval="9ep", score="loss", record="warmup"
+        ),
+    )
     for _ in range(2):
         watch, memory, _ = fit(loader, [algorithm], max_duration="2ep")
         assert len(watch.losses) == 24 + 12
@@ -305,9 +430,12 @@ def test_a_checkpoint_that_says_nothing_of_the_data(tmp_path, caplog):
     for batch in (10, 30):
         path = str(next((tmp_path / "saved").glob(f"ep*-ba{batch}-rank0.pt")))
         rest, _, _ = fit(
-            make_lm_loader(folder), [AtteNT(select="hard", keep=1.0)], max_duration="2ep", load_path=path,
+            make_lm_loader(folder),
+            [AtteNT(select="hard", keep=1.0)],
+            max_duration="2ep",
+            load_path=path,
             load_ignore_keys=["state/dataset_state*"],
-        )  # fmt: skip
+        )
         assert rest.tokens == plain.tokens[batch:]
         assert "says nothing of the data" in caplog.text
 
@@ -320,7 +448,9 @@ def test_a_window_longer_than_an_epoch_is_told(tmp_path, caplog):
 
 def test_a_ledger_of_another_data_set_is_refused(tmp_path):
     sizes = {"a": 96, "b": 100}
-    folders = {n: write_tokens(tmp_path / n, size, length=LENGTH, vocab=VOCAB) for n, size in sizes.items()}
+    folders = {
+        n: write_tokens(tmp_path / n, size, length=LENGTH, vocab=VOCAB) for n, size in sizes.items()
+    }
     kwargs = {"select": "hard", "keep": 0.5, "score": "loss", "interval": "9ep", "record": "always"}
     saving = {"save_folder": str(tmp_path / "saved"), "save_interval": "1ep"}
     fit(make_lm_loader(folders["a"]), [AtteNT(**kwargs)], **saving)
@@ -345,9 +475,14 @@ def make_trainer(loader, algorithm, *callbacks, **kwargs):
     model, watch = make_model(), Watch()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     trainer = Trainer(
-        model=model, train_dataloader=loader, optimizers=optimizer, algorithms=[algorithm] if algorithm else [],
-        callbacks=[watch, *callbacks], progress_bar=False, **kwargs,
-    )  # fmt: skip
+        model=model,
+        train_dataloader=loader,
+        optimizers=optimizer,
+        algorithms=[algorithm] if algorithm else [],
+        callbacks=[watch, *callbacks],
+        progress_bar=False,
+        **kwargs,
+    )
     return trainer, watch
 
 
@@ -355,9 +490,19 @@ def make_trainer(loader, algorithm, *callbacks, **kwargs):
 def test_a_fit_after_an_interrupted_one_goes_on(tmp_path, resumed):
     folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
     saving = {"save_folder": str(tmp_path / "saved"), "save_interval": "1ba"}
-    whole, _, _ = fit(make_lm_loader(folder), [AtteNT(select="hard", keep=0.5)], max_duration="2ep", **saving)
-    start = {"load_path": str(next((tmp_path / "saved").glob("ep0-ba3-rank0.pt")))} if resumed else {}
-    trainer, watch = make_trainer(make_lm_loader(folder), AtteNT(select="hard", keep=0.5), Stop(6), max_duration="2ep", **start)
+    whole, _, _ = fit(
+        make_lm_loader(folder), [AtteNT(select="hard", keep=0.5)], max_duration="2ep", **saving
+    )
+    start = (
+        {"load_path": str(next((tmp_path / "saved").glob("ep0-ba3-rank0.pt")))} if resumed else {}
+    )
+    trainer, watch = make_trainer(
+        make_lm_loader(folder),
+        AtteNT(select="hard", keep=0.5),
+        Stop(6),
+        max_duration="2ep",
+        **start,
+    )
     with pytest.raises(KeyboardInterrupt):
         trainer.fit()
     trainer.fit()
@@ -369,7 +514,9 @@ def test_a_fit_on_another_loader_starts_at_its_start(tmp_path):
     folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
     other = write_tokens(tmp_path / "other", 60, length=LENGTH, vocab=VOCAB, seed=5)
     alone, _, _ = fit(make_lm_loader(other), [AtteNT(select="hard", keep=1.0)], max_duration="5ba")
-    trainer, watch = make_trainer(make_lm_loader(folder), AtteNT(select="hard", keep=1.0), max_duration="7ba")
+    trainer, watch = make_trainer(
+        make_lm_loader(folder), AtteNT(select="hard", keep=1.0), max_duration="7ba"
+    )
     trainer.fit()
     trainer.fit(train_dataloader=make_lm_loader(other), duration="5ba")
     trainer.close()
@@ -378,7 +525,12 @@ def test_a_fit_on_another_loader_starts_at_its_start(tmp_path):
 
 def test_a_stock_checkpoint_at_the_border_of_epochs(tmp_path):
     """Streaming tells the epoch that it has finished, and would replay it."""
-    data = {"local": write_ids(tmp_path / "data", 48), "batch_size": 4, "shuffle": True, "num_canonical_nodes": 1}
+    data = {
+        "local": write_ids(tmp_path / "data", 48),
+        "batch_size": 4,
+        "shuffle": True,
+        "num_canonical_nodes": 1,
+    }
     stock = StreamingDataset(**data)
     epochs = [[sample["id"] for sample in stock] for _ in range(2)]
     resumed = StreamingDataset(**data)
@@ -394,7 +546,12 @@ def test_a_stock_checkpoint_at_the_border_of_epochs(tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_stock_loader_refuses_a_taught_state(tmp_path, workers):
-    data = {"local": write_ids(tmp_path / "data", 131), "batch_size": 4, "num_canonical_nodes": 1, "window": 5}
+    data = {
+        "local": write_ids(tmp_path / "data", 131),
+        "batch_size": 4,
+        "num_canonical_nodes": 1,
+        "window": 5,
+    }
     state = state_after_each_lesson(make_loader(data, {}, {}))[1][9]
     dataset = TeachingDataset(**data)
     dataset.load_state_dict(state)
@@ -404,14 +561,30 @@ def test_a_stock_loader_refuses_a_taught_state(tmp_path, workers):
 
 def test_a_checkpoint_saved_before_its_resumed_fit_is_whole(tmp_path):
     folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
-    kwargs = {"select": "hard", "keep": 0.5, "score": "loss", "interval": "10ep", "record": "always"}
+    kwargs = {
+        "select": "hard",
+        "keep": 0.5,
+        "score": "loss",
+        "interval": "10ep",
+        "record": "always",
+    }
     saving = {"save_folder": str(tmp_path / "saved"), "save_interval": "1ba"}
-    whole, _, _ = fit(make_lm_loader(folder), [AtteNT(**kwargs)], make_model(0.1), max_duration="2ep", **saving)
+    whole, _, _ = fit(
+        make_lm_loader(folder), [AtteNT(**kwargs)], make_model(0.1), max_duration="2ep", **saving
+    )
     path = str(next((tmp_path / "saved").glob("ep1-ba20-rank0.pt")))
-    trainer, _ = make_trainer(make_lm_loader(folder), AtteNT(**kwargs), max_duration="2ep", load_path=path)
+    trainer, _ = make_trainer(
+        make_lm_loader(folder), AtteNT(**kwargs), max_duration="2ep", load_path=path
+    )
     again = trainer.save_checkpoint(str(tmp_path / "again.pt"))
     trainer.close()
-    rest, _, _ = fit(make_lm_loader(folder), [AtteNT(**kwargs)], make_model(0.1, 9), max_duration="2ep", load_path=again)
+    rest, _, _ = fit(
+        make_lm_loader(folder),
+        [AtteNT(**kwargs)],
+        make_model(0.1, 9),
+        max_duration="2ep",
+        load_path=again,
+    )
     assert rest.losses == whole.losses[20:]
 
 
@@ -429,10 +602,17 @@ RECORDED = {"score": "loss", "select": "hard", "interval": "9ep", "record": "alw
     ],
 )
 def test_a_resume_with_another_teacher(tmp_path, before, after, batch):
-    """What was chosen is trained on; a plan that the new teacher cannot carry out keeps its window whole, or draws anew."""
+    """What was chosen is trained on; a plan that the new teacher cannot carry out keeps its window
+    whole, or draws anew.
+    """
     folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
     saving = {"save_folder": str(tmp_path / "saved"), "save_interval": "1ba"}
-    whole, _, _ = fit(make_lm_loader(folder), [AtteNT(**{"select": "hard", "keep": 0.5} | before)], max_duration="2ep", **saving)
+    whole, _, _ = fit(
+        make_lm_loader(folder),
+        [AtteNT(**{"select": "hard", "keep": 0.5} | before)],
+        max_duration="2ep",
+        **saving,
+    )
     path = str(next((tmp_path / "saved").glob(f"ep*-ba{batch}-rank0.pt")))
     algorithm = AtteNT(**{"select": "hard", "keep": 0.5} | after)
     rest, memory, _ = fit(make_lm_loader(folder), [algorithm], max_duration="2ep", load_path=path)
@@ -449,7 +629,9 @@ def test_a_users_subset_of_an_epoch_is_resumed(tmp_path):
     whole, _, _ = fit(make_lm_loader(folder), [AtteNT(select="hard", keep=0.5)], **common, **saving)
     assert len(whole.tokens) == 20
     path = str(next((tmp_path / "saved").glob("ep0-ba5-rank0.pt")))
-    rest, _, _ = fit(make_lm_loader(folder), [AtteNT(select="hard", keep=0.5)], **common, load_path=path)
+    rest, _, _ = fit(
+        make_lm_loader(folder), [AtteNT(select="hard", keep=0.5)], **common, load_path=path
+    )
     assert rest.tokens == whole.tokens[5:]
 
 
@@ -466,7 +648,12 @@ def test_random_numbers_of_another_kind_of_machine_begin_anew(caplog):
 
 
 def test_a_refused_position_leaves_persistent_workers_in_step(tmp_path):
-    data = {"local": write_ids(tmp_path / "data", 131), "batch_size": 4, "num_canonical_nodes": 1, "window": 5}
+    data = {
+        "local": write_ids(tmp_path / "data", 131),
+        "batch_size": 4,
+        "num_canonical_nodes": 1,
+        "window": 5,
+    }
     state = state_after_each_lesson(make_loader(data, {}, {}))[1][9]
     whole = run_epochs(make_loader(data, {}, {}), 3)["lessons"]
     loader = make_loader(data, {"num_workers": 1, "persistent_workers": True}, {})

@@ -1,4 +1,6 @@
-"""Reweighting in the batch. Oracle: the paper's formulae in float64, a run split otherwise, a resumed run."""
+"""Reweighting in the batch. Oracle: the paper's formulae in float64, a run split otherwise, a
+resumed run.
+"""
 
 import numpy as np
 import pytest
@@ -24,7 +26,9 @@ def test_the_papers_formulae(strategy):
     reweighting = Reweighting(ReweightSettings(strategy=strategy, r=0.4))
     for step, losses in enumerate(batches):
         reweighting.begin_batch()
-        parts = [reweighting.factors(torch.from_numpy(part).float()) for part in (losses[:3], losses[3:])]
+        parts = [
+            reweighting.factors(torch.from_numpy(part).float()) for part in (losses[:3], losses[3:])
+        ]
         reweighting.end_batch(8)
         if step == 0:
             assert (torch.cat(parts) == 1).all()
@@ -32,7 +36,9 @@ def test_the_papers_formulae(strategy):
         low, high = batches[step - 1].min(), batches[step - 1].max()
 
         def preference(values, low=low, high=high):
-            return np.exp(FORMULAE[strategy](np.clip(2 * (values - low) / (high - low) - 1, -1, 1)) / 0.4)
+            return np.exp(
+                FORMULAE[strategy](np.clip(2 * (values - low) / (high - low) - 1, -1, 1)) / 0.4
+            )
 
         expected = preference(losses) / preference(batches[step - 1]).mean()
         np.testing.assert_allclose(torch.cat(parts).numpy(), expected, rtol=1e-5)
@@ -55,7 +61,10 @@ def test_losses_that_are_not_finite_weigh_one_and_count_for_nothing():
     assert (none.factors(torch.tensor([1.0, 9.0])) == 1).all()
 
 
-@pytest.mark.parametrize("wrong", ["linuper", {"r": 1}, {"strategy": "linupper", "r": 0}, {"strategy": "linupper", "k": 1}, 3])
+@pytest.mark.parametrize(
+    "wrong",
+    ["linuper", {"r": 1}, {"strategy": "linupper", "r": 0}, {"strategy": "linupper", "k": 1}, 3],
+)
 def test_mistakes_are_named(wrong):
     with pytest.raises(ValueError, match="reweight"):
         AtteNT(reweight=wrong)
@@ -64,10 +73,15 @@ def test_mistakes_are_named(wrong):
 def run(loader, folder, microbatch=8, **kwargs):
     model = make_model()
     trainer = Trainer(
-        model=model, train_dataloader=loader, optimizers=torch.optim.SGD(model.parameters(), lr=0.05), max_duration="1ep",
-        algorithms=[AtteNT(keep=1.0, select="random", reweight={"strategy": "linupper", "r": 0.3})], progress_bar=False,
-        device_train_microbatch_size=microbatch, **kwargs,
-    )  # fmt: skip
+        model=model,
+        train_dataloader=loader,
+        optimizers=torch.optim.SGD(model.parameters(), lr=0.05),
+        max_duration="1ep",
+        algorithms=[AtteNT(keep=1.0, select="random", reweight={"strategy": "linupper", "r": 0.3})],
+        progress_bar=False,
+        device_train_microbatch_size=microbatch,
+        **kwargs,
+    )
     trainer.fit()
     trainer.close()
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
@@ -77,8 +91,14 @@ def test_a_run_depends_on_neither_microbatches_nor_resumes(tmp_path):
     folder = write_tokens(tmp_path / "tokens", 96, length=LENGTH, vocab=VOCAB)
     saved = {"save_folder": str(tmp_path / "saved"), "save_interval": "1ba"}
     whole = run(make_loader(folder), folder, **saved)
-    torch.testing.assert_close(run(make_loader(folder), folder, microbatch=3), whole, rtol=1e-4, atol=1e-5)
-    again = run(make_loader(folder), folder, load_path=str(next((tmp_path / "saved").glob("ep0-ba5-rank0.pt"))))
+    torch.testing.assert_close(
+        run(make_loader(folder), folder, microbatch=3), whole, rtol=1e-4, atol=1e-5
+    )
+    again = run(
+        make_loader(folder),
+        folder,
+        load_path=str(next((tmp_path / "saved").glob("ep0-ba5-rank0.pt"))),
+    )
     assert torch.equal(again, whole)
     plain = make_model()
     assert not torch.allclose(torch.cat([p.detach().flatten() for p in plain.parameters()]), whole)

@@ -1,4 +1,6 @@
-"""What comes from a store, a checkpoint or the environment is data: never run, never believed beyond its bounds, never shown."""
+"""What comes from a store, a checkpoint or the environment is data: never run, never believed
+beyond its bounds, never shown.
+"""
 
 import ast
 import base64
@@ -61,15 +63,35 @@ class Bomb:
 
 
 def test_a_taught_checkpoint_loads_as_tensors_and_numbers(tmp_path):
-    """Composer's own file, in the middle of a window, with a ledger, read by torch without unpickling any code."""
+    """Composer's own file, in the middle of a window, with a ledger, read by torch without
+    unpickling any code.
+    """
     folder = write_tokens(tmp_path / "tokens", 64, length=LENGTH, vocab=VOCAB)
-    settings = {"select": "hard", "keep": 0.5, "score": "loss", "interval": "10ep", "record": "always"}
-    saving = {"save_folder": str(tmp_path / "saved"), "save_interval": "3ba", "save_overwrite": True}
-    fit(make_loader(folder), [], max_duration="3ba", **{**saving, "save_folder": str(tmp_path / "plain")})
+    settings = {
+        "select": "hard",
+        "keep": 0.5,
+        "score": "loss",
+        "interval": "10ep",
+        "record": "always",
+    }
+    saving = {
+        "save_folder": str(tmp_path / "saved"),
+        "save_interval": "3ba",
+        "save_overwrite": True,
+    }
+    fit(
+        make_loader(folder),
+        [],
+        max_duration="3ba",
+        **{**saving, "save_folder": str(tmp_path / "plain")},
+    )
     fit(make_loader(folder), [AtteNT(**settings)], max_duration="7ba", **saving)
     paths = [str(tmp_path / name) for name in ("plain/ep0-ba3-rank0.pt", "saved/ep0-ba6-rank0.pt")]
-    # Composer's own, of the time and the random number states: no more than in a plain run's checkpoint.
-    plain, taught = (set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) for path in paths)
+    # Composer's own, of the time and the random number states: no more than in a plain run's
+    # checkpoint.
+    plain, taught = (
+        set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) for path in paths
+    )
     assert taught == plain and "datetime.timedelta" in plain
     composers = [pydoc.locate(name) for name in plain] + [type(np.dtype(np.uint32))]
     with torch.serialization.safe_globals(composers):
@@ -77,7 +99,13 @@ def test_a_taught_checkpoint_loads_as_tensors_and_numbers(tmp_path):
     numbers = (bool, int, float, str, type(None), torch.Tensor)
 
     def leaves(value):
-        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else None
+        inner = (
+            value.values()
+            if isinstance(value, dict)
+            else value
+            if isinstance(value, list | tuple)
+            else None
+        )
         return [value] if inner is None else [leaf for part in inner for leaf in leaves(part)]
 
     ours = dict(state["algorithms"])["AtteNT"]
@@ -89,17 +117,43 @@ def test_a_taught_checkpoint_loads_as_tensors_and_numbers(tmp_path):
     assert fresh.state_dict()["counts"] == ours["counts"] and ours["counts"]["lessons"] > 0
     ledger = SampleLedger(len(ours["ledger"]["codes"]))
     ledger.load_state_dict(ours["ledger"])
-    assert torch.equal(ledger.state_dict()["codes"], ours["ledger"]["codes"]) and ours["ledger"]["codes"].any()
+    assert (
+        torch.equal(ledger.state_dict()["codes"], ours["ledger"]["codes"])
+        and ours["ledger"]["codes"].any()
+    )
     position = Position.load(data["attent"])
     assert position.lesson > 0 and json.loads(position.dump()) == json.loads(data["attent"])
 
 
 def position(**changes) -> str:
     kept = {"dtype": "bool", "shape": [2, 8], "data": packed(bytes(2))}
-    chosen = {"by": "all", "lessons": 2, "kept": kept, "weights": None, "positions": None, "balanced": False, "pieces": 1}
+    chosen = {
+        "by": "all",
+        "lessons": 2,
+        "kept": kept,
+        "weights": None,
+        "positions": None,
+        "balanced": False,
+        "pieces": 1,
+    }
     scores = {"dtype": "float32", "shape": [2, 8], "data": packed(bytes(64))}
-    fields = {"identity": {}, "epoch": 0, "first_row": 0, "segment": 0, "lesson": 1, "current": chosen, "following": None}
-    fields |= {"next_by": "scored", "next_lessons": 1, "next_balanced": False, "next_pieces": 1, "scores": scores, "features": None}
+    fields = {
+        "identity": {},
+        "epoch": 0,
+        "first_row": 0,
+        "segment": 0,
+        "lesson": 1,
+        "current": chosen,
+        "following": None,
+    }
+    fields |= {
+        "next_by": "scored",
+        "next_lessons": 1,
+        "next_balanced": False,
+        "next_pieces": 1,
+        "scores": scores,
+        "features": None,
+    }
     fields["version"] = 5
     for path, value in changes.items():
         *inner, last = path.split("__")
@@ -116,32 +170,67 @@ def packed(data: bytes) -> str:
 
 BIG = {"dtype": "bool", "shape": [1 << 5, 1 << 20], "data": packed(bytes(1 << 22))}
 BAD_POSITIONS = [
-    ({"scores__data": packed(bytes(1 << 28))}, "expected 64 bytes for shape [2, 8] of float32, got more"),
-    ({"current__kept__data": packed(bytes(1 << 28))}, "expected 2 bytes for shape [2, 8] of bool, got more"),
+    (
+        {"scores__data": packed(bytes(1 << 28))},
+        "expected 64 bytes for shape [2, 8] of float32, got more",
+    ),
+    (
+        {"current__kept__data": packed(bytes(1 << 28))},
+        "expected 2 bytes for shape [2, 8] of bool, got more",
+    ),
     ({"scores__data": packed(bytes(60))}, "expected 64 bytes for shape [2, 8] of float32, got 60"),
-    ({"scores__shape": [1 << 20, 1 << 20]}, "at most 268435456 candidates, got shape [1048576, 1048576]"),
+    (
+        {"scores__shape": [1 << 20, 1 << 20]},
+        "at most 268435456 candidates, got shape [1048576, 1048576]",
+    ),
     ({"scores__shape": [-1, -16]}, "expected an array of two axes"),
     ({"scores__shape": [16]}, "expected an array of two axes"),
     ({"scores__shape": [True, 16]}, "expected an array of two axes"),
-    ({"scores__dtype": "object"}, "expected an array of bool, float16, float32, int32 in a position, got 'object'"),
+    (
+        {"scores__dtype": "object"},
+        "expected an array of bool, float16, float32, int32 in a position, got 'object'",
+    ),
     ({"scores__data": "\x00"}, "damaged"),
     ({"scores__data": packed(bytes(64))[:-5]}, "damaged"),
     ({"current__kept": None, "current__lessons": -1}, "lessons to be a whole number"),
     ({"current__kept": None}, "expected which candidates were kept, got nothing"),
-    ({"current__weights": {"dtype": "float16", "shape": [2, 7], "data": packed(bytes(28))}}, "weights of shape (2, 8)"),
-    ({"current__weights": {"dtype": "float16", "shape": [2, 8], "data": packed(b"\0\x7c" * 16)}}, "a weight that is none"),
-    ({"current__positions": {"dtype": "int32", "shape": [2, 8], "data": packed(bytes(64))}}, "the positions of what was kept"),
-    ({"current__positions": {"dtype": "int32", "shape": [1, 8], "data": packed(bytes(32))}}, "the positions of what was kept"),
+    (
+        {"current__weights": {"dtype": "float16", "shape": [2, 7], "data": packed(bytes(28))}},
+        "weights of shape (2, 8)",
+    ),
+    (
+        {"current__weights": {"dtype": "float16", "shape": [2, 8], "data": packed(b"\0\x7c" * 16)}},
+        "a weight that is none",
+    ),
+    (
+        {"current__positions": {"dtype": "int32", "shape": [2, 8], "data": packed(bytes(64))}},
+        "the positions of what was kept",
+    ),
+    (
+        {"current__positions": {"dtype": "int32", "shape": [1, 8], "data": packed(bytes(32))}},
+        "the positions of what was kept",
+    ),
     ({"next_balanced": 1}, "next_balanced to be true or false, got '1'"),
     ({"next_pieces": 3}, "pieces to be a power of 2 of at most 16, got '3'"),
     ({"current__pieces": 1 << 40}, "pieces to be a power of 2 of at most 16, got '1099511627776'"),
-    ({"current__kept": BIG, "current__pieces": 16}, "at most 268435456 pieces of candidates, got 33554432 in 16"),
-    ({"current__pieces": 2, "current__balanced": True}, "expected positions of shape (2, 16), got none"),
+    (
+        {"current__kept": BIG, "current__pieces": 16},
+        "at most 268435456 pieces of candidates, got 33554432 in 16",
+    ),
+    (
+        {"current__pieces": 2, "current__balanced": True},
+        "expected positions of shape (2, 16), got none",
+    ),
     ({"current__balanced": True}, "expected positions of shape (2, 8), got none"),
-    ({"features": {"dtype": "float16", "shape": [2, 8, 4], "data": packed(bytes(128))}}, "expected an array of two axes"),
+    (
+        {"features": {"dtype": "float16", "shape": [2, 8, 4], "data": packed(bytes(128))}},
+        "expected an array of two axes",
+    ),
     ({"lesson": "1"}, "lesson to be a whole number of at least 0, got '1'"),
     ({"surprise": 1}, "damaged"),
 ]
+
+
 # Loops, not parametrised tests: the session's clean-up after each test takes a second.
 def test_a_damaged_or_malicious_position_is_refused_in_a_sentence():
     assert Position.load(position()).scores.shape == (2, 8)
@@ -158,7 +247,9 @@ def test_the_board_holds_numbers_only():
     board = Board(steps=4, batch_size=2, ahead=3)
     generation = board.begin(True)
     ids, zeros = np.arange(4 * 2 * MOST).reshape(4, -1), np.zeros(4, np.int64)
-    board.publish(0, Posting(first_step=0, ids=ids, pieces=zeros, wants=zeros, last=False, ahead=np.arange(3)))
+    board.publish(
+        0, Posting(first_step=0, ids=ids, pieces=zeros, wants=zeros, last=False, ahead=np.arange(3))
+    )
     assert board._memory.dtype == torch.int64
     assert board.read(generation, 0).ids.tolist() == ids.tolist()
     rng = np.random.default_rng(1)
@@ -197,9 +288,15 @@ BAD_INDEX = [
     (set_shard("column_encodings", 1, "dill"), "column 'id' has the unknown encoding 'dill'"),
     (set_shard("column_encodings", 1, "x:y"), "column 'id' has the unknown encoding 'x:y'"),
     (set_shard("column_encodings", ["int"]), "as many column names as encodings and sizes"),
-    (set_shard("column_sizes", 0, -8), "expected a size of column 'difficulty' under 4294967296 bytes, got -8"),
+    (
+        set_shard("column_sizes", 0, -8),
+        "expected a size of column 'difficulty' under 4294967296 bytes, got -8",
+    ),
     (set_shard("raw_data", "basename", "../victim"), "inside the stream's folder, got '../victim'"),
-    (set_shard("raw_data", "basename", "/etc/victim"), "inside the stream's folder, got '/etc/victim'"),
+    (
+        set_shard("raw_data", "basename", "/etc/victim"),
+        "inside the stream's folder, got '/etc/victim'",
+    ),
     (set_shard("raw_data", "basename", "a/../../victim"), "inside the stream's folder"),
     (set_shard("raw_data", "basename", "a\\victim"), "inside the stream's folder"),
     (set_shard("raw_data", "basename", "x" * 300), "inside the stream's folder, got 'xxxx"),
@@ -207,7 +304,10 @@ BAD_INDEX = [
     (set_shard("raw_data", "basename", ""), "inside the stream's folder"),
     (set_shard("raw_data", "basename", 7), "inside the stream's folder, got 7"),
     (set_shard("raw_data", "bytes", -1), "to have 1 to 4294967296 bytes, got -1"),
-    (set_shard("raw_data", "bytes", 1 << 60), "to have 1 to 4294967296 bytes, got 1152921504606846976"),
+    (
+        set_shard("raw_data", "bytes", 1 << 60),
+        "to have 1 to 4294967296 bytes, got 1152921504606846976",
+    ),
     (set_shard("raw_data", "bytes", 1e3), "to have 1 to 4294967296 bytes, got 1000.0"),
     (set_shard("raw_data", None), "expected a raw file, got none"),
     (set_shard("samples", 10**18), "got 1000000000000000000"),
@@ -233,12 +333,16 @@ def test_an_index_that_cannot_be_trusted_is_refused_by_name(tmp_path):
 
 
 def test_pickle_runs_only_when_the_user_says_so(tmp_path):
-    """Nothing is unpickled by a refusal; the same folders serve right after it; a stream of stock Streaming stays as it is."""
+    """Nothing is unpickled by a refusal; the same folders serve right after it; a stream of stock
+    Streaming stays as it is.
+    """
     with MDSWriter(out=str(tmp_path / "remote"), columns={"x": "pkl"}) as writer:
         writer.write({"x": Bomb(tmp_path / "trace")})
     places = {"remote": str(tmp_path / "remote"), "local": str(tmp_path / "local")}
     for kind in (TeachingDataset, CheckedDataset):
-        with pytest.raises(ValueError, match="column 'x' is encoded as 'pkl'.* pass allow_unsafe_types=True"):
+        with pytest.raises(
+            ValueError, match="column 'x' is encoded as 'pkl'.* pass allow_unsafe_types=True"
+        ):
             kind(**places, batch_size=1)
     assert not (tmp_path / "trace").exists()
     dataset = TeachingDataset(**places, batch_size=1, allow_unsafe_types=True)
@@ -247,27 +351,40 @@ def test_pickle_runs_only_when_the_user_says_so(tmp_path):
 
 
 def test_a_shard_name_cannot_reach_out_of_the_cache(tmp_path):
-    """Stock Streaming would read (and, when it evicts, remove) the file; the refusal comes before anything is touched."""
+    """Stock Streaming would read (and, when it evicts, remove) the file; the refusal comes before
+    anything is touched.
+    """
     remote = write_ids(tmp_path / "remote", 8)
     (tmp_path / "victim").write_text("mine")
     change_index(remote, set_shard("raw_data", "basename", "../victim"))
     with pytest.raises(ValueError, match="inside the stream's folder"):
         TeachingDataset(remote=remote, local=str(tmp_path / "local"), batch_size=2)
     assert (tmp_path / "victim").read_text() == "mine"
-    assert [str(path.relative_to(tmp_path / "local")) for path in (tmp_path / "local").rglob("*") if path.is_file()] == ["index.json"]
+    assert [
+        str(path.relative_to(tmp_path / "local"))
+        for path in (tmp_path / "local").rglob("*")
+        if path.is_file()
+    ] == ["index.json"]
 
 
 def test_good_indices_of_every_kind_are_taken(tmp_path):
-    with MDSWriter(out=str(tmp_path / "zip"), columns={"x": "int"}, compression="zstd:3", hashes=["sha1"]) as writer:
+    with MDSWriter(
+        out=str(tmp_path / "zip"), columns={"x": "int"}, compression="zstd:3", hashes=["sha1"]
+    ) as writer:
         for number in range(5):
             writer.write({"x": number})
     with JSONWriter(out=str(tmp_path / "json"), columns={"x": "int"}, newline="\n") as writer:
         for number in range(5):
             writer.write({"x": number})
-    streams = [Stream(remote=str(tmp_path / k), local=str(tmp_path / f"{k}-local")) for k in ("zip", "json")]
+    streams = [
+        Stream(remote=str(tmp_path / k), local=str(tmp_path / f"{k}-local"))
+        for k in ("zip", "json")
+    ]
     dataset = TeachingDataset(streams=streams, batch_size=1)
     assert [int(dataset[i]["x"]) for i in range(10)] == [*range(5), *range(5)]
-    assert [s.local for s in pickle.loads(pickle.dumps(dataset.streams))] == [s.local for s in streams]
+    assert [s.local for s in pickle.loads(pickle.dumps(dataset.streams))] == [
+        s.local for s in streams
+    ]
 
 
 # Secrets
@@ -281,12 +398,18 @@ SHOWN = [
     ("https://hushhush@host/x.git", "https://***@host/x.git"),
     ("https://b.s3/x?X-Amz-Signature=hush&X-Amz-Date=1", "https://b.s3/x?***&X-Amz-Date=1"),
     ("https://a.blob/x?sv=1&sig=hush%2B", "https://a.blob/x?sv=1&***"),
-    ("DefaultEndpointsProtocol=https;AccountName=a;AccountKey=hush==;x", "DefaultEndpointsProtocol=https;AccountName=a;***;x"),
+    (
+        "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=hush==;x",
+        "DefaultEndpointsProtocol=https;AccountName=a;***;x",
+    ),
     ("header Bearer hushhushhush", "header ***"),
     ("hf_" + "A" * 34, "***"),
     ("key AKIA" + "B" * 16 + ".", "key ***."),
     ("-----BEGIN RSA PRIVATE KEY-----\nhush\n-----END RSA PRIVATE KEY-----\n", "***\n"),
-    ("unrecognized arguments: --loggers.wandb.api_key=hush x", "unrecognized arguments: --loggers.wandb.*** x"),
+    (
+        "unrecognized arguments: --loggers.wandb.api_key=hush x",
+        "unrecognized arguments: --loggers.wandb.*** x",
+    ),
     ("got {'project': 'p', 'api_key': 'hush'}, no", "got {'project': 'p', '***}, no"),
     ("{project: p, password: hush}", "{project: p, ***}"),
     ("variables.api_key: expected str", "variables.api_key: expected str"),
@@ -295,6 +418,8 @@ SHOWN = [
     ("s3://bucket/a@b/c:d", "s3://bucket/a@b/c:d"),
     ("hf://datasets/me/x a_token=3 1:2@3", "hf://datasets/me/x a_token=3 1:2@3"),
 ]
+
+
 def test_text_that_looks_like_a_credential_is_masked():
     for text, shown in SHOWN:
         assert masked_text(text) == shown
@@ -345,7 +470,9 @@ python_log_level: debug
 
 
 def test_no_planted_secret_is_shown_by_the_commands(monkeypatch, capfd, caplog, tmp_path):
-    """A run that works, one that is only checked, and mistakes: nothing printed, logged or written has a secret in it."""
+    """A run that works, one that is only checked, and mistakes: nothing printed, logged or written
+    has a secret in it.
+    """
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     caplog.set_level(logging.DEBUG)
     monkeypatch.setattr("logging._logRecordFactory", masked_record)  # as the commands do
@@ -355,7 +482,10 @@ def test_no_planted_secret_is_shown_by_the_commands(monkeypatch, capfd, caplog, 
     wandb = "loggers.wandb={project: p, init_kwargs: {api_key: hush-wandb}}"
     url = "https://me:hush-url@host/x"
     assert train([str(run)]) == 0
-    assert train([str(run), "--check", wandb, f"train_loader.dataset={{remote: '{url}', local: /x}}"]) == 0
+    assert (
+        train([str(run), "--check", wandb, f"train_loader.dataset={{remote: '{url}', local: /x}}"])
+        == 0
+    )
     shown = capfd.readouterr()
     assert "api_key: '***'" in shown.out and "https://***@host/x" in shown.out
     mistakes = [
@@ -364,7 +494,8 @@ def test_no_planted_secret_is_shown_by_the_commands(monkeypatch, capfd, caplog, 
         f"train_loader.dataset={{local: {url}}}",
         "loggers.slack={slack_logging_api_key: {a: hush-dict}, channel_id: c}",
         "loggers.mlflow={password: hush-unknown}",
-        f"train_loader.dataset={{remote: 'sftp://me:hush-sftp@127.0.0.1:1/x', local: {tmp_path}/sftp, download_retry: 1}}",
+        "train_loader.dataset={remote: 'sftp://me:hush-sftp@127.0.0.1:1/x', "
+        f"local: {tmp_path}/sftp, download_retry: 1}}",
         f"model.pretrained={SECRET}",
     ]
     for mistake in mistakes:
@@ -372,7 +503,19 @@ def test_no_planted_secret_is_shown_by_the_commands(monkeypatch, capfd, caplog, 
             assert train([str(run), mistake]) == 2, mistake
         except Exception as error:  # of another library: on the command line the hook prints it
             print_masked(type(error), error, error.__traceback__)
-    assert cli(["corpus", "text", str(tmp_path), "--train-tokenizer", "--out", f"ftp://me:hush-out@{SECRET}"]) == 2
+    assert (
+        cli(
+            [
+                "corpus",
+                "text",
+                str(tmp_path),
+                "--train-tokenizer",
+                "--out",
+                f"ftp://me:hush-out@{SECRET}",
+            ]
+        )
+        == 2
+    )
     shown += capfd.readouterr()
     logging.getLogger("some.library").error("no %s", SECRET, exc_info=OSError(url))
     everything = "\n".join([*shown, caplog.text, (tmp_path / "log.txt").read_text()])
@@ -382,14 +525,31 @@ def test_no_planted_secret_is_shown_by_the_commands(monkeypatch, capfd, caplog, 
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(capfd, tmp_path):
-    """The train command goes on from Composer's own checkpoint; with an object in it, only when the user says so."""
+    """The train command goes on from Composer's own checkpoint; with an object in it, only when the
+    user says so.
+    """
     data = write_tokens(tmp_path / "tokens", 48, length=LENGTH, vocab=VOCAB)
     run = tmp_path / "run.yaml"
-    run.write_text(RUN.replace("DATA", data).replace("LOG", str(tmp_path / "log.txt")).replace("${oc.env:AWS_SECRET_ACCESS_KEY}", "x"))
-    saving = [f"save_folder={tmp_path}/saved", "save_interval=2ba", "scheduler={name: cosine_with_warmup, t_warmup: 1ba}"]
+    run.write_text(
+        RUN.replace("DATA", data)
+        .replace("LOG", str(tmp_path / "log.txt"))
+        .replace("${oc.env:AWS_SECRET_ACCESS_KEY}", "x")
+    )
+    saving = [
+        f"save_folder={tmp_path}/saved",
+        "save_interval=2ba",
+        "scheduler={name: cosine_with_warmup, t_warmup: 1ba}",
+    ]
     assert train([str(run), *saving]) == 0
     path = tmp_path / "saved" / "ep0-ba2-rank0.pt"
-    on = [str(run), saving[2], "max_duration=3ba", "loggers={}", "callbacks={lr_monitor: {}}", f"load_path={path}"]
+    on = [
+        str(run),
+        saving[2],
+        "max_duration=3ba",
+        "loggers={}",
+        "callbacks={lr_monitor: {}}",
+        f"load_path={path}",
+    ]
     assert train(on) == 0
     assert "trained 3 batches" in capfd.readouterr().out
     state = torch.load(path, weights_only=False)
@@ -397,7 +557,9 @@ def test_a_checkpoint_that_would_run_code_is_refused(capfd, tmp_path):
     torch.save(state, path)
     assert train(on) == 2
     told = capfd.readouterr().err.strip().splitlines()[-1]
-    assert re.search(r"more than tensors and numbers \(.*open\).*unless load_unsafe_types is true", told)
+    assert re.search(
+        r"more than tensors and numbers \(.*open\).*unless load_unsafe_types is true", told
+    )
     assert not (tmp_path / "trace").exists() and "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
     assert train([*on, "load_unsafe_types=true"]) == 0
     assert (tmp_path / "trace").exists()
@@ -414,7 +576,11 @@ def test_yaml_makes_no_objects(tmp_path):
 
 
 def modes(folder: str = "/dev/shm") -> dict[str, int]:
-    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in Path(folder).iterdir() if path.stat().st_uid == os.getuid()}
+    return {
+        path.name: stat.S_IMODE(path.stat().st_mode)
+        for path in Path(folder).iterdir()
+        if path.stat().st_uid == os.getuid()
+    }
 
 
 @pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="shared memory has no folder here")
@@ -425,7 +591,9 @@ def test_shared_memory_and_temporary_files_are_private(monkeypatch, tmp_path):
     before = set(modes())
     old = os.umask(0)
     try:
-        dataset = TeachingDataset(remote=remote, batch_size=4, shuffle=True, num_canonical_nodes=1, shuffle_block_size=16)
+        dataset = TeachingDataset(
+            remote=remote, batch_size=4, shuffle=True, num_canonical_nodes=1, shuffle_block_size=16
+        )
         board = Board(steps=4, batch_size=2, ahead=3)
         seen = {}
 
@@ -458,9 +626,23 @@ def is_shared(fd: str) -> bool:
 
 def test_nothing_of_ours_unpickles():
     """The package's own source calls no loader of pickles and evaluates no text."""
-    unsafe = {"pickle.load", "pickle.loads", "torch.load", "np.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "eval", "exec"}
+    unsafe = {
+        "pickle.load",
+        "pickle.loads",
+        "torch.load",
+        "np.load",
+        "yaml.load",
+        "yaml.unsafe_load",
+        "yaml.full_load",
+        "eval",
+        "exec",
+    }
     for path in (ROOT / "attent_stream").rglob("*.py"):
-        calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        calls = [
+            node.func
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call)
+        ]
         assert not unsafe & {ast.unparse(call) for call in calls}, path
 
 
@@ -471,6 +653,8 @@ def test_the_command_line_masks_the_errors_of_other_libraries(tmp_path):
     (tmp_path / "run.yaml").write_text(text + "load_path: sftp://me:hush@127.0.0.1:1/x\n")
     command = [sys.executable, "-m", "attent_stream.train", str(tmp_path / "run.yaml")]
     environment = {**os.environ, "AWS_SECRET_ACCESS_KEY": SECRET, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=250, cwd=tmp_path)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=250, cwd=tmp_path
+    )
     assert done.returncode != 0
     assert "hush" not in done.stdout + done.stderr and SECRET not in done.stdout + done.stderr

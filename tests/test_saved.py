@@ -1,4 +1,6 @@
-"""Losses out of the graph of a training loss. Oracle: torch's cross-entropy without a reduction; a recorder that never looks there."""
+"""Losses out of the graph of a training loss. Oracle: torch's cross-entropy without a reduction; a
+recorder that never looks there.
+"""
 
 import numpy as np
 import pytest
@@ -25,7 +27,9 @@ def operands(samples=3, length=7, classes=11):
 
 
 def expected(logits, labels):
-    nll = F.cross_entropy(logits.detach().flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORED)
+    nll = F.cross_entropy(
+        logits.detach().flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORED
+    )
     return nll.reshape(labels.shape).sum(1) / (labels != IGNORED).sum(1)
 
 
@@ -41,7 +45,9 @@ def expected(logits, labels):
 @pytest.mark.parametrize("settings", [{}, {"reduction": "sum"}, {"label_smoothing": 0.1}])
 def test_the_losses_of_samples(made, settings):
     logits, labels = operands()
-    loss = made(F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, **settings))
+    loss = made(
+        F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, **settings)
+    )
     found = saved_losses(loss, 3)
     torch.testing.assert_close(found, expected(logits, labels))
     assert not found.requires_grad
@@ -60,7 +66,14 @@ def test_what_is_not_there_is_not_found():
     flat = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
     weighted = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), weight=torch.ones(11))
     squares = (logits.square().mean() + logits.sum()) * 2
-    for loss in (flat + F.cross_entropy(logits[:, 0], labels[:, 0]), weighted, squares, flat.detach(), (flat, flat), None):
+    for loss in (
+        flat + F.cross_entropy(logits[:, 0], labels[:, 0]),
+        weighted,
+        squares,
+        flat.detach(),
+        (flat, flat),
+        None,
+    ):
         assert saved_losses(loss, 3) is None
     assert saved_losses(flat, 4) is None
     assert saved_losses(flat, 0) is None
@@ -83,7 +96,13 @@ def folder(tmp_path_factory):
 
 
 def test_the_ledger_is_that_of_the_outputs_and_they_are_looked_at_once(folder, monkeypatch):
-    job = {"data": settings(folder, 1), "attent": RECORD, "duration": "2ep", "microbatch": 3, "reference": True}
+    job = {
+        "data": settings(folder, 1),
+        "attent": RECORD,
+        "duration": "2ep",
+        "microbatch": 3,
+        "reference": True,
+    }
     looked, from_outputs = [], Scorer.from_outputs
 
     def watched(self, model, outputs, batch):

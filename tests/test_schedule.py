@@ -113,7 +113,9 @@ def test_keep_of_the_paper():
     keep = parse_share({"schedule": "cosine", "from": 0.2, "to": 0.8, "over": "800ep"})
     for epoch in range(0, 1000, 50):
         progress = min(1, epoch / 800)
-        assert keep.at(clock(ep=epoch)) == pytest.approx(0.2 + 0.6 * (1 - math.cos(math.pi * progress)) / 2)
+        assert keep.at(clock(ep=epoch)) == pytest.approx(
+            0.2 + 0.6 * (1 - math.cos(math.pi * progress)) / 2
+        )
 
 
 @given(
@@ -162,7 +164,10 @@ RISING = {"schedule": "linear", "from": 0.2, "to": 0.8}
         (RISING | {"form": 1}, "keep has no 'form', did you mean 'from'?"),
         (RISING | {"stages": 0}, "integer of at least 1, got 0"),
         (RISING | {"over": 3}, "a time must be a string .*got 3"),
-        (RISING | {"schedule": "reverse_cosine"}, "falls, so 'from' must be above 'to', got from 0.2 to 0.8"),
+        (
+            RISING | {"schedule": "reverse_cosine"},
+            "falls, so 'from' must be above 'to', got from 0.2 to 0.8",
+        ),
         (RISING | {"schedule": "constant"}, "a constant keep cannot go from 0.2 to 0.8"),
         ({"schedule": "linear", "from": 0.2}, "keep needs 'to', got only 'schedule', 'from'"),
         ({}, "keep needs 'schedule', got only an empty mapping"),
@@ -201,10 +206,19 @@ def test_incremental_is_that_of_int():
         (5, "got 5"),
         (None, "got None"),
         ("3sec", "got 'sec'"),
-        ({"schedule": "linear", "from": "5ep", "to": "50ba"}, "must have the same unit, got 5ep and 50ba"),
+        (
+            {"schedule": "linear", "from": "5ep", "to": "50ba"},
+            "must have the same unit, got 5ep and 50ba",
+        ),
         ({"schedule": "linear", "from": "5ep"}, "interval needs 'to'"),
-        ({"schedule": "linaer", "from": "5ep", "to": "6ep"}, "no schedule 'linaer', did you mean 'linear'?"),
-        ({"schedule": "linear", "from": "5ep", "to": "6ep", "ovr": "1dur"}, "no 'ovr', did you mean 'over'?"),
+        (
+            {"schedule": "linaer", "from": "5ep", "to": "6ep"},
+            "no schedule 'linaer', did you mean 'linear'?",
+        ),
+        (
+            {"schedule": "linear", "from": "5ep", "to": "6ep", "ovr": "1dur"},
+            "no 'ovr', did you mean 'over'?",
+        ),
     ],
 )
 def test_mistakes_in_interval(value, message):

@@ -40,13 +40,27 @@ def autograd_norms(head: HeadInputs) -> list[float]:
     return norms
 
 
-@pytest.mark.parametrize(("tokens", "width"), [(3, 8), (9, 5), (1, 1)])  # products of tokens, and the gradient itself
-@pytest.mark.parametrize("changes", [{}, {"softcap": 3.0}, {"scale": 0.5, "softcap": 2.0}, {"bias": torch.arange(37.0).double() / 20}])
+# Products of tokens, and the gradient itself
+@pytest.mark.parametrize(("tokens", "width"), [(3, 8), (9, 5), (1, 1)])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"softcap": 3.0},
+        {"scale": 0.5, "softcap": 2.0},
+        {"bias": torch.arange(37.0).double() / 20},
+    ],
+)
 @pytest.mark.parametrize("elements", [2**23, 60])  # all classes at once, and in tiles
 def test_grad_norm_is_autograds(monkeypatch, tokens, width, changes, elements):
     monkeypatch.setitem(grad_norm._ELEMENTS, "cpu", elements)
     if elements == 60:
-        monkeypatch.setattr(grad_norm, "max", lambda *numbers: 10 if numbers[0] == 1024 else max(*numbers), raising=False)
+        monkeypatch.setattr(
+            grad_norm,
+            "max",
+            lambda *numbers: 10 if numbers[0] == 1024 else max(*numbers),
+            raising=False,
+        )
     head = head_inputs(tokens, width, 37, **changes)
     got = head_grad_norms(head)
     assert got.dtype == torch.float64 and got[2].isnan()
@@ -56,10 +70,14 @@ def test_grad_norm_is_autograds(monkeypatch, tokens, width, changes, elements):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_grad_norm_in_fewer_bits(dtype):
     head = head_inputs(6, 16, 37)
-    small = HeadInputs(hidden=head.hidden.to(dtype), weight=head.weight.to(dtype), labels=head.labels)
+    small = HeadInputs(
+        hidden=head.hidden.to(dtype), weight=head.weight.to(dtype), labels=head.labels
+    )
     got = head_grad_norms(small)
     assert got.dtype == torch.float32
-    np.testing.assert_allclose(got, autograd_norms(head), rtol=1e-5 if dtype == torch.float32 else 0.05)
+    np.testing.assert_allclose(
+        got, autograd_norms(head), rtol=1e-5 if dtype == torch.float32 else 0.05
+    )
 
 
 def test_what_padding_holds_does_not_count():
@@ -84,8 +102,12 @@ def whole_model(name: str, score: str) -> np.ndarray:
             want.append(-np.inf)
             continue
         head, given = model.model.get_output_embeddings(), []
-        hook = head.register_forward_hook(lambda module, args, output, given=given: given.append(args[0]))
-        logits = model({key: value for key, value in sample.items() if key != "labels"})["logits"][0]
+        hook = head.register_forward_hook(
+            lambda module, args, output, given=given: given.append(args[0])
+        )
+        logits = model({key: value for key, value in sample.items() if key != "labels"})["logits"][
+            0
+        ]
         hook.remove()
         logits = logits[:-1] if shift else logits
         valid = labels != -100
@@ -115,7 +137,9 @@ def test_language_models(name, score):
         assert got.dtype == torch.float32 and got.shape == (5,)
         np.testing.assert_allclose(got, want, rtol=1e-4)
     if score != "grad_norm":
-        np.testing.assert_allclose(score_batch(build_scorer(score, model, head=None), model, text(), 5), want, rtol=1e-4)
+        np.testing.assert_allclose(
+            score_batch(build_scorer(score, model, head=None), model, text(), 5), want, rtol=1e-4
+        )
 
 
 @pytest.mark.parametrize("score", ["entropy", "margin"])
@@ -131,7 +155,10 @@ def test_rows_in_parts_and_compiled(monkeypatch, score):
 
 def test_entropy_of_a_sure_model_is_finite():
     z = torch.tensor([[0.0, float("-inf"), float("-inf")], [0.0, 0.0, float("-inf")]])
-    torch.testing.assert_close(scores.entropies(z, torch.zeros(2, dtype=torch.long)), torch.tensor([0.0, np.log(2)]).float())
+    torch.testing.assert_close(
+        scores.entropies(z, torch.zeros(2, dtype=torch.long)),
+        torch.tensor([0.0, np.log(2)]).float(),
+    )
 
 
 def test_image_classifiers():
@@ -148,7 +175,9 @@ def test_image_classifiers():
     for score in ("entropy", "margin"):
         assert score_batch(build_scorer(score, model), model, (images, labels), 3).isfinite().all()
     hidden, logits = torch.randn(3, 6, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
-    want = [(logits[i].softmax(0) - F.one_hot(labels[i], 5)).norm() * hidden[i].norm() for i in range(3)]
+    want = [
+        (logits[i].softmax(0) - F.one_hot(labels[i], 5)).norm() * hidden[i].norm() for i in range(3)
+    ]
     torch.testing.assert_close(classifier_grad_norms(hidden, logits, labels[:3]), torch.stack(want))
 
 
@@ -169,20 +198,32 @@ def test_what_cannot_be_scored_is_refused_by_name():
     with pytest.raises(ScoreError, match="whose last linear layer makes its logits"):
         score_batch(build_scorer("grad_norm", behind), behind, (inputs, classes), 4)
     plain = ComposerClassifier(torch.nn.Linear(8, 5), num_classes=5)
-    with pytest.raises(ScoreError, match="needs logits .B, C. for classes .B,., got .* torch.float32"):
+    with pytest.raises(
+        ScoreError, match="needs logits .B, C. for classes .B,., got .* torch.float32"
+    ):
         score_batch(build_scorer("grad_norm", plain), plain, (inputs, torch.rand(4, 5)), 4)
-    with pytest.raises(ScoreError, match="'margin' is for classes, got a target that is probabilities"):
+    with pytest.raises(
+        ScoreError, match="'margin' is for classes, got a target that is probabilities"
+    ):
         score_batch(build_scorer("margin", plain), plain, (inputs, torch.rand(4, 5)), 4)
     none = ComposerClassifier(torch.nn.Flatten(), num_classes=5)
     with pytest.raises(ScoreError, match="the model has no linear layer"):
         build_scorer("grad_norm", none)
     with pytest.raises(ScoreError, match="computed at the output head, and head is None"):
         build_scorer("grad_norm", build("gpt2"), head=None)
-    config = transformers.LlamaConfig(vocab_size=61, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    config = transformers.LlamaConfig(
+        vocab_size=61,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+    )
     odd = wrapped(transformers.LlamaForCausalLM(config))
     odd.model.lm_head = torch.nn.Sequential(odd.model.lm_head)
     with pytest.raises(ScoreError, match="not torch.nn.Linear"):
         build_scorer("grad_norm", odd)
-    with pytest.raises(ValueError, match="needs a score that the training forward gives .*, got 'grad_norm'"):
+    with pytest.raises(
+        ValueError, match="needs a score that the training forward gives .*, got 'grad_norm'"
+    ):
         AtteNT(score="grad_norm", record="always")
     assert AtteNT(score="grad_norm").settings.record == "never"

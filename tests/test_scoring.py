@@ -1,5 +1,6 @@
-"""Scores against a float64 reference in plain loops, on the kinds of models and batches that Composer
-trains."""
+"""Scores against a float64 reference in plain loops, on the kinds of models and batches that
+Composer trains.
+"""
 
 import copy
 import functools
@@ -22,11 +23,18 @@ from attent_stream.score.scorer import build_scorer, score_batch
 
 SCORES = ("loss", "residual")  # of every kind of target; the others: test_scores.py
 VOCAB, LENGTH = 50, 12
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
 
 
 def brute_force(logits, labels, *, shift=False):
-    """{score: (B,)} in float64, token by token; logits (B, T, V) or (B, V), labels (B, T) or (B,)."""
+    """{score: (B,)} in float64, token by token; logits (B, T, V) or (B, V), labels (B, T)
+    or (B,).
+    """
     logits, labels = logits.detach().double().numpy(), np.asarray(labels)
     if labels.ndim == 1:
         logits, labels = logits[:, None], labels[:, None]
@@ -60,7 +68,9 @@ def language_model(name):
     if name == "llama":
         model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=VOCAB, **SMALL))
     elif name == "gpt2":
-        config = transformers.GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=2, n_positions=64)
+        config = transformers.GPT2Config(
+            vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=2, n_positions=64
+        )
         model = transformers.GPT2LMHeadModel(config)
     elif name == "bert":
         model = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=VOCAB, **SMALL))
@@ -101,7 +111,11 @@ def test_token_scores_are_the_formulas(dtype, tolerance, scale):
     index = torch.where(keep, labels, 0)
     expected_nll = -exact.log_softmax(-1).gather(-1, index[..., None])[..., 0] * keep
     expected_sq = (exact.softmax(-1) - F.one_hot(index, 37)).square().sum(-1) * keep
-    assert nll.dtype == residual_sq.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert (
+        nll.dtype
+        == residual_sq.dtype
+        == (torch.float64 if dtype == torch.float64 else torch.float32)
+    )
     torch.testing.assert_close(nll.double(), expected_nll, rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(residual_sq.double(), expected_sq, rtol=tolerance, atol=tolerance)
     assert (residual_sq >= 0).all() and (nll >= 0).all()
@@ -153,7 +167,9 @@ def test_sample_mean_counts_valid_entries_only():
 def test_language_models(name, shift, score):
     model, batch = language_model(name), text_batch()
     with torch.no_grad():
-        logits = model.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        logits = model.model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+        ).logits
     expected = brute_force(logits, batch["labels"], shift=shift)[score]
     scores = score_batch(build_scorer(score, model), model, batch, 6)
     assert scores.dtype == torch.float32 and scores.shape == (6,) and not scores.requires_grad
@@ -188,7 +204,8 @@ def test_scores_do_not_depend_on_the_microbatch(name, score):
 def test_scoring_touches_nothing(name):
     model, batch = language_model(name), text_batch()
     copy = {
-        key: value.clone() if isinstance(value, torch.Tensor) else list(value) for key, value in batch.items()
+        key: value.clone() if isinstance(value, torch.Tensor) else list(value)
+        for key, value in batch.items()
     }
     before = {key: value.clone() for key, value in model.state_dict().items()}
     random_state = torch.get_rng_state()
@@ -199,7 +216,11 @@ def test_scoring_touches_nothing(name):
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert list(batch) == list(copy)
     for key, value in copy.items():
-        assert torch.equal(batch[key], value) if isinstance(value, torch.Tensor) else batch[key] == value
+        assert (
+            torch.equal(batch[key], value)
+            if isinstance(value, torch.Tensor)
+            else batch[key] == value
+        )
 
 
 def test_the_training_forwards_outputs_give_the_same_scores():
@@ -211,7 +232,9 @@ def test_the_training_forwards_outputs_give_the_same_scores():
     expected = score_batch(scorer, model, batch, None)
     torch.testing.assert_close(scores, expected, equal_nan=True)
     as_tuple = (outputs["loss"], outputs["logits"])  # config.return_dict = False
-    torch.testing.assert_close(scorer.from_outputs(model, as_tuple, batch), expected, equal_nan=True)
+    torch.testing.assert_close(
+        scorer.from_outputs(model, as_tuple, batch), expected, equal_nan=True
+    )
 
 
 def test_bf16_logits_are_scored_in_float32():
@@ -284,7 +307,9 @@ def test_soft_targets_are_compared_as_probabilities():
     model = linear()
     target = torch.rand(6, 5, generator=generator()).softmax(-1)
     p = model.module(INPUTS).detach().double().softmax(-1)
-    got = {name: score_batch(build_scorer(name, model), model, (INPUTS, target), 4) for name in SCORES}
+    got = {
+        name: score_batch(build_scorer(name, model), model, (INPUTS, target), 4) for name in SCORES
+    }
     np.testing.assert_allclose(got["residual"], (p - target).norm(dim=-1), rtol=1e-5)
     np.testing.assert_allclose(got["loss"], -(target * p.log()).sum(-1), rtol=1e-5)
 
@@ -337,7 +362,9 @@ class Regression(ComposerModel):
 def test_regressions():
     for outputs, shape in ((3, (6, 3)), (1, (6, 1)), (1, (6,))):
         model, target = Regression(outputs).eval(), torch.randn(shape, generator=generator(4))
-        difference = (model.layer(INPUTS).detach().double() - target.reshape(6, outputs)).square().mean(-1)
+        difference = (
+            (model.layer(INPUTS).detach().double() - target.reshape(6, outputs)).square().mean(-1)
+        )
         batch = (INPUTS, target)
         got = {name: score_batch(build_scorer(name, model), model, batch, 4) for name in SCORES}
         np.testing.assert_allclose(got["residual"], difference.sqrt(), rtol=1e-4)
@@ -382,7 +409,10 @@ def test_a_callable_scores_any_model():
     "score, message",
     [
         (lambda model, batch: model(batch), r"shape \(6,\), got torch.float32 of shape \(6, 5\)"),
-        (lambda model, batch: model(batch).argmax(-1), r"float tensor of shape \(6,\), got torch.int64"),
+        (
+            lambda model, batch: model(batch).argmax(-1),
+            r"float tensor of shape \(6,\), got torch.int64",
+        ),
         (lambda model, batch: 1.0, r"must return a float tensor of shape \(6,\), got a float"),
         (lambda model, batch: model(batch).sum(), r"got torch.float32 of shape \(\)"),
     ],
@@ -418,7 +448,8 @@ class Returns(ComposerModel):
         (None, "got a NoneType"),
         (
             torch.zeros(3, 5),
-            r"outputs of shape \(3, 5\) for torch.int64 labels of shape \(6,\); pass score=callable",
+            r"outputs of shape \(3, 5\) for torch.int64 labels of shape \(6,\); pass "
+            r"score=callable",
         ),
     ],
 )
@@ -433,7 +464,8 @@ def test_a_batch_without_labels_says_what_to_do():
     del batch["labels"]
     scorer = build_scorer("residual", model)
     with pytest.raises(
-        ScoreError, match=r"has keys \['attention_mask', 'input_ids', 'total_tokens'\]; add labels or pass"
+        ScoreError,
+        match=r"has keys \['attention_mask', 'input_ids', 'total_tokens'\]; add labels or pass",
     ):
         score_batch(scorer, model, batch, 6)
     for bad in ((INPUTS,), INPUTS, (INPUTS, [1, 2])):
@@ -443,7 +475,10 @@ def test_a_batch_without_labels_says_what_to_do():
 
 def test_an_unknown_score_lists_the_good_ones():
     for bad in ("residal", None, 3):
-        with pytest.raises(ScoreError, match="score must be one of residual, loss, grad_norm, entropy, margin, or a callable"):
+        with pytest.raises(
+            ScoreError,
+            match="score must be one of residual, loss, grad_norm, entropy, margin, or a callable",
+        ):
             build_scorer(bad, linear())
 
 
@@ -509,7 +544,9 @@ def test_batches_of_every_form_are_split():
     x, y = torch.arange(10.0).reshape(5, 2), torch.arange(5)
     scalar, names = torch.tensor(3.0), list("abcde")
     assert [len(part) for part in split_batch(x, 2)] == [2, 2, 1]
-    parts = split_batch({"x": x, "n": names, "mode": "text", "s": scalar, "other": [1, 2], "in": {"y": y}}, 3)
+    parts = split_batch(
+        {"x": x, "n": names, "mode": "text", "s": scalar, "other": [1, 2], "in": {"y": y}}, 3
+    )
     assert [list(part) for part in parts] == [["x", "n", "mode", "s", "other", "in"]] * 2
     assert parts[1]["n"] == ["d", "e"] and parts[1]["mode"] == "text" and parts[1]["s"] is scalar
     assert parts[1]["other"] == [1, 2] and parts[1]["in"]["y"].tolist() == [3, 4]

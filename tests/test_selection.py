@@ -26,7 +26,9 @@ def lane_cases(draw):
 
 
 @given(lane_cases(), st.sampled_from(sorted(SELECTORS)), st.floats(1e-3, 1e3))
-def test_a_selector_returns_count_ascending_positions_and_prefers_known_scores(case, name, temperature):
+def test_a_selector_returns_count_ascending_positions_and_prefers_known_scores(
+    case, name, temperature
+):
     scores, count = case
     before = scores.copy()
     positions = SELECTORS[name](scores, len(scores), count, rng(1), temperature)
@@ -67,7 +69,10 @@ def test_soft_goes_from_hard_to_random_with_temperature(spread):
     top = hard(scores, 64, 16, rng(), 1.0)
 
     def overlap(temperature, trials=150):
-        shared = [len(np.intersect1d(top, soft(scores, 64, 16, rng(t), temperature))) for t in range(trials)]
+        shared = [
+            len(np.intersect1d(top, soft(scores, 64, 16, rng(t), temperature)))
+            for t in range(trials)
+        ]
         return np.mean(shared) / 16
 
     np.testing.assert_array_equal(soft(scores, 64, 16, rng(), 1e-12), top)
@@ -127,7 +132,10 @@ def test_random_takes_every_subset_alike_and_no_scores():
         (lambda: hard(np.zeros(3), 4, 2, rng(), 1.0), r"shape \(4,\), got \(3,\)"),
         (lambda: hard(np.zeros(4), 4, 5, rng(), 1.0), "between 0 and the 4 candidates, got 5"),
         (lambda: random(None, 4, -1, rng(), 1.0), "got -1"),
-        (lambda: soft(np.zeros(4), 4, 2, rng(), 0.0), r"temperature must be greater than 0, got 0\.0"),
+        (
+            lambda: soft(np.zeros(4), 4, 2, rng(), 0.0),
+            r"temperature must be greater than 0, got 0\.0",
+        ),
         (lambda: soft(np.zeros(4), 4, 2, rng(), float("nan")), "temperature"),
         (lambda: quota_rows(np.zeros(3, int), 4, 0.0), "got 4"),
         (lambda: quota_rows(np.zeros(3, int), 2, 1.0), r"u must be in \[0, 1\), got 1\.0"),
@@ -162,7 +170,9 @@ def test_select_lanes_is_the_loop_over_lanes(case, select):
         members = [i for i in range(lanes.size) if lanes.flat[i] == lane]
         slots = [i for i in range(wanted.size) if wanted.flat[i] == lane]
         generator = np.random.default_rng([17, 2, 3, int(lane)])
-        picked = SELECTORS[select](scores.reshape(-1)[members], len(members), len(slots), generator, 1.0)
+        picked = SELECTORS[select](
+            scores.reshape(-1)[members], len(members), len(slots), generator, 1.0
+        )
         for slot, position in zip(slots, picked, strict=True):
             expected[slot] = members[position]
     got = lanes_of(scores, lanes, wanted, select)
@@ -174,16 +184,25 @@ def test_select_lanes_is_the_loop_over_lanes(case, select):
     assert len(np.unique(got)) == got.size  # and is selected once
 
 
-@given(st.integers(0, 2**31), st.sampled_from([(64, 6), (40, 300), (3, 4096)]), st.floats(0.05, 20), st.booleans())
+@given(
+    st.integers(0, 2**31),
+    st.sampled_from([(64, 6), (40, 300), (3, 4096)]),
+    st.floats(0.05, 20),
+    st.booleans(),
+)
 def test_lanes_selected_together_are_as_each_alone(seed, shape, temperature, rounded):
-    """Larger lanes, where sums of a row could differ from those of a lone array; with ties, and a lane with unknown scores."""
+    """Larger lanes, where sums of a row could differ from those of a lone array; with ties, and a
+    lane with unknown scores.
+    """
     lanes, size = shape
     scores = rng(seed).normal(size=(size, lanes)).astype(np.float32)
     scores = np.round(scores, 1) if rounded else scores
     scores[seed % size, 0] = np.nan
     labels = np.arange(lanes)[None].repeat(size, 0)
     for select in sorted(SELECTORS):
-        got = lanes_of(scores, labels, labels[: size // 2], select, temperature=temperature) // lanes
+        got = (
+            lanes_of(scores, labels, labels[: size // 2], select, temperature=temperature) // lanes
+        )
         for lane in range(lanes):
             generator = np.random.default_rng([17, 2, 3, lane])
             alone = SELECTORS[select](scores[:, lane], size, size // 2, generator, temperature)
@@ -195,7 +214,8 @@ def test_a_draw_depends_on_seed_epoch_window_and_lane_only():
     base = lanes_of(None, lanes, lanes[:2], "random")
     for change in ({"seed": 18}, {"epoch": 3}, {"window": 4}):
         assert not np.array_equal(lanes_of(None, lanes, lanes[:2], "random", **change), base)
-    alone = lanes_of(None, lanes[:, 50:], lanes[:2, 50:], "random")  # lane 1 without lane 0 beside it
+    # Lane 1 without lane 0 beside it
+    alone = lanes_of(None, lanes[:, 50:], lanes[:2, 50:], "random")
     rows, columns = np.divmod(alone, 50)
     np.testing.assert_array_equal(rows * 100 + columns + 50, base[:, 50:])
     assert not np.array_equal(base[:, :50] + 50, base[:, 50:])  # lanes draw differently
@@ -204,7 +224,10 @@ def test_a_draw_depends_on_seed_epoch_window_and_lane_only():
 @pytest.mark.parametrize(
     "change, text",
     [
-        ({"select": "best"}, "select must be one of hard, soft, random, proportional, prune, unbiased, got 'best'"),
+        (
+            {"select": "best"},
+            "select must be one of hard, soft, random, proportional, prune, unbiased, got 'best'",
+        ),
         ({"scores": None}, r"select='hard' needs scores of shape \(3, 2\), got None"),
         ({"scores": np.zeros((2, 2))}, r"shape \(3, 2\), got \(2, 2\)"),
         ({"wanted": np.array([[0, 0], [0, 0]])}, "lane 0 has 3 candidates for 4 lesson slots"),

@@ -1,4 +1,6 @@
-"""The thread that fetches shards ahead. Oracle: a data set that notes what it is asked for, and can be slow."""
+"""The thread that fetches shards ahead. Oracle: a data set that notes what it is asked for, and can
+be slow.
+"""
 
 import threading
 
@@ -46,7 +48,9 @@ def closing(fetcher: ShardFetcher) -> threading.Thread:
 
 @pytest.mark.parametrize("worker", [True, False])
 def test_closed_in_the_middle_of_a_shard(monkeypatch, worker):
-    """A worker that ends takes its threads with it: the shard that one is at is finished first, and no other begun."""
+    """A worker that ends takes its threads with it: the shard that one is at is finished first, and
+    no other begun.
+    """
     monkeypatch.setattr(shards, "get_worker_info", lambda: object() if worker else None)
     data = Slow()
     fetcher = ShardFetcher(data, predownload=4 * SAMPLES)

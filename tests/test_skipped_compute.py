@@ -1,5 +1,6 @@
-"""What a batch's training leaves out. Oracles: a brute-force loop, the whole loss with labels ignored, stock Composer on the
-kept microbatches, a resumed run."""
+"""What a batch's training leaves out. Oracles: a brute-force loop, the whole loss with labels
+ignored, stock Composer on the kept microbatches, a resumed run.
+"""
 
 import gc
 import math
@@ -26,22 +27,37 @@ from attent_stream.experimental.skipped_compute import SkippedCompute, SkippedCo
 from attent_stream.model.reference import IGNORED
 
 
-@given(data=st.data(), share=st.floats(0.01, 1.0), rows=st.integers(1, 4), length=st.integers(2, 12))
+@given(
+    data=st.data(), share=st.floats(0.01, 1.0), rows=st.integers(1, 4), length=st.integers(2, 12)
+)
 def test_positions_are_the_share_of_each_samples_own(data, share, rows, length):
-    ignored = data.draw(st.lists(st.lists(st.booleans(), min_size=length, max_size=length), min_size=rows, max_size=rows))
-    labels = torch.arange(rows * length).reshape(rows, length).masked_fill(torch.tensor(ignored), IGNORED)
+    ignored = data.draw(
+        st.lists(
+            st.lists(st.booleans(), min_size=length, max_size=length), min_size=rows, max_size=rows
+        )
+    )
+    labels = (
+        torch.arange(rows * length)
+        .reshape(rows, length)
+        .masked_fill(torch.tensor(ignored), IGNORED)
+    )
     positions, kept = drawn_positions(labels, share, torch.Generator().manual_seed(3))
     size = math.ceil(share * (length - 1) - 1e-9)
     assert positions.shape == kept.shape == (rows, size + 1) and (kept[:, 0] == IGNORED).all()
     for row in range(rows):
         valid = [t for t in range(length - 1) if labels[row, t + 1] != IGNORED]
-        pairs = [(int(t), int(label)) for t, label in zip(positions[row], kept[row, 1:], strict=False) if label != IGNORED]
+        pairs = [
+            (int(t), int(label))
+            for t, label in zip(positions[row], kept[row, 1:], strict=False)
+            if label != IGNORED
+        ]
         assert len(pairs) == len({t for t, _ in pairs}) == math.ceil(share * len(valid) - 1e-9)
         assert all(t in valid and label == labels[row, t + 1] for t, label in pairs)
 
 
 def test_a_share_that_is_no_binary_fraction_is_not_rounded_up_twice():
-    labels = torch.arange(101)[None].masked_fill(torch.arange(101)[None] > 50, IGNORED)  # 50 of 100 positions predict something
+    # 50 of 100 positions predict something
+    labels = torch.arange(101)[None].masked_fill(torch.arange(101)[None] > 50, IGNORED)
     _, kept = drawn_positions(labels, 0.3, torch.Generator().manual_seed(0))
     assert (kept != IGNORED).sum() == 15
 
@@ -55,9 +71,16 @@ def test_every_position_has_the_same_chance():
 
 def llama():
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     model = make_model()
-    model.model = LlamaForCausalLM(LlamaConfig(vocab_size=VOCAB, max_position_embeddings=LENGTH, **sizes))
+    model.model = LlamaForCausalLM(
+        LlamaConfig(vocab_size=VOCAB, max_position_embeddings=LENGTH, **sizes)
+    )
     return model
 
 
@@ -106,7 +129,9 @@ def test_positions_depend_on_neither_microbatches_nor_resumes(folder, tmp_path):
     skips = {"positions": 0.5, "record": "always", "score": "loss"}
     whole = run(folder, saved=str(tmp_path / "saved"), **skips)
     torch.testing.assert_close(run(folder, microbatch=2, **skips), whole, rtol=1e-4, atol=1e-5)
-    assert torch.equal(run(folder, load=str(next((tmp_path / "saved").glob("ep0-ba7-rank0.pt"))), **skips), whole)
+    assert torch.equal(
+        run(folder, load=str(next((tmp_path / "saved").glob("ep0-ba7-rank0.pt"))), **skips), whole
+    )
     assert not torch.allclose(run(folder), whole)
 
 
@@ -197,7 +222,8 @@ def test_the_graph_of_a_microbatch_that_is_left_out_is_freed(folder):
         def apply(self, event, state, logger):
             if event == Event.AFTER_FORWARD:
                 marker = Marker()
-                # Saved tensors hang on it; these of the first layer are held by the keys and values too, not by the logits alone.
+                # Saved tensors hang on it; these of the first layer are held by the keys and values
+                # too, not by the logits alone.
                 state.outputs["past_key_values"][0][0].grad_fn.metadata["marker"] = marker
                 self.made = weakref.ref(marker)
             elif event == Event.AFTER_BACKWARD and not state.outputs["logits"].requires_grad:
@@ -222,28 +248,46 @@ def test_backward_goes_on_where_a_checkpoint_was(folder, tmp_path):
 def test_losses_that_are_not_finite_are_not_compared_with():
     kept = KeptBackward(0.5)
     kept.begin_batch(2)
-    kept.loss_done(SimpleNamespace(loss=torch.tensor(float("nan"), requires_grad=True), outputs=None))
+    kept.loss_done(
+        SimpleNamespace(loss=torch.tensor(float("nan"), requires_grad=True), outputs=None)
+    )
     assert kept.state() == []
     kept.loss_done(SimpleNamespace(loss=torch.tensor(2.5, requires_grad=True), outputs=None))
     assert kept.state() == [2.5]
 
 
-@pytest.mark.parametrize("wrong", [{"positions": 0}, {"positions": 1.5}, {"backward": True}, {"backward": "half"}])
+@pytest.mark.parametrize(
+    "wrong", [{"positions": 0}, {"positions": 1.5}, {"backward": True}, {"backward": "half"}]
+)
 def test_shares_out_of_range_are_named(wrong):
     with pytest.raises(ValueError, match=r"must be in \(0, 1\], got"):
         AtteNT(**wrong)
 
 
 def test_what_cannot_be_left_out_is_refused_before_training(folder):
-    with pytest.raises(ValueError, match="device_train_microbatch_size must be at most half of the batch's 4 samples on each rank, got 3"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            "device_train_microbatch_size must be at most half of the batch's 4 samples on each "
+            "rank, got 3"
+        ),
+    ):
         run(folder, microbatch=3, backward=0.5)
-    for state, why in (({"fsdp_enabled": True}, "must be 1 with FSDP"), ({"auto_microbatching": True}, "on several ranks needs")):
+    for state, why in (
+        ({"fsdp_enabled": True}, "must be 1 with FSDP"),
+        ({"auto_microbatching": True}, "on several ranks needs"),
+    ):
         state = SimpleNamespace(**{"fsdp_enabled": False, "auto_microbatching": False} | state)
-        with pytest.raises(ValueError, match=why), mock.patch("attent_stream.experimental.skipped_compute.dist.get_world_size", lambda: 2):
+        with (
+            pytest.raises(ValueError, match=why),
+            mock.patch("attent_stream.experimental.skipped_compute.dist.get_world_size", lambda: 2),
+        ):
             SkippedCompute(SkippedComputeSettings(backward=0.5), seed=1).open(state, 4, None)
     unshifted = make_model()
     unshifted.shift_labels = False
     with pytest.raises(AttentError, match="positions=0.5 needs a causal language model"):
         run(folder, positions=0.5, model=unshifted)
-    with pytest.raises(AttentError, match=r"needs a batch with labels of shape \(B, T\), got NoneType"):
+    with pytest.raises(
+        AttentError, match=r"needs a batch with labels of shape \(B, T\), got NoneType"
+    ):
         KeptPositions(make_model(), share=0.5, seed=(1,)).draw({"input_ids": torch.zeros(2, 3)}, 0)

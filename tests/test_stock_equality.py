@@ -1,4 +1,6 @@
-"""Invariant 1: with everything kept, the batches are stock Streaming's, bit for bit. Oracle: Streaming itself."""
+"""Invariant 1: with everything kept, the batches are stock Streaming's, bit for bit. Oracle:
+Streaming itself.
+"""
 
 import logging
 
@@ -33,19 +35,36 @@ def datasets(tmp_path_factory):
     weighted = [
         [Stream(local=local["b"])],
         [Stream(local=local["a"]), Stream(local=local["b"])],
-        [Stream(local=local["a"], proportion=0.5), Stream(local=local["b"], proportion=0.3), Stream(local=local["c"], proportion=0.2)],
+        [
+            Stream(local=local["a"], proportion=0.5),
+            Stream(local=local["b"], proportion=0.3),
+            Stream(local=local["c"], proportion=0.2),
+        ],
         [Stream(local=local["a"], repeat=2.3), Stream(local=local["b"], repeat=0.4)],
         [Stream(local=local["a"], choose=80), Stream(local=local["c"], choose=20)],
     ]
-    made = [TeachingDataset(streams=streams, batch_size=4, num_canonical_nodes=1) for streams in weighted]
-    # An epoch of another size than the streams', up and down (only where the streams are weighted relatively).
+    made = [
+        TeachingDataset(streams=streams, batch_size=4, num_canonical_nodes=1)
+        for streams in weighted
+    ]
+    # An epoch of another size than the streams', up and down (only where the streams are weighted
+    # relatively).
     for epoch_size in (70, 400):
-        streams = [Stream(local=local["a"], proportion=0.7), Stream(local=local["c"], proportion=0.3)]
-        made.append(TeachingDataset(streams=streams, batch_size=4, num_canonical_nodes=1, epoch_size=epoch_size))
+        streams = [
+            Stream(local=local["a"], proportion=0.7),
+            Stream(local=local["c"], proportion=0.3),
+        ]
+        made.append(
+            TeachingDataset(
+                streams=streams, batch_size=4, num_canonical_nodes=1, epoch_size=epoch_size
+            )
+        )
     return made
 
 
-def stock_batches(dataset, world: World, epoch: int, drop_last: bool, rank: int, workers: int) -> list[list[int]]:
+def stock_batches(
+    dataset, world: World, epoch: int, drop_last: bool, rank: int, workers: int
+) -> list[list[int]]:
     """What a stock DataLoader on this rank would yield: each worker's ids in batches, in turns."""
     stock = World(world.num_nodes, world.ranks_per_node, workers, 0)
     work = generate_work(dataset.batching_method, dataset, stock, epoch, 0)
@@ -54,7 +73,9 @@ def stock_batches(dataset, world: World, epoch: int, drop_last: bool, rank: int,
     for worker in range(workers):
         ids = work[node, local, worker].reshape(-1)
         ids = ids[ids >= 0]
-        batches = [ids[i : i + dataset.batch_size].tolist() for i in range(0, len(ids), dataset.batch_size)]
+        batches = [
+            ids[i : i + dataset.batch_size].tolist() for i in range(0, len(ids), dataset.batch_size)
+        ]
         if drop_last and batches and len(batches[-1]) < dataset.batch_size:
             batches.pop()
         queues.append(batches)
@@ -62,18 +83,29 @@ def stock_batches(dataset, world: World, epoch: int, drop_last: bool, rank: int,
     return [queue[i] for i in range(longest) for queue in queues if i < len(queue)]
 
 
-def our_batches(dataset, world: World, epoch: int, drop_last: bool, rank: int, window: int, gap: int, teacher) -> list:
+def our_batches(
+    dataset, world: World, epoch: int, drop_last: bool, rank: int, window: int, gap: int, teacher
+) -> list:
     """What our plan yields on this rank, straight from what is published."""
     rows = generate_rows(dataset, world, epoch)
     now, origin = layouts(dataset, world)
     partial = np.flatnonzero(rows.min(axis=1) < 0)
     full = int(partial[0]) if len(partial) else len(rows)
     order = StreamingOrder(
-        epoch=epoch, rows=rows, full=full, layout=now, origin=origin, stream_starts=dataset.sample_offset_per_stream
+        epoch=epoch,
+        rows=rows,
+        full=full,
+        layout=now,
+        origin=origin,
+        stream_starts=dataset.sample_offset_per_stream,
     )
-    board = Board(steps=2 * window, batch_size=dataset.batch_size, ahead=2 * window * dataset.batch_size)
+    board = Board(
+        steps=2 * window, batch_size=dataset.batch_size, ahead=2 * window * dataset.batch_size
+    )
     generation = board.begin(taught=True)
-    taught = TaughtEpoch(order, teacher, board, rank=rank, window=window, gap=gap, drop_last=drop_last)
+    taught = TaughtEpoch(
+        order, teacher, board, rank=rank, window=window, gap=gap, drop_last=drop_last
+    )
     batches, step = [], 0
     while not taught.done:
         assert taught.expect() == step
@@ -91,7 +123,12 @@ def our_batches(dataset, world: World, epoch: int, drop_last: bool, rank: int, w
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(
+    max_examples=400,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
 @given(data=st.data())
 def test_plan_equals_stock(datasets, data):
     logging.getLogger("streaming").setLevel(logging.ERROR)
@@ -100,7 +137,9 @@ def test_plan_equals_stock(datasets, data):
     ranks = data.draw(st.sampled_from([1, 2, 3]), "ranks")
     dataset.batch_size = data.draw(st.integers(1, 6), "batch")
     dataset.shuffle = data.draw(st.booleans(), "shuffle")
-    dataset.shuffle_algo = data.draw(st.sampled_from(["naive", "py1s", "py2s", "py1br", "py1e"]), "algo")
+    dataset.shuffle_algo = data.draw(
+        st.sampled_from(["naive", "py1s", "py2s", "py1br", "py1e"]), "algo"
+    )
     dataset.shuffle_block_size = data.draw(st.sampled_from([20, 100, 1 << 18]), "block")
     dataset.num_canonical_nodes = data.draw(st.sampled_from([1, 2, 4, 6, 64]), "canonical")
     dataset.partition_algo = data.draw(st.sampled_from(["orig", "relaxed"]), "partition")
@@ -115,7 +154,9 @@ def test_plan_equals_stock(datasets, data):
     dataset.sampling_method = data.draw(st.sampled_from(["balanced", "fixed"]), "sampling")
     dataset.sampling_granularity = data.draw(st.sampled_from([1, 7]), "granularity")
     rank = data.draw(st.integers(0, nodes * ranks - 1), "rank")
-    replication = data.draw(st.sampled_from([r for r in (1, 2, 3) if nodes * ranks % r == 0]), "replication")
+    replication = data.draw(
+        st.sampled_from([r for r in (1, 2, 3) if nodes * ranks % r == 0]), "replication"
+    )
     world = World(nodes, ranks, 1, rank).replicate(replication)
     rank = world.rank
     try:
@@ -131,8 +172,16 @@ def test_plan_equals_stock(datasets, data):
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_loader_equals_stock_loader(tmp_path, workers, taught, drop_last):
     folder = write_ids(tmp_path / "data", 131)
-    kwargs = {"local": folder, "batch_size": 8, "shuffle": True, "shuffle_seed": 5, "num_canonical_nodes": 2}
-    stock = StreamingDataLoader(StreamingDataset(**kwargs), batch_size=8, num_workers=workers, drop_last=drop_last)
+    kwargs = {
+        "local": folder,
+        "batch_size": 8,
+        "shuffle": True,
+        "shuffle_seed": 5,
+        "num_canonical_nodes": 2,
+    }
+    stock = StreamingDataLoader(
+        StreamingDataset(**kwargs), batch_size=8, num_workers=workers, drop_last=drop_last
+    )
     dataset = TeachingDataset(**kwargs, window=4, gap=1)
     ours = TeachingDataLoader(dataset, batch_size=8, num_workers=workers, drop_last=drop_last)
     if taught:
@@ -171,7 +220,9 @@ def test_persistent_workers_and_contexts(tmp_path, context):
 
 @pytest.mark.parametrize("taught", [True, False])
 def test_epochs_left_early_and_a_whole_one(tmp_path, taught):
-    """Persistent workers may still be at an abandoned epoch, or not even there yet, when the next one begins."""
+    """Persistent workers may still be at an abandoned epoch, or not even there yet, when the next
+    one begins.
+    """
     folder = write_ids(tmp_path / "data", 64)
     kwargs = {"local": folder, "batch_size": 4, "shuffle": True, "num_canonical_nodes": 1}
     dataset = TeachingDataset(**kwargs, window=2, gap=0)

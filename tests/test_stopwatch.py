@@ -7,7 +7,9 @@ from attent_stream.base.stopwatch import Stopwatch
 
 
 class Event:
-    """A CUDA event on a GPU that reaches each a second after the last, and has done what was recorded until ``done``."""
+    """A CUDA event on a GPU that reaches each a second after the last, and has done what was
+    recorded until ``done``.
+    """
 
     now, done = 0.0, 0.0
 

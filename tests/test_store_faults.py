@@ -1,6 +1,8 @@
-"""Faults of a store, injected one by one: either the lessons are those of an undisturbed run, or one sentence says what and where.
+"""Faults of a store, injected one by one: either the lessons are those of an undisturbed run, or
+one sentence says what and where.
 
-The store is a folder behind the fault proxy, which speaks enough S3 for boto3. Oracle: the same run from local disk.
+The store is a folder behind the fault proxy, which speaks enough S3 for boto3. Oracle: the same run
+from local disk.
 """
 
 import shutil
@@ -11,7 +13,13 @@ from store_proxy import StoreProxy
 from stores import RUN, SAMPLES, taught_run, use_s3
 from streaming.base.dataset import _ShardState
 
-from attent_stream.base.errors import CorruptError, DeniedError, MissingError, StoreError, UnreachableError
+from attent_stream.base.errors import (
+    CorruptError,
+    DeniedError,
+    MissingError,
+    StoreError,
+    UnreachableError,
+)
 from attent_stream.data.dataset import TeachingDataset
 from attent_stream.store import cache, fetch
 from attent_stream.store.parts import PARTS
@@ -21,7 +29,10 @@ from attent_stream.store.shards import ShardFetcher
 @pytest.fixture(scope="module")
 def undisturbed(buckets):
     """The run from local disk, of each corpus (their shards differ)."""
-    return {name: taught_run(buckets / "bucket" / name, None, workers=0) for name in ("plain", "hashed", "zipped")}
+    return {
+        name: taught_run(buckets / "bucket" / name, None, workers=0)
+        for name in ("plain", "hashed", "zipped")
+    }
 
 
 @pytest.fixture
@@ -35,7 +46,12 @@ def plain_reads(dataset) -> list[int]:
 
 
 def open_data(tmp_path, remote: str, **settings) -> TeachingDataset:
-    defaults = {"local": str(tmp_path / "cache"), "download_retry": 2, "download_timeout": 20, "batch_size": 4}
+    defaults = {
+        "local": str(tmp_path / "cache"),
+        "download_retry": 2,
+        "download_timeout": 20,
+        "batch_size": 4,
+    }
     return TeachingDataset(remote=remote, **defaults | settings)
 
 
@@ -49,7 +65,9 @@ SURVIVED = {
     "throttled": [{"kind": "throttle", "bytes": 200, "seconds": 0.02}],
     "cut": [{"kind": "cut", "times": 4, "match": "shard"}],
     "cut by a reset": [{"kind": "cut", "reset": True, "times": 4, "match": "shard"}],
-    "short, as if whole": [{"kind": "short", "times": 2, "match": "shard", "methods": ["HEAD", "GET"]}],
+    "short, as if whole": [
+        {"kind": "short", "times": 2, "match": "shard", "methods": ["HEAD", "GET"]}
+    ],
 }
 
 
@@ -71,21 +89,41 @@ def test_a_damaged_body_is_fetched_again(tmp_path, proxy, undisturbed, corpus, k
 ENDS = {
     "reset": ({"kind": "reset"}, UnreachableError, "did not deliver it"),
     "503": (SLOW_DOWN, UnreachableError, "503|SlowDown"),
-    "stalled": ({"kind": "delay", "seconds": 30}, UnreachableError, "only 0 bytes of shard.00002.mds arrived within download_timeout, 0.5 s"),
-    "throttled": ({"kind": "throttle", "bytes": 1, "seconds": 0.1}, UnreachableError, "raise download_retry .* download_timeout"),
+    "stalled": (
+        {"kind": "delay", "seconds": 30},
+        UnreachableError,
+        "only 0 bytes of shard.00002.mds arrived within download_timeout, 0.5 s",
+    ),
+    "throttled": (
+        {"kind": "throttle", "bytes": 1, "seconds": 0.1},
+        UnreachableError,
+        "raise download_retry .* download_timeout",
+    ),
     "cut": ({"kind": "cut"}, UnreachableError, "IncompleteReadError"),
-    "missing": ({"kind": "status", "status": 404, "methods": ["HEAD"]}, MissingError, "upload of the corpus"),
-    "forbidden": ({"kind": "status", "status": 403, "methods": ["HEAD"]}, DeniedError, "check the credentials"),
-    "expired": ({"kind": "status", "status": 400, "methods": ["HEAD"]}, DeniedError, "they may have expired"),
+    "missing": (
+        {"kind": "status", "status": 404, "methods": ["HEAD"]},
+        MissingError,
+        "upload of the corpus",
+    ),
+    "forbidden": (
+        {"kind": "status", "status": 403, "methods": ["HEAD"]},
+        DeniedError,
+        "check the credentials",
+    ),
+    "expired": (
+        {"kind": "status", "status": 400, "methods": ["HEAD"]},
+        DeniedError,
+        "they may have expired",
+    ),
     "flipped": ({"kind": "flip"}, CorruptError, "the xxh64 of shard.00002.mds is not the index's"),
     "short": ({"kind": "short", "methods": ["HEAD", "GET"]}, CorruptError, "where the index says"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", ENDS)
 def test_what_does_not_pass_is_named(tmp_path, proxy, fault):
-    """In bounded time, after download_retry tries, with stream, shard, samples and rank; nothing is left in the cache, and
-    when the store is well again the same data set goes on.
+    """In bounded time, after download_retry tries, with stream, shard, samples and rank; nothing is
+    left in the cache, and when the store is well again the same data set goes on.
     """
     rule, kind, text = ENDS[fault]
     data = open_data(tmp_path, "s3://bucket/hashed")
@@ -97,7 +135,10 @@ def test_what_does_not_pass_is_named(tmp_path, proxy, fault):
     with pytest.raises(kind, match=text) as caught:
         plain_reads(data)
     first, shard = int(data.sample_offset_per_shard[2]), data.shards[2]
-    where = f"stream 0 (s3://bucket/hashed), shard 2 (shard.00002.mds, samples {first} to {first + len(shard) - 1}), rank 0"
+    where = (
+        f"stream 0 (s3://bucket/hashed), shard 2 (shard.00002.mds, samples {first} to "
+        f"{first + len(shard) - 1}), rank 0"
+    )
     assert str(caught.value).startswith(where)
     assert "(2 tries in " in str(caught.value) and "\n" not in str(caught.value)
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
@@ -116,7 +157,9 @@ def test_a_run_ends_with_the_name(tmp_path, proxy, workers):
 
 
 def test_gone_and_back(tmp_path, buckets, monkeypatch, expected):
-    """The store's process is killed in the middle of a run, and is back before the tries are used up."""
+    """The store's process is killed in the middle of a run, and is back before the tries are used
+    up.
+    """
     stores, fetched, failed, fetch_file = [StoreProxy(buckets)], [], [], fetch.fetch_file
     use_s3(monkeypatch, stores[0].url)
     monkeypatch.setattr(fetch, "pause", lambda attempt, longest: 0)
@@ -147,7 +190,9 @@ def test_gone_for_good(tmp_path, buckets, monkeypatch):
     monkeypatch.setattr(fetch, "pause", lambda attempt, longest: 0)
     data = open_data(tmp_path, "s3://bucket/plain")
     store.stop()
-    with pytest.raises(UnreachableError, match="shard 0 .*Could not connect.*check that the store can be reached"):
+    with pytest.raises(
+        UnreachableError, match="shard 0 .*Could not connect.*check that the store can be reached"
+    ):
         plain_reads(data)
 
 
@@ -163,7 +208,9 @@ def test_pauses_and_patience():
 
 
 class PartLeaver:
-    """Downloads as Streaming's GCS does: straight into place, and what came before a reset stays there."""
+    """Downloads as Streaming's GCS does: straight into place, and what came before a reset stays
+    there.
+    """
 
     def __init__(self, source, failures: int) -> None:
         self.source, self.failures = source, failures
@@ -235,7 +282,10 @@ def test_a_torn_file_in_the_cache_is_fetched_again(tmp_path, buckets, proxy):
     assert proxy.gets() == {("", "bucket/plain/shard.00001.mds"): 1}
     torn.write_bytes(b"torn again")
     alone = TeachingDataset(local=str(tmp_path / "cache"), batch_size=4)
-    with pytest.raises(CorruptError, match=r"shard 1 .*not the size that the index says; copy it anew, or give a remote"):
+    with pytest.raises(
+        CorruptError,
+        match=r"shard 1 .*not the size that the index says; copy it anew, or give a remote",
+    ):
         alone.prepare_shard(1)
     assert torn.read_bytes() == b"torn again"
 
@@ -248,7 +298,9 @@ def cut_copy(source, folder, name="shard.00001.mds"):
 
 
 @pytest.mark.parametrize("taught", [False, True])
-def test_a_reader_ahead_of_the_fetcher_reads_no_torn_file(tmp_path, buckets, proxy, monkeypatch, expected, taught):
+def test_a_reader_ahead_of_the_fetcher_reads_no_torn_file(
+    tmp_path, buckets, proxy, monkeypatch, expected, taught
+):
     """The background thread never gets to a shard before the reader does."""
     monkeypatch.setattr(ShardFetcher, "_run", lambda self: None)
     cut = cut_copy(buckets / "bucket" / "plain", tmp_path / "cache")
@@ -258,8 +310,13 @@ def test_a_reader_ahead_of_the_fetcher_reads_no_torn_file(tmp_path, buckets, pro
         data = open_data(tmp_path, "s3://bucket/plain")
         assert [int(sample["id"]) for sample in data] == list(range(SAMPLES))
     assert proxy.gets() == {("", "bucket/plain/shard.00001.mds"): 1}
-    alone = TeachingDataset(local=str(cut_copy(buckets / "bucket" / "plain", tmp_path / "alone")), batch_size=4)
-    with pytest.raises(CorruptError, match=r"shard 1 .*not the size that the index says; copy it anew, or give a remote"):
+    alone = TeachingDataset(
+        local=str(cut_copy(buckets / "bucket" / "plain", tmp_path / "alone")), batch_size=4
+    )
+    with pytest.raises(
+        CorruptError,
+        match=r"shard 1 .*not the size that the index says; copy it anew, or give a remote",
+    ):
         list(alone)
 
 
@@ -302,7 +359,8 @@ def test_an_index_of_several_streams(tmp_path, proxy):
     from streaming import Stream
 
     streams = [
-        Stream(remote=f"s3://bucket/{name}", local=str(tmp_path / name), download_retry=1) for name in ("plain", "none")
+        Stream(remote=f"s3://bucket/{name}", local=str(tmp_path / name), download_retry=1)
+        for name in ("plain", "none")
     ]
     with pytest.raises(MissingError, match=r"index.json of stream 1 \(s3://bucket/none\), rank 0"):
         TeachingDataset(streams=streams, batch_size=4)
@@ -311,7 +369,10 @@ def test_an_index_of_several_streams(tmp_path, proxy):
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"validate_hash": "md5"}, "one of the hashes in the index of stream 0, which are sha1, xxh64, got 'md5'"),
+        (
+            {"validate_hash": "md5"},
+            "one of the hashes in the index of stream 0, which are sha1, xxh64, got 'md5'",
+        ),
         ({"download_retry": 0}, "download_retry must be at least 1"),
     ],
 )
@@ -326,7 +387,8 @@ def test_a_claim_of_a_killed_process_is_taken_over(tmp_path, proxy):
 
     data = open_data(tmp_path, "s3://bucket/plain", download_retry=1)
     limit = 1.5 * fetch.patience(data.streams[0])
-    for shard, seconds_ago in ((0, limit + 1), (1, limit - 1)):  # the second is waited for, for a second
+    # The second is waited for, for a second
+    for shard, seconds_ago in ((0, limit + 1), (1, limit - 1)):
         data._shard_states[shard] = _ShardState.PREPARING
         data._shard_access_times[shard] = np.uint64(time.time_ns() - int(seconds_ago * 1e9))
     assert plain_reads(data) == list(range(SAMPLES))
@@ -334,8 +396,8 @@ def test_a_claim_of_a_killed_process_is_taken_over(tmp_path, proxy):
 
 
 def test_waiting_for_a_fetch_leaves_the_lock_alone(tmp_path, proxy, monkeypatch):
-    """It is taken to see that another process fetches, to take over from it, and to say that the shard is here: thrice,
-    however long that takes.
+    """It is taken to see that another process fetches, to take over from it, and to say that the
+    shard is here: thrice, however long that takes.
     """
     import time
     from types import SimpleNamespace
@@ -351,7 +413,9 @@ def test_waiting_for_a_fetch_leaves_the_lock_alone(tmp_path, proxy, monkeypatch)
         locked.append(args)
         return lock(*args)
 
-    monkeypatch.setattr(cache, "time", SimpleNamespace(sleep=tick, monotonic=time.monotonic, time_ns=time.time_ns))
+    monkeypatch.setattr(
+        cache, "time", SimpleNamespace(sleep=tick, monotonic=time.monotonic, time_ns=time.time_ns)
+    )
     monkeypatch.setattr(cache, "_lock", counted)
     data._shard_states[0] = _ShardState.PREPARING
     data._shard_access_times[0] = np.uint64(time.time_ns())
@@ -365,14 +429,19 @@ def test_a_lock_that_is_not_given_back_is_named(tmp_path, proxy):
 
     data = open_data(tmp_path, "s3://bucket/plain", download_retry=1)
     data.streams[0].download_timeout = 0.2
-    with FileLock(data._cache_filelock_path), pytest.raises(StoreError, match="held the cache's lock .* for 1 s; end what"):
+    with (
+        FileLock(data._cache_filelock_path),
+        pytest.raises(StoreError, match="held the cache's lock .* for 1 s; end what"),
+    ):
         data[0]
     data.streams[0].download_timeout = 20
     assert data[0]["id"] == 0
 
 
 def test_a_new_connection_leaves_the_others_theirs(tmp_path, buckets, proxy):
-    """A reader and its fetcher share a downloader: one of them fails while the other is downloading."""
+    """A reader and its fetcher share a downloader: one of them fails while the other is
+    downloading.
+    """
     import threading
 
     begun, go, done, asked = threading.Event(), threading.Event(), threading.Event(), []
@@ -382,7 +451,8 @@ def test_a_new_connection_leaves_the_others_theirs(tmp_path, buckets, proxy):
 
         def download(self, remote, local, timeout):
             asked.append(remote[-9:])
-            if asked.count("00001.mds") == 2:  # its connection is given up, and there is no new one yet
+            # Its connection is given up, and there is no new one yet
+            if asked.count("00001.mds") == 2:
                 go.set()
                 assert done.wait(60)
             self.client = self.client or self.source
@@ -412,8 +482,8 @@ def test_a_new_connection_leaves_the_others_theirs(tmp_path, buckets, proxy):
 
 
 def test_workers_have_connections_of_their_own(tmp_path, proxy):
-    """A forked worker has the connection on which its parent read the index: two on it would read each other's answers (as
-    they do in Streaming 0.13).
+    """A forked worker has the connection on which its parent read the index: two on it would read
+    each other's answers (as they do in Streaming 0.13).
     """
     taught_run(tmp_path / "cache", "s3://bucket/plain", workers=4)
     requests = proxy.requests()
@@ -439,5 +509,8 @@ def test_streams_that_fetch_in_their_own_way_are_left_to_it(tmp_path, buckets, p
 
 
 def test_defaults_are_streamings(buckets):
-    data = TeachingDataset(local=str(buckets / "bucket" / "plain"), **{k: RUN[k] for k in ("batch_size", "window", "gap")})
+    data = TeachingDataset(
+        local=str(buckets / "bucket" / "plain"),
+        **{k: RUN[k] for k in ("batch_size", "window", "gap")},
+    )
     assert (data.streams[0].download_retry, data.streams[0].download_timeout) == (2, 60)

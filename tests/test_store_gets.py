@@ -1,4 +1,6 @@
-"""GETs of each shard, counted at the server: stock Streaming against a taught run, on one node and on two."""
+"""GETs of each shard, counted at the server: stock Streaming against a taught run, on one node and
+on two.
+"""
 
 import numpy as np
 import pytest
@@ -20,20 +22,30 @@ def test_each_shard_is_got_once_by_one_node(tmp_path, monkeypatch, nodes, per_no
         gets = proxy.gets()
     finally:
         proxy.stop()
-    shards = {f"bucket/plain/{path.name}" for path in (tmp_path / "store" / "bucket" / "plain").glob("*.mds")}
+    shards = {
+        f"bucket/plain/{path.name}"
+        for path in (tmp_path / "store" / "bucket" / "plain").glob("*.mds")
+    }
     by_kind = {}
     for kind in ("stock", "taught"):
         mine = {(node, key): count for (node, key), count in gets.items() if node.startswith(kind)}
         assert {key for _, key in mine} == shards
         assert set(mine.values()) == {1}, kind  # no node asks twice
         by_kind[kind] = sorted((node.removeprefix(kind), key) for node, key in mine)
-    # Which node gets which shard is as in stock; one that lies across the border of two nodes' samples is got by both.
+    # Which node gets which shard is as in stock; one that lies across the border of two nodes'
+    # samples is got by both.
     assert by_kind["taught"] == by_kind["stock"]
     assert len(by_kind["taught"]) <= len(shards) + nodes - 1
-    print(f"nodes {nodes}: {len(shards)} shards, GETs stock {len(by_kind['stock'])}, taught {len(by_kind['taught'])}")
+    print(
+        f"nodes {nodes}: {len(shards)} shards, GETs stock {len(by_kind['stock'])}, taught "
+        f"{len(by_kind['taught'])}"
+    )
     assert sorted(i for rank in read for i in rank["stock"]) == list(range(SAMPLES))
     seen = [rank["taught"] for rank in read]
-    assert len({len(log["lessons"]) for log in seen}) == 1 and len({len(log["scored"]) for log in seen}) == 1
+    assert (
+        len({len(log["lessons"]) for log in seen}) == 1
+        and len({len(log["scored"]) for log in seen}) == 1
+    )
 
 
 @pytest.mark.parametrize("select", ["hard", "random"])
@@ -44,7 +56,12 @@ def test_shards_of_dropped_samples_alone_are_never_got(tmp_path, monkeypatch, se
     proxy = StoreProxy(tmp_path / "store")
     try:
         use_s3(monkeypatch, proxy.url)
-        data = {"remote": "s3://bucket/ids", "local": str(tmp_path / "cache"), "batch_size": 4, "num_canonical_nodes": 1}
+        data = {
+            "remote": "s3://bucket/ids",
+            "local": str(tmp_path / "cache"),
+            "batch_size": 4,
+            "num_canonical_nodes": 1,
+        }
         data |= {"window": 16, "gap": 2, "shuffle": False, "predownload": 16}
         teacher = {"select": select, "keep": 0.25, "interval": "9ep", "ledger": 320}
         loader = make_loader(data, {"num_workers": workers}, teacher)
@@ -53,7 +70,11 @@ def test_shards_of_dropped_samples_alone_are_never_got(tmp_path, monkeypatch, se
         shard_of = np.array([spanner[int(i)][0] for i in ids])
         loader.teacher.remember(ids, (shard_of % 4 == 1) + 0.5 + ids / 1e4, 0.0)
         log = run_epochs(loader, 1)
-        gets = {key.rsplit("/", 1)[1]: count for (_, key), count in proxy.gets().items() if key.endswith(".mds")}
+        gets = {
+            key.rsplit("/", 1)[1]: count
+            for (_, key), count in proxy.gets().items()
+            if key.endswith(".mds")
+        }
     finally:
         proxy.stop()
     assert not log["scored"]
@@ -65,15 +86,21 @@ def test_shards_of_dropped_samples_alone_are_never_got(tmp_path, monkeypatch, se
 
 @pytest.mark.parametrize("seed", [1, 3])
 def test_a_worker_that_ends_leaves_no_shard_half_fetched(tmp_path, monkeypatch, seed):
-    """It may be fetching, ahead, what another will read: who would wait until that claim is too old, and get it again. (With
-    these seeds both happened, when the thread that fetches ended with its worker.)
+    """It may be fetching, ahead, what another will read: who would wait until that claim is too
+    old, and get it again. (With these seeds both happened, when the thread that fetches ended with
+    its worker.)
     """
     write_ids(tmp_path / "store" / "bucket" / "ids", 320, per_shard=8)
     proxy = StoreProxy(tmp_path / "store")
     try:
         use_s3(monkeypatch, proxy.url)
         proxy.faults({"kind": "delay", "seconds": 0.15, "match": r"\.mds"})
-        data = {"remote": "s3://bucket/ids", "local": str(tmp_path / "cache"), "batch_size": 4, "num_canonical_nodes": 1}
+        data = {
+            "remote": "s3://bucket/ids",
+            "local": str(tmp_path / "cache"),
+            "batch_size": 4,
+            "num_canonical_nodes": 1,
+        }
         data |= {"window": 16, "gap": 2, "shuffle": False, "predownload": 16, "download_timeout": 3}
         teacher = {"select": "random", "keep": 0.25, "interval": "9ep", "ledger": 320, "seed": seed}
         log = run_epochs(make_loader(data, {"num_workers": 2}, teacher), 1)

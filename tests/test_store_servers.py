@@ -1,5 +1,6 @@
-"""Real servers on loopback, end to end: the corpus tool writes to the store, a taught run streams from it and saves to it, is
-killed, and goes on; and Streaming's own downloaders of GCS and Azure against emulators.
+"""Real servers on loopback, end to end: the corpus tool writes to the store, a taught run streams
+from it and saves to it, is killed, and goes on; and Streaming's own downloaders of GCS and Azure
+against emulators.
 """
 
 import contextlib
@@ -60,7 +61,8 @@ def killed_run(folder: Path, remote: str, saved: str) -> None:
         fit(remote, str(folder / "cache"), saved, kill_at=7)
 
 
-@pytest.mark.timeout(900)  # Composer starts three processes to upload with, twice, and each imports all of it
+# Composer starts three processes to upload with, twice, and each imports all of it
+@pytest.mark.timeout(900)
 def test_write_stream_teach_save_kill_resume(tmp_path, s3, monkeypatch, request, no_process_group):
     """With faults while the killed run reads. Oracle: the run that nothing happened to."""
     if "moto" in request.node.name and shutil.which("radosgw"):
@@ -68,7 +70,10 @@ def test_write_stream_teach_save_kill_resume(tmp_path, s3, monkeypatch, request,
     proxy, client = s3
     make_bucket(client, "runs")
     source = write_jsonl(tmp_path / "web.jsonl", documents(150))
-    options = f"--out {CORPUS} --vocab-size {VOCAB} --train-tokenizer --seq-len {LENGTH} --shard-size 5kb --hash xxh64"
+    options = (
+        f"--out {CORPUS} --vocab-size {VOCAB} --train-tokenizer --seq-len {LENGTH} --shard-size "
+        "5kb --hash xxh64"
+    )
     assert main(["corpus", "text", f"web={source}", *options.split(), "--overwrite"]) == 0
     remote, saved = f"{CORPUS}/web", f"s3://runs/saved-{tmp_path.name}"
     faults = [
@@ -78,11 +83,15 @@ def test_write_stream_teach_save_kill_resume(tmp_path, s3, monkeypatch, request,
     ]
     proxy.faults(*faults)
     (tmp_path / "there").mkdir()
-    killed = multiprocessing.get_context("fork").Process(target=killed_run, args=(tmp_path / "there", remote, saved))
+    killed = multiprocessing.get_context("fork").Process(
+        target=killed_run, args=(tmp_path / "there", remote, saved)
+    )
     killed.start()
     try:
         killed.join(timeout=600)
-        assert killed.exitcode == -signal.SIGKILL, (tmp_path / "there" / "said.txt").read_text()[-2000:]
+        assert killed.exitcode == -signal.SIGKILL, (tmp_path / "there" / "said.txt").read_text()[
+            -2000:
+        ]
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(killed.pid, signal.SIGKILL)
@@ -91,7 +100,8 @@ def test_write_stream_teach_save_kill_resume(tmp_path, s3, monkeypatch, request,
     whole = fit(remote, str(tmp_path / "whole"))
     assert set(proxy.gets().values()) == {1}
     (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")  # as on another machine: the checkpoint comes from the store
+    # As on another machine: the checkpoint comes from the store
+    monkeypatch.chdir(tmp_path / "elsewhere")
     rest = fit(remote, str(tmp_path / "again"), saved)
     done = len(whole.tokens) - len(rest.tokens)
     print(f"{len(whole.tokens)} batches, went on at {done}; {len(proxy.gets())} shards")
@@ -113,15 +123,21 @@ def test_a_real_servers_refusals_are_named(tmp_path, s3, monkeypatch, request):
     monkeypatch.setattr(fetch, "pause", lambda attempt, longest: 0)
     upload(client, write_buckets(tmp_path / "store") / "bucket", "refusals")
     client.delete_object(Bucket="refusals", Key="plain/shard.00003.mds")
-    data = TeachingDataset(remote="s3://refusals/plain", local=str(tmp_path / "cache"), batch_size=4)
+    data = TeachingDataset(
+        remote="s3://refusals/plain", local=str(tmp_path / "cache"), batch_size=4
+    )
     with pytest.raises(MissingError, match=r"shard 3 \(shard.00003.mds, "):
         [data[i] for i in range(SAMPLES)]
     with pytest.raises(MissingError, match="index.json of stream 0"):
-        TeachingDataset(remote="s3://no-such-bucket/plain", local=str(tmp_path / "none"), batch_size=4)
+        TeachingDataset(
+            remote="s3://no-such-bucket/plain", local=str(tmp_path / "none"), batch_size=4
+        )
     if "rgw" in request.node.name:  # moto checks no signature
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
         with pytest.raises(DeniedError, match="check the credentials") as caught:
-            TeachingDataset(remote="s3://refusals/plain", local=str(tmp_path / "denied"), batch_size=4)
+            TeachingDataset(
+                remote="s3://refusals/plain", local=str(tmp_path / "denied"), batch_size=4
+            )
         assert "not-the-secret" not in str(caught.value)
 
 
@@ -144,7 +160,9 @@ def test_gcs(tmp_path, monkeypatch):
 
 
 def test_azure(tmp_path, monkeypatch):
-    """Streaming has Azure's host built in, so the client's making is patched; all else is its own."""
+    """Streaming has Azure's host built in, so the client's making is patched; all else is
+    its own.
+    """
     from azure.storage.blob import BlobServiceClient
     from streaming.base.storage.download import AzureDownloader
 

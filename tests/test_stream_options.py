@@ -1,4 +1,6 @@
-"""Streaming's own options under teaching: remote shards, small caches, replication, subclasses of other data sets."""
+"""Streaming's own options under teaching: remote shards, small caches, replication, subclasses of
+other data sets.
+"""
 
 import json
 import os
@@ -23,7 +25,11 @@ def test_remote_shards_and_small_caches(tmp_path, workers, cache_limit, predownl
     remote = write_ids(tmp_path / "remote", 400)
     data = {"batch_size": 4, "shuffle": True, "num_canonical_nodes": 1, "window": 8, "gap": 2}
     expected = run_epochs(make_loader(data | {"local": remote}, {}, {}))
-    streamed = data | {"remote": remote, "local": str(tmp_path / "local"), "predownload": predownload}
+    streamed = data | {
+        "remote": remote,
+        "local": str(tmp_path / "local"),
+        "predownload": predownload,
+    }
     loader = make_loader(streamed | {"cache_limit": cache_limit}, {"num_workers": workers}, {})
     assert run_epochs(loader) == expected
     shards = list((tmp_path / "local").glob("*.mds"))
@@ -34,7 +40,9 @@ def test_plain_through_a_small_cache(tmp_path):
     remote = write_ids(tmp_path / "remote", 400)
     data = {"batch_size": 4, "shuffle": True, "num_canonical_nodes": 1}
     expected = [sample["id"] for sample in StreamingDataset(local=remote, **data)]
-    dataset = TeachingDataset(remote=remote, local=str(tmp_path / "local"), cache_limit="16kb", **data)
+    dataset = TeachingDataset(
+        remote=remote, local=str(tmp_path / "local"), cache_limit="16kb", **data
+    )
     loader = TeachingDataLoader(dataset, batch_size=4, num_workers=2)
     assert [i for batch in loader for i in batch["id"].tolist()] == expected
 
@@ -43,7 +51,12 @@ def test_a_shard_that_is_gone_is_an_error_with_its_name(tmp_path):
     remote = Path(write_ids(tmp_path / "remote", 200))
     lost = sorted(remote.glob("*.mds"))[3]
     lost.unlink()
-    data = {"remote": str(remote), "local": str(tmp_path / "local"), "batch_size": 4, "download_retry": 1}
+    data = {
+        "remote": str(remote),
+        "local": str(tmp_path / "local"),
+        "batch_size": 4,
+        "download_retry": 1,
+    }
     loader = make_loader(data | {"window": 4, "num_canonical_nodes": 1}, {"num_workers": 2}, {})
     with pytest.raises(Exception, match=lost.name):
         run_epochs(loader)
@@ -79,17 +92,32 @@ def test_subclass_of_another_dataset(tmp_path, taught):
 
 @pytest.mark.slow
 def test_replicated_ranks_see_the_same(tmp_path):
-    data = {"local": write_ids(tmp_path / "data", 240), "batch_size": 8, "shuffle": True, "num_canonical_nodes": 1}
+    data = {
+        "local": write_ids(tmp_path / "data", 240),
+        "batch_size": 8,
+        "shuffle": True,
+        "num_canonical_nodes": 1,
+    }
     data |= {"window": 5, "gap": 1}
     alone = run_epochs(make_loader(data, {}, {"select": "hard", "keep": 0.4}), 2)
-    spec = {"data": data | {"replication": 2}, "loader": {"num_workers": 1}, "teacher": {"select": "hard", "keep": 0.4}, "epochs": 2}
+    spec = {
+        "data": data | {"replication": 2},
+        "loader": {"num_workers": 1},
+        "teacher": {"select": "hard", "keep": 0.4},
+        "epochs": 2,
+    }
     logs = run_ranks(tmp_path, 2, spec)
     assert logs[0] == logs[1] == json.loads(json.dumps(alone))
 
 
 def test_nothing_is_left_in_shared_memory_but_streamings_own(tmp_path):
     before = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
-    data = {"local": write_ids(tmp_path / "data", 64), "batch_size": 4, "window": 4, "num_canonical_nodes": 1}
+    data = {
+        "local": write_ids(tmp_path / "data", 64),
+        "batch_size": 4,
+        "window": 4,
+        "num_canonical_nodes": 1,
+    }
     loader = make_loader(data, {"num_workers": 2}, {})
     run_epochs(loader)
     left = set(os.listdir("/dev/shm")) - before if os.path.isdir("/dev/shm") else set()

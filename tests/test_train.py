@@ -35,7 +35,8 @@ def corpus(tmp_path_factory) -> str:
     for split, samples in (("train", 96), ("eval", 16)):
         with MDSWriter(out=str(folder / split), columns={"tokens": "ndarray:uint16"}) as writer:
             for index in range(samples):
-                # Few symbols in some samples, many in others: what is easy differs from what is hard.
+                # Few symbols in some samples, many in others: what is easy differs from what is
+                # hard.
                 writer.write({"tokens": rng.integers(0, 2 + 7 * (index % 32), 32, dtype=np.uint16)})
     return str(folder)
 
@@ -49,7 +50,9 @@ def images(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng([2])
     for split, samples in (("train", 64), ("eval", 8)):
-        with MDSWriter(out=str(folder / split), columns={"image": "bytes", "label": "int"}) as writer:
+        with MDSWriter(
+            out=str(folder / split), columns={"image": "bytes", "label": "int"}
+        ) as writer:
             for index in range(samples):
                 pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
                 encoded = io.BytesIO()
@@ -66,12 +69,19 @@ def model_folder(tmp_path_factory) -> str:
     folder = str(tmp_path_factory.mktemp("model"))
     vocabulary = {f"t{i}": i for i in range(254)} | {"<pad>": 254, "<mask>": 255}
     fast = Tokenizer(models.WordLevel(vocabulary, unk_token="t0"))
-    PreTrainedTokenizerFast(tokenizer_object=fast, pad_token="<pad>", mask_token="<mask>").save_pretrained(
-        folder
-    )
-    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    PreTrainedTokenizerFast(
+        tokenizer_object=fast, pad_token="<pad>", mask_token="<mask>"
+    ).save_pretrained(folder)
+    small = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     torch.manual_seed(5)
-    LlamaForCausalLM(LlamaConfig(vocab_size=256, max_position_embeddings=64, **small)).save_pretrained(folder)
+    LlamaForCausalLM(
+        LlamaConfig(vocab_size=256, max_position_embeddings=64, **small)
+    ).save_pretrained(folder)
     return folder
 
 
@@ -98,7 +108,9 @@ def smoke(corpus: str, *overrides: str) -> list[str]:
 
 def test_smoke_is_taught_counts_what_it_trains_on_and_repeats(corpus, capsys):
     first = train(capsys, "smoke_cpu", *smoke(corpus))
-    assert first.startswith("trained 6 batches, 48 samples, 1536 tokens; eval LanguageCrossEntropy ")
+    assert first.startswith(
+        "trained 6 batches, 48 samples, 1536 tokens; eval LanguageCrossEntropy "
+    )
     assert train(capsys, "smoke_cpu", *smoke(corpus)) == first
     plain = train(capsys, "smoke_cpu", *smoke(corpus, "algorithms={}"))
     assert plain.split(";")[0] == first.split(";")[0]
@@ -153,10 +165,20 @@ def test_lm_finetune_three_epochs_once(corpus, model_folder, tmp_path, capsys, k
     told = capsys.readouterr().out.splitlines()
     assert told[-2] == "nothing is left to train" and told[-1].split(";")[0] == line.split(";")[0]
     assert (
-        main([*again, "autoresume=false", f"load_path={tmp_path}/latest-rank0.pt", "save_overwrite=true"])
+        main(
+            [
+                *again,
+                "autoresume=false",
+                f"load_path={tmp_path}/latest-rank0.pt",
+                "save_overwrite=true",
+            ]
+        )
         == 2
     )
-    assert "error: max_duration: the checkpoint has been trained for 3ep already" in capsys.readouterr().err
+    assert (
+        "error: max_duration: the checkpoint has been trained for 3ep already"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("kind", ["plain", "attent"])
@@ -191,7 +213,14 @@ def test_vit(images, tmp_path, capsys, kind):
         "classes=4",
     ]
     line = train(
-        capsys, f"vit_{kind}", f"data={images}", *small, *cpu, *loaders, *run, "scheduler.t_warmup=2ba"
+        capsys,
+        f"vit_{kind}",
+        f"data={images}",
+        *small,
+        *cpu,
+        *loaders,
+        *run,
+        "scheduler.t_warmup=2ba",
     )
     assert "eval CrossEntropy" in line and "eval MulticlassAccuracy" in line and " 0 tokens" in line
     if kind == "plain":
@@ -234,7 +263,10 @@ def failure(capsys, *arguments: str) -> str:
         ("device_train_microbatch_size=auto", "device_train_microbatch_size: 'auto' needs a GPU"),
         ("tokenizer.path=nowhere", "tokenizer.path: folder 'nowhere' does not exist"),
         ("load_path=nowhere.pt", "load_path: 'nowhere.pt' does not exist"),
-        ("model.architecture=lama", "model.architecture: unknown architecture 'lama', did you mean 'llama'?"),
+        (
+            "model.architecture=lama",
+            "model.architecture: unknown architecture 'lama', did you mean 'llama'?",
+        ),
         (
             "model.config_overrides.hiden_size=3",
             "model.config_overrides.hiden_size: unknown key, did you mean 'hidden_size'?",
@@ -250,7 +282,10 @@ def failure(capsys, *arguments: str) -> str:
         ("algorithms.attent.keep=1.5", "algorithms.attent: keep"),
         ("algorithms.attent.score=los", "algorithms.attent: score must be one of"),
         ("train_loader.dataset.window=1", "train_loader: window must be"),
-        ("train_loader.collate.pad=3", "train_loader.collate.pad: unknown key, did you mean 'pad_id'?"),
+        (
+            "train_loader.collate.pad=3",
+            "train_loader.collate.pad: unknown key, did you mean 'pad_id'?",
+        ),
     ],
 )
 def test_mistakes_end_in_one_sentence_and_exit_code_2(corpus, capsys, override, expected):
@@ -258,7 +293,9 @@ def test_mistakes_end_in_one_sentence_and_exit_code_2(corpus, capsys, override, 
 
 
 def test_what_the_teacher_refuses_when_training_starts_is_one_sentence_too(corpus, capsys):
-    assert main([str(FOLDER / "smoke_cpu.yaml"), *smoke(corpus, "algorithms.attent.anneal=5tok")]) == 2
+    assert (
+        main([str(FOLDER / "smoke_cpu.yaml"), *smoke(corpus, "algorithms.attent.anneal=5tok")]) == 2
+    )
     assert "error: " in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -268,7 +305,10 @@ def test_a_checkpoint_of_another_run_is_refused_in_one_sentence(corpus, tmp_path
     path = next(Path(saved).glob("ep0-ba3-*"))
     other = smoke(corpus, f"load_path={path}", "train_loader.dataset.window=5")
     assert main([str(FOLDER / "smoke_cpu.yaml"), *other]) == 2
-    assert "reached under other settings (window: 4 in the checkpoint, 5 now" in capsys.readouterr().err
+    assert (
+        "reached under other settings (window: 4 in the checkpoint, 5 now"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_folder_without_shards_is_named(tmp_path, capsys):
@@ -306,7 +346,9 @@ def test_count_tokens_leaves_padding_out():
 def test_mask_tokens_hides_its_share_the_same_way_in_any_company():
     from attent_stream.corpus.batches import TokenCollator
 
-    collate = MaskTokens(collate=TokenCollator(), mask_token_id=999, vocab_size=900, probability=0.2, seed=4)
+    collate = MaskTokens(
+        collate=TokenCollator(), mask_token_id=999, vocab_size=900, probability=0.2, seed=4
+    )
     rng = np.random.default_rng([8])
     samples = [{"tokens": rng.integers(0, 900, 512, dtype=np.uint16)} for _ in range(32)]
     batch = collate(samples)
@@ -334,7 +376,9 @@ def launch(ranks: int, *arguments: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 def test_two_ranks_train_as_one_does(corpus, capsys):
-    given = smoke(corpus, "train_loader.num_workers=1", "train_loader.dataset.num_canonical_nodes=1")
+    given = smoke(
+        corpus, "train_loader.num_workers=1", "train_loader.dataset.num_canonical_nodes=1"
+    )
     done = launch(2, *given)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("trained ")]

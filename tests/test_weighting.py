@@ -27,7 +27,9 @@ class Classifier(ComposerModel):
 
     def __init__(self, reduction: str) -> None:
         super().__init__()
-        self.layers = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
+        )
         self.reduction = reduction
 
     def forward(self, batch):
@@ -65,20 +67,31 @@ def text(rows: int = 5) -> dict:
 
 def images(rows: int = 5) -> tuple:
     made = torch.Generator().manual_seed(2)
-    return torch.randn(rows, 6, dtype=torch.float64, generator=made), torch.randint(3, (rows,), generator=made)
+    return torch.randn(rows, 6, dtype=torch.float64, generator=made), torch.randint(
+        3, (rows,), generator=made
+    )
 
 
 def llama() -> HuggingFaceModel:
     config = transformers.LlamaConfig(
-        vocab_size=VOCAB, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, tie_word_embeddings=False
+        vocab_size=VOCAB,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        tie_word_embeddings=False,
     )
-    return HuggingFaceModel(transformers.LlamaForCausalLM(config), tokenizer=None, use_logits=True, shift_labels=True)
+    return HuggingFaceModel(
+        transformers.LlamaForCausalLM(config), tokenizer=None, use_logits=True, shift_labels=True
+    )
 
 
 def token_losses(outputs, batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Of each sample: the sum over its tokens, and how many they are."""
     labels = batch["labels"][:, 1:]
-    losses = F.cross_entropy(outputs["logits"][:, :-1].transpose(1, 2).double(), labels, reduction="none")
+    losses = F.cross_entropy(
+        outputs["logits"][:, :-1].transpose(1, 2).double(), labels, reduction="none"
+    )
     return losses.sum(1), (labels != -100).sum(1)
 
 
@@ -86,7 +99,9 @@ def gradients(model) -> list[torch.Tensor]:
     return [parameter.grad for parameter in model.parameters()]
 
 
-def train_step(model, batch, microbatch: int, weighted: WeightedOutputs | None) -> list[torch.Tensor]:
+def train_step(
+    model, batch, microbatch: int, weighted: WeightedOutputs | None
+) -> list[torch.Tensor]:
     """Gradients of a batch as Composer accumulates them over its microbatches."""
     model.zero_grad()
     parts = split_batch(batch, microbatch)
@@ -115,11 +130,17 @@ def test_language_models(make, microbatch):
     for begin in range(0, 5, microbatch):
         part = {name: value[begin : begin + microbatch] for name, value in text().items()}
         sums, counts = token_losses(expected(part), part)
-        ((WEIGHTS[begin : begin + microbatch] * sums).sum() / counts.sum() * len(sums) / 5).backward()
+        (
+            (WEIGHTS[begin : begin + microbatch] * sums).sum() / counts.sum() * len(sums) / 5
+        ).backward()
     for a, b in zip(got, gradients(expected), strict=True):
         torch.testing.assert_close(a, b)
     weighted.begin_batch(None)  # and the next batch is plain again
-    for a, b in zip(train_step(model, text(), microbatch, weighted), train_step(expected, text(), microbatch, None), strict=True):
+    for a, b in zip(
+        train_step(model, text(), microbatch, weighted),
+        train_step(expected, text(), microbatch, None),
+        strict=True,
+    ):
         assert torch.equal(a, b)
     assert not any(module._forward_hooks for module in model.modules())
 
@@ -133,13 +154,18 @@ def test_a_loss_of_the_users_own(reduction):
     model.zero_grad()
     for begin in range(0, 5, 2):
         inputs, target = (part[begin : begin + 2] for part in images())
-        losses = WEIGHTS[begin : begin + 2] * F.cross_entropy(model.layers(inputs), target, reduction="none")
+        losses = WEIGHTS[begin : begin + 2] * F.cross_entropy(
+            model.layers(inputs), target, reduction="none"
+        )
         ((losses.mean() if reduction == "mean" else losses.sum()) * len(target) / 5).backward()
     for a, b in zip(got, gradients(model), strict=True):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize(("kind", "says"), [(Fused, "do not reach this model's loss"), (TwoHeads, "got 2 among outputs of shapes")])
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [(Fused, "do not reach this model's loss"), (TwoHeads, "got 2 among outputs of shapes")],
+)
 def test_what_cannot_be_weighted_is_refused(kind, says):
     model = kind("mean").double()
     weighted = WeightedOutputs(model)
@@ -156,7 +182,9 @@ def test_a_forward_that_failed_leaves_no_hook():
     weighted.begin_batch(WEIGHTS)  # Composer tries again with smaller microbatches
     assert not any(module._forward_hooks for module in model.modules())
     weighted.begin_forward()
-    with pytest.raises(AttentError, match="expected the batch's 5 lessons in its microbatches, got 6 samples"):
+    with pytest.raises(
+        AttentError, match="expected the batch's 5 lessons in its microbatches, got 6 samples"
+    ):
         weighted.forward_done(model(text(6)), text(6))
 
 
@@ -173,15 +201,27 @@ class Recorded(Callback):
 
 def test_a_taught_run_trains_on_its_weights(tmp_path):
     """Oracle: the run written out, with the loss weighted by hand."""
-    loader = make_token_loader(write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB), window=3)
+    loader = make_token_loader(
+        write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB), window=3
+    )
     model, recorded = make_model().double(), Recorded()
-    taught = AtteNT(keep=0.7, score="loss", select="prune", interval="1dur", warmup="1ep", record="always")
+    taught = AtteNT(
+        keep=0.7, score="loss", select="prune", interval="1dur", warmup="1ep", record="always"
+    )
     Trainer(
-        model=model, train_dataloader=loader, optimizers=torch.optim.SGD(model.parameters(), lr=0.1), max_duration="2ep",
-        algorithms=[taught], callbacks=[recorded], progress_bar=False, device_train_microbatch_size=3,
-    ).fit()  # fmt: skip
+        model=model,
+        train_dataloader=loader,
+        optimizers=torch.optim.SGD(model.parameters(), lr=0.1),
+        max_duration="2ep",
+        algorithms=[taught],
+        callbacks=[recorded],
+        progress_bar=False,
+        device_train_microbatch_size=3,
+    ).fit()
     weights = [weights for _, weights in recorded.steps]
-    assert len({len(w) for w in weights}) == 1 and any((w != 1).any() for w in weights[len(weights) // 2 :])
+    assert len({len(w) for w in weights}) == 1 and any(
+        (w != 1).any() for w in weights[len(weights) // 2 :]
+    )
     expected = make_model().double()
     optimizer = torch.optim.SGD(expected.parameters(), lr=0.1)
     for batch, weight in recorded.steps:
@@ -199,7 +239,13 @@ def test_a_taught_run_trains_on_its_weights(tmp_path):
 @pytest.mark.parametrize("select", ["prune", "unbiased"])
 def test_weights_are_resumed(tmp_path, select):
     """From every lesson: the ids and weights that would have followed."""
-    data = {"local": write_ids(tmp_path / "data", 160), "batch_size": 4, "num_canonical_nodes": 1, "window": 8, "gap": 2}
+    data = {
+        "local": write_ids(tmp_path / "data", 160),
+        "batch_size": 4,
+        "num_canonical_nodes": 1,
+        "window": 8,
+        "gap": 2,
+    }
     teacher = {"select": select, "keep": 0.6}
 
     def steps(loader, states=None):

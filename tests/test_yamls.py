@@ -10,7 +10,15 @@ import yaml
 
 from attent_stream.launch.config import load_config, resolved
 from attent_stream.launch.models import build_model, build_tokenizer, hf_config
-from attent_stream.launch.parts import algorithms, callbacks, fsdp, loggers, make, optimizers, schedulers
+from attent_stream.launch.parts import (
+    algorithms,
+    callbacks,
+    fsdp,
+    loggers,
+    make,
+    optimizers,
+    schedulers,
+)
 
 FOLDER = Path(__file__).parent.parent / "yamls"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -33,9 +41,9 @@ def tokenizer_folder(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("tokenizer")
     vocabulary = {f"t{i}": i for i in range(254)} | {"<pad>": 254, "<mask>": 255}
     fast = Tokenizer(models.WordLevel(vocabulary, unk_token="t0"))
-    PreTrainedTokenizerFast(tokenizer_object=fast, pad_token="<pad>", mask_token="<mask>").save_pretrained(
-        folder
-    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=fast, pad_token="<pad>", mask_token="<mask>"
+    ).save_pretrained(folder)
     return str(folder)
 
 
@@ -43,10 +51,15 @@ def tokenizer_folder(tmp_path_factory) -> str:
 def model_folder(tokenizer_folder) -> str:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    LlamaForCausalLM(LlamaConfig(vocab_size=256, max_position_embeddings=64, **small)).save_pretrained(
-        tokenizer_folder
-    )
+    small = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    LlamaForCausalLM(
+        LlamaConfig(vocab_size=256, max_position_embeddings=64, **small)
+    ).save_pretrained(tokenizer_folder)
     return tokenizer_folder
 
 
@@ -71,7 +84,9 @@ def given(model_folder):
 
 def test_there_are_pairs_for_every_task():
     assert {"lm_tiny", "lm_125m", "lm_1b_fsdp", "lm_finetune", "vit"} <= set(TASKS)
-    assert set(NAMES) == {f"{task}_{kind}" for task in TASKS for kind in ("plain", "attent")} | {"smoke_cpu"}
+    assert set(NAMES) == {f"{task}_{kind}" for task in TASKS for kind in ("plain", "attent")} | {
+        "smoke_cpu"
+    }
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -105,7 +120,10 @@ def test_every_part_of_a_yaml_is_built(name, given):
             make(table()[part], arguments, part)
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = make(
-        optimizers()[config.optimizer.name], config.optimizer.arguments, "optimizer", params=[weight]
+        optimizers()[config.optimizer.name],
+        config.optimizer.arguments,
+        "optimizer",
+        params=[weight],
     )
     assert optimizer.param_groups[0]["lr"] == config.optimizer.arguments["lr"]
     make(schedulers()[config.scheduler.name], config.scheduler.arguments, "scheduler")
@@ -124,11 +142,14 @@ def test_the_model_has_the_size_its_name_says_and_is_ready_for_fsdp(name, given)
         model = build_model(config.model, tokenizer)
     task = name.removesuffix("_plain").removesuffix("_attent")
     low, high = PARAMETERS[task]
-    # The tiny LM's size is said of the vocabulary of 8192 that its corpus has, here the tokenizer holds 256.
+    # The tiny LM's size is said of the vocabulary of 8192 that its corpus has, here the tokenizer
+    # holds 256.
     extra = (8192 - 256) * 192 if task == "lm_tiny" else 0
     assert low <= (sum(weight.numel() for weight in model.parameters()) + extra) / 1e6 <= high
     blocks = [module for module in model.modules() if getattr(module, "_fsdp_wrap", False)]
-    layers = hf_config(config.model, None if tokenizer is None else len(tokenizer)).num_hidden_layers
+    layers = hf_config(
+        config.model, None if tokenizer is None else len(tokenizer)
+    ).num_hidden_layers
     assert len(blocks) >= layers
     expected = (
         {"MulticlassAccuracy", "CrossEntropy"}

@@ -11,7 +11,8 @@ from zygote import until  # noqa: E402
 
 
 def run_together(program: str, arguments: list[list[str]], *, folder: Path, timeout: float) -> None:
-    """Run a program of this folder once for each list of arguments, and wait until all have ended well.
+    """Run a program of this folder once for each list of arguments, and wait until all have ended
+    well.
 
     Args:
         program: Its file name.
@@ -20,10 +21,13 @@ def run_together(program: str, arguments: list[list[str]], *, folder: Path, time
         timeout: Seconds that they have.
 
     Raises:
-        AssertionError: One ended with an error (the others are ended then, they would wait for it), or time was up.
+        AssertionError: One ended with an error (the others are ended then, they would wait for it),
+            or time was up.
     """
     said = [folder / f"said{rank}.txt" for rank in range(len(arguments))]
-    path = os.pathsep.join([str(TESTS.parent / "tools"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join(
+        [str(TESTS.parent / "tools"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     ranks = []
     try:
@@ -31,8 +35,13 @@ def run_together(program: str, arguments: list[list[str]], *, folder: Path, time
             with open(text, "w") as file:
                 command = [sys.executable, str(TESTS / program), *given]
                 ranks.append(subprocess.Popen(command, stdout=file, stderr=file, env=env))
-        done = until(lambda: any(rank.poll() for rank in ranks) or all(rank.poll() == 0 for rank in ranks), timeout)
-        assert done and [rank.poll() for rank in ranks] == [0] * len(ranks), "\n".join(text.read_text()[-3000:] for text in said)
+        done = until(
+            lambda: any(rank.poll() for rank in ranks) or all(rank.poll() == 0 for rank in ranks),
+            timeout,
+        )
+        assert done and [rank.poll() for rank in ranks] == [0] * len(ranks), "\n".join(
+            text.read_text()[-3000:] for text in said
+        )
     finally:
         for rank in ranks:
             rank.kill()

@@ -1,16 +1,19 @@
 """What a cheap score costs and what it loses: the frontier of ``fidelity``.
 
-    python tools/bench_fidelity.py [--data FOLDER] [--quick] [--only lm] [--device cuda] [--out tools/results/FILE.json] [--plot FILE.png]
+    python tools/bench_fidelity.py [--data FOLDER] [--quick] [--only lm] [--device cuda]
+                                   [--out tools/results/FILE.json] [--plot FILE.png]
 
-For each way: ``s``, the time in which it scores one candidate over that of one full forward with its loss, medians of calls
-that take turns; and, at 1, 10 and 50 % of a training run, the rank correlation (Spearman) of its scores with the full one's
-on held-out candidates, and the share of the better half that both keep (``overlap``). A proxy learns along on one lesson
-batch in four, which is in its ``s``: each lesson's learning is spread over the two candidates it was chosen from.
+For each way: ``s``, the time in which it scores one candidate over that of one full forward with
+its loss, medians of calls that take turns; and, at 1, 10 and 50 % of a training run, the rank
+correlation (Spearman) of its scores with the full one's on held-out candidates, and the share of
+the better half that both keep (``overlap``). A proxy learns along on one lesson batch in four,
+which is in its ``s``: each lesson's learning is spread over the two candidates it was chosen from.
 
-On a CPU ``s`` is of a GPT-2 of 125M parameters at 2,048 tokens and of a ViT-S at 224 pixels, with random weights, fp32; the
-ranks are of smaller models with as many layers, really trained: on the texts and images in ``--data``
-(``NAME.train.jsonl.zst``, ``NAME.valid.jsonl.zst``, ``cifar10_jpeg.tar.zst``), else on Python's standard library and on drawn
-gratings. On a CUDA device the very models are trained, under bf16 autocast. The last line is one JSON object.
+On a CPU ``s`` is of a GPT-2 of 125M parameters at 2,048 tokens and of a ViT-S at 224 pixels, with
+random weights, fp32; the ranks are of smaller models with as many layers, really trained: on the
+texts and images in ``--data`` (``NAME.train.jsonl.zst``, ``NAME.valid.jsonl.zst``,
+``cifar10_jpeg.tar.zst``), else on Python's standard library and on drawn gratings. On a CUDA device
+the very models are trained, under bf16 autocast. The last line is one JSON object.
 """
 
 import argparse
@@ -48,7 +51,8 @@ from attent_stream.score.token_share import strided_positions
 SCORES = ("loss", "residual")
 KEEP = 0.5  # of a proxy's candidates, whose lessons it learns from
 AT = (0.01, 0.1, 0.5)  # of the training run
-TARGETS = {"lm": (0.12, 0.9), "vit": (0.25, 0.85)}  # (s at most, Spearman at least, at half of the run)
+# (s at most, Spearman at least, at half of the run)
+TARGETS = {"lm": (0.12, 0.9), "vit": (0.25, 0.85)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,21 +73,64 @@ class Size:
 
 SIZES = {
     "cpu": {
-        "lm": Size(layers=12, width=128, heads=2, length=2048, classes=4096, steps=240, batch=2, candidates=96),
+        "lm": Size(
+            layers=12,
+            width=128,
+            heads=2,
+            length=2048,
+            classes=4096,
+            steps=240,
+            batch=2,
+            candidates=96,
+        ),
         "lm_cost": Size(layers=12, width=768, heads=12, length=2048, classes=50257),
-        "vit": Size(layers=12, width=128, heads=4, length=32, patch=4, steps=600, batch=32, candidates=768),
+        "vit": Size(
+            layers=12, width=128, heads=4, length=32, patch=4, steps=600, batch=32, candidates=768
+        ),
         "vit_cost": Size(layers=12, width=384, heads=6, length=224, classes=1000),
     },
     "quick": {
-        "lm": Size(layers=6, width=64, heads=2, length=256, classes=512, steps=24, batch=2, candidates=32, lr=3e-3),
+        "lm": Size(
+            layers=6,
+            width=64,
+            heads=2,
+            length=256,
+            classes=512,
+            steps=24,
+            batch=2,
+            candidates=32,
+            lr=3e-3,
+        ),
         "lm_cost": Size(layers=6, width=256, heads=4, length=512, classes=8192),
-        "vit": Size(layers=4, width=64, heads=2, length=32, patch=4, steps=24, batch=16, candidates=64),
+        "vit": Size(
+            layers=4, width=64, heads=2, length=32, patch=4, steps=24, batch=16, candidates=64
+        ),
         "vit_cost": Size(layers=4, width=192, heads=3, length=224, classes=100),
     },
     "cuda": {
-        "lm": Size(layers=12, width=768, heads=12, length=2048, classes=32768, steps=2000, batch=16, candidates=512, lr=6e-4),
+        "lm": Size(
+            layers=12,
+            width=768,
+            heads=12,
+            length=2048,
+            classes=32768,
+            steps=2000,
+            batch=16,
+            candidates=512,
+            lr=6e-4,
+        ),
         "lm_cost": Size(layers=12, width=768, heads=12, length=2048, classes=50257),
-        "vit": Size(layers=12, width=384, heads=6, length=32, patch=4, steps=10000, batch=128, candidates=2048, lr=5e-4),
+        "vit": Size(
+            layers=12,
+            width=384,
+            heads=6,
+            length=32,
+            patch=4,
+            steps=10000,
+            batch=128,
+            candidates=2048,
+            lr=5e-4,
+        ),
         "vit_cost": Size(layers=12, width=384, heads=6, length=224, classes=1000),
     },
 }
@@ -91,17 +138,30 @@ SIZES = {
 
 def language_model(size: Size) -> HuggingFaceModel:
     config = GPT2Config(
-        vocab_size=size.classes, n_positions=size.length, n_embd=size.width, n_layer=size.layers, n_head=size.heads,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
-    )  # fmt: skip
-    return HuggingFaceModel(GPT2LMHeadModel(config), tokenizer=None, use_logits=True, shift_labels=True)
+        vocab_size=size.classes,
+        n_positions=size.length,
+        n_embd=size.width,
+        n_layer=size.layers,
+        n_head=size.heads,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+    )
+    return HuggingFaceModel(
+        GPT2LMHeadModel(config), tokenizer=None, use_logits=True, shift_labels=True
+    )
 
 
 def image_model(size: Size) -> ComposerClassifier:
     config = ViTConfig(
-        hidden_size=size.width, num_hidden_layers=size.layers, num_attention_heads=size.heads, image_size=size.length,
-        intermediate_size=4 * size.width, patch_size=size.patch, num_labels=size.classes,
-    )  # fmt: skip
+        hidden_size=size.width,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        image_size=size.length,
+        intermediate_size=4 * size.width,
+        patch_size=size.patch,
+        num_labels=size.classes,
+    )
     return ComposerClassifier(Logits(ViTForImageClassification(config)), num_classes=size.classes)
 
 
@@ -112,11 +172,17 @@ def text_batch(rows: torch.Tensor) -> dict:
     return {"input_ids": rows, "attention_mask": torch.ones_like(rows), "labels": rows}
 
 
-def proxy_of(kind: str, size: Size, learner: torch.nn.Module, device: str) -> tuple[Proxy, ProxySettings]:
-    """A proxy of a third of a model's width and at most a sixth (LM) or a third (ViT) of its blocks, that learns along; and what it is."""
+def proxy_of(
+    kind: str, size: Size, learner: torch.nn.Module, device: str
+) -> tuple[Proxy, ProxySettings]:
+    """A proxy of a third of a model's width and at most a sixth (LM) or a third (ViT) of its
+    blocks, that learns along; and what it is.
+    """
     layers = max(1, size.layers // {"lm": 6, "vit": 3}[kind])
     torch.manual_seed(1)
-    settings = proxy_settings(MODELS[kind](replace(size, layers=layers, width=size.width // 3, heads=1)))
+    settings = proxy_settings(
+        MODELS[kind](replace(size, layers=layers, width=size.width // 3, heads=1))
+    )
     return Proxy(settings, learner, torch.device(device), seed=1), settings
 
 
@@ -127,14 +193,20 @@ def mean_loss(model: torch.nn.Module, batch) -> torch.Tensor:
     return F.cross_entropy(model(batch), batch[1])
 
 
-def cost(kind: str, size: Size, layers: int, device: str, seconds: float, head: str, quick: bool) -> dict[str, float]:
+def cost(
+    kind: str, size: Size, layers: int, device: str, seconds: float, head: str, quick: bool
+) -> dict[str, float]:
     """``s`` of each way in ``layers`` and of the proxy's; ``head`` as of ``build_scorer``."""
     microbatch = {"lm": 1, "vit": 4}[kind] if device == "cpu" else {"lm": 16, "vit": 128}[kind]
     torch.manual_seed(0)
     model = MODELS[kind](size).to(device).eval()
     generator = torch.Generator().manual_seed(1)
     if kind == "lm":
-        batch = text_batch(torch.randint(0, size.classes, (microbatch, size.length), generator=generator).to(device))
+        batch = text_batch(
+            torch.randint(0, size.classes, (microbatch, size.length), generator=generator).to(
+                device
+            )
+        )
     else:
         pixels = torch.randn(microbatch, 3, size.length, size.length, generator=generator)
         batch = (pixels.to(device), (torch.arange(microbatch) % size.classes).to(device))
@@ -144,7 +216,9 @@ def cost(kind: str, size: Size, layers: int, device: str, seconds: float, head: 
     for way in ways:
         scoring = scoring_model(way, model)
         scorer = build_scorer("loss", scoring, head=head, fidelity=way)
-        calls[way.name] = lambda scorer=scorer, scoring=scoring: score_batch(scorer, scoring, batch, None, (0,))
+        calls[way.name] = lambda scorer=scorer, scoring=scoring: score_batch(
+            scorer, scoring, batch, None, (0,)
+        )
     times: dict[str, list[float]] = {name: [] for name in calls}
     with torch.no_grad(), _autocast(device):
         for call in calls.values():
@@ -158,31 +232,54 @@ def cost(kind: str, size: Size, layers: int, device: str, seconds: float, head: 
                 _wait(device)
                 times[name].append(time.perf_counter() - begin)
     medians = {name: statistics.median(values) for name, values in times.items()}
-    print(f"{kind}: {len(times['forward'])} rounds, forward {medians['forward']:.3f} s", file=sys.stderr, flush=True)
-    learning = KEEP * medians["learn"] / settings.every  # a lesson's, for each of its 1 / KEEP candidates
-    return {way.name: (medians[way.name] + (learning if way.proxy else 0.0)) / medians["forward"] for way in ways}
+    print(
+        f"{kind}: {len(times['forward'])} rounds, forward {medians['forward']:.3f} s",
+        file=sys.stderr,
+        flush=True,
+    )
+    # A lesson's, for each of its 1 / KEEP candidates
+    learning = KEEP * medians["learn"] / settings.every
+    return {
+        way.name: (medians[way.name] + (learning if way.proxy else 0.0)) / medians["forward"]
+        for way in ways
+    }
 
 
-def ranks(kind: str, size: Size, device: str, data: Path | None, quick: bool) -> tuple[list[dict], dict]:
+def ranks(
+    kind: str, size: Size, device: str, data: Path | None, quick: bool
+) -> tuple[list[dict], dict]:
     """Train, and at each of ``AT`` compare every way with the full score."""
     torch.manual_seed(0)
     needed = max(1, int(AT[-1] * size.steps)) * size.batch
     if kind == "lm":
         limit = 1 << 20 if size.steps <= 100 else 24 << 20 if device == "cpu" else 400 << 20
         train, held, source = token_rows(
-            data, vocab_size=size.classes, length=size.length, rows=needed, held_out=size.candidates, limit=limit
+            data,
+            vocab_size=size.classes,
+            length=size.length,
+            rows=needed,
+            held_out=size.candidates,
+            limit=limit,
         )
         count, pick = len(train), lambda index: text_batch(train[index].to(device))
         candidates = text_batch(held.to(device))
     else:
-        (pixels, classes), held, source = image_sets(data, images=min(50000, needed), held_out=size.candidates)
-        count, pick = len(pixels), lambda index: (pixels[index].to(device), classes[index].to(device))
+        (pixels, classes), held, source = image_sets(
+            data, images=min(50000, needed), held_out=size.candidates
+        )
+        count, pick = (
+            len(pixels),
+            lambda index: (pixels[index].to(device), classes[index].to(device)),
+        )
         candidates = tuple(part.to(device) for part in held)
     model = MODELS[kind](size).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=size.lr, betas=(0.9, 0.95), weight_decay=0.1)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=size.lr, betas=(0.9, 0.95), weight_decay=0.1
+    )
     warmup = max(1, size.steps // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, 0.5 * (1 + np.cos(np.pi * step / size.steps)))
+        optimizer,
+        lambda step: min((step + 1) / warmup, 0.5 * (1 + np.cos(np.pi * step / size.steps))),
     )
     proxy, settings = proxy_of(kind, size, model, device)
     ways = [*WAYS[kind](size.layers, quick), *proxy_ways(kind, settings, quick)]
@@ -205,22 +302,40 @@ def ranks(kind: str, size: Size, device: str, data: Path | None, quick: bool) ->
         if step in stops:
             at = AT[stops.index(step)]
             recent = torch.stack(losses[-20:]).mean().item()
-            print(f"{kind}: step {step} of {size.steps}, loss {recent:.3f}", file=sys.stderr, flush=True)
-            entries += [{**entry, "at": at} for entry in compare(kind, model.eval(), candidates, ways, device)]
-    return entries, {"data": source, "steps": size.steps, "loss_at_half": round(torch.stack(losses[-20:]).mean().item(), 3)}
+            print(
+                f"{kind}: step {step} of {size.steps}, loss {recent:.3f}",
+                file=sys.stderr,
+                flush=True,
+            )
+            entries += [
+                {**entry, "at": at}
+                for entry in compare(kind, model.eval(), candidates, ways, device)
+            ]
+    return entries, {
+        "data": source,
+        "steps": size.steps,
+        "loss_at_half": round(torch.stack(losses[-20:]).mean().item(), 3),
+    }
 
 
-def compare(kind: str, model: torch.nn.Module, candidates, ways: list[Fidelity], device: str) -> list[dict]:
+def compare(
+    kind: str, model: torch.nn.Module, candidates, ways: list[Fidelity], device: str
+) -> list[dict]:
     """Spearman and overlap of the better half of each way with the full score, for both scores."""
     entries, full = [], {}
     measure = text_scores if kind == "lm" else image_scores
     for way, name, values in measure(model, candidates, ways, device):
         values = values.double().cpu().numpy()
         truth = full.setdefault(name, values)  # the first way is the full one
-        entries.append({
-            "model": kind, "way": way.name, "score": name, "spearman": round(spearman(values, truth), 4),
-            "overlap": round(kept_overlap(values, truth, 0.5), 4),
-        })  # fmt: skip
+        entries.append(
+            {
+                "model": kind,
+                "way": way.name,
+                "score": name,
+                "spearman": round(spearman(values, truth), 4),
+                "overlap": round(kept_overlap(values, truth, 0.5), 4),
+            }
+        )
     return entries
 
 
@@ -231,7 +346,16 @@ def image_scores(model: torch.nn.Module, candidates, ways: list[Fidelity], devic
             asked = scoring_model(way, model)
             scorer = build_scorer(name, asked, fidelity=way)
             with torch.no_grad(), _autocast(device):
-                yield way, name, torch.cat([score_batch(scorer, asked, part, None, (0,)) for part in split_batch(candidates, 64)])
+                yield (
+                    way,
+                    name,
+                    torch.cat(
+                        [
+                            score_batch(scorer, asked, part, None, (0,))
+                            for part in split_batch(candidates, 64)
+                        ]
+                    ),
+                )
 
 
 def text_scores(model: torch.nn.Module, candidates, ways: list[Fidelity], device: str):
@@ -242,43 +366,70 @@ def text_scores(model: torch.nn.Module, candidates, ways: list[Fidelity], device
         base = replace(way, tokens=None) if strided else way
         if base not in forwards:
             asked = scoring_model(way, model)
-            forwards[base] = [token_scores(asked, base, part, device) for part in split_batch(candidates, 4)]
+            forwards[base] = [
+                token_scores(asked, base, part, device) for part in split_batch(candidates, 4)
+            ]
         tokens = [torch.cat(parts) for parts in zip(*forwards[base], strict=True)]
         if strided:
             positions = strided_positions(tokens[-1], way.tokens.share)
-            tokens = [at_positions(values, positions, fill) for values, fill in zip(tokens, (0, 0, reference.IGNORED), strict=True)]
+            tokens = [
+                at_positions(values, positions, fill)
+                for values, fill in zip(tokens, (0, 0, reference.IGNORED), strict=True)
+            ]
         nll, residual_sq, labels = tokens
         valid = labels != reference.IGNORED
         yield way, "loss", reference.sample_mean(nll, valid)
         yield way, "residual", reference.sample_mean(residual_sq, valid).sqrt()
 
 
-def token_scores(model: torch.nn.Module, way: Fidelity, batch: dict, device: str) -> tuple[torch.Tensor, ...]:
+def token_scores(
+    model: torch.nn.Module, way: Fidelity, batch: dict, device: str
+) -> tuple[torch.Tensor, ...]:
     """Loss, squared residual and label of each token."""
     reduction = Reduction(way, model, text=True)
     batch = reduction.batch(batch)
     labels = F.pad(batch["labels"][:, 1:], (0, 1), value=reference.IGNORED)
     with torch.no_grad(), _autocast(device), reduction.forward(()):
-        logits = model({key: value for key, value in batch.items() if key != "labels"})["logits"].float()
+        logits = model({key: value for key, value in batch.items() if key != "labels"})[
+            "logits"
+        ].float()
     return (*reference.token_scores(logits, labels), labels)
 
 
-def frontier(quick: bool, device: str = "cpu", data: Path | None = None, kinds: Sequence[str] = tuple(MODELS)) -> dict:
-    """All of it: ``frontier``, a list of {model, way, score, s, spearman, overlap, at}, and ``frontier_targets``."""
+def frontier(
+    quick: bool, device: str = "cpu", data: Path | None = None, kinds: Sequence[str] = tuple(MODELS)
+) -> dict:
+    """All of it: ``frontier``, a list of {model, way, score, s, spearman, overlap, at}, and
+    ``frontier_targets``.
+    """
     sizes = SIZES["quick" if quick else device]
     result: list[dict] = []
     said = {}
     for kind in kinds:
         size, cost_size = sizes[kind], sizes[f"{kind}_cost"]
-        s = cost(kind, cost_size, size.layers, device, 1.0 if quick else 120.0, "reference" if quick else "auto", quick)
+        s = cost(
+            kind,
+            cost_size,
+            size.layers,
+            device,
+            1.0 if quick else 120.0,
+            "reference" if quick else "auto",
+            quick,
+        )
         entries, about = ranks(kind, size, device, data, quick)
         result += [{**entry, "s": round(s[entry["way"]], 4)} for entry in entries]
         said[kind] = {**about, "ranks_of": vars(size), "s_of": vars(cost_size)}
-    return {"frontier": result, "frontier_targets": {kind: target(result, kind) for kind in kinds}, "frontier_about": said}
+    return {
+        "frontier": result,
+        "frontier_targets": {kind: target(result, kind) for kind in kinds},
+        "frontier_about": said,
+    }
 
 
 def again(result: dict, kinds: Sequence[str], device: str) -> dict:
-    """An earlier result with ``s`` measured anew, for where the machine was busy; the ranks stay."""
+    """An earlier result with ``s`` measured anew, for where the machine was busy; the
+    ranks stay.
+    """
     quick = bool(result.get("quick"))
     sizes = SIZES["quick" if quick else device]
     for kind in kinds:
@@ -291,15 +442,28 @@ def again(result: dict, kinds: Sequence[str], device: str) -> dict:
 
 
 def target(entries: list[dict], kind: str) -> dict:
-    """The way with the highest agreement at half of the run of those cheap enough, and whether it suffices."""
+    """The way with the highest agreement at half of the run of those cheap enough, and whether it
+    suffices.
+    """
     most, least = TARGETS[kind]
-    half = [e for e in entries if (e["model"], e["at"], e["score"]) == (kind, AT[-1], "loss") and e["s"] <= most]
+    half = [
+        e
+        for e in entries
+        if (e["model"], e["at"], e["score"]) == (kind, AT[-1], "loss") and e["s"] <= most
+    ]
     best = max(half, key=lambda entry: entry["spearman"], default=None)
-    return {"s_at_most": most, "spearman_at_least": least, "met": best is not None and best["spearman"] >= least, "best": best}
+    return {
+        "s_at_most": most,
+        "spearman_at_least": least,
+        "met": best is not None and best["spearman"] >= least,
+        "best": best,
+    }
 
 
 def plot(result: dict, file: Path) -> None:
-    """Agreement over cost, a panel a model, at half of the run; a line along the ways that none beats."""
+    """Agreement over cost, a panel a model, at half of the run; a line along the ways that none
+    beats.
+    """
     import matplotlib
 
     matplotlib.use("agg")
@@ -307,22 +471,53 @@ def plot(result: dict, file: Path) -> None:
 
     shown = [entry for entry in result["frontier"] if entry["score"] == "loss"]
     kinds = list(result["frontier_targets"])
-    figure, axes = pyplot.subplots(1, len(kinds), figsize=(6 * len(kinds), 4.6), constrained_layout=True, squeeze=False)
+    figure, axes = pyplot.subplots(
+        1, len(kinds), figsize=(6 * len(kinds), 4.6), constrained_layout=True, squeeze=False
+    )
     for axis, kind in zip(axes[0], kinds, strict=True):
         for at, colour in zip(AT, ("#bbbbbb", "#7799cc", "#223366"), strict=True):
-            entries = sorted((e for e in shown if e["model"] == kind and e["at"] == at), key=lambda e: e["s"])
-            axis.scatter([e["s"] for e in entries], [e["spearman"] for e in entries], color=colour, s=18, label=f"{at:.0%}")
-            best = [e for i, e in enumerate(entries) if all(e["spearman"] > other["spearman"] for other in entries[:i])]
-            axis.step([e["s"] for e in best], [e["spearman"] for e in best], color=colour, where="post", linewidth=1)
+            entries = sorted(
+                (e for e in shown if e["model"] == kind and e["at"] == at), key=lambda e: e["s"]
+            )
+            axis.scatter(
+                [e["s"] for e in entries],
+                [e["spearman"] for e in entries],
+                color=colour,
+                s=18,
+                label=f"{at:.0%}",
+            )
+            best = [
+                e
+                for i, e in enumerate(entries)
+                if all(e["spearman"] > other["spearman"] for other in entries[:i])
+            ]
+            axis.step(
+                [e["s"] for e in best],
+                [e["spearman"] for e in best],
+                color=colour,
+                where="post",
+                linewidth=1,
+            )
             if at == AT[-1]:
                 for entry in best:
                     label = entry["way"].replace("_", " ")
-                    axis.annotate(label, (entry["s"], entry["spearman"]), fontsize=7, xytext=(3, -9), textcoords="offset points")
+                    axis.annotate(
+                        label,
+                        (entry["s"], entry["spearman"]),
+                        fontsize=7,
+                        xytext=(3, -9),
+                        textcoords="offset points",
+                    )
         most, least = TARGETS[kind]
         axis.fill_between([0, most], least, 1.0, color="#dfeedd", zorder=0, label="target")
-        axis.set(xlabel="cost of scoring a candidate, in forwards", ylabel="rank correlation with the full score", title=kind)
+        axis.set(
+            xlabel="cost of scoring a candidate, in forwards",
+            ylabel="rank correlation with the full score",
+            title=kind,
+        )
         axis.set_xlim(0, 1.1)
-        axis.set_ylim(0.6, 1.01)  # what ranks worse is of models that are hardly trained, and of no use
+        # What ranks worse is of models that are hardly trained, and of no use
+        axis.set_ylim(0.6, 1.01)
         axis.legend(title="of the run", fontsize=8)
     figure.savefig(file, dpi=110)
 
@@ -338,11 +533,15 @@ def _wait(device: str) -> None:
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, help="folder with texts and images")
     parser.add_argument("--quick", action="store_true", help="small models: about 15 s")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--again", type=Path, metavar="FILE", help="an earlier result: measure only its costs anew")
+    parser.add_argument(
+        "--again", type=Path, metavar="FILE", help="an earlier result: measure only its costs anew"
+    )
     parser.add_argument("--only", choices=MODELS, help="of one model")
     parser.add_argument("--out", type=Path, help="also write the JSON object here")
     parser.add_argument("--plot", type=Path, help="draw the frontier here (png)")
@@ -353,8 +552,17 @@ def main() -> None:
         _save(again(json.loads(args.again.read_text()), kinds, args.device), args)
         return
     result = frontier(args.quick, args.device, args.data, kinds)
-    name = torch.cuda.get_device_name() if args.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    result |= {"quick": args.quick, "torch": torch.__version__, "on": name, "seconds": round(time.perf_counter() - begin, 1)}
+    name = (
+        torch.cuda.get_device_name()
+        if args.device == "cuda"
+        else f"{torch.get_num_threads()} CPU threads"
+    )
+    result |= {
+        "quick": args.quick,
+        "torch": torch.__version__,
+        "on": name,
+        "seconds": round(time.perf_counter() - begin, 1),
+    }
     _save(result, args)
 
 

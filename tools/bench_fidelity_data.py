@@ -1,4 +1,6 @@
-"""Real text and images for ``bench_fidelity.py``, and what stands in for them where there are none."""
+"""Real text and images for ``bench_fidelity.py``, and what stands in for them where there are
+none.
+"""
 
 import io
 import json
@@ -13,12 +15,20 @@ import torch
 TEXT_BYTES = 24 << 20  # of each part of a corpus that are looked at
 
 
-def token_rows(data: Path | None, *, vocab_size: int, length: int, rows: int, held_out: int, limit: int = TEXT_BYTES):
+def token_rows(
+    data: Path | None,
+    *,
+    vocab_size: int,
+    length: int,
+    rows: int,
+    held_out: int,
+    limit: int = TEXT_BYTES,
+):
     """Training rows and held-out rows of packed tokens.
 
     Args:
-        data: Folder with ``NAME.train.jsonl.zst`` and ``NAME.valid.jsonl.zst`` files of ``{"text": ...}`` lines, or None for
-            Python's own standard library.
+        data: Folder with ``NAME.train.jsonl.zst`` and ``NAME.valid.jsonl.zst`` files of ``{"text":
+            ...}`` lines, or None for Python's own standard library.
         vocab_size: Of the byte-level BPE that is trained on the texts.
         length: Tokens of a row.
         rows: Training rows at most.
@@ -32,8 +42,16 @@ def token_rows(data: Path | None, *, vocab_size: int, length: int, rows: int, he
 
     train, valid, name = _texts(data, limit)
     tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(train[:: max(1, len(train) // 2000)], vocab_size=vocab_size, show_progress=False)
-    return (*(_packed(tokenizer, texts, length, count) for texts, count in ((train, rows), (valid, held_out))), name)
+    tokenizer.train_from_iterator(
+        train[:: max(1, len(train) // 2000)], vocab_size=vocab_size, show_progress=False
+    )
+    return (
+        *(
+            _packed(tokenizer, texts, length, count)
+            for texts, count in ((train, rows), (valid, held_out))
+        ),
+        name,
+    )
 
 
 def _packed(tokenizer, texts: list[str], length: int, rows: int) -> torch.Tensor:
@@ -53,7 +71,9 @@ def _texts(data: Path | None, limit: int) -> tuple[list[str], list[str], str]:
         files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")) + sorted(
             Path(sysconfig.get_path("stdlib")).glob("[a-z]*/*.py")
         )
-        texts = [file.read_text(errors="ignore") for file in files if "site-packages" not in file.parts]
+        texts = [
+            file.read_text(errors="ignore") for file in files if "site-packages" not in file.parts
+        ]
         generator.shuffle(texts)
         texts = texts[: max(10, len(texts) * limit // sum(map(len, texts)))]
         held_out = len(texts) // 5
@@ -84,34 +104,46 @@ def image_sets(data: Path | None, *, images: int, held_out: int, seed: int = 0):
     """Training and held-out images with their classes.
 
     Args:
-        data: Folder with ``cifar10_jpeg.tar.zst``, or None for drawn gratings, some of them under much noise.
+        data: Folder with ``cifar10_jpeg.tar.zst``, or None for drawn gratings, some of them under
+            much noise.
         images: For training.
         held_out: Others.
         seed: Of what is drawn.
 
     Returns:
-        ``(pixels, classes)`` of each, float32 (N, 3, 32, 32) of about unit variance and int64 (N,), and what they are.
+        ``(pixels, classes)`` of each, float32 (N, 3, 32, 32) of about unit variance and int64 (N,),
+        and what they are.
     """
     if data is None or not (data / "cifar10_jpeg.tar.zst").exists():
-        return _gratings(images, seed), _gratings(held_out, seed + 1), "drawn gratings of 10 directions"
+        return (
+            _gratings(images, seed),
+            _gratings(held_out, seed + 1),
+            "drawn gratings of 10 directions",
+        )
     import zstandard
     from PIL import Image
 
     found: dict[str, list] = {"train": [], "test": []}
     wanted = {"train": images, "test": held_out}
     classes: dict[str, int] = {}
-    packed = zstandard.ZstdDecompressor().stream_reader((data / "cifar10_jpeg.tar.zst").open("rb"), closefd=True)
+    packed = zstandard.ZstdDecompressor().stream_reader(
+        (data / "cifar10_jpeg.tar.zst").open("rb"), closefd=True
+    )
     with packed, tarfile.open(fileobj=packed, mode="r|") as archive:
         for member in archive:
             parts = member.name.split("/")
             if member.isfile() and len(parts) >= 3:
                 split, name = parts[-3:-1]
-                found[split].append((archive.extractfile(member).read(), classes.setdefault(name, len(classes))))
+                found[split].append(
+                    (archive.extractfile(member).read(), classes.setdefault(name, len(classes)))
+                )
     sets = []
     for split, files in found.items():
         random.Random(seed).shuffle(files)
         files = files[: wanted[split]]
-        pixels = np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file, _ in files])
+        pixels = np.stack(
+            [np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file, _ in files]
+        )
         pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 64 - 2
         sets.append((pixels, torch.tensor([label for _, label in files])))
     return (*sets, "CIFAR-10")
@@ -122,6 +154,10 @@ def _gratings(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     classes = generator.integers(0, 10, count)
     y, x = np.mgrid[:32, :32]
     angle = classes[:, None, None] * np.pi / 10
-    waves = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 0.8 + generator.uniform(0, 6.3, (count, 1, 1)))
-    noise = generator.normal(size=(count, 3, 32, 32)) * generator.uniform(0.1, 3.0, (count, 1, 1, 1))
+    waves = np.sin(
+        (x * np.cos(angle) + y * np.sin(angle)) * 0.8 + generator.uniform(0, 6.3, (count, 1, 1))
+    )
+    noise = generator.normal(size=(count, 3, 32, 32)) * generator.uniform(
+        0.1, 3.0, (count, 1, 1, 1)
+    )
     return torch.from_numpy((waves[:, None] + noise).astype(np.float32)), torch.from_numpy(classes)

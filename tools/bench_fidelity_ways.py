@@ -15,7 +15,10 @@ def lm_ways(layers: int, quick: bool = False) -> list[Fidelity]:
     given: list[dict] = [{"tokens": {"share": share}} for share in (0.0625, 0.125, 0.25)]
     given += [{"tokens": {"share": 0.25, "take": "first"}}]
     for count in sorted({1, 2, max(3, layers // 4), layers // 2} - {layers}):
-        given += [{"layers": count}, *({"layers": count, "tokens": {"share": share}} for share in (0.0625, 0.125, 0.25))]
+        given += [
+            {"layers": count},
+            *({"layers": count, "tokens": {"share": share}} for share in (0.0625, 0.125, 0.25)),
+        ]
     given += [{"layers": layers // 2, "tokens": {"share": 0.25, "take": "first"}}]
     return [FULL, *map(parse_fidelity, given)]
 
@@ -23,10 +26,22 @@ def lm_ways(layers: int, quick: bool = False) -> list[Fidelity]:
 def vit_ways(layers: int, quick: bool = False) -> list[Fidelity]:
     """The same for a ViT."""
     if quick:
-        some = [{"layers": layers // 2}, {"layers": layers // 2, "patches": 0.25}, {"patches": 0.25}, {"resolution": 0.5}]
+        some = [
+            {"layers": layers // 2},
+            {"layers": layers // 2, "patches": 0.25},
+            {"patches": 0.25},
+            {"resolution": 0.5},
+        ]
         return [FULL, *map(parse_fidelity, some)]
-    early = [{"layers": count} for count in sorted({max(1, layers // 4), layers // 2, 3 * layers // 4})]
-    given = [*early, *({"patches": share} for share in (0.125, 0.25, 0.5)), {"resolution": 0.5}, {"resolution": 0.75}]
+    early = [
+        {"layers": count} for count in sorted({max(1, layers // 4), layers // 2, 3 * layers // 4})
+    ]
+    given = [
+        *early,
+        *({"patches": share} for share in (0.125, 0.25, 0.5)),
+        {"resolution": 0.5},
+        {"resolution": 0.75},
+    ]
     given += [{**part, "patches": share} for part in early[1:] for share in (0.25, 0.5)]
     given += [{"layers": layers // 2, "resolution": 0.75}, {"resolution": 0.5, "patches": 0.5}]
     return [FULL, *map(parse_fidelity, given)]
@@ -43,10 +58,17 @@ def proxy_settings(model: torch.nn.Module) -> ProxySettings:
 def proxy_ways(kind: str, settings: ProxySettings, quick: bool = False) -> list[Fidelity]:
     """With this proxy, in full and in part."""
     parts: dict[str, list[dict]] = {
-        "lm": [{"tokens": {"share": 0.25}}, {"tokens": {"share": 0.125}}, {"tokens": {"share": 0.5}}, {}],
+        "lm": [
+            {"tokens": {"share": 0.25}},
+            {"tokens": {"share": 0.125}},
+            {"tokens": {"share": 0.5}},
+            {},
+        ],
         "vit": [{}, {"patches": 0.5}, {"patches": 0.25}],
     }
-    return [parse_fidelity({**part, "proxy": settings}) for part in parts[kind][: 1 if quick else None]]
+    return [
+        parse_fidelity({**part, "proxy": settings}) for part in parts[kind][: 1 if quick else None]
+    ]
 
 
 def scoring_model(way: Fidelity, model: torch.nn.Module) -> torch.nn.Module:

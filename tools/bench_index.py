@@ -1,9 +1,10 @@
-"""What setting up a data set of many shards costs a process: CPU seconds and MB, by Streaming and by us.
+"""What setting up a data set of many shards costs a process: CPU seconds and MB, by Streaming and
+by us.
 
     python tools/bench_index.py [--shards 61000]
 
-An index.json is synthesised, no shard is there. Each measurement is a process of its own; memory is its peak over what it held
-after its imports. The last line is one JSON object.
+An index.json is synthesised, no shard is there. Each measurement is a process of its own; memory is
+its peak over what it held after its imports. The last line is one JSON object.
 """
 
 import argparse
@@ -21,11 +22,28 @@ SHARD = 4096
 
 def write_index(folder: Path, shards: int) -> None:
     """An index.json as MDSWriter makes it."""
-    shard = {"column_encodings": ["ndarray:uint16"], "column_names": ["tokens"], "column_sizes": [None], "compression": None}
-    shard |= {"format": "mds", "hashes": [], "samples": SHARD, "size_limit": 1 << 26, "version": 2, "zip_data": None}
-    raw = [{"basename": f"shard.{number:06}.mds", "bytes": 1 << 24, "hashes": {}} for number in range(shards)]
+    shard = {
+        "column_encodings": ["ndarray:uint16"],
+        "column_names": ["tokens"],
+        "column_sizes": [None],
+        "compression": None,
+    }
+    shard |= {
+        "format": "mds",
+        "hashes": [],
+        "samples": SHARD,
+        "size_limit": 1 << 26,
+        "version": 2,
+        "zip_data": None,
+    }
+    raw = [
+        {"basename": f"shard.{number:06}.mds", "bytes": 1 << 24, "hashes": {}}
+        for number in range(shards)
+    ]
     folder.mkdir(parents=True)
-    (folder / "index.json").write_text(json.dumps({"shards": [{**shard, "raw_data": info} for info in raw], "version": 2}))
+    (folder / "index.json").write_text(
+        json.dumps({"shards": [{**shard, "raw_data": info} for info in raw], "version": 2})
+    )
 
 
 def measure(kind: str, folder: str) -> dict[str, float]:
@@ -40,12 +58,17 @@ def measure(kind: str, folder: str) -> dict[str, float]:
     dataset = made(local=f"{folder}/local", remote=f"{folder}/remote", batch_size=8, shuffle=True)
     seconds = time.process_time() - begin
     assert dataset.num_samples == SHARD * dataset.num_shards
-    return {"cpu_s": round(seconds, 2), "mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - held, 1)}
+    return {
+        "cpu_s": round(seconds, 2),
+        "mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - held, 1),
+    }
 
 
 def main() -> None:
     """Measure, print, and end with the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shards", type=int, nargs="+", default=[61_000])
     parser.add_argument("--kinds", nargs="+", choices=["stock", "ours"], default=["stock", "ours"])
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)

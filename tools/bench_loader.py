@@ -1,11 +1,13 @@
-"""The loader against Streaming's own, in one run, alternating: batches/s without a teacher, candidates/s with one.
+"""The loader against Streaming's own, in one run, alternating: batches/s without a teacher,
+candidates/s with one.
 
     python tools/bench_loader.py [--quick] [--out tools/results/FILE.json]
 
-Samples are 2,048 tokens as uint16. For each number of workers and batch size it prints the ratio of batches/s to stock
-(`stock_ratio`), of candidates read per second, with keep 0.5 and a scorer that costs nothing, to the samples stock reads
-(`candidate_ratio`), and the longest wait for the first lessons of a window over the median wait (`border_wait_ratio`).
-The last line is one JSON object with the worst of each over all settings, and every setting.
+Samples are 2,048 tokens as uint16. For each number of workers and batch size it prints the ratio of
+batches/s to stock (`stock_ratio`), of candidates read per second, with keep 0.5 and a scorer that
+costs nothing, to the samples stock reads (`candidate_ratio`), and the longest wait for the first
+lessons of a window over the median wait (`border_wait_ratio`). The last line is one JSON object
+with the worst of each over all settings, and every setting.
 """
 
 import argparse
@@ -35,7 +37,9 @@ WINDOW, GAP = 16, 8
 def write_corpus(folder: str, samples: int) -> None:
     """Random tokens in shards of 8 MB."""
     rng = np.random.default_rng(0)
-    with MDSWriter(out=folder, columns={"tokens": f"ndarray:uint16:{TOKENS}"}, size_limit=1 << 23) as writer:
+    with MDSWriter(
+        out=folder, columns={"tokens": f"ndarray:uint16:{TOKENS}"}, size_limit=1 << 23
+    ) as writer:
         for _ in range(samples):
             writer.write({"tokens": rng.integers(0, 50000, TOKENS).astype(np.uint16)})
 
@@ -55,13 +59,18 @@ def free_teacher() -> Teacher:
         phases=Phases(warmup=Span.parse("0ba"), anneal=Span.parse("0ba")),
         seed=1,
     )
-    return Teacher(settings, clock=lambda ahead, epoch, share: Clock(ep=epoch, ba=ahead, sp=0, tok=0, dur=0))
+    return Teacher(
+        settings, clock=lambda ahead, epoch, share: Clock(ep=epoch, ba=ahead, sp=0, tok=0, dur=0)
+    )
 
 
 def stock_rate(folder: str, batch: int, workers: int) -> float:
     """Samples per second of an epoch of Streaming's own loader, after its first batch."""
     dataset = StreamingDataset(local=folder, batch_size=batch, shuffle=True, num_canonical_nodes=1)
-    return _rate(StreamingDataLoader(dataset, batch_size=batch, num_workers=workers, collate_fn=collate), batch)
+    return _rate(
+        StreamingDataLoader(dataset, batch_size=batch, num_workers=workers, collate_fn=collate),
+        batch,
+    )
 
 
 def plain_rate(folder: str, batch: int, workers: int) -> float:
@@ -87,7 +96,9 @@ def _rate(loader, batch: int) -> float:
 
 
 def candidate_rate(folder: str, batch: int, workers: int) -> float:
-    """Candidates per second read and scored for nothing, lessons beside them, keep 0.5; first window left out."""
+    """Candidates per second read and scored for nothing, lessons beside them, keep 0.5; first
+    window left out.
+    """
     loader = _ours(folder, batch, workers)
     loader.attach(free_teacher())
     candidates, begin = 0, 0.0
@@ -109,8 +120,12 @@ def candidate_rate(folder: str, batch: int, workers: int) -> float:
     return candidates / seconds
 
 
-def border_waits(folder: str, batch: int, workers: int, step: float) -> tuple[list[float], list[float]]:
-    """Seconds waited for each lesson batch while a step takes ``step`` seconds: all but borders, and borders."""
+def border_waits(
+    folder: str, batch: int, workers: int, step: float
+) -> tuple[list[float], list[float]]:
+    """Seconds waited for each lesson batch while a step takes ``step`` seconds: all but borders,
+    and borders.
+    """
     loader = _ours(folder, batch, workers)
     loader.attach(free_teacher())
     inner, border = [], []  # enough of both after a dozen borders
@@ -143,7 +158,8 @@ def measure(folder: str, batch: int, workers: int, rounds: int) -> dict:
         rates["plain"].append(plain_rate(folder, batch, workers))
         rates["candidates"].append(candidate_rate(folder, batch, workers))
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    # A training step that takes twice as long as the loader needs for a step's lesson and its candidates.
+    # A training step that takes twice as long as the loader needs for a step's lesson and its
+    # candidates.
     step = 2 * 3 * batch / medians["stock"]
     inner, border = border_waits(folder, batch, workers, step)
     everything = sorted(inner + border)
@@ -166,7 +182,9 @@ def measure(folder: str, batch: int, workers: int, rounds: int) -> dict:
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="fewer samples and rounds: under 50 s")
     parser.add_argument("--out", type=Path, help="also write the JSON object here")
     args = parser.parse_args()
@@ -180,7 +198,13 @@ def main() -> None:
                 print(json.dumps(settings[-1]), file=sys.stderr, flush=True)
     worst = {name: min(s[name] for s in settings) for name in ("stock_ratio", "candidate_ratio")}
     worst["border_wait_ratio"] = max(s["border_wait_ratio"] for s in settings)
-    result = {**worst, "torch": torch.__version__, "samples": samples, "rounds": rounds, "settings": settings}
+    result = {
+        **worst,
+        "torch": torch.__version__,
+        "samples": samples,
+        "rounds": rounds,
+        "settings": settings,
+    }
     if args.out:
         args.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))

@@ -1,9 +1,11 @@
-"""What ``AtteNT()`` costs where it ends up plain: processor time of whole trainings with it and without, in turn.
+"""What ``AtteNT()`` costs where it ends up plain: processor time of whole trainings with it and
+without, in turn.
 
     python tools/bench_plain.py [--rounds 5] [--out FILE]
 
-Each job trains two epochs in one process, plain and with ``AtteNT()`` alternately; the ratio of processor
-seconds is of their medians. The first batch of each training is left out: it compiles and warms up.
+Each job trains two epochs in one process, plain and with ``AtteNT()`` alternately; the ratio of
+processor seconds is of their medians. The first batch of each training is left out: it compiles and
+warms up.
 """
 
 import argparse
@@ -32,15 +34,21 @@ SAMPLES, BATCH, SIDE, TOKENS, VOCAB = 2048, 16, 32, 64, 512
 
 
 class Images(ComposerModel):
-    """A small convolutional network with one head or two, or with its loss fused into the forward."""
+    """A small convolutional network with one head or two, or with its loss fused into the
+    forward.
+    """
 
     def __init__(self, heads: int = 1, fused: bool = False) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.body = nn.Sequential(
-            nn.Conv2d(3, 32, 3, padding=1), nn.GELU(), nn.Conv2d(32, 32, 3, padding=1), nn.GELU(),
-            nn.AdaptiveAvgPool2d(4), nn.Flatten(),
-        )  # fmt: skip
+            nn.Conv2d(3, 32, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(32, 32, 3, padding=1),
+            nn.GELU(),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+        )
         self.heads = nn.ModuleList(nn.Linear(512, 10) for _ in range(heads))
         self._fused = fused
 
@@ -72,7 +80,9 @@ class Text(ComposerModel):
         return self.head(self.body(self.embedding(batch["tokens"].long()))[0])
 
     def loss(self, outputs: torch.Tensor, batch: Any) -> torch.Tensor:
-        nll = F.cross_entropy(outputs[:, :-1].flatten(0, 1), batch["tokens"][:, 1:].long().flatten())
+        nll = F.cross_entropy(
+            outputs[:, :-1].flatten(0, 1), batch["tokens"][:, 1:].long().flatten()
+        )
         return nll + 1e-3 * outputs.square().mean()
 
 
@@ -106,7 +116,10 @@ def write(folder: Path, kind: str) -> str:
     columns = columns if kind == "images" else {"tokens": f"ndarray:int32:{TOKENS}"}
     with MDSWriter(out=str(folder), columns=columns) as writer:
         for _ in range(SAMPLES):
-            image = {"image": rng.normal(size=(3, SIDE, SIDE)).astype(np.float32), "label": int(rng.integers(10))}
+            image = {
+                "image": rng.normal(size=(3, SIDE, SIDE)).astype(np.float32),
+                "label": int(rng.integers(10)),
+            }
             text = {"tokens": rng.integers(VOCAB, size=TOKENS).astype(np.int32)}
             writer.write(image if kind == "images" else text)
     return str(folder)
@@ -116,9 +129,14 @@ def seconds(folder: str, make: Callable[[], ComposerModel], algorithms: list[Any
     dataset = TeachingDataset(local=folder, batch_size=BATCH, window=8, shuffle=True)
     loader, model, watch = TeachingDataLoader(dataset, batch_size=BATCH), make(), Processor()
     trainer = Trainer(
-        model=model, train_dataloader=loader, optimizers=torch.optim.AdamW(model.parameters(), lr=1e-4),
-        max_duration="2ep", algorithms=algorithms, callbacks=[watch], progress_bar=False,
-    )  # fmt: skip
+        model=model,
+        train_dataloader=loader,
+        optimizers=torch.optim.AdamW(model.parameters(), lr=1e-4),
+        max_duration="2ep",
+        algorithms=algorithms,
+        callbacks=[watch],
+        progress_bar=False,
+    )
     trainer.fit()
     trainer.close()
     return watch.seconds
@@ -130,17 +148,31 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    result: dict[str, Any] = {"date": str(date.today()), "torch": torch.__version__, "machine": platform.processor()}
+    result: dict[str, Any] = {
+        "date": str(date.today()),
+        "torch": torch.__version__,
+        "machine": platform.processor(),
+    }
     with tempfile.TemporaryDirectory() as scratch:
         for name, (kind, make) in JOBS.items():
             folder = Path(scratch) / kind
             if not folder.exists():
                 write(folder, kind)
-            times = [(seconds(str(folder), make, []), seconds(str(folder), make, [AtteNT()])) for _ in range(given.rounds)]
+            times = [
+                (seconds(str(folder), make, []), seconds(str(folder), make, [AtteNT()]))
+                for _ in range(given.rounds)
+            ]
             plain, taught = (statistics.median(column) for column in zip(*times, strict=True))
             ratios = sorted(b / a for a, b in times)
-            result[name] = {"plain_s": round(plain, 3), "ratio": round(taught / plain, 4), "ratios": [round(one, 4) for one in ratios]}
-            print(f"{name:35} plain {plain:7.3f} s, with AtteNT() {taught / plain:.4f} of it", flush=True)
+            result[name] = {
+                "plain_s": round(plain, 3),
+                "ratio": round(taught / plain, 4),
+                "ratios": [round(one, 4) for one in ratios],
+            }
+            print(
+                f"{name:35} plain {plain:7.3f} s, with AtteNT() {taught / plain:.4f} of it",
+                flush=True,
+            )
     if given.out:
         given.out.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -1,10 +1,12 @@
-"""The whole table: every task of yamls/bench, resumed where it stopped, its results dated in tools/results.
+"""The whole table: every task of yamls/bench, resumed where it stopped, its results dated in
+tools/results.
 
-    python tools/bench_quality.py --data FOLDER                     # CPU sizes, all tasks, three seeds
+    python tools/bench_quality.py --data FOLDER      # CPU sizes, all tasks, three seeds
     python tools/bench_quality.py --data FOLDER --tasks repeated,vit --seeds 1
     python tools/bench_quality.py --data FOLDER --tasks h200/lm_125m,h200/vit_s --seeds 1
 
-``tools/results/quality.json`` keeps the latest rows of each task and machine; ``DATE-bench-TASK.jsonl`` the runs behind them.
+``tools/results/quality.json`` keeps the latest rows of each task and machine;
+``DATE-bench-TASK.jsonl`` the runs behind them.
 """
 
 import argparse
@@ -24,7 +26,9 @@ TASKS = ("repeated", "vit", "vit_wrong", "noise", "finetune", "mix", "clean", "s
 
 def main() -> int:
     """Run and file them; the exit code of the bench."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", metavar="FOLDER")
     parser.add_argument("--out", default="runs/bench", metavar="FOLDER")
     parser.add_argument("--tasks", default=",".join(TASKS), metavar="NAME,...")
@@ -32,7 +36,10 @@ def main() -> int:
     parser.add_argument("--report", action="store_true", help="train nothing")
     given = parser.parse_args()
     paths = [YAMLS / f"{name}.yaml" for name in given.tasks.split(",")]
-    arguments = [str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path) for path in paths]
+    arguments = [
+        str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+        for path in paths
+    ]
     arguments += ["--out", given.out, "--results", str(RESULTS / "quality.json")]
     arguments += ["--data", given.data] if given.data else []
     arguments += ["--seeds", str(given.seeds)] if given.seeds else []

@@ -1,7 +1,9 @@
-"""Time from a checkpoint's state to the first batch, stock Streaming against a taught run, at the same place of the epoch.
+"""Time from a checkpoint's state to the first batch, stock Streaming against a taught run, at the
+same place of the epoch.
 
-The last line is one JSON object: ``stock_s`` and ``taught_s`` (medians, seconds), ``resume_ratio`` (taught over stock), ``samples``.
-Both build the data set, load the state and read one batch with one worker; alternating, in one process.
+The last line is one JSON object: ``stock_s`` and ``taught_s`` (medians, seconds), ``resume_ratio``
+(taught over stock), ``samples``. Both build the data set, load the state and read one batch with
+one worker; alternating, in one process.
 """
 
 import argparse
@@ -26,7 +28,9 @@ BATCH, WINDOW = 16, 32
 def write(folder: Path, samples: int) -> None:
     """A corpus of 16-token samples."""
     tokens = np.arange(16, dtype=np.uint16)
-    with MDSWriter(out=str(folder), columns={"tokens": "ndarray:uint16"}, size_limit=1 << 22) as writer:
+    with MDSWriter(
+        out=str(folder), columns={"tokens": "ndarray:uint16"}, size_limit=1 << 22
+    ) as writer:
         for _ in range(samples):
             writer.write({"tokens": tokens})
 
@@ -34,9 +38,17 @@ def write(folder: Path, samples: int) -> None:
 def teacher() -> Teacher:
     """One that keeps half."""
     settings = TeacherSettings(
-        keep=ShareSchedule(start=0.5, end=0.5), select="hard", temperature=1.0, interval=Interval(), phases=Phases(), seed=1
+        keep=ShareSchedule(start=0.5, end=0.5),
+        select="hard",
+        temperature=1.0,
+        interval=Interval(),
+        phases=Phases(),
+        seed=1,
     )
-    return Teacher(settings, clock=lambda ahead, epoch, share: Clock(ep=epoch + share, ba=ahead, sp=0, tok=0, dur=0))
+    return Teacher(
+        settings,
+        clock=lambda ahead, epoch, share: Clock(ep=epoch + share, ba=ahead, sp=0, tok=0, dur=0),
+    )
 
 
 def collate(samples: list) -> np.ndarray:
@@ -53,9 +65,13 @@ def taught_loader(data: dict) -> TeachingDataLoader:
 
 
 def taught_state(data: dict, rows: int) -> dict:
-    """A state in the middle of a window, as a run that has taught ``rows`` rows of the order would save it."""
+    """A state in the middle of a window, as a run that has taught ``rows`` rows of the order would
+    save it.
+    """
     loader = taught_loader(data)
-    loader.dataset.load_state_dict({**loader.dataset.state_dict(rows * BATCH, True), "epoch": 0, "attent": ""})
+    loader.dataset.load_state_dict(
+        {**loader.dataset.state_dict(rows * BATCH, True), "epoch": 0, "attent": ""}
+    )
 
     for step, _ in enumerate(loader):
         loader.teach(lambda batch: torch.from_numpy(batch[:, 0].astype(np.float32)))
@@ -87,7 +103,10 @@ def main() -> None:
             begin = time.perf_counter()
             stock = StreamingDataset(**data)
             loader = StreamingDataLoader(stock, batch_size=BATCH, num_workers=1, collate_fn=collate)
-            first_batch(loader, {**stock.state_dict(rows * BATCH, True), "epoch": 0, "num_canonical_nodes": 1})
+            first_batch(
+                loader,
+                {**stock.state_dict(rows * BATCH, True), "epoch": 0, "num_canonical_nodes": 1},
+            )
             times["stock"].append(time.perf_counter() - begin)
             del loader, stock
             begin = time.perf_counter()
@@ -96,8 +115,16 @@ def main() -> None:
             times["taught"].append(time.perf_counter() - begin)
             del loader
     stock_s, taught_s = (statistics.median(times[name]) for name in ("stock", "taught"))
-    print(json.dumps({"stock_s": round(stock_s, 3), "taught_s": round(taught_s, 3),
-                      "resume_ratio": round(taught_s / stock_s, 3), "samples": given.samples}))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "stock_s": round(stock_s, 3),
+                "taught_s": round(taught_s, 3),
+                "resume_ratio": round(taught_s / stock_s, 3),
+                "samples": given.samples,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The output head without its logits, against ways that have them: ``bench_scoring.py`` runs this."""
+"""The output head without its logits, against ways that have them: ``bench_scoring.py``
+runs this.
+"""
 
 import ctypes
 import gc
@@ -22,8 +24,12 @@ FEW_TOKENS, SLOW = 256, 0.8  # seconds
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def full_scores(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss and squared residual as one writes them first: all logits, cross-entropy, then a pass for the residual."""
+def full_scores(
+    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss and squared residual as one writes them first: all logits, cross-entropy, then a pass
+    for the residual.
+    """
     logits = F.linear(hidden, weight)
     nll = F.cross_entropy(logits, labels, reduction="none")
     p = logits.softmax(-1, dtype=torch.float32)
@@ -49,15 +55,28 @@ def cpu_head(quick: bool, compiled: Callable[[], None] = lambda: None) -> dict:
     worst = {
         "gemm_ratio": max(entry["gemm_ratio"] for entry in details.values()),
         "full_logits_speedup": min(entry["full_logits_speedup"] for entry in details.values()),
-        "logits_memory_ratio": max(entry["logits_memory_ratio"] or 0.0 for entry in details.values()) or None,
+        "logits_memory_ratio": max(
+            entry["logits_memory_ratio"] or 0.0 for entry in details.values()
+        )
+        or None,
     }
-    return {**worst, "head": {"classes": CLASSES, "width": WIDTH, "tokens": TOKENS, "first_calls_s": round(first, 1), **details}}
+    return {
+        **worst,
+        "head": {
+            "classes": CLASSES,
+            "width": WIDTH,
+            "tokens": TOKENS,
+            "first_calls_s": round(first, 1),
+            **details,
+        },
+    }
 
 
 def _cpu_dtype(dtype: torch.dtype, quick: bool) -> dict:
     hidden, weight, labels = _operands(CLASSES, WIDTH, TOKENS, dtype, "cpu")
     everything = (hidden, weight, labels)
-    # A CPU that emulates halves takes six seconds for a product: --quick compares fewer tokens there, and less often.
+    # A CPU that emulates halves takes six seconds for a product: --quick compares fewer tokens
+    # there, and less often.
     slow_machine = quick and _product_seconds(hidden, weight) > SLOW
     tokens, rounds = (FEW_TOKENS, 1) if slow_machine else (TOKENS, 3)
     hidden, labels = hidden[:tokens], labels[:tokens]
@@ -67,7 +86,8 @@ def _cpu_dtype(dtype: torch.dtype, quick: bool) -> dict:
         "gemm_reused": lambda: torch.mm(hidden, weight.t(), out=logits),
         "head": lambda: head_scores(hidden, weight, labels, path="chunked"),
     }
-    slow = {"full": lambda: full_scores(hidden, weight, labels)}  # several times slower, and its ratio far from its limit
+    # Several times slower, and its ratio far from its limit
+    slow = {"full": lambda: full_scores(hidden, weight, labels)}
     scores = calls["head"]()
     some = slice(128)  # of the tokens: the reference takes seconds for all
     wanted = reference.token_scores(F.linear(hidden[some], weight), labels[some])
@@ -89,9 +109,13 @@ def _cpu_dtype(dtype: torch.dtype, quick: bool) -> dict:
         "gemm_ratio_cpu_seconds": round(statistics.median(cpu_ratios), 3),
         "full_logits_speedup": round(max(speedups), 3),
         "full_logits_speedup_median": round(statistics.median(speedups), 3),
-        "logits_memory_ratio": None if extra is None else round(extra * tokens / TOKENS / logits.nbytes, 4),
+        "logits_memory_ratio": None
+        if extra is None
+        else round(extra * tokens / TOKENS / logits.nbytes, 4),
         "full_memory_ratio": None if all_of_full is None else round(all_of_full / logits.nbytes, 4),
-        "full_logits_speedup_cpu_seconds": round(statistics.median(rep["full"] / rep["head"] for rep in cpu), 3),
+        "full_logits_speedup_cpu_seconds": round(
+            statistics.median(rep["full"] / rep["head"] for rep in cpu), 3
+        ),
         "ms": {name: round(1e3 * min(rep[name] for rep in repeats), 1) for name in repeats[0]},
         "cpu_ms": {name: round(1e3 * min(rep[name] for rep in cpu), 1) for name in cpu[0]},
         "largest_error": error,
@@ -110,15 +134,23 @@ def _product_seconds(hidden: torch.Tensor, weight: torch.Tensor) -> float:
     return 8 * (time.perf_counter() - begin)
 
 
-def _operands(classes: int, width: int, tokens: int, dtype: torch.dtype, device: str) -> tuple[torch.Tensor, ...]:
+def _operands(
+    classes: int, width: int, tokens: int, dtype: torch.dtype, device: str
+) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator(device).manual_seed(0)
     hidden = torch.randn(tokens, width, generator=generator, device=device).to(dtype)
-    weight = (torch.randn(classes, width, generator=generator, device=device) * 3 / width**0.5).to(dtype)
+    weight = (torch.randn(classes, width, generator=generator, device=device) * 3 / width**0.5).to(
+        dtype
+    )
     return hidden, weight, torch.randint(0, classes, (tokens,), generator=generator, device=device)
 
 
-def _alternating(calls: dict[str, Callable], rounds: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Median seconds of each call, called in turn: by the wall, and of all its threads on a processor."""
+def _alternating(
+    calls: dict[str, Callable], rounds: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Median seconds of each call, called in turn: by the wall, and of all its threads on a
+    processor.
+    """
     wall: dict[str, list[float]] = {name: [] for name in calls}
     busy: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
@@ -127,15 +159,21 @@ def _alternating(calls: dict[str, Callable], rounds: int) -> tuple[dict[str, flo
             call()
             wall[name].append(time.perf_counter() - begin)
             busy[name].append(time.process_time() - began)
-    return tuple({name: statistics.median(values) for name, values in times.items()} for times in (wall, busy))
+    return tuple(
+        {name: statistics.median(values) for name, values in times.items()}
+        for times in (wall, busy)
+    )
 
 
 def peak_extra_bytes(call: Callable) -> int | None:
-    """By how much the process's resident memory rises during a call (Linux), with what libraries need for themselves."""
+    """By how much the process's resident memory rises during a call (Linux), with what libraries
+    need for themselves.
+    """
     if not _CLEAR.exists():
         return None
     libc = ctypes.CDLL(None)
-    libc.mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD: large blocks come fresh from the kernel, and go back to it
+    # M_MMAP_THRESHOLD: large blocks come fresh from the kernel, and go back to it
+    libc.mallopt(-3, 1 << 20)
     gc.collect()
     libc.malloc_trim(0)
     _CLEAR.write_text("5")  # sets the high-water mark to what is resident now
@@ -149,9 +187,15 @@ def _resident(name: str) -> int:
 
 
 def gpu_head() -> dict:
-    """Every size on a CUDA device, in bf16; each contestant's milliseconds and peak extra memory, None where it ran out."""
+    """Every size on a CUDA device, in bf16; each contestant's milliseconds and peak extra memory,
+    None where it ran out.
+    """
     name = torch.cuda.get_device_name()
-    print(f"{name}; Liger {_installed('liger_kernel')}, cut-cross-entropy {_installed('cut_cross_entropy')}", file=sys.stderr)
+    print(
+        f"{name}; Liger {_installed('liger_kernel')}, cut-cross-entropy "
+        f"{_installed('cut_cross_entropy')}",
+        file=sys.stderr,
+    )
     rows = []
     with torch.no_grad():
         for classes in (32000, 50257, 128256):
@@ -183,11 +227,15 @@ def _gpu_size(classes: int, width: int, tokens: int) -> dict:
     if _installed("liger_kernel"):
         from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
 
-        calls["liger_loss_only"] = lambda: liger_fused_linear_cross_entropy(hidden, weight, labels, reduction="none")
+        calls["liger_loss_only"] = lambda: liger_fused_linear_cross_entropy(
+            hidden, weight, labels, reduction="none"
+        )
     if _installed("cut_cross_entropy"):
         from cut_cross_entropy import linear_cross_entropy
 
-        calls["cce_loss_only"] = lambda: linear_cross_entropy(hidden, weight, labels, reduction="none")
+        calls["cce_loss_only"] = lambda: linear_cross_entropy(
+            hidden, weight, labels, reduction="none"
+        )
     measured = {name: _gpu_call(call) for name, call in calls.items()}
     bare = measured["gemm"]["ms"]
     for entry in measured.values():

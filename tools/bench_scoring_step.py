@@ -1,7 +1,9 @@
-"""What a taught step costs beside a plain one of the same batch: the section ``step`` of ``bench_scoring.py``.
+"""What a taught step costs beside a plain one of the same batch: the section ``step`` of
+``bench_scoring.py``.
 
-A plain step is a forward and backward of B samples with an AdamW update; a taught one at keep 0.5 is that, and the scoring of
-the 2 B candidates of which B became its lessons, at a fidelity that leaves the model early and scores a share of the tokens.
+A plain step is a forward and backward of B samples with an AdamW update; a taught one at keep 0.5
+is that, and the scoring of the 2 B candidates of which B became its lessons, at a fidelity that
+leaves the model early and scores a share of the tokens.
 """
 
 import time
@@ -16,21 +18,29 @@ from attent_stream.score.fitting import FittingScorer
 from attent_stream.score.scorer import build_scorer
 
 KEEP = 0.5
-# (layers, width, vocabulary, tokens, batch, layers scored): the shape of a 125M model, and for --quick a smaller one of its
-# proportions (a head of about a third of the work)
+# (layers, width, vocabulary, tokens, batch, layers scored): the shape of a 125M model, and for
+# --quick a smaller one of its proportions (a head of about a third of the work)
 FULL = (12, 768, 32_000, 1024, 2, 1)
 QUICK = (12, 256, 8_192, 256, 4, 1)
 
 
 def taught_step(quick: bool) -> dict:
-    """``taught_step_ratio``: the median over pairs of steps, taken in turn; ``scoring_in_forwards``: s of a candidate."""
+    """``taught_step_ratio``: the median over pairs of steps, taken in turn;
+    ``scoring_in_forwards``: s of a candidate.
+    """
     layers, width, vocabulary, tokens, size, scored = QUICK if quick else FULL
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
-        num_attention_heads=width // 64, max_position_embeddings=tokens,
-    )  # fmt: skip
-    model = HuggingFaceModel(LlamaForCausalLM(config), tokenizer=None, use_logits=True, shift_labels=True).train()
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        max_position_embeddings=tokens,
+    )
+    model = HuggingFaceModel(
+        LlamaForCausalLM(config), tokenizer=None, use_logits=True, shift_labels=True
+    ).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     fidelity = Fidelity(layers=scored, tokens=Tokens(share=0.125))
     scorer = FittingScorer(build_scorer("residual", model, fidelity=fidelity), model)
@@ -51,9 +61,13 @@ def taught_step(quick: bool) -> dict:
 
     for call in (step, score, forward):
         call()
-    pairs = [tuple(_seconds(call) for call in (step, score, forward)) for _ in range(3 if quick else 7)]
+    pairs = [
+        tuple(_seconds(call) for call in (step, score, forward)) for _ in range(3 if quick else 7)
+    ]
     ratios = sorted(1 + scoring / plain for plain, scoring, _ in pairs)
-    costs = sorted(scoring * size / (len(candidates["labels"]) * whole) for _, scoring, whole in pairs)
+    costs = sorted(
+        scoring * size / (len(candidates["labels"]) * whole) for _, scoring, whole in pairs
+    )
     return {
         "taught_step_ratio": round(ratios[len(ratios) // 2], 3),
         "taught_step_fidelity": fidelity.name,

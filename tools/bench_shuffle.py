@@ -1,16 +1,20 @@
-"""How well an order shuffles and what it downloads: Streaming's shuffles and the lazy order side by side, by simulation.
+"""How well an order shuffles and what it downloads: Streaming's shuffles and the lazy order side by
+side, by simulation.
 
     python tools/bench_shuffle.py [--nodes 4] [--shards 1024] [--block 262144]
 
 Each node reads its part of the order in sequence, shards of 4,096 samples. Of each order:
 
 - ``in flight``: shards of a node between their first and last sample, mean and most at any time;
-- ``GETs``: downloads per shard with a cache as large as ``block`` (LRU), and with one half again as large;
+- ``GETs``: downloads per shard with a cache as large as ``block`` (LRU), and with one half again as
+  large;
 - ``burst``: shards first needed within any 4,096 samples, the most;
-- ``reach``: mean distance in the order between samples that are neighbours in their shard, over the block size (1/3: a random
-  order of each block);
-- ``pairs``: pairs of samples of one shard among 512 that follow each other, over what a random order of all the node's has;
-- ``ks``: Kolmogorov distance between where a shard's samples are in its stretch of the order and a uniform spread, mean.
+- ``reach``: mean distance in the order between samples that are neighbours in their shard, over the
+  block size (1/3: a random order of each block);
+- ``pairs``: pairs of samples of one shard among 512 that follow each other, over what a random
+  order of all the node's has;
+- ``ks``: Kolmogorov distance between where a shard's samples are in its stretch of the order and a
+  uniform spread, mean.
 
 The last line is one JSON object: all of it by order.
 """
@@ -35,7 +39,12 @@ def node_orders(kind: str, samples: int, nodes: int, block: int) -> list[NDArray
     """What each node reads, in sequence."""
     algo = "py1e" if kind == "lazy" else kind
     data = SyntheticDataset(
-        samples, shard=SHARD, canonical_nodes=nodes, batch_size=BATCH, shuffle_algo=algo, shuffle_block_size=block
+        samples,
+        shard=SHARD,
+        canonical_nodes=nodes,
+        batch_size=BATCH,
+        shuffle_algo=algo,
+        shuffle_block_size=block,
     )
     world = World(nodes, 1, 1, 0)
     if kind != "lazy":
@@ -44,12 +53,16 @@ def node_orders(kind: str, samples: int, nodes: int, block: int) -> list[NDArray
             rows = generate_rows(data, world, 0)
     else:
         order = lazy_order(data, *layouts(data, world), 0)
-        rows = np.concatenate([order.rows_of_rank(np.arange(order.full), rank) for rank in range(nodes)], axis=1)
+        rows = np.concatenate(
+            [order.rows_of_rank(np.arange(order.full), rank) for rank in range(nodes)], axis=1
+        )
     return [rows[:, node * BATCH : (node + 1) * BATCH].reshape(-1) for node in range(nodes)]
 
 
 def downloads(shards: NDArray[np.int64], cache: int) -> int:
-    """Shards fetched by a reader whose cache holds ``cache`` of them and evicts the least recently read."""
+    """Shards fetched by a reader whose cache holds ``cache`` of them and evicts the least recently
+    read.
+    """
     held, fetched = OrderedDict(), 0
     for shard in shards.tolist():
         if shard in held:
@@ -78,7 +91,9 @@ def measure(ids: NDArray[np.int64], block: int) -> dict[str, float]:
     near = own[:-1][(np.diff(own) == 1) & (own[:-1] // SHARD == own[1:] // SHARD)]
     reach = np.abs(place[near + 1] - place[near]).mean() / block
     groups = shards[: len(shards) // NEAR * NEAR].reshape(-1, NEAR)
-    same = sum(int((np.bincount(group - group.min()) ** 2).sum()) - NEAR for group in groups) / len(groups)
+    same = sum(int((np.bincount(group - group.min()) ** 2).sum()) - NEAR for group in groups) / len(
+        groups
+    )
     share = np.bincount(inverse) / len(ids)
     expected = NEAR * (NEAR - 1) * float((share**2).sum())
     distances = []
@@ -102,7 +117,9 @@ def measure(ids: NDArray[np.int64], block: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure, print, and end with the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--nodes", type=int, default=4)
     parser.add_argument("--shards", type=int, default=1024)
     parser.add_argument("--block", type=int, default=1 << 18)
@@ -112,9 +129,15 @@ def main() -> None:
         orders = node_orders(kind, options.shards * SHARD, options.nodes, options.block)
         each = [measure(ids, options.block) for ids in orders]
         nodes_a_shard = sum(len(np.unique(ids // SHARD)) for ids in orders) / options.shards
-        result[kind] = {name: round(float(np.mean([node[name] for node in each])), 3) for name in each[0]}
+        result[kind] = {
+            name: round(float(np.mean([node[name] for node in each])), 3) for name in each[0]
+        }
         result[kind]["nodes_a_shard"] = round(nodes_a_shard, 4)
-        print(f"{kind:6}", "  ".join(f"{name} {value:8.3f}" for name, value in result[kind].items()), flush=True)
+        print(
+            f"{kind:6}",
+            "  ".join(f"{name} {value:8.3f}" for name, value in result[kind].items()),
+            flush=True,
+        )
     print(json.dumps(result))
 
 

@@ -1,13 +1,16 @@
-"""What an epoch's start and a resume cost: Streaming's whole order against the lazy one's first window.
+"""What an epoch's start and a resume cost: Streaming's whole order against the lazy one's first
+window.
 
     python tools/bench_start.py [--quick]
 
-Each measurement is a process of its own; memory is its peak over what it held after its imports. ``start`` is the time from
-shard sizes to the ids of the first window (32 batches of 8 ranks, 8 samples each), ``middle`` to those of a window in the middle
-of the epoch. Batches/s are of two loaders that read the same files, alternating in one process. ``--quick`` compares at 1e7
-samples instead of 1e8. The last line is one JSON object: ``start_s`` and ``start_mb`` (lazy, at 1e9 samples), ``middle_s``,
-``stock_ratio_1e8`` (CPU time of stock over lazy), ``stock_mb_ratio_1e8``, ``plan_1e10_s``, ``batches_ratio`` (by the
-wall, and ``batches_cpu_ratio`` by CPU time, which other processes disturb less), ...
+Each measurement is a process of its own; memory is its peak over what it held after its imports.
+``start`` is the time from shard sizes to the ids of the first window (32 batches of 8 ranks, 8
+samples each), ``middle`` to those of a window in the middle of the epoch. Batches/s are of two
+loaders that read the same files, alternating in one process. ``--quick`` compares at 1e7 samples
+instead of 1e8. The last line is one JSON object: ``start_s`` and ``start_mb`` (lazy, at 1e9
+samples), ``middle_s``, ``stock_ratio_1e8`` (CPU time of stock over lazy), ``stock_mb_ratio_1e8``,
+``plan_1e10_s``, ``batches_ratio`` (by the wall, and ``batches_cpu_ratio`` by CPU time, which other
+processes disturb less), ...
 """
 
 import argparse
@@ -52,13 +55,19 @@ def measure(kind: str, samples: int, place: float) -> dict[str, float]:
         ids = order.of_rank(order.window(begin, begin + WINDOW), 0)
     assert len(ids) == WINDOW and ids.min() >= 0 and ids.max() < samples
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return {"wall_s": wall, "cpu_s": cpu, "mb": max(0.0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before)}
+    return {
+        "wall_s": wall,
+        "cpu_s": cpu,
+        "mb": max(0.0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before),
+    }
 
 
 def measured(kind: str, samples: int, place: float = 0.0) -> dict[str, float]:
     """``measure`` in a process of its own."""
     command = [sys.executable, __file__, "--measure", kind, str(samples), str(place)]
-    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    result = json.loads(
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    )
     told = "  ".join(f"{name} {value:10.3f}" for name, value in result.items())
     print(f"{kind:6} {samples:14,} samples  at {place:.1f}  {told}", flush=True)
     return result
@@ -71,18 +80,29 @@ def collate(samples: list) -> np.ndarray:
 
 def cpu_seconds() -> float:
     """Of this process and the workers that have ended."""
-    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(
+        sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
 
 
 def batches_a_second(samples: int, rounds: int) -> tuple[float, float]:
-    """Batches of the lazy order over those of Streaming's, without a teacher, a second and a CPU second: medians of rounds."""
+    """Batches of the lazy order over those of Streaming's, without a teacher, a second and a CPU
+    second: medians of rounds.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        with MDSWriter(out=folder, columns={"tokens": "ndarray:uint16"}, size_limit=1 << 20) as writer:
+        with MDSWriter(
+            out=folder, columns={"tokens": "ndarray:uint16"}, size_limit=1 << 20
+        ) as writer:
             for _ in range(samples):
                 writer.write({"tokens": np.zeros(128, np.uint16)})
         data = {"local": folder, "batch_size": 16, "shuffle": True}
         loaders = {
-            order: TeachingDataLoader(TeachingDataset(**data, order=order), batch_size=16, num_workers=1, collate_fn=collate)
+            order: TeachingDataLoader(
+                TeachingDataset(**data, order=order),
+                batch_size=16,
+                num_workers=1,
+                collate_fn=collate,
+            )
             for order in ("lazy", "streaming")
         }
         ratios = []
@@ -93,8 +113,16 @@ def batches_a_second(samples: int, rounds: int) -> tuple[float, float]:
                 for _ in loaders[order]:
                     pass
                 took[order] = time.perf_counter() - begin[0], cpu_seconds() - begin[1]
-            ratios.append([streaming / lazy for lazy, streaming in zip(took["lazy"], took["streaming"], strict=True)])
-            print("batches/s, lazy over streaming: {:.3f}; a CPU second: {:.3f}".format(*ratios[-1]), flush=True)
+            ratios.append(
+                [
+                    streaming / lazy
+                    for lazy, streaming in zip(took["lazy"], took["streaming"], strict=True)
+                ]
+            )
+            print(
+                "batches/s, lazy over streaming: {:.3f}; a CPU second: {:.3f}".format(*ratios[-1]),
+                flush=True,
+            )
         wall, cpu = (statistics.median(part) for part in zip(*ratios, strict=True))
         return wall, cpu
 
@@ -111,7 +139,9 @@ def window_us(samples: int) -> float:
 
 def main() -> None:
     """Measure, print, and end with the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="stock at 1e7 samples, fewer rounds")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -125,9 +155,13 @@ def main() -> None:
     stock = measured("stock", size)
     lazy += [measured("lazy", size) for _ in range(2)]
     cpu, mb = (statistics.median(run[part] for run in lazy) for part in ("cpu_s", "mb"))
-    starts, middles = zip(*((measured("lazy", 10**9), measured("lazy", 10**9, 0.5)) for _ in range(3)), strict=True)
+    starts, middles = zip(
+        *((measured("lazy", 10**9), measured("lazy", 10**9, 0.5)) for _ in range(3)), strict=True
+    )
     plan = measured("lazy", 10**10, 0.5)
-    batches, batches_cpu = batches_a_second(20_000 if options.quick else 30_000, 5 if options.quick else 21)
+    batches, batches_cpu = batches_a_second(
+        20_000 if options.quick else 30_000, 5 if options.quick else 21
+    )
     result = {
         "start_s": round(statistics.median(run["wall_s"] for run in starts), 3),
         "start_mb": round(max(run["mb"] for run in starts), 1),

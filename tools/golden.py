@@ -1,11 +1,13 @@
-"""Train small taught runs and print a hash of each: what a change of structure must leave as it was.
+"""Train small taught runs and print a hash of each: what a change of structure must leave as it
+was.
 
     python tools/golden.py > before.txt     # on the old commit
     python tools/golden.py > after.txt      # on the new one, on the same machine
     diff before.txt after.txt
 
-A line has a run's name, its number of batches, a hash of what was trained on (the batches' tensors in order)
-and a hash of the losses. Losses, and so what is chosen by scores, depend on the CPU and on torch.
+A line has a run's name, its number of batches, a hash of what was trained on (the batches' tensors
+in order) and a hash of the losses. Losses, and so what is chosen by scores, depend on the CPU and
+on torch.
 """
 
 import argparse
@@ -45,39 +47,94 @@ RUNS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "hard": ({"select": "hard", "keep": 0.5}, "2ep", {}),
     "soft": ({"select": "soft", "keep": 0.5, "score": "loss"}, "2ep", {}),
     "random": ({"select": "random", "keep": 0.5}, "2ep", {}),
-    "prune": ({"select": "prune", "keep": 0.6, "score": "loss", "record": "always", "interval": "1dur"}, "3ep", {}),
+    "prune": (
+        {"select": "prune", "keep": 0.6, "score": "loss", "record": "always", "interval": "1dur"},
+        "3ep",
+        {},
+    ),
     "unbiased": ({"select": "unbiased", "keep": 0.6}, "2ep", {}),
     "remembered": ({"score": "remembered", "select": "soft", "keep": 0.5}, "3ep", {}),
     "progress": ({"score": "progress", "keep": 0.6}, "3ep", {"streams": 2}),
-    "per stream": ({"score": "remembered", "select": "soft", "ledger": "stream"}, "3ep", {"streams": 2}),
-    "per shard": ({"score": "remembered", "select": "hard", "ledger": "shard"}, "3ep", {"streams": 2}),
+    "per stream": (
+        {"score": "remembered", "select": "soft", "ledger": "stream"},
+        "3ep",
+        {"streams": 2},
+    ),
+    "per shard": (
+        {"score": "remembered", "select": "hard", "ledger": "shard"},
+        "3ep",
+        {"streams": 2},
+    ),
     "no trend": ({"ledger": {"detrend": False}}, "3ep", {}),
     "attent_simple": (
-        {"score": "loss", "select": "hard", "keep": 0.7, "interval": "1dur", "warmup": "1ep", "record": "warmup"},
-        "3ep", {},
+        {
+            "score": "loss",
+            "select": "hard",
+            "keep": 0.7,
+            "interval": "1dur",
+            "warmup": "1ep",
+            "record": "warmup",
+        },
+        "3ep",
+        {},
     ),
     "attent_complex": (
-        {"score": "residual", "select": "soft", "temperature": 1.0, "warmup": "1ep", "record": "never",
-         "keep": {"schedule": "cosine", "from": 0.2, "to": 0.8, "over": "1dur"},
-         "interval": {"schedule": "linear", "from": "1ep", "to": "2ep", "over": "1dur"}},
-        "3ep", {},
+        {
+            "score": "residual",
+            "select": "soft",
+            "temperature": 1.0,
+            "warmup": "1ep",
+            "record": "never",
+            "keep": {"schedule": "cosine", "from": 0.2, "to": 0.8, "over": "1dur"},
+            "interval": {"schedule": "linear", "from": "1ep", "to": "2ep", "over": "1dur"},
+        },
+        "3ep",
+        {},
     ),
     "pieces": ({"seq_len": PIECES, "balance": "none", "select": "random", "keep": 1.0}, "1ep", {}),
-    "pieces, half kept": ({"seq_len": 0.5, "balance": "none", "select": "random", "keep": 0.5}, "2ep", {}),
-    "pieces, balanced, hard": ({"seq_len": PIECES, "balance": "tokens", "select": "hard", "keep": 0.6}, "2ep", {}),
+    "pieces, half kept": (
+        {"seq_len": 0.5, "balance": "none", "select": "random", "keep": 0.5},
+        "2ep",
+        {},
+    ),
+    "pieces, balanced, hard": (
+        {"seq_len": PIECES, "balance": "tokens", "select": "hard", "keep": 0.6},
+        "2ep",
+        {},
+    ),
     "balance": ({"balance": "tokens", "select": "random", "keep": 0.7}, "2ep", {}),
     "balance, remembered": ({"balance": "tokens"}, "3ep", {}),
     "lazy order": ({"select": "soft", "keep": 0.5, "score": "loss"}, "2ep", {"order": "lazy"}),
     "lazy order, pieces": ({}, "1ep", {"order": "lazy"}),
-    "two streams, stratified": ({"select": "hard", "keep": 0.5}, "2ep", {"streams": 2, "batching_method": "stratified"}),
-    "two streams, per stream": ({"select": "soft", "keep": 0.5}, "2ep", {"streams": 2, "batching_method": "per_stream"}),
-    "warmup and anneal": ({"select": "hard", "keep": 0.5, "warmup": "0.2dur", "anneal": "0.2dur"}, "2ep", {}),
+    "two streams, stratified": (
+        {"select": "hard", "keep": 0.5},
+        "2ep",
+        {"streams": 2, "batching_method": "stratified"},
+    ),
+    "two streams, per stream": (
+        {"select": "soft", "keep": 0.5},
+        "2ep",
+        {"streams": 2, "batching_method": "per_stream"},
+    ),
+    "warmup and anneal": (
+        {"select": "hard", "keep": 0.5, "warmup": "0.2dur", "anneal": "0.2dur"},
+        "2ep",
+        {},
+    ),
     "ceiling": ({"ceiling": 0.1, "select": "hard", "keep": 0.5}, "2ep", {}),
     "grad_norm": ({"keep": 0.7, "select": "hard", "score": "grad_norm"}, "1ep", {}),
     "entropy": ({"score": "entropy", "select": "soft", "keep": 0.5}, "1ep", {}),
     "margin": ({"score": "margin", "select": "soft", "keep": 0.5}, "1ep", {}),
-    "learnability": ({"score": "learnability", "reference": {"snapshot": "4ba"}, "select": "hard", "keep": 0.5}, "2ep", {}),
-    "early exit": ({"fidelity": {"layers": 1, "tokens": {"share": 0.5}}, "select": "hard", "keep": 0.5}, "2ep", {}),
+    "learnability": (
+        {"score": "learnability", "reference": {"snapshot": "4ba"}, "select": "hard", "keep": 0.5},
+        "2ep",
+        {},
+    ),
+    "early exit": (
+        {"fidelity": {"layers": 1, "tokens": {"share": 0.5}}, "select": "hard", "keep": 0.5},
+        "2ep",
+        {},
+    ),
     "auto fidelity": ({"fidelity": "auto", "select": "hard", "keep": 0.5}, "2ep", {}),
     "reweight": ({"reweight": "linupper"}, "2ep", {}),
     "positions": ({"positions": 0.5}, "2ep", {}),
@@ -86,25 +143,41 @@ RUNS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "images": ({}, "2ep", {"images": True}),
     "images, hard": ({"select": "hard", "keep": 0.5}, "2ep", {"images": True}),
     "images, resolution": (
-        {"resolution": {"schedule": "step", "from": 0.5, "to": 1, "over": "0.8dur", "stages": 2}}, "2ep", {"images": True},
+        {"resolution": {"schedule": "step", "from": 0.5, "to": 1, "over": "0.8dur", "stages": 2}},
+        "2ep",
+        {"images": True},
     ),
-}  # fmt: skip
-ON_FOUR = ("default, text seen once", "default, text seen again", "hard", "soft", "balance", "pieces, balanced, hard", "lazy order")
+}
+ON_FOUR = (
+    "default, text seen once",
+    "default, text seen again",
+    "hard",
+    "soft",
+    "balance",
+    "pieces, balanced, hard",
+    "lazy order",
+)
 
 
 def write_text(folder: Path, count: int, seed: int) -> str:
     """Samples ``{tokens}``: random walks over a vocabulary."""
     rng = np.random.default_rng(seed)
-    with MDSWriter(out=str(folder), columns={"tokens": "ndarray:uint16"}, size_limit=1 << 12) as writer:
+    with MDSWriter(
+        out=str(folder), columns={"tokens": "ndarray:uint16"}, size_limit=1 << 12
+    ) as writer:
         for _ in range(count):
-            writer.write({"tokens": (np.cumsum(rng.integers(1, 4, LENGTH)) % VOCAB).astype(np.uint16)})
+            writer.write(
+                {"tokens": (np.cumsum(rng.integers(1, 4, LENGTH)) % VOCAB).astype(np.uint16)}
+            )
     return str(folder)
 
 
 def write_images(folder: Path, count: int) -> str:
     """Samples ``{image, label}``: noise around one of four means."""
     rng = np.random.default_rng(5)
-    with MDSWriter(out=str(folder), columns={"image": "ndarray:float32", "label": "int"}, size_limit=1 << 16) as writer:
+    with MDSWriter(
+        out=str(folder), columns={"image": "ndarray:float32", "label": "int"}, size_limit=1 << 16
+    ) as writer:
         for index in range(count):
             image = rng.normal(index % 4, 1.0, (3, SIDE, SIDE)).astype(np.float32)
             writer.write({"image": image, "label": index % 4})
@@ -113,7 +186,9 @@ def write_images(folder: Path, count: int) -> str:
 
 def images(samples: list) -> tuple[torch.Tensor, torch.Tensor]:
     """Batches of ``write_images``."""
-    return torch.from_numpy(np.stack([s["image"] for s in samples])), torch.tensor([s["label"] for s in samples])
+    return torch.from_numpy(np.stack([s["image"] for s in samples])), torch.tensor(
+        [s["label"] for s in samples]
+    )
 
 
 class ViT(torch.nn.Module):
@@ -122,9 +197,14 @@ class ViT(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         config = ViTConfig(
-            image_size=SIDE, patch_size=4, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-            intermediate_size=32, num_labels=4,
-        )  # fmt: skip
+            image_size=SIDE,
+            patch_size=4,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            num_labels=4,
+        )
         self.vit = ViTForImageClassification(config)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -137,10 +217,18 @@ def model_of(kind: dict[str, Any]) -> Any:
     if kind.get("images"):
         return ComposerClassifier(ViT(), num_classes=4)
     config = GPT2Config(
-        vocab_size=VOCAB, n_positions=LENGTH, n_embd=16, n_layer=2, n_head=2,
-        resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.1,
-    )  # fmt: skip
-    return HuggingFaceModel(GPT2LMHeadModel(config), tokenizer=None, use_logits=True, shift_labels=True)
+        vocab_size=VOCAB,
+        n_positions=LENGTH,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        resid_pdrop=0.1,
+        embd_pdrop=0.1,
+        attn_pdrop=0.1,
+    )
+    return HuggingFaceModel(
+        GPT2LMHeadModel(config), tokenizer=None, use_logits=True, shift_labels=True
+    )
 
 
 class Hashes(Callback):
@@ -171,17 +259,30 @@ def train(name: str, folder: Path) -> str:
     else:
         place = {"local": str(folder / "text0")}
     dataset = TeachingDataset(
-        **place, batch_size=BATCH, window=kind.get("window", 6), gap=1, shuffle=True, num_canonical_nodes=4,
+        **place,
+        batch_size=BATCH,
+        window=kind.get("window", 6),
+        gap=1,
+        shuffle=True,
+        num_canonical_nodes=4,
         **{key: kind[key] for key in ("order", "batching_method") if key in kind},
-    )  # fmt: skip
-    collate = images if kind.get("images") else TokenCollator(pad_id=0 if kind.get("padded") else None)
+    )
+    collate = (
+        images if kind.get("images") else TokenCollator(pad_id=0 if kind.get("padded") else None)
+    )
     model, hashes = model_of(kind), Hashes()
     trainer = Trainer(
-        model=model, train_dataloader=TeachingDataLoader(dataset, batch_size=BATCH, collate_fn=collate),
-        optimizers=torch.optim.AdamW(model.parameters(), lr=0.01), max_duration=duration, algorithms=[AtteNT(**arguments)],
-        callbacks=[hashes], progress_bar=False, seed=3, device_train_microbatch_size=kind.get("microbatch"),
+        model=model,
+        train_dataloader=TeachingDataLoader(dataset, batch_size=BATCH, collate_fn=collate),
+        optimizers=torch.optim.AdamW(model.parameters(), lr=0.01),
+        max_duration=duration,
+        algorithms=[AtteNT(**arguments)],
+        callbacks=[hashes],
+        progress_bar=False,
+        seed=3,
+        device_train_microbatch_size=kind.get("microbatch"),
         dist_timeout=60.0,
-    )  # fmt: skip
+    )
     trainer.fit()
     trainer.close()
     hashed = [hashes.seen.hexdigest(), hashes.losses.hexdigest()]
@@ -227,12 +328,25 @@ def main() -> None:
 
 
 def _run(command: list[str], names: list[str], folder: str) -> None:
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join(
+        [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     made = subprocess.run(
-        [*command, "--folder", folder, "--only", *names], env=env, text=True, capture_output=True, check=False
+        [*command, "--folder", folder, "--only", *names],
+        env=env,
+        text=True,
+        capture_output=True,
+        check=False,
     )
-    print("\n".join(line for line in made.stdout.splitlines() if ": failed: " in line or " batches, seen " in line), flush=True)
+    print(
+        "\n".join(
+            line
+            for line in made.stdout.splitlines()
+            if ": failed: " in line or " batches, seen " in line
+        ),
+        flush=True,
+    )
     if made.returncode:
         sys.exit(f"failed: {made.stderr[-3000:]}")
 

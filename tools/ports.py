@@ -3,7 +3,8 @@
 import random
 import socket
 
-_RANGE = range(20_000, 30_000)  # below what systems give to outgoing connections: one of those could take it meanwhile
+# Below what systems give to outgoing connections: one of those could take it meanwhile
+_RANGE = range(20_000, 30_000)
 
 
 def free_port() -> int:
@@ -19,4 +20,6 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-    raise OSError(f"expected a free port from {_RANGE.start} to {_RANGE.stop - 1}, found none in 100 tries")
+    raise OSError(
+        f"expected a free port from {_RANGE.start} to {_RANGE.stop - 1}, found none in 100 tries"
+    )

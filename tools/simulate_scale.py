@@ -1,14 +1,18 @@
-"""A job of many nodes, planned without a model: brute-force proof of its invariants, and what the plan costs a rank.
+"""A job of many nodes, planned without a model: brute-force proof of its invariants, and what the
+plan costs a rank.
 
-    python tools/simulate_scale.py [--nodes 1024] [--ranks 8] [--batch-size 8] [--shuffle-algo py1e] [--select hard] ...
+    python tools/simulate_scale.py [--nodes 1024] [--ranks 8] [--batch-size 8]
+                                   [--shuffle-algo py1e] [--select hard] ...
 
-The order is Streaming's own for that many nodes; scores are a scramble of the sample ids. Some ranks go through the epoch as
-in a job (``TaughtEpoch`` with a board, every scoring pass, every choice); for every rank it is checked that it reads as many
-lessons and candidates as all others, only samples of its own node and canonical node, and that each candidate is scored by
-one rank, and kept or dropped, once. The last line is one JSON object; the exit status is 1 if anything does not hold.
+The order is Streaming's own for that many nodes; scores are a scramble of the sample ids. Some
+ranks go through the epoch as in a job (``TaughtEpoch`` with a board, every scoring pass, every
+choice); for every rank it is checked that it reads as many lessons and candidates as all others,
+only samples of its own node and canonical node, and that each candidate is scored by one rank, and
+kept or dropped, once. The last line is one JSON object; the exit status is 1 if anything does not
+hold.
 
-CPU seconds are of this process (``time.process_time``), one thread; memory is what numpy and Python allocate at the peak
-(tracemalloc), beside the order.
+CPU seconds are of this process (``time.process_time``), one thread; memory is what numpy and Python
+allocate at the peak (tracemalloc), beside the order.
 """
 
 import argparse
@@ -45,12 +49,15 @@ from attent_stream.window.metrics import choice_metrics
 from attent_stream.window.selectors import SELECTORS
 
 SHARD = 4096  # samples a shard
-CANONICAL = {"py1e": 1, "py1br": 1, "py1s": 64, "py2s": 64, "naive": 1}  # Streaming's default of them a node
+# Streaming's default of them a node
+CANONICAL = {"py1e": 1, "py1br": 1, "py1s": 64, "py2s": 64, "naive": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is simulated: nodes, ranks a node, samples a rank and step, rows a window, windows an epoch, ..."""
+    """What is simulated: nodes, ranks a node, samples a rank and step, rows a window, windows an
+    epoch, ...
+    """
 
     nodes: int
     ranks: int
@@ -71,7 +78,9 @@ class Job:
 
     @property
     def samples(self) -> int:
-        """Full windows, one cut short, and a last batch that is not full, as far as Streaming need not repeat samples for it."""
+        """Full windows, one cut short, and a last batch that is not full, as far as Streaming need
+        not repeat samples for it.
+        """
         rest = self.batch_size // 2 * self.nodes * self.ranks
         rest -= rest % self.canonical_nodes
         return self.row * (self.window * (self.windows - 1) + self.window // 2) + rest
@@ -85,11 +94,21 @@ class Job:
 class SyntheticData:
     """As much of a StreamingDataset of one stream as its order is made of."""
 
-    partition_algo, batching_method, shuffle, shuffle_seed, initial_physical_nodes = "relaxed", "random", True, 9176, None
+    partition_algo, batching_method, shuffle, shuffle_seed, initial_physical_nodes = (
+        "relaxed",
+        "random",
+        True,
+        9176,
+        None,
+    )
 
     def __init__(self, job: Job) -> None:
         self.num_canonical_nodes = job.canonical_nodes
-        self.batch_size, self.epoch_size, self.shuffle_algo = job.batch_size, job.samples, job.shuffle_algo
+        self.batch_size, self.epoch_size, self.shuffle_algo = (
+            job.batch_size,
+            job.samples,
+            job.shuffle_algo,
+        )
         self.shuffle_block_size = max(4_000_000 // self.num_canonical_nodes, 1 << 18)
 
     def resample_streams(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -101,12 +120,20 @@ class SyntheticData:
 def make_order(data: SyntheticData, world: World) -> StreamingOrder:
     """Streaming's order of the job, as ``open_order`` wraps it on one node."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of blocks smaller than a shard: the size of this corpus is no advice
+        # Of blocks smaller than a shard: the size of this corpus is no advice
+        warnings.simplefilter("ignore")
         rows = generate_rows(data, world, 0).astype(np.int32)
     partial = np.flatnonzero(rows.min(axis=1) < 0)
     now, origin = layouts(data, world)
     full = int(partial[0]) if len(partial) else len(rows)
-    return StreamingOrder(epoch=0, rows=rows, full=full, layout=now, origin=origin, stream_starts=np.zeros(1, np.int64))
+    return StreamingOrder(
+        epoch=0,
+        rows=rows,
+        full=full,
+        layout=now,
+        origin=origin,
+        stream_starts=np.zeros(1, np.int64),
+    )
 
 
 def make_teacher(job: Job) -> Teacher:
@@ -119,7 +146,10 @@ def make_teacher(job: Job) -> Teacher:
         phases=Phases(warmup=Span.parse("0ba"), anneal=Span.parse("0ba")),
         seed=17,
     )
-    return Teacher(settings, clock=lambda ahead, epoch, share: Clock(ep=epoch + share, ba=ahead, sp=0, tok=0, dur=0))
+    return Teacher(
+        settings,
+        clock=lambda ahead, epoch, share: Clock(ep=epoch + share, ba=ahead, sp=0, tok=0, dur=0),
+    )
 
 
 def score_of(ids: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -148,7 +178,9 @@ class Costs:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What one rank did: roles of its steps, ids it read in each, its choices, weights of its lessons, how often it gathered."""
+    """What one rank did: roles of its steps, ids it read in each, its choices, weights of its
+    lessons, how often it gathered.
+    """
 
     roles: list[int]
     ids: list[NDArray[np.int64]]
@@ -159,12 +191,16 @@ class Run:
 
 def run_rank(job: Job, order: StreamingOrder, rank: int, costs: Costs) -> Run:
     """Go through the epoch as the main process of ``rank`` does."""
-    board = Board(steps=2 * job.window, batch_size=job.batch_size, ahead=2 * job.window * job.batch_size)
+    board = Board(
+        steps=2 * job.window, batch_size=job.batch_size, ahead=2 * job.window * job.batch_size
+    )
     costs.size("board", board.nbytes)
     teacher = make_teacher(job)
     epoch = costs.time(
         "start",
-        lambda: TaughtEpoch(order, teacher, board, rank=rank, window=job.window, gap=job.gap, drop_last=True),
+        lambda: TaughtEpoch(
+            order, teacher, board, rank=rank, window=job.window, gap=job.gap, drop_last=True
+        ),
     )
     roles, ids, weights, inbox, gathers = [], [], [], [], 0
     choices = epoch.take_choices()
@@ -182,7 +218,10 @@ def run_rank(job: Job, order: StreamingOrder, rank: int, costs: Costs) -> Run:
             gathered = gathered_scores(order, begin + np.array(inbox))
             costs.size("collectives received by a rank, a candidate row", gathered[:, 0].nbytes)
             rows, inbox, gathers = inbox, [], gathers + 1
-            costs.time("record the scores of a collective", lambda rows=rows, all=gathered: epoch.record(rows, all))
+            costs.time(
+                "record the scores of a collective",
+                lambda rows=rows, all=gathered: epoch.record(rows, all),
+            )
         if epoch.due:
             before = costs.time("checkpoint", lambda: epoch.position.dump())
             costs.size("position in a checkpoint", len(before))
@@ -192,45 +231,89 @@ def run_rank(job: Job, order: StreamingOrder, rank: int, costs: Costs) -> Run:
             costs.time("go on from a checkpoint", lambda text=after: resume(job, order, rank, text))
         made = epoch.take_choices()
         for choice in made:
-            costs.time("metrics of a window", lambda choice=choice: choice_metrics(choice, order.stream_starts))
+            costs.time(
+                "metrics of a window",
+                lambda choice=choice: choice_metrics(choice, order.stream_starts),
+            )
         choices += made
     return Run(roles=roles, ids=ids, choices=choices, weights=weights, gathers=gathers)
 
 
 def resume(job: Job, order: StreamingOrder, rank: int, text: str) -> TaughtEpoch:
     """The epoch as another process takes it up from a checkpoint."""
-    board = Board(steps=2 * job.window, batch_size=job.batch_size, ahead=2 * job.window * job.batch_size)
+    board = Board(
+        steps=2 * job.window, batch_size=job.batch_size, ahead=2 * job.window * job.batch_size
+    )
     settings = {"rank": rank, "window": job.window, "gap": job.gap, "drop_last": True}
     return TaughtEpoch(order, make_teacher(job), board, **settings, position=Position.load(text))
 
 
 def read_index(costs: Costs, shards: int) -> None:
-    """What a rank does with an index.json: Streaming's reading of it, and our check, which reads it once more."""
-    shard = {"column_encodings": ["ndarray:uint16"], "column_names": ["tokens"], "column_sizes": [None], "compression": None}
-    shard |= {"format": "mds", "hashes": [], "samples": SHARD, "size_limit": 1 << 26, "version": 2, "zip_data": None}
-    raw = [{"basename": f"shard.{number:06}.mds", "bytes": 1 << 24, "hashes": {}} for number in range(shards)]
+    """What a rank does with an index.json: Streaming's reading of it, and our check, which reads it
+    once more.
+    """
+    shard = {
+        "column_encodings": ["ndarray:uint16"],
+        "column_names": ["tokens"],
+        "column_sizes": [None],
+        "compression": None,
+    }
+    shard |= {
+        "format": "mds",
+        "hashes": [],
+        "samples": SHARD,
+        "size_limit": 1 << 26,
+        "version": 2,
+        "zip_data": None,
+    }
+    raw = [
+        {"basename": f"shard.{number:06}.mds", "bytes": 1 << 24, "hashes": {}}
+        for number in range(shards)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         index = {"shards": [{**shard, "raw_data": info} for info in raw], "version": 2}
         Path(folder, "index.json").write_text(json.dumps(index))
         stream, world = Stream(local=folder), World(1, 1, 1, 0)
         costs.time("index.json, read by Streaming", lambda: stream.get_shards(world, False))
-        costs.time("index.json, read and checked by us", lambda: check_stream(stream, 0, world, False))
-        costs.size("index.json, a shard", os.path.getsize(os.path.join(folder, "index.json")) // shards)
+        costs.time(
+            "index.json, read and checked by us", lambda: check_stream(stream, 0, world, False)
+        )
+        costs.size(
+            "index.json, a shard", os.path.getsize(os.path.join(folder, "index.json")) // shards
+        )
 
 
 def gathered_scores(order: StreamingOrder, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """All ranks' scores of those rows as ``gather_ranks`` returns them, from the order's own rows."""
+    """All ranks' scores of those rows as ``gather_ranks`` returns them, from the order's
+    own rows.
+    """
     layout = order.layout
-    mine = np.asarray(order.rows[rows], np.int64).reshape(len(rows), layout.ranks, layout.batch_size)
+    mine = np.asarray(order.rows[rows], np.int64).reshape(
+        len(rows), layout.ranks, layout.batch_size
+    )
     return score_of(mine).swapaxes(0, 1)
 
 
-def places(job: Job, order: StreamingOrder, data: SyntheticData) -> tuple[NDArray, NDArray, NDArray]:
-    """By Streaming alone: node and canonical node of each sample, and the canonical node of each slot in reading order.
+def places(
+    job: Job, order: StreamingOrder, data: SyntheticData
+) -> tuple[NDArray, NDArray, NDArray]:
+    """By Streaming alone: node and canonical node of each sample, and the canonical node of each
+    slot in reading order.
 
-    A shuffle moves samples within a canonical node only, so a place's canonical node is seen where nothing is shuffled.
+    A shuffle moves samples within a canonical node only, so a place's canonical node is seen where
+    nothing is shuffled.
     """
-    plain = get_partitions("relaxed", job.samples, data.num_canonical_nodes, job.nodes, job.ranks, 1, job.batch_size, 0, None)
+    plain = get_partitions(
+        "relaxed",
+        job.samples,
+        data.num_canonical_nodes,
+        job.nodes,
+        job.ranks,
+        1,
+        job.batch_size,
+        0,
+        None,
+    )
     plain = plain.transpose(3, 2, 0, 1, 4).reshape(plain.shape[3], -1)
     owner = (plain * data.num_canonical_nodes // job.samples).astype(np.int32)
     node = np.full(job.samples, -1, np.int32)
@@ -243,23 +326,47 @@ def places(job: Job, order: StreamingOrder, data: SyntheticData) -> tuple[NDArra
     return node, canonical, owner[0] if same else np.full(job.row, -1, np.int32)
 
 
-def check(job: Job, order: StreamingOrder, data: SyntheticData, runs: dict[int, Run]) -> dict[str, Any]:
-    """Look at all ranks; counts of what does not hold, which must be 0, and of what was looked at."""
+def check(
+    job: Job, order: StreamingOrder, data: SyntheticData, runs: dict[int, Run]
+) -> dict[str, Any]:
+    """Look at all ranks; counts of what does not hold, which must be 0, and of what was
+    looked at.
+    """
     node, canonical, slot_owner = places(job, order, data)
     first = next(iter(runs.values()))
     layout = order.layout
-    wrong = dict.fromkeys(("unequal counts", "other node", "other canonical node", "not once", "weights", "ranks disagree"), 0)
-    seen = {"windows": len(first.choices), "candidates": 0, "lessons": 0, "dropped": 0, "scored windows": 0}
+    wrong = dict.fromkeys(
+        (
+            "unequal counts",
+            "other node",
+            "other canonical node",
+            "not once",
+            "weights",
+            "ranks disagree",
+        ),
+        0,
+    )
+    seen = {
+        "windows": len(first.choices),
+        "candidates": 0,
+        "lessons": 0,
+        "dropped": 0,
+        "scored windows": 0,
+    }
     reading = np.arange(job.row).reshape(layout.ranks, layout.batch_size)
     expected_node = np.arange(layout.ranks) // job.ranks
-    finest = layout.node_lanes == data.num_canonical_nodes  # else a lane is of several canonical nodes of one node
+    # Else a lane is of several canonical nodes of one node
+    finest = layout.node_lanes == data.num_canonical_nodes
     for choice in first.choices:
         ids, window = choice.ids, choice.window
         begin, end = window_rows(order.full, 0, job.window, window.index)
         stock = np.sort(np.asarray(order.rows[begin:end], np.int64).reshape(-1))
-        wrong["not once"] += int((np.sort(window.ids.reshape(-1)) != stock).sum())  # candidates: the next slice of the order
+        # Candidates: the next slice of the order
+        wrong["not once"] += int((np.sort(window.ids.reshape(-1)) != stock).sum())
         kept = np.sort(ids.reshape(-1))
-        wrong["not once"] += int((np.diff(kept) == 0).sum()) + int((~np.isin(kept, stock, assume_unique=True)).sum())
+        wrong["not once"] += int((np.diff(kept) == 0).sum()) + int(
+            (~np.isin(kept, stock, assume_unique=True)).sum()
+        )
         dropped = int((~choice.kept).sum())
         wrong["not once"] += abs(len(stock) - len(kept) - dropped)
         wrong["weights"] += int((~np.isfinite(choice.weights) | (choice.weights < 0)).sum())
@@ -276,25 +383,38 @@ def check(job: Job, order: StreamingOrder, data: SyntheticData, runs: dict[int, 
             wrong["other node"] += int((node[candidates] != expected_node[rank]).sum())
             wrong["weights"] += order.of_rank(choice.weights, rank).shape != lessons.shape
             if finest:
-                wrong["other canonical node"] += int((canonical[lessons] != slot_owner[reading[rank]]).sum())
+                wrong["other canonical node"] += int(
+                    (canonical[lessons] != slot_owner[reading[rank]]).sum()
+                )
             read[candidates] += 1
             read[lessons] += 2
         wrong["not once"] += int((read[stock] % 2 != 1).sum()) + int((read >= 4).sum())
     for rank, run in runs.items():
         wrong["unequal counts"] += (run.roles, run.gathers) != (first.roles, first.gathers)
-        wrong["weights"] += [len(part) for part in run.weights] != [job.batch_size] * len(run.weights)
-        same = all(np.array_equal(a.ids, b.ids) for a, b in zip(run.choices, first.choices, strict=True))
+        wrong["weights"] += [len(part) for part in run.weights] != [job.batch_size] * len(
+            run.weights
+        )
+        same = all(
+            np.array_equal(a.ids, b.ids) for a, b in zip(run.choices, first.choices, strict=True)
+        )
         wrong["ranks disagree"] += not same
         lessons = np.concatenate([order.of_rank(choice.ids, rank) for choice in first.choices])
-        mine = [ids for role, ids in zip(run.roles, run.ids, strict=True) if role == LESSON][: len(lessons)]
+        mine = [ids for role, ids in zip(run.roles, run.ids, strict=True) if role == LESSON][
+            : len(lessons)
+        ]
         wrong["ranks disagree"] += not np.array_equal(np.stack(mine), lessons)
-    tails = {len([ids for ids in order.tail(rank) if len(ids) == job.batch_size]) for rank in range(layout.ranks)}
+    tails = {
+        len([ids for ids in order.tail(rank) if len(ids) == job.batch_size])
+        for rank in range(layout.ranks)
+    }
     wrong["unequal counts"] += len(tails) - 1
     return {"wrong": wrong, "seen": seen}
 
 
 def check_elastic(job: Job, order: StreamingOrder) -> int:
-    """Slots whose lane would be split, or whose sample would differ, if the job went on with half the nodes (0: none)."""
+    """Slots whose lane would be split, or whose sample would differ, if the job went on with half
+    the nodes (0: none).
+    """
     if job.nodes % 2:
         return 0
     half = SyntheticData(job)
@@ -334,7 +454,10 @@ def simulate(job: Job) -> dict[str, Any]:
         "collectives sent by a rank, a candidate row": 4 * job.batch_size,
         "order held by a node, a sample": order.rows.itemsize,
         "order while it is made, a sample": round(order_peak / job.samples, 1),
-        "ledger of a rank, a sample": sum(part.numel() * part.element_size() for part in ledger.values() if hasattr(part, "numel")) / 1000,
+        "ledger of a rank, a sample": sum(
+            part.numel() * part.element_size() for part in ledger.values() if hasattr(part, "numel")
+        )
+        / 1000,
         "peak of a rank beside the order": peak,
         "peak of a rank beside the order, a candidate": round(peak / (job.row * job.window), 1),
     }
@@ -358,18 +481,31 @@ def simulate(job: Job) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Simulate, print, and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--nodes", type=int, default=1024)
     parser.add_argument("--ranks", type=int, default=8, help="of a node (8)")
     parser.add_argument("--batch-size", type=int, default=8, help="samples of a rank and step (8)")
-    parser.add_argument("--shuffle-algo", choices=sorted(CANONICAL), default="py1e", help="also sets the canonical nodes (py1e)")
+    parser.add_argument(
+        "--shuffle-algo",
+        choices=sorted(CANONICAL),
+        default="py1e",
+        help="also sets the canonical nodes (py1e)",
+    )
     parser.add_argument("--window", type=int, default=32, help="rows (32)")
-    parser.add_argument("--windows", type=int, default=3, help="of the epoch, the last one short (3)")
+    parser.add_argument(
+        "--windows", type=int, default=3, help="of the epoch, the last one short (3)"
+    )
     parser.add_argument("--gap", type=int, default=8, help="lessons without candidates (8)")
     parser.add_argument("--keep", type=float, default=0.5)
     parser.add_argument("--select", choices=sorted(SELECTORS), default="hard")
-    parser.add_argument("--probes", type=int, default=2, help="ranks that go through the whole epoch (2)")
-    parser.add_argument("--shards", type=int, default=10_000, help="of the index.json that is read (10,000)")
+    parser.add_argument(
+        "--probes", type=int, default=2, help="ranks that go through the whole epoch (2)"
+    )
+    parser.add_argument(
+        "--shards", type=int, default=10_000, help="of the index.json that is read (10,000)"
+    )
     result = simulate(Job(**vars(parser.parse_args(argv))))
     for part in ("steps_of_a_rank", "seen", "wrong", "cpu_seconds", "bytes"):
         print(part.replace("_", " "))

@@ -1,16 +1,19 @@
-"""A taught run, killed at random for an hour, restarted on other numbers of ranks, its store gone for a while now and then:
-does it train on what the undisturbed run trains on, and does it leave anything behind?
+"""A taught run, killed at random for an hour, restarted on other numbers of ranks, its store gone
+for a while now and then: does it train on what the undisturbed run trains on, and does it leave
+anything behind?
 
     python tools/soak.py [--minutes 60] [--seed 0] [--folder DIR] [--epochs 6]
 
-Run after run is trained twice: once undisturbed, on one rank, and once disturbed, until it is complete. Scores are a column
-of the corpus, as a score that a model computes differs in its last bits from world size to world size. Each lesson of each
-start, also those trained on again after a kill, is held against the undisturbed run's: ids and weights.
+Run after run is trained twice: once undisturbed, on one rank, and once disturbed, until it is
+complete. Scores are a column of the corpus, as a score that a model computes differs in its last
+bits from world size to world size. Each lesson of each start, also those trained on again after a
+kill, is held against the undisturbed run's: ids and weights.
 
-The last line is one JSON object: ``kills`` (starts that got a SIGKILL), ``resumes_on`` (world sizes that went on from a
-checkpoint), ``ids_equal``, ``shm_left`` and ``processes_left`` (names and processes still there 30 s after all ranks had
-ended, the most after any start), ``rss_growth`` (the largest growth of a rank's memory after its tenth lesson, as a share),
-and what was done. The exit code is 0 if the lessons were equal, nothing hung and nothing was left.
+The last line is one JSON object: ``kills`` (starts that got a SIGKILL), ``resumes_on`` (world sizes
+that went on from a checkpoint), ``ids_equal``, ``shm_left`` and ``processes_left`` (names and
+processes still there 30 s after all ranks had ended, the most after any start), ``rss_growth`` (the
+largest growth of a rank's memory after its tenth lesson, as a share), and what was done. The exit
+code is 0 if the lessons were equal, nothing hung and nothing was left.
 """
 
 import argparse
@@ -33,12 +36,17 @@ from zygote import Child, Zygote, group, until
 
 WORLDS = (1, 2, 4)
 BATCH, SAMPLES = 8, 400
-PATIENCE = 300.0  # seconds without a lesson after which a start counts as hung: more than all limits that it has
+# Seconds without a lesson after which a start counts as hung: more than all limits that it has
+PATIENCE = 300.0
 LEFT = 30.0  # seconds in which everything must have gone
 ATTENT = (
     {"keep": 0.5, "select": "soft"},
     {"keep": 0.4, "select": "hard", "interval": "2ep"},
-    {"keep": {"schedule": "linear", "from": 0.3, "to": 0.9}, "warmup": "0.1dur", "anneal": "0.1dur"},
+    {
+        "keep": {"schedule": "linear", "from": 0.3, "to": 0.9},
+        "warmup": "0.1dur",
+        "anneal": "0.1dur",
+    },
     {"keep": 0.5, "select": "random"},
 )
 
@@ -50,7 +58,9 @@ class Lessons:
     of: dict[int, Counter]
 
     def hold(self, logs: list[list[dict]]) -> bool:
-        """Whether what the ranks of a start have logged is of these lessons, and all of it where all have logged it."""
+        """Whether what the ranks of a start have logged is of these lessons, and all of it where
+        all have logged it.
+        """
         for batch in sorted({line["batch"] for log in logs for line in log}):
             lines = [line for log in logs for line in log if line["batch"] == batch]
             got, expected = taught(lines), self.of.get(batch, Counter())
@@ -61,7 +71,9 @@ class Lessons:
 
 def taught(lines: list[dict]) -> Counter:
     """Ids and weights in a batch's lines, one of each rank."""
-    return Counter(pair for line in lines for pair in zip(line["ids"], line["weights"], strict=True))
+    return Counter(
+        pair for line in lines for pair in zip(line["ids"], line["weights"], strict=True)
+    )
 
 
 def read(path: Path) -> list[dict]:
@@ -89,7 +101,8 @@ def one_shard_gone(remote: Path, seconds: float) -> Iterator[None]:
         yield
 
 
-# (the remote's folder, seconds) -> a context in which the store has the fault. A proxy before a real store fits in here.
+# (the remote's folder, seconds) -> a context in which the store has the fault. A proxy before a
+# real store fits in here.
 STORE_FAULTS: dict[str, Callable] = {"store gone": gone, "shard gone": one_shard_gone}
 
 
@@ -114,25 +127,42 @@ class Soak:
         self.zygote = Zygote(["soak_rank"], [str(here), str(here.parent)])
         self._shared = self.zygote.shared_memory()
         self.remote = folder / "corpus"
-        assert self._child("soak_rank:write_corpus", str(self.remote), SAMPLES, seed).wait(PATIENCE) == 0
+        assert (
+            self._child("soak_rank:write_corpus", str(self.remote), SAMPLES, seed).wait(PATIENCE)
+            == 0
+        )
 
     def run(self, number: int) -> None:
         """One run, undisturbed and disturbed."""
-        data = {"remote": str(self.remote), "shuffle": True, "shuffle_seed": number, "num_canonical_nodes": 4}
+        data = {
+            "remote": str(self.remote),
+            "shuffle": True,
+            "shuffle_seed": number,
+            "num_canonical_nodes": 4,
+        }
         data |= {"window": 6, "gap": 2, "download_retry": 2}
-        spec = {"batch": BATCH, "duration": f"{self.epochs}ep", "data": data, "attent": ATTENT[number % len(ATTENT)]}
+        spec = {
+            "batch": BATCH,
+            "duration": f"{self.epochs}ep",
+            "data": data,
+            "attent": ATTENT[number % len(ATTENT)],
+        }
         spec |= {"workers": 1, "save": "3ba"}
         whole = self._start(spec, f"run{number}", "undisturbed", 1, None)
         lessons = Lessons(of={line["batch"]: taught([line]) for line in whole[0]})
         reached = start = 0
         while reached < len(lessons.of):
             start += 1
-            logs = self._start(spec, f"run{number}.killed", str(start), int(self.rng.choice(WORLDS)), lessons)
+            logs = self._start(
+                spec, f"run{number}.killed", str(start), int(self.rng.choice(WORLDS)), lessons
+            )
             reached = max([reached, *(line["batch"] for line in logs[0])])
         self.done["runs"] += 1
         self.done["lessons"] += reached
 
-    def _start(self, spec: dict, run: str, start: str, world: int, lessons: Lessons | None) -> list[list[dict]]:
+    def _start(
+        self, spec: dict, run: str, start: str, world: int, lessons: Lessons | None
+    ) -> list[list[dict]]:
         """A start of a run, disturbed if ``lessons`` are given; what its ranks have logged."""
         folder = self.folder / run
         folder.mkdir(exist_ok=True)
@@ -162,15 +192,25 @@ class Soak:
 
     def _launch(self, spec: dict, world: int, folder: Path) -> list[Child]:
         port = str(free_port())
-        common = {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "NODE_RANK": "0", "OMP_NUM_THREADS": "1"}
+        common = {
+            "WORLD_SIZE": str(world),
+            "LOCAL_WORLD_SIZE": str(world),
+            "NODE_RANK": "0",
+            "OMP_NUM_THREADS": "1",
+        }
         common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TMPDIR": str(folder)}
         ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
         self.done["starts"] += 1
         names = [f"{spec['start']}.{rank}" for rank in range(world)]
-        return [self._child("soak_rank:run", spec, name=n, **common, **rank) for n, rank in zip(names, ranks, strict=True)]
+        return [
+            self._child("soak_rank:run", spec, name=n, **common, **rank)
+            for n, rank in zip(names, ranks, strict=True)
+        ]
 
     def _child(self, function: str, *args, name: str = "corpus", **env: str) -> Child:
-        return self.zygote.start(function, *args, said=self.folder / f"{time.time_ns()}.{name}.txt", env=env)
+        return self.zygote.start(
+            function, *args, said=self.folder / f"{time.time_ns()}.{name}.txt", env=env
+        )
 
     def _kill(self, ranks: list[Child]) -> None:
         """All ranks at once (a machine that goes), one of them, or one's worker."""
@@ -190,7 +230,9 @@ class Soak:
         self.done[f"kills of {what}"] += 1
 
     def _end(self, ranks: list[Child], log: Path) -> None:
-        """As a launcher does: wait for all, and end the others when one has failed; none may wait for ever."""
+        """As a launcher does: wait for all, and end the others when one has failed; none may wait
+        for ever.
+        """
         lines, since = -1, time.monotonic()
         while not ended(ranks):
             if len(read(log)) != lines:
@@ -245,12 +287,27 @@ def main() -> int:
         while time.monotonic() < soak.end:
             soak.run(number)
             number += 1
-            print(f"run {number}: {dict(soak.done)}, equal: {soak.ids_equal}, worst: {soak.worst}", flush=True)
+            print(
+                f"run {number}: {dict(soak.done)}, equal: {soak.ids_equal}, worst: {soak.worst}",
+                flush=True,
+            )
         soak.zygote.close()
     worst = soak.worst | {"rss_growth": round(soak.worst["rss_growth"], 4)}
-    summary = {"kills": soak.done.pop("kills", 0), "resumes_on": sorted(soak.resumes_on), "ids_equal": soak.ids_equal}
-    print(json.dumps(summary | worst | {"minutes": round((time.monotonic() - begin) / 60, 1), **soak.done}))
-    return 0 if soak.ids_equal and not (worst["hung"] or worst["shm_left"] or worst["processes_left"]) else 1
+    summary = {
+        "kills": soak.done.pop("kills", 0),
+        "resumes_on": sorted(soak.resumes_on),
+        "ids_equal": soak.ids_equal,
+    }
+    print(
+        json.dumps(
+            summary | worst | {"minutes": round((time.monotonic() - begin) / 60, 1), **soak.done}
+        )
+    )
+    return (
+        0
+        if soak.ids_equal and not (worst["hung"] or worst["shm_left"] or worst["processes_left"])
+        else 1
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""One rank of a taught run that is meant to be killed: a small language model, checkpoints, a log of all it trains on.
+"""One rank of a taught run that is meant to be killed: a small language model, checkpoints, a log
+of all it trains on.
 
-``composer -n 2 tools/soak_rank.py SPEC.json``, or forked by ``zygote.py``. The score is a column of the corpus: one that the
-model computes differs in its last bits from world size to world size, and so may its lessons.
+``composer -n 2 tools/soak_rank.py SPEC.json``, or forked by ``zygote.py``. The score is a column of
+the corpus: one that the model computes differs in its last bits from world size to world size, and
+so may its lessons.
 """
 
 import json
@@ -27,14 +29,20 @@ def write_corpus(folder: str, samples: int, seed: int) -> None:
     """Samples ``{id, difficulty, tokens}``, 16 a shard."""
     rng = np.random.default_rng([seed])
     columns = {"id": "int", "difficulty": "float32", "tokens": "ndarray:uint16"}
-    with MDSWriter(out=folder, columns=columns, size_limit=16 * (LENGTH * 2 + 60), hashes=["xxh64"]) as writer:
+    with MDSWriter(
+        out=folder, columns=columns, size_limit=16 * (LENGTH * 2 + 60), hashes=["xxh64"]
+    ) as writer:
         for sample_id in range(samples):
             tokens = (np.cumsum(rng.integers(1, 4, LENGTH)) % VOCAB).astype(np.uint16)
-            writer.write({"id": sample_id, "difficulty": np.float32(rng.random()), "tokens": tokens})
+            writer.write(
+                {"id": sample_id, "difficulty": np.float32(rng.random()), "tokens": tokens}
+            )
 
 
 class SmallLM(ComposerModel):
-    """Two causal layers, 32 wide. (Composer's wrapper of Hugging Face models takes 20 s to import them all.)"""
+    """Two causal layers, 32 wide. (Composer's wrapper of Hugging Face models takes 20 s to import
+    them all.)
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +58,9 @@ class SmallLM(ComposerModel):
 
     def loss(self, outputs: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Mean cross entropy of the next token, in nats."""
-        return torch.nn.functional.cross_entropy(outputs[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
+        return torch.nn.functional.cross_entropy(
+            outputs[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten()
+        )
 
 
 class Collate:
@@ -65,13 +75,20 @@ class Collate:
 
     def __call__(self, samples: list) -> dict[str, torch.Tensor]:
         time.sleep(self.pause)
-        tokens = torch.from_numpy(np.stack([sample["tokens"] for sample in samples]).astype(np.int64))
-        columns = {name: torch.tensor([sample[name] for sample in samples]) for name in ("id", "difficulty")}
+        tokens = torch.from_numpy(
+            np.stack([sample["tokens"] for sample in samples]).astype(np.int64)
+        )
+        columns = {
+            name: torch.tensor([sample[name] for sample in samples])
+            for name in ("id", "difficulty")
+        }
         return {"input_ids": tokens, "labels": tokens, **columns}
 
 
 class LessonLog(Callback):
-    """A line of JSON for each batch trained on: its number, ids, weights, scoring passes so far, memory in bytes."""
+    """A line of JSON for each batch trained on: its number, ids, weights, scoring passes so far,
+    memory in bytes.
+    """
 
     def __init__(self, loader: TeachingDataLoader, path: Path) -> None:
         self._loader, self._file = loader, open(path, "w")  # noqa: SIM115  as long as the process
@@ -86,17 +103,27 @@ class LessonLog(Callback):
         """Composer's event: the batch has been trained on."""
         ids, weights = self._loader.epoch.lesson
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        line = {"batch": int(state.timestamp.batch), "ids": ids.tolist(), "weights": weights.tolist(), "passes": self.passes}
-        print(json.dumps(line | {"rss": pages * os.sysconf("SC_PAGE_SIZE")}), file=self._file, flush=True)
+        line = {
+            "batch": int(state.timestamp.batch),
+            "ids": ids.tolist(),
+            "weights": weights.tolist(),
+            "passes": self.passes,
+        }
+        print(
+            json.dumps(line | {"rss": pages * os.sysconf("SC_PAGE_SIZE")}),
+            file=self._file,
+            flush=True,
+        )
 
 
 def run(spec: dict) -> None:
     """Train, from the newest checkpoint if there is one.
 
     Args:
-        spec: ``folder``: of checkpoints and logs; ``start``: names the log; ``batch``: global batch size; ``duration``;
-            ``data``: of ``TeachingDataset``; ``attent``: of ``AtteNT``; ``workers``; ``save``: save interval; ``slow``:
-            seconds a batch takes on nodes other than the first.
+        spec: ``folder``: of checkpoints and logs; ``start``: names the log; ``batch``: global batch
+            size; ``duration``; ``data``: of ``TeachingDataset``; ``attent``: of ``AtteNT``;
+            ``workers``; ``save``: save interval; ``slow``: seconds a batch takes on nodes other
+            than the first.
     """
     torch.set_num_threads(1)
     folder, rank = Path(spec["folder"]), int(os.environ.get("RANK", "0"))
@@ -106,11 +133,14 @@ def run(spec: dict) -> None:
     data = spec["data"] | {"local": spec["data"]["local"] + node}
     dataset = TeachingDataset(batch_size=batch_size, **data)
     collate = Collate(spec.get("slow", 0.0) if node != "0" else 0.0)
-    loader = TeachingDataLoader(dataset, batch_size=batch_size, num_workers=spec["workers"], collate_fn=collate, timeout=120)
+    loader = TeachingDataLoader(
+        dataset, batch_size=batch_size, num_workers=spec["workers"], collate_fn=collate, timeout=120
+    )
     log = LessonLog(loader, folder / f"{spec['start']}.rank{rank}.jsonl")
     torch.manual_seed(0)
     model = SmallLM()
-    # On several nodes that share a save folder Composer 0.32's autoresume fails: all of them delete the same signal file.
+    # On several nodes that share a save folder Composer 0.32's autoresume fails: all of them delete
+    # the same signal file.
     several_nodes = os.environ.get("LOCAL_WORLD_SIZE", "1") != os.environ.get("WORLD_SIZE", "1")
     newest = folder / "checkpoints" / "latest-rank0.pt"
     trainer = Trainer(

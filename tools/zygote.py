@@ -1,7 +1,7 @@
 """Processes that start at once: one process imports what all need, and forks whoever is asked for.
 
-Importing composer takes longer than everything a rank of a test does. A fork is as good as a start: nothing but imports has
-happened in the zygote (no threads, no shared memory, no resource tracker).
+Importing composer takes longer than everything a rank of a test does. A fork is as good as a start:
+nothing but imports has happened in the zygote (no threads, no shared memory, no resource tracker).
 """
 
 import importlib
@@ -19,7 +19,9 @@ PRIVATE = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs tmpfs /dev/shm && exec 
 
 
 def private_memory() -> bool:
-    """Whether processes can be given a /dev/shm of their own here, so that nobody else's names are counted."""
+    """Whether processes can be given a /dev/shm of their own here, so that nobody else's names are
+    counted.
+    """
     try:
         return subprocess.run([*PRIVATE, "true"], capture_output=True).returncode == 0
     except FileNotFoundError:
@@ -40,7 +42,9 @@ def running(pids: Iterable[int]) -> list[int]:
 
 
 def group(leader: int) -> list[int]:
-    """Processes of a child's process group that have not ended: the child, its workers, and what else it started."""
+    """Processes of a child's process group that have not ended: the child, its workers, and what
+    else it started.
+    """
     pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     return [pid for pid in running(pids) if _group_of(pid) == leader]
 
@@ -89,7 +93,9 @@ class Child:
             TimeoutError: It still runs after so many seconds; the message has what it said last.
         """
         if not until(lambda: self.poll() is not None, timeout):
-            raise TimeoutError(f"process {self.pid} still runs after {timeout} s: {self.said[-3000:]}")
+            raise TimeoutError(
+                f"process {self.pid} still runs after {timeout} s: {self.said[-3000:]}"
+            )
         return self._code
 
     def kill(self, signum: int = signal.SIGKILL) -> None:
@@ -107,9 +113,13 @@ class Zygote:
     """
 
     def __init__(self, modules: Sequence[str], path: Sequence[str]) -> None:
-        env = os.environ | {"PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")])}
+        env = os.environ | {
+            "PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")])
+        }
         command = [*(PRIVATE if private_memory() else []), sys.executable, __file__, *modules]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+        )
         self.ask({"poll": 0})  # it has imported
 
     def shared_memory(self) -> set[str]:
@@ -124,7 +134,9 @@ class Zygote:
             raise RuntimeError(f"the zygote ended with code {self._process.wait()}")
         return json.loads(answer)
 
-    def start(self, function: str, *args, said: Path, env: Mapping[str, str] | None = None) -> Child:
+    def start(
+        self, function: str, *args, said: Path, env: Mapping[str, str] | None = None
+    ) -> Child:
         """Fork a process that calls ``module:function`` with JSON-able arguments.
 
         Args:

@@ -1,9 +1,12 @@
-"""Balanced batches: lessons in an order of which every stretch has nearly the window's mean features. Pure functions on numpy arrays.
+"""Balanced batches: lessons in an order of which every stretch has nearly the window's mean
+features. Pure functions on numpy arrays.
 
-Greedy herding (Welling, "Herding dynamical weights to learn", ICML 2009; as an order of training samples Lu et al., "GraB: Finding
-provably better data permutations than random reshuffling", NeurIPS 2022, algorithm 1): of the samples left, the next is the one
-with which the sum of all so far, less as many times the mean, is shortest. What lessons have in common then cancels out of the
-noise of a batch's gradient, and more so out of what an optimizer's momentum sees of several. Nothing is dropped or weighted.
+Greedy herding (Welling, "Herding dynamical weights to learn", ICML 2009; as an order of training
+samples Lu et al., "GraB: Finding provably better data permutations than random reshuffling",
+NeurIPS 2022, algorithm 1): of the samples left, the next is the one with which the sum of all so
+far, less as many times the mean, is shortest. What lessons have in common then cancels out of the
+noise of a batch's gradient, and more so out of what an optimizer's momentum sees of several.
+Nothing is dropped or weighted.
 """
 
 import numpy as np
@@ -12,22 +15,27 @@ from numpy.typing import NDArray
 from attent_stream.base.gather import ALONE, Crew
 from attent_stream.window.selection import by_lane
 
-BLOCK = 1024  # samples that are ordered together: the work grows with n squared, what is gained hardly
-LARGEST = 1 << 16  # samples of a window: a larger one is left as it is, as each rank would hold a gigabyte a million of their features
+# Samples that are ordered together: the work grows with n squared, what is gained hardly
+BLOCK = 1024
+# Samples of a window: a larger one is left as it is, as each rank would hold a gigabyte a million
+# of their features
+LARGEST = 1 << 16
 _AT_ONCE = 1 << 24  # numbers
-_EXACT = 1 << 23  # float32 holds whole numbers up to twice that, and no product of two samples is larger than the largest's own
+# Float32 holds whole numbers up to twice that, and no product of two samples is larger than the
+# largest's own
+_EXACT = 1 << 23
 
 
 def herded(features: NDArray) -> NDArray[np.int64]:
     """Order samples so that the mean of any that follow each other is near the mean of all.
 
     Args:
-        features: Shape (blocks, n, d), whole numbers of at most 2^20, of any dtype: sums of their products are then exact, so that
-            every machine finds the same order.
+        features: Shape (blocks, n, d), whole numbers of at most 2^20, of any dtype: sums of their
+            products are then exact, so that every machine finds the same order.
 
     Returns:
-        Of each block the places of its samples in their new order, int64 of shape (blocks, n). Of equally good ones the earlier
-        comes first: samples that are all alike stay where they are.
+        Of each block the places of its samples in their new order, int64 of shape (blocks, n). Of
+        equally good ones the earlier comes first: samples that are all alike stay where they are.
     """
     blocks, n, _ = features.shape
     wide = features.astype(np.float32)
@@ -36,14 +44,16 @@ def herded(features: NDArray) -> NDArray[np.int64]:
     gram = wide @ wide.swapaxes(1, 2)
     rows = gram.sum(axis=2, dtype=np.float64)
     total = rows.sum(axis=1)[:, None]
-    # |sum + x|^2 = |sum|^2 + 2 <sum, x> + |x|^2, of which the first is the same for all. Here with features less their mean, and times
-    # n^2, which makes them whole numbers again.
+    # |sum + x|^2 = |sum|^2 + 2 <sum, x> + |x|^2, of which the first is the same for all. Here with
+    # features less their mean, and times n^2, which makes them whole numbers again.
     longer = n * (n * np.diagonal(gram, axis1=1, axis2=2).astype(np.float64) - 2 * rows) + total
     order, every = np.empty((blocks, n), np.int64), np.arange(blocks)
     for place in range(n):
         best = longer.argmin(axis=1)
         order[:, place] = best
-        longer += 2 * (n * (n * gram[every, best].astype(np.float64) - rows[every, best, None] - rows) + total)
+        longer += 2 * (
+            n * (n * gram[every, best].astype(np.float64) - rows[every, best, None] - rows) + total
+        )
         longer[every, best] = np.inf
     return order
 
@@ -65,7 +75,11 @@ def balance_lanes(
     flat, known = positions.reshape(-1), features.reshape(-1, features.shape[-1])
     _, starts, sizes, slots = by_lane(wanted)
     lanes = np.split(slots, starts[1:])
-    blocks = [part for lane, size in zip(lanes, sizes, strict=True) for part in np.array_split(lane, -(-size // BLOCK))]
+    blocks = [
+        part
+        for lane, size in zip(lanes, sizes, strict=True)
+        for part in np.array_split(lane, -(-size // BLOCK))
+    ]
     out = np.zeros_like(flat)
     mine = blocks[crew.rank :: crew.ranks]
     for size in sorted({len(block) for block in mine}):
@@ -78,7 +92,8 @@ def balance_lanes(
 
 
 def imbalance(positions: NDArray[np.int64], features: NDArray) -> float:
-    """How far the batches are from the window's mean, squared, in what it would be on average of batches drawn at random.
+    """How far the batches are from the window's mean, squared, in what it would be on average of
+    batches drawn at random.
 
     Args:
         positions: As of ``balance_lanes``; a row is a batch.
@@ -91,7 +106,9 @@ def imbalance(positions: NDArray[np.int64], features: NDArray) -> float:
     count, size = positions.shape
     batches = of.mean(axis=1, dtype=np.float64)
     mean = batches.mean(axis=0)
-    spread = np.einsum("bsd,bsd->b", of, of).sum(dtype=np.float64) / (count * size) - (mean**2).sum()
+    spread = (
+        np.einsum("bsd,bsd->b", of, of).sum(dtype=np.float64) / (count * size) - (mean**2).sum()
+    )
     if count < 2 or spread <= 1e-6 * (mean**2).sum():
         return 1.0
     # Without replacement a batch's mean spreads by (N - n) / (N - 1) less.

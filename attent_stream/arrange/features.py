@@ -1,4 +1,6 @@
-"""Features by name, by which batches are balanced (``teaching.balance``): what a sample is like, read off it without a model."""
+"""Features by name, by which batches are balanced (``teaching.balance``): what a sample is like,
+read off it without a model.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,11 +23,12 @@ _LARGEST = 2048  # above it float16 has no longer every whole number
 
 
 def token_counts(batch: Any) -> Tensor:
-    """How often each token occurs in a sample, words hashed to ``WIDTH`` counts, with a sign each, where there are more (feature
-    hashing: Weinberger et al., ICML 2009; count sketch).
+    """How often each token occurs in a sample, words hashed to ``WIDTH`` counts, with a sign each,
+    where there are more (feature hashing: Weinberger et al., ICML 2009; count sketch).
 
     Args:
-        batch: A mapping with ``input_ids``, ints of shape (B, T), perhaps an ``attention_mask`` of the same shape.
+        batch: A mapping with ``input_ids``, ints of shape (B, T), perhaps an ``attention_mask`` of
+            the same shape.
 
     Returns:
         Float16 of shape (B, WIDTH), whole numbers in [-2048, 2048].
@@ -35,10 +38,14 @@ def token_counts(batch: Any) -> Tensor:
     """
     tokens = batch.get("input_ids") if isinstance(batch, Mapping) else None
     if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.is_floating_point():
-        raise ScoreError(f"balance 'tokens' needs input_ids of shape (samples, tokens) in a batch, got {describe(batch)}")
+        raise ScoreError(
+            "balance 'tokens' needs input_ids of shape (samples, tokens) in a batch, got "
+            f"{describe(batch)}"
+        )
     tokens = tokens.long()
     hashed = (tokens * _MIX) & 0xFFFFFFFF
-    bucket = torch.where(tokens < WIDTH, tokens, hashed >> 32 - _BITS).clamp(0, WIDTH - 1)  # the first words keep one each, which others share
+    # The first words keep one each, which others share
+    bucket = torch.where(tokens < WIDTH, tokens, hashed >> 32 - _BITS).clamp(0, WIDTH - 1)
     sign = torch.where((tokens < WIDTH) | (hashed >> 31 - _BITS & 1 == 0), 1, -1)
     mask = batch.get("attention_mask")
     present = tokens != IGNORED if mask is None or mask.shape != tokens.shape else mask != 0
@@ -62,7 +69,8 @@ def wanted(name: str, whole: bool, pieces: int) -> int:
 
 
 def made(wants: int, batch: Any) -> tuple[Any, NDArray[np.float16] | None]:
-    """What is wanted of a batch by its number: itself or None, and its features or None, float16 of shape (B, pieces * d).
+    """What is wanted of a batch by its number: itself or None, and its features or None, float16 of
+    shape (B, pieces * d).
 
     Raises:
         ScoreError: As the features' function, or ``cuttable``.

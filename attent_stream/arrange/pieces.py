@@ -1,9 +1,11 @@
 """Samples in pieces: how many, and which lesson each goes to. Pure functions.
 
-A model that is young learns as much from a short context as from a long one, and of a batch of the same number of tokens more where
-they come from more places. So while training is young each sample is cut into equal pieces, which are mixed over their window and
-trained on as samples of their own (Li et al., "The stability-efficiency dilemma: sequence length warmup", NeurIPS 2022; Pouransari
-et al., "Dataset decomposition", NeurIPS 2024, whose buckets of lengths take a corpus written anew; here the stream stays as it is).
+A model that is young learns as much from a short context as from a long one, and of a batch of the
+same number of tokens more where they come from more places. So while training is young each sample
+is cut into equal pieces, which are mixed over their window and trained on as samples of their own
+(Li et al., "The stability-efficiency dilemma: sequence length warmup", NeurIPS 2022; Pouransari et
+al., "Dataset decomposition", NeurIPS 2024, whose buckets of lengths take a corpus written anew;
+here the stream stays as it is).
 """
 
 import math
@@ -17,7 +19,8 @@ MOST = 16  # pieces of a sample
 
 
 def pieces_at(share: float) -> int:
-    """Into how many pieces a sample is cut so that each has about a share of its positions: a power of 2, at most ``MOST``.
+    """Into how many pieces a sample is cut so that each has about a share of its positions: a power
+    of 2, at most ``MOST``.
 
     Args:
         share: In (0, 1].
@@ -33,12 +36,15 @@ def cut(positions: NDArray[np.int64], pieces: int) -> NDArray[np.int64]:
         pieces: Of each.
 
     Returns:
-        Positions among all samples' pieces (``position * pieces + piece``), int64 of shape (L, S * pieces).
+        Positions among all samples' pieces (``position * pieces + piece``), int64 of shape (L, S *
+        pieces).
     """
     return (positions[..., None] * pieces + np.arange(pieces)).reshape(len(positions), -1)
 
 
-def mixed(positions: NDArray[np.int64], lanes: NDArray[np.integer], rng: np.random.Generator) -> NDArray[np.int64]:
+def mixed(
+    positions: NDArray[np.int64], lanes: NDArray[np.integer], rng: np.random.Generator
+) -> NDArray[np.int64]:
     """Shuffle within each lane.
 
     Args:

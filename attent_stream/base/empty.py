@@ -1,7 +1,8 @@
 """The score of a sample that has no label: there is nothing to learn from it, and that is known.
 
-A prompt longer than the context leaves no token of the answer; a segmentation map may be ignored as a whole.
-Such a sample is the last to be chosen. A score that is not finite for another reason is unknown.
+A prompt longer than the context leaves no token of the answer; a segmentation map may be ignored as
+a whole. Such a sample is the last to be chosen. A score that is not finite for another reason is
+unknown.
 """
 
 import numpy as np

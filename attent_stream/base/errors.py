@@ -1,4 +1,6 @@
-"""The errors a user can meet; each message is one sentence that says what was expected and what to do."""
+"""The errors a user can meet; each message is one sentence that says what was expected and what to
+do.
+"""
 
 from attent_stream.base.redaction import masked_text
 
@@ -6,7 +8,9 @@ _LONGEST = 200  # characters of what another package says
 
 
 class AttentError(RuntimeError):
-    """Base of every error this package raises for something that went wrong while running; secrets in it are masked."""
+    """Base of every error this package raises for something that went wrong while running; secrets
+    in it are masked.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(masked_text(message))
@@ -17,11 +21,15 @@ class TeacherError(AttentError):
 
 
 class StoreError(AttentError):
-    """A shard or index could not be had; the message says of which stream, on which rank, why, and what to do."""
+    """A shard or index could not be had; the message says of which stream, on which rank, why, and
+    what to do.
+    """
 
 
 class UnreachableError(StoreError):
-    """The store did not answer, answered with an error of its own, or took longer than ``download_timeout``."""
+    """The store did not answer, answered with an error of its own, or took longer than
+    ``download_timeout``.
+    """
 
 
 class DeniedError(StoreError):
@@ -33,7 +41,9 @@ class MissingError(StoreError):
 
 
 class CorruptError(StoreError):
-    """What arrived is not what the index says: another size, another hash, or it does not decompress."""
+    """What arrived is not what the index says: another size, another hash, or it does not
+    decompress.
+    """
 
 
 class StaleIndexError(CorruptError):
@@ -45,11 +55,15 @@ class OpenFilesError(AttentError):
 
 
 class DiskFullError(StoreError):
-    """The cache folder cannot take a shard: no space, over quota, or over the largest file allowed."""
+    """The cache folder cannot take a shard: no space, over quota, or over the largest file
+    allowed.
+    """
 
 
 class CacheFolderError(StoreError):
-    """The cache folder cannot be used: no permission, a read-only disk, or it was removed under the run."""
+    """The cache folder cannot be used: no permission, a read-only disk, or it was removed under the
+    run.
+    """
 
 
 class CacheLimitError(StoreError):
@@ -61,15 +75,21 @@ class CollateError(AttentError):
 
 
 class ScoreError(ValueError):
-    """A batch or a model's outputs from which no per-sample score can be had; the message says what to do."""
+    """A batch or a model's outputs from which no per-sample score can be had; the message says what
+    to do.
+    """
 
 
 class FidelityError(ValueError):
-    """A fidelity that is none, or that this model cannot be scored at; the message says what was expected."""
+    """A fidelity that is none, or that this model cannot be scored at; the message says what was
+    expected.
+    """
 
 
 def in_words(error: BaseException) -> str:
-    """An error on one line: its kind and what it says; of a ``ScoreError``, which speaks for itself, the latter alone."""
+    """An error on one line: its kind and what it says; of a ``ScoreError``, which speaks for
+    itself, the latter alone.
+    """
     text = " ".join(str(error).split())
     if isinstance(error, ScoreError):
         return text

@@ -19,18 +19,21 @@ def gather_ranks(values: torch.Tensor, *, ranks: int, replication: int = 1) -> N
     Args:
         values: This rank's, of one axis or more, the same shape on all ranks.
         ranks: How many ranks with values of their own there must be.
-        replication: How many consecutive ranks read the same samples (their values are taken to be the same).
+        replication: How many consecutive ranks read the same samples (their values are taken to be
+            the same).
 
     Returns:
         Array of shape (ranks, *values.shape), on the CPU.
 
     Raises:
-        AttentError: Another number of ranks: torch.distributed is not initialised, or not for this job.
+        AttentError: Another number of ranks: torch.distributed is not initialised, or not for this
+            job.
     """
     world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
     if world != ranks * replication:
         raise AttentError(
-            f"expected torch.distributed to connect {ranks * replication} ranks, got {world}: build the Trainer (or call "
+            f"expected torch.distributed to connect {ranks * replication} ranks, got {world}: "
+            "build the Trainer (or call "
             f"torch.distributed.init_process_group) on every rank before iterating the loader"
         )
     if world == 1:
@@ -39,7 +42,9 @@ def gather_ranks(values: torch.Tensor, *, ranks: int, replication: int = 1) -> N
     everyone = values.new_empty((world * values.shape[0], *values.shape[1:]))
     with together("the gathering of all ranks' scores"):
         dist.all_gather_into_tensor(everyone, values.detach().contiguous())
-        return np.ascontiguousarray(everyone.view(world, *values.shape)[::replication].cpu().numpy())
+        return np.ascontiguousarray(
+            everyone.view(world, *values.shape)[::replication].cpu().numpy()
+        )
 
 
 def first_fault(fault: str | None) -> str | None:
@@ -69,7 +74,9 @@ class Crew:
         return cls(rank=dist.get_rank(), ranks=dist.get_world_size(), to_device=to_device)
 
     def total(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The sum over ranks, which call this together: each has zeros where others have done the work."""
+        """The sum over ranks, which call this together: each has zeros where others have done the
+        work.
+        """
         if self.ranks == 1:
             return values
         shared = self.to_device(torch.from_numpy(values))

@@ -1,4 +1,6 @@
-"""Memory that the ranks of one node share: a file that one of them makes, all map, and that then has no name any more."""
+"""Memory that the ranks of one node share: a file that one of them makes, all map, and that then
+has no name any more.
+"""
 
 import mmap
 import os
@@ -17,13 +19,16 @@ _FOLDER = "/dev/shm"
 
 
 def node_path(name: str) -> str:
-    """Where a file of this name lies in the node's memory, or on its disk where it has no such folder."""
+    """Where a file of this name lies in the node's memory, or on its disk where it has no such
+    folder.
+    """
     return os.path.join(_FOLDER if os.path.isdir(_FOLDER) else tempfile.gettempdir(), name)
 
 
 @contextmanager
 def node_file(path: str) -> Iterator[BinaryIO]:
-    """An empty file to write, for as long as the node's ranks need to map it: the mappings keep the memory.
+    """An empty file to write, for as long as the node's ranks need to map it: the mappings keep the
+    memory.
 
     Args:
         path: By ``node_path``, the same on the node's ranks and no other job's.
@@ -34,7 +39,8 @@ def node_file(path: str) -> Iterator[BinaryIO]:
     name = f"/{os.path.basename(path)}"
     in_memory = path.startswith(_FOLDER)
     if in_memory:
-        resource_tracker.register(name, "shared_memory")  # which unlinks it should this process be killed
+        # Which unlinks it should this process be killed
+        resource_tracker.register(name, "shared_memory")
     try:
         with file:
             yield file
@@ -85,7 +91,8 @@ def node_memory(name: str, size: int, *, leader: bool, what: str, advice: str) -
     if leader:
         with node_file(path) as file:
             try:
-                os.posix_fallocate(file.fileno(), 0, size)  # now, as a write without room would end the process
+                # Now, as a write without room would end the process
+                os.posix_fallocate(file.fileno(), 0, size)
                 memory = mmap.mmap(file.fileno(), size)
             except OSError as error:
                 reason = f" ({error.strerror})"
@@ -95,5 +102,7 @@ def node_memory(name: str, size: int, *, leader: bool, what: str, advice: str) -
         with mapping(purpose):
             memory = mapped(path) if os.path.getsize(path) == size else None
     if memory is None:
-        raise AttentError(f"{here()} has no {size} bytes in {os.path.dirname(path)} for {what}{reason}: {advice}")
+        raise AttentError(
+            f"{here()} has no {size} bytes in {os.path.dirname(path)} for {what}{reason}: {advice}"
+        )
     return memory

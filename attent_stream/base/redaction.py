@@ -1,4 +1,6 @@
-"""Secrets out of what is printed, logged, raised or written: by the name of a key, and by how the text looks."""
+"""Secrets out of what is printed, logged, raised or written: by the name of a key, and by how the
+text looks.
+"""
 
 import argparse
 import logging
@@ -18,7 +20,8 @@ _NAMES = (
     r"|token"
 )
 _CREDENTIAL = re.compile(_NAMES, re.IGNORECASE)
-# Of the environment, where nothing is called after a tokenizer's tokens, every key and token counts.
+# Of the environment, where nothing is called after a tokenizer's tokens, every key and token
+# counts.
 _ENVIRONMENT = re.compile(r"(^|_)(KEY|TOKEN|PAT)$", re.IGNORECASE)
 _SHORTEST = 8  # a shorter value of the environment stands in too many words to be taken out of them
 _LOOKS = (
@@ -31,21 +34,30 @@ _LOOKS = (
     ),
     re.compile(r"\b(?:AccountKey|SharedAccessSignature)=[^;\s'\"]+"),
     re.compile(r"(?i:\bbearer\s+)[A-Za-z0-9._~+/-]{8,}=*"),
-    # tokens that tell by their first letters what they are: Hugging Face, AWS, GitHub, GitLab, Slack, JWT, PEM
-    re.compile(r"\bhf_[A-Za-z0-9]{20,}|\bA(?:KIA|SIA)[A-Z0-9]{16}\b|\bgh[pousr]_[A-Za-z0-9]{20,}|\bglpat-[\w-]{20,}"),
+    # tokens that tell by their first letters what they are: Hugging Face, AWS, GitHub, GitLab,
+    # Slack, JWT, PEM
+    re.compile(
+        r"\bhf_[A-Za-z0-9]{20,}|\bA(?:KIA|SIA)[A-Z0-9]{16}\b|\bgh[pousr]_[A-Za-z0-9]{20,}|\bglpat-[\w-]{20,}"
+    ),
     re.compile(r"\bxox[abprs]-[\w-]{10,}|\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*"),
     # key=value, and {key: value} as YAML or Python shows it; not `key: sentence`
     re.compile(rf"(?<![\w-])(?:{_NAMES})=[^\s&;,'\"]+", re.IGNORECASE),
-    re.compile(rf"""(?<=[{{'"])(?:{_NAMES})['"]?: ?[^\s,}}]+|(?<=, )(?:{_NAMES}): [^\s,}}]+""", re.IGNORECASE),
-    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
+    re.compile(
+        rf"""(?<=[{{'"])(?:{_NAMES})['"]?: ?[^\s,}}]+|(?<=, )(?:{_NAMES}): [^\s,}}]+""",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
+    ),
 )
 
 
 def masked_text(text: str) -> str:
-    """``text`` with ``***`` for what looks like a credential, and for every secret that this process's environment holds.
+    """``text`` with ``***`` for what looks like a credential, and for every secret that this
+    process's environment holds.
 
-    A secret of the environment is the value, of 8 characters or more and not the path of a file, of a variable that is
-    called one (``AWS_SECRET_ACCESS_KEY``, ``HF_TOKEN``, ``WANDB_API_KEY``, ...).
+    A secret of the environment is the value, of 8 characters or more and not the path of a file, of
+    a variable that is called one (``AWS_SECRET_ACCESS_KEY``, ``HF_TOKEN``, ``WANDB_API_KEY``, ...).
     """
     for value in sorted(_environment_secrets(), key=len, reverse=True):
         text = text.replace(value, MASK)
@@ -55,7 +67,9 @@ def masked_text(text: str) -> str:
 
 
 def masked(value: Any, key: str = "") -> Any:
-    """A copy of plain ``value`` with ``***`` for all under a key that is called a credential, and ``masked_text`` elsewhere."""
+    """A copy of plain ``value`` with ``***`` for all under a key that is called a credential, and
+    ``masked_text`` elsewhere.
+    """
     if value is not None and not isinstance(value, bool) and _CREDENTIAL.fullmatch(key):
         return MASK
     if isinstance(value, Mapping):
@@ -74,7 +88,9 @@ class MaskedParser(argparse.ArgumentParser):
 
 
 def mask_process() -> None:
-    """Mask what this process's libraries log, and the traceback that it may end with: for commands, not for the library."""
+    """Mask what this process's libraries log, and the traceback that it may end with: for commands,
+    not for the library.
+    """
     sys.excepthook = print_masked
     logging.setLogRecordFactory(masked_record)
 
@@ -87,12 +103,18 @@ def masked_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
     except (TypeError, ValueError):
         return record  # arguments that do not fit the message: logging reports that better
     if record.exc_info and record.exc_info[0] is not None:
-        record.exc_text = masked_text("".join(traceback.format_exception(*record.exc_info)).rstrip("\n"))
+        record.exc_text = masked_text(
+            "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+        )
     return record
 
 
-def print_masked(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """A ``sys.excepthook``: the traceback as Python prints it, masked, for errors of other libraries too."""
+def print_masked(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """A ``sys.excepthook``: the traceback as Python prints it, masked, for errors of other
+    libraries too.
+    """
     sys.stderr.write(masked_text("".join(traceback.format_exception(kind, error, trace))))
 
 

@@ -1,5 +1,6 @@
-"""Schedules: how much to keep or to see, how long a score is good, and when to teach, all over the progress of
-training."""
+"""Schedules: how much to keep or to see, how long a score is good, and when to teach, all over the
+progress of training.
+"""
 
 import difflib
 import math
@@ -42,9 +43,9 @@ def _step(progress: float, stages: int) -> float:
     return min(1.0, math.floor(progress * stages + _EPSILON) / stages)
 
 
-# (progress in [0, 1], stages) -> how far from `from` to `to`, in [0, 1]. As in INT (ICML 2024), whose `step`
-# reaches `to` only at the very end. Its `reverse-cosine` is the cosine curve on the way down, so only the
-# direction differs here.
+# (progress in [0, 1], stages) -> how far from `from` to `to`, in [0, 1]. As in INT (ICML 2024),
+# whose `step` reaches `to` only at the very end. Its `reverse-cosine` is the cosine curve on the
+# way down, so only the direction differs here.
 SHARE_SHAPES: dict[str, Callable[[float, int], float]] = {
     "constant": _constant,
     "linear": _linear,
@@ -56,11 +57,12 @@ SHARE_SHAPES: dict[str, Callable[[float, int], float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ShareSchedule:
-    """A share over time: of a window's candidates (``keep``), of an image's sides (``resolution``) or a text's length (``seq_len``).
+    """A share over time: of a window's candidates (``keep``), of an image's sides (``resolution``)
+    or a text's length (``seq_len``).
 
-    The shapes are those of INT (Nonparametric Teaching of Implicit Neural Representations, ICML 2024);
-    ``cosine`` is also the growing ratio of AtteNT (arXiv 2602.20461). ``reverse_cosine`` is INT's: it falls,
-    from the larger to the smaller value, along the same curve.
+    The shapes are those of INT (Nonparametric Teaching of Implicit Neural Representations, ICML
+    2024); ``cosine`` is also the growing ratio of AtteNT (arXiv 2602.20461). ``reverse_cosine`` is
+    INT's: it falls, from the larger to the smaller value, along the same curve.
 
     Args:
         shape: One of ``SHARE_SHAPES``.
@@ -71,8 +73,8 @@ class ShareSchedule:
         setting: Whose, for messages.
 
     Raises:
-        ValueError: An unknown shape, a share outside of (0, 1], fewer than one stage, ends that differ for
-            ``constant`` or do not fall for ``reverse_cosine``.
+        ValueError: An unknown shape, a share outside of (0, 1], fewer than one stage, ends that
+            differ for ``constant`` or do not fall for ``reverse_cosine``.
     """
 
     shape: str = "constant"
@@ -84,14 +86,24 @@ class ShareSchedule:
 
     def __post_init__(self) -> None:
         if self.shape not in SHARE_SHAPES:
-            raise ValueError(f"{self.setting} has no schedule {self.shape!r}, {nearest(self.shape, SHARE_SHAPES)}")
+            raise ValueError(
+                f"{self.setting} has no schedule {self.shape!r}, "
+                f"{nearest(self.shape, SHARE_SHAPES)}"
+            )
         for value in (self.start, self.end):
             if not _is_number(value) or not 0 < value <= 1:
-                raise ValueError(f"{self.setting} must be a number greater than 0 and at most 1, got {value!r}: it is a share")
+                raise ValueError(
+                    f"{self.setting} must be a number greater than 0 and at most 1, got {value!r}: "
+                    "it is a share"
+                )
         if isinstance(self.stages, bool) or not isinstance(self.stages, int) or self.stages < 1:
-            raise ValueError(f"stages of {self.setting} must be an integer of at least 1, got {self.stages!r}")
+            raise ValueError(
+                f"stages of {self.setting} must be an integer of at least 1, got {self.stages!r}"
+            )
         if self.shape == "constant" and self.start != self.end:
-            raise ValueError(f"a constant {self.setting} cannot go from {self.start!r} to {self.end!r}")
+            raise ValueError(
+                f"a constant {self.setting} cannot go from {self.start!r} to {self.end!r}"
+            )
         if self.shape == "reverse_cosine" and self.start <= self.end:
             raise ValueError(
                 f"a reverse_cosine {self.setting} falls, so 'from' must be above 'to',"
@@ -120,8 +132,9 @@ def parse_share(value: object, setting: str = "keep") -> ShareSchedule:
 
     Args:
         value: A number in (0, 1] for a constant one; or a mapping in which ``schedule`` (one of
-            ``SHARE_SHAPES``) and ``from`` are required, ``to`` too unless the schedule is constant, and
-            ``over`` is a time string, by default ``1dur``, and ``stages`` an integer, by default 10.
+            ``SHARE_SHAPES``) and ``from`` are required, ``to`` too unless the schedule is constant,
+            and ``over`` is a time string, by default ``1dur``, and ``stages`` an integer, by
+            default 10.
         setting: Its name, for messages.
 
     Raises:
@@ -133,11 +146,14 @@ def parse_share(value: object, setting: str = "keep") -> ShareSchedule:
         return ShareSchedule(start=value, end=value, setting=setting)
     if not isinstance(value, Mapping):
         raise ValueError(
-            f"{setting} must be a number greater than 0 and at most 1 or a mapping with 'schedule', 'from' and"
+            f"{setting} must be a number greater than 0 and at most 1 or a mapping with "
+            "'schedule', 'from' and"
             f" 'to', got {value!r}"
         )
     _refuse_unknown(value, ("schedule", "from", "to", "over", "stages"), setting)
-    needed = ("schedule", "from") if value.get("schedule") == "constant" else ("schedule", "from", "to")
+    needed = (
+        ("schedule", "from") if value.get("schedule") == "constant" else ("schedule", "from", "to")
+    )
     _require(value, needed, setting)
     return ShareSchedule(
         shape=value["schedule"],
@@ -151,8 +167,8 @@ def parse_share(value: object, setting: str = "keep") -> ShareSchedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """How long a score is reused: while ``now - then < at(clock)``, both in ``unit`` and whole epochs for
-    ``ep``.
+    """How long a score is reused: while ``now - then < at(clock)``, both in ``unit`` and whole
+    epochs for ``ep``.
 
     So ``1ep`` scores every sample afresh in every epoch, and 0 (``dense``) never reuses a score.
 
@@ -161,8 +177,8 @@ class Interval:
         start: Its value at the start of training.
         end: Its value once ``over`` has passed, linear in between.
         over: How long the growth takes.
-        incremental: INT's schedule instead (then the other values are not read): 0 in the first quarter of
-            training, then 10, 20, 30, 40 and 50 epochs in five equal parts of the rest.
+        incremental: INT's schedule instead (then the other values are not read): 0 in the first
+            quarter of training, then 10, 20, 30, 40 and 50 epochs in five equal parts of the rest.
     """
 
     unit: str = "ep"
@@ -199,9 +215,10 @@ def parse_interval(value: object) -> Interval:
     """Read the setting ``interval``.
 
     Args:
-        value: ``'dense'`` (every window is scored afresh); a time string such as ``'3ep'`` or ``'1000ba'``;
-            ``'incremental'`` (INT's, see ``Interval``); or a mapping {schedule: linear, from, to, over} with
-            two times in the same unit, over ``1dur`` by default (AtteNT grows from 5 to 10 or 50 epochs).
+        value: ``'dense'`` (every window is scored afresh); a time string such as ``'3ep'`` or
+            ``'1000ba'``; ``'incremental'`` (INT's, see ``Interval``); or a mapping {schedule:
+            linear, from, to, over} with two times in the same unit, over ``1dur`` by default
+            (AtteNT grows from 5 to 10 or 50 epochs).
 
     Raises:
         ValueError: Anything else, naming what was received.
@@ -217,18 +234,22 @@ def parse_interval(value: object) -> Interval:
         _require(value, ("schedule", "from", "to"), "interval")
         if value["schedule"] != "linear":
             raise ValueError(
-                f"interval has no schedule {value['schedule']!r}, {nearest(value['schedule'], ['linear'])}"
+                f"interval has no schedule {value['schedule']!r}, "
+                f"{nearest(value['schedule'], ['linear'])}"
             )
         start, end = Span.parse(value["from"]), Span.parse(value["to"])
         if start.unit != end.unit:
-            raise ValueError(f"'from' and 'to' of interval must have the same unit, got {start} and {end}")
+            raise ValueError(
+                f"'from' and 'to' of interval must have the same unit, got {start} and {end}"
+            )
         over = Span.parse(value.get("over", "1dur"))
         return Interval(unit=start.unit, start=start.value, end=end.value, over=over)
     if told_as_span(value):
         span = Span.parse(value)
         return Interval(unit=span.unit, start=span.value, end=span.value)
     raise ValueError(
-        "interval must be 'dense', 'incremental', a time string such as '1ep' or '1000ba', or a mapping with"
+        "interval must be 'dense', 'incremental', a time string such as '1ep' or '1000ba', or a "
+        "mapping with"
         f" 'schedule', 'from' and 'to', got {value!r}"
     )
 
@@ -246,13 +267,17 @@ class Phases:
     anneal: Span = Span(value=0.0, unit="dur")
 
     def check(self, total: Span | None) -> None:
-        """Raise ValueError if the end of training cannot be seen coming in the unit of ``anneal``."""
+        """Raise ValueError if the end of training cannot be seen coming in the unit of
+        ``anneal``.
+        """
         if (
             self.anneal.value > 0
             and self.anneal.unit != "dur"
             and (total is None or total.unit != self.anneal.unit)
         ):
-            length = "max_duration, which is not known" if total is None else f"max_duration, {total}"
+            length = (
+                "max_duration, which is not known" if total is None else f"max_duration, {total}"
+            )
             raise ValueError(f"anneal must be in dur or in the unit of {length}, got {self.anneal}")
 
     def teaching(self, clock: Clock, total: Span | None) -> bool:
@@ -282,5 +307,6 @@ def _require(value: Mapping, keys: Iterable[str], what: str) -> None:
     missing = [key for key in keys if key not in value]
     if missing:
         raise ValueError(
-            f"{what} needs {missing[0]!r}, got only {', '.join(map(repr, value)) or 'an empty mapping'}"
+            f"{what} needs {missing[0]!r}, got only "
+            f"{', '.join(map(repr, value)) or 'an empty mapping'}"
         )

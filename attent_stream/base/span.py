@@ -4,7 +4,13 @@ import math
 import re
 from dataclasses import dataclass
 
-UNITS = {"ep": "epochs", "ba": "batches", "sp": "samples", "tok": "tokens", "dur": "share of training"}
+UNITS = {
+    "ep": "epochs",
+    "ba": "batches",
+    "sp": "samples",
+    "tok": "tokens",
+    "dur": "share of training",
+}
 _SPAN = re.compile(r"\s*([0-9][0-9_.]*(?:e[+-]?[0-9]+)?|\.[0-9]+)\s*([a-z]+)\s*", re.IGNORECASE)
 
 
@@ -14,8 +20,8 @@ class Span:
 
     Args:
         value: How much, finite and not negative; at most 1 for ``dur``.
-        unit: ``ep``, ``ba``, ``sp``, ``tok`` or ``dur`` (share of the whole training), as in Composer's time
-            strings.
+        unit: ``ep``, ``ba``, ``sp``, ``tok`` or ``dur`` (share of the whole training), as in
+            Composer's time strings.
 
     Raises:
         ValueError: Another value or unit.
@@ -26,16 +32,20 @@ class Span:
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
-            raise ValueError(f"the unit of a time must be one of {', '.join(UNITS)}, got {self.unit!r}")
+            raise ValueError(
+                f"the unit of a time must be one of {', '.join(UNITS)}, got {self.unit!r}"
+            )
         if not (math.isfinite(self.value) and self.value >= 0):
             raise ValueError(f"a time must be finite and not negative, got {self.value}{self.unit}")
         if self.unit == "dur" and self.value > 1:
-            raise ValueError(f"a time in dur is a share of training and at most 1, got {self.value}dur")
+            raise ValueError(
+                f"a time in dur is a share of training and at most 1, got {self.value}dur"
+            )
 
     @classmethod
     def parse(cls, text: "str | Span") -> "Span":
-        """Read a time string such as ``0.1dur``, ``100ba``, ``1ep`` or ``1e6tok``; a Span is returned as it
-        is.
+        """Read a time string such as ``0.1dur``, ``100ba``, ``1ep`` or ``1e6tok``; a Span is
+        returned as it is.
 
         Raises:
             ValueError: Anything else.
@@ -45,7 +55,8 @@ class Span:
         match = _SPAN.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise ValueError(
-                f"a time must be a string such as '1ep', '100ba', '1e6tok' or '0.1dur', got {text!r}"
+                "a time must be a string such as '1ep', '100ba', '1e6tok' or '0.1dur', got "
+                f"{text!r}"
             )
         try:
             value = float(match[1])
@@ -59,7 +70,9 @@ class Span:
 
 def told_as_span(value: object) -> bool:
     """Whether this is a Span, or has the form of a time string."""
-    return isinstance(value, Span) or (isinstance(value, str) and _SPAN.fullmatch(value) is not None)
+    return isinstance(value, Span) or (
+        isinstance(value, str) and _SPAN.fullmatch(value) is not None
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

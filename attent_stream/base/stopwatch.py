@@ -21,7 +21,9 @@ class Stopwatch:
     def __enter__(self) -> "Stopwatch":
         self._begin = time.perf_counter()
         if self._gpu:
-            self._events.append((torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)))
+            self._events.append(
+                (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
+            )
             self._events[-1][0].record()
         return self
 

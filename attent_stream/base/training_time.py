@@ -8,7 +8,8 @@ from composer.loggers import Logger
 
 
 class TrainingTime(Callback):
-    """A clock that stands still while the Trainer evaluates. Subclasses that listen to its events call it first or last.
+    """A clock that stands still while the Trainer evaluates. Subclasses that listen to its events
+    call it first or last.
 
     Attributes:
         seconds: Wall time of training until the last pause, teaching included.

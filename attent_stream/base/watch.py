@@ -1,8 +1,9 @@
-"""Processes that watch each other: none outlives the one that started it, and none waits for one that has gone.
+"""Processes that watch each other: none outlives the one that started it, and none waits for one
+that has gone.
 
-What waits, and the setting that limits it: a loader worker for the teacher, ``teacher_timeout``; the training process for
-its workers, ``timeout`` (torch's own name); ranks for each other, the process group's timeout (Composer's
-``dist_timeout``).
+What waits, and the setting that limits it: a loader worker for the teacher, ``teacher_timeout``;
+the training process for its workers, ``timeout`` (torch's own name); ranks for each other, the
+process group's timeout (Composer's ``dist_timeout``).
 """
 
 import os
@@ -25,18 +26,23 @@ from torch import distributed as dist
 from attent_stream.base.errors import AttentError, OpenFilesError
 from attent_stream.base.open_files import EXIT_CODE, is_out_of_files, open_files_error
 
-WORKER_TIMEOUT = 3600.0  # seconds that the training process waits for a batch, if the user does not say
+# Seconds that the training process waits for a batch, if the user does not say
+WORKER_TIMEOUT = 3600.0
 _ROLL_CALL = 5.0  # seconds that the ranks have to answer when one is missed
 _NAMED = 8  # ranks named in an error
 
 
 def here() -> str:
-    """This rank, as an error names it; read from the environment, so that loader workers know it too."""
+    """This rank, as an error names it; read from the environment, so that loader workers know it
+    too.
+    """
     return f"rank {os.environ.get('RANK', '0')} ({socket.gethostname()})"
 
 
 def parent_gone() -> bool:
-    """Whether the process that started this one (by multiprocessing) has ended, also if it did before the first call."""
+    """Whether the process that started this one (by multiprocessing) has ended, also if it did
+    before the first call.
+    """
     parent = parent_process()
     if parent is None:
         return False
@@ -46,10 +52,12 @@ def parent_gone() -> bool:
 
 
 def leave_with_parent(interval: float = 1.0) -> None:
-    """End this worker process when the one that started it has ended, whatever it is doing or waiting for.
+    """End this worker process when the one that started it has ended, whatever it is doing or
+    waiting for.
 
-    torch's workers look only between batches. One that waits for something else (a shard that a process which has gone was
-    fetching, Streaming's barrier) would stay for ever, and with it the run's shared memory and locks.
+    torch's workers look only between batches. One that waits for something else (a shard that a
+    process which has gone was fetching, Streaming's barrier) would stay for ever, and with it the
+    run's shared memory and locks.
 
     Args:
         interval: Seconds between looks.
@@ -58,8 +66,10 @@ def leave_with_parent(interval: float = 1.0) -> None:
     def watch() -> None:
         while not parent_gone():
             time.sleep(interval)
-        shutil.rmtree(get_temp_dir(), ignore_errors=True)  # multiprocessing's, with the sockets that tensors go through
-        os._exit(1)  # there is nobody to tell, and whatever the worker waits for it need not wait for
+        # Multiprocessing's, with the sockets that tensors go through
+        shutil.rmtree(get_temp_dir(), ignore_errors=True)
+        # There is nobody to tell, and whatever the worker waits for it need not wait for
+        os._exit(1)
 
     threading.Thread(target=watch, name="attent-watch", daemon=True).start()
 
@@ -67,8 +77,8 @@ def leave_with_parent(interval: float = 1.0) -> None:
 def next_batch(batches: Iterator[Any], timeout: float) -> Any:
     """The next of a DataLoader's batches; says what to do if a worker was killed or is stuck.
 
-    torch raises when a worker ends by a signal, in whatever code the process is then; where that code swallows it
-    (a destructor), or trips over what the worker was sending, it is told here.
+    torch raises when a worker ends by a signal, in whatever code the process is then; where that
+    code swallows it (a destructor), or trips over what the worker was sending, it is told here.
 
     Raises:
         AttentError: A worker ended, or sent nothing for ``timeout`` seconds.
@@ -82,7 +92,8 @@ def next_batch(batches: Iterator[Any], timeout: float) -> Any:
         text = " ".join(str(error).split())
         if text.startswith("DataLoader timed out"):
             raise AttentError(
-                f"{here()} lost its data loader: its workers sent nothing for {timeout:.0f} s; see what they wait for, or "
+                f"{here()} lost its data loader: its workers sent nothing for {timeout:.0f} s; see "
+                "what they wait for, or "
                 f"raise the loader's timeout"
             ) from error
         cut = isinstance(error, (OSError, EOFError)) and _ended_by_now(batches)
@@ -94,7 +105,8 @@ def next_batch(batches: Iterator[Any], timeout: float) -> Any:
 
 _TORCHS = "DataLoader worker"  # how torch begins to tell of one that has ended
 _LOST = (
-    "{here} lost its data loader: {said}; if nobody killed it the machine's memory ran out: lower num_workers or "
+    "{here} lost its data loader: {said}; if nobody killed it the machine's memory ran out: lower "
+    "num_workers or "
     "prefetch_factor"
 )
 
@@ -120,7 +132,9 @@ def _ended_by_now(batches: Iterator[Any]) -> bool:
         ended = wait([worker.sentinel for worker in _workers(batches)], 1.0)
         for worker in _workers(batches):
             if worker.sentinel in ended:
-                worker.join(1.0)  # a process closes its files, and so its sentinel, a moment before it can be waited for
+                # A process closes its files, and so its sentinel, a moment before it can be waited
+                # for
+                worker.join(1.0)
     except RuntimeError as error:  # torch hears of it here
         if str(error).startswith(_TORCHS):
             return True
@@ -129,7 +143,8 @@ def _ended_by_now(batches: Iterator[Any]) -> bool:
 
 
 def _workers(batches: Iterator[Any]) -> list[BaseProcess]:
-    return getattr(batches, "_workers", [])  # torch's own, not public: without it only torch's errors are told
+    # Torch's own, not public: without it only torch's errors are told
+    return getattr(batches, "_workers", [])
 
 
 @contextmanager
@@ -162,16 +177,21 @@ def together(what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, AttentError) or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+        if isinstance(error, AttentError) or not (
+            isinstance(error, dist.DistError) or "gloo" in str(error)
+        ):
             raise
         raise AttentError(
-            f"{here()} could not go on with {what}, as {_missing()}; that rank's own log says why if it failed, and if it "
+            f"{here()} could not go on with {what}, as {_missing()}; that rank's own log says why "
+            "if it failed, and if it "
             f"is slow on purpose raise dist_timeout ({' '.join(str(error).split())})"
         ) from error
 
 
 def _missing() -> str:
-    """Which ranks do not answer, in words. Those that have noticed the failure do, within ``_ROLL_CALL`` seconds."""
+    """Which ranks do not answer, in words. Those that have noticed the failure do, within
+    ``_ROLL_CALL`` seconds.
+    """
     try:
         store, world = dist.distributed_c10d._get_default_store(), dist.get_world_size()
         keys = [f"attent/here/{rank}" for rank in range(world)]
@@ -183,5 +203,7 @@ def _missing() -> str:
             missing = [rank for rank, key in enumerate(keys) if not store.check([key])]
     except RuntimeError:
         return "rank 0, which holds the job's store, has ended"
-    named = ", ".join(map(str, missing[:_NAMED])) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
+    named = ", ".join(map(str, missing[:_NAMED])) + (
+        f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    )
     return f"of {world} ranks these did not answer within {_ROLL_CALL:.0f} s: {named}"

@@ -1,1 +1,3 @@
-"""The benchmark that can say no: arms of one task against plain training, plain but shorter, and random."""
+"""The benchmark that can say no: arms of one task against plain training, plain but shorter, and
+random.
+"""

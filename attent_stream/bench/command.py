@@ -15,16 +15,21 @@ USER_ERROR = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run them; returns the exit code: 0, or 2 and one sentence on stderr after a user's mistake."""
+    """Run them; returns the exit code: 0, or 2 and one sentence on stderr after a user's
+    mistake.
+    """
     given = _parser().parse_args(argv)
-    # Threads that spin while they wait make a step 30 times slower once another program wants a core.
+    # Threads that spin while they wait make a step 30 times slower once another program wants a
+    # core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         benches = [load_bench(path) for path in given.yaml]
         names = [bench.task for bench in benches]
         if len(set(names)) != len(names):
-            raise ConfigError(f"task: expected a different name in each file, received {', '.join(names)}")
+            raise ConfigError(
+                f"task: expected a different name in each file, received {', '.join(names)}"
+            )
         data = None if given.data is None else Path(given.data)
         if data is not None and not data.is_dir():
             raise ConfigError(f"--data: expected a folder, received {given.data!r}")
@@ -44,14 +49,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="attent-stream bench", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog="attent-stream bench",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("yaml", nargs="+", metavar="YAML", help="a task and its arms, see yamls/bench/")
-    parser.add_argument("--data", metavar="FOLDER", help="of the sources; without it, what every machine has")
-    parser.add_argument("--out", default="runs/bench", metavar="FOLDER", help="a re-run goes on from what it holds")
+    parser.add_argument(
+        "yaml", nargs="+", metavar="YAML", help="a task and its arms, see yamls/bench/"
+    )
+    parser.add_argument(
+        "--data", metavar="FOLDER", help="of the sources; without it, what every machine has"
+    )
+    parser.add_argument(
+        "--out", default="runs/bench", metavar="FOLDER", help="a re-run goes on from what it holds"
+    )
     parser.add_argument("--seeds", type=int, metavar="N", help="only the first N seeds")
-    parser.add_argument("--results", metavar="FILE", help="put the rows into this quality.json, over older ones of the task")
-    parser.add_argument("--report", action="store_true", help="train nothing, report what has been run")
+    parser.add_argument(
+        "--results",
+        metavar="FILE",
+        help="put the rows into this quality.json, over older ones of the task",
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="train nothing, report what has been run"
+    )
     return parser
 
 
@@ -81,7 +100,9 @@ def _one(path: str, bench: BenchConfig, data: Path | None, given: argparse.Names
 
 
 def update_quality(path: Path, rows: list[dict]) -> None:
-    """Put rows into a quality.json in place of those of their tasks on the same hardware; the file is replaced at once."""
+    """Put rows into a quality.json in place of those of their tasks on the same hardware; the file
+    is replaced at once.
+    """
     old = json.loads(path.read_text("utf-8")) if path.is_file() else []
     new = {(row["task"], row["hardware"]) for row in rows}
     kept = [row for row in old if (row["task"], row["hardware"]) not in new]

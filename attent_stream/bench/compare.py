@@ -1,4 +1,6 @@
-"""What the runs of a task say: each arm against plain, plain but shorter, and random, with intervals. Pure functions."""
+"""What the runs of a task say: each arm against plain, plain but shorter, and random, with
+intervals. Pure functions.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,15 +23,19 @@ class ArmRow:
 
     Args:
         arm, length: Which.
-        steps, cost, seconds, cpu_seconds, tokens, flops: Means over seeds; cost in step-equivalents, or in seconds.
+        steps, cost, seconds, cpu_seconds, tokens, flops: Means over seeds; cost in
+            step-equivalents, or in seconds.
         teaching_share: Of the wall time, mean.
-        step_ratio: Processor time of a step, teaching taken out by its share, over that of a plain step of the same seed, mean: what
-            cost in step-equivalents leaves out (losses recorded, lessons weighted). Shorter plain runs, of which it is 1, show its noise.
+        step_ratio: Processor time of a step, teaching taken out by its share, over that of a plain
+            step of the same seed, mean: what cost in step-equivalents leaves out (losses recorded,
+            lessons weighted). Shorter plain runs, of which it is 1, show its noise.
         quality: Held-out measure, mean of labels and seeds, with its interval.
         labels: Label -> measure, mean of seeds.
-        ahead_of_shorter: 1 - cost / (cost of the plain run, fully decayed, of this quality), by interpolation.
+        ahead_of_shorter: 1 - cost / (cost of the plain run, fully decayed, of this quality), by
+            interpolation.
         ahead_of_random: The same against the control arm's lengths.
-        at_equal_cost: Quality minus that of the plain run of this cost; positive is better, whatever the measure.
+        at_equal_cost: Quality minus that of the plain run of this cost; positive is better,
+            whatever the measure.
         against_random: Quality minus the control's at this length; positive is better.
         notes: Why a number is not there.
     """
@@ -78,8 +84,12 @@ class _Table:
         self.bench = bench
         arms = [r for r in records if r.role == ARM and r.arm in bench.arms]
         self.runs = {(r.arm, r.length, r.seed): r for r in arms if np.isfinite(r.last.quality)}
-        self.diverged = [f"{r.arm} {r.length:g} seed {r.seed}" for r in arms if not np.isfinite(r.last.quality)]
-        cells = [(name, length) for name, arm in bench.arms.items() for length in sorted(arm.lengths)]
+        self.diverged = [
+            f"{r.arm} {r.length:g} seed {r.seed}" for r in arms if not np.isfinite(r.last.quality)
+        ]
+        cells = [
+            (name, length) for name, arm in bench.arms.items() for length in sorted(arm.lengths)
+        ]
         # Only seeds that every arm has: else a lucky seed would count for one arm alone.
         self.seeds = [s for s in bench.seeds if all((*cell, s) in self.runs for cell in cells)]
         self.cells = cells
@@ -94,14 +104,24 @@ class _Table:
         plain = self.runs[PLAIN, 1, seed].last
         if self.bench.cost == "seconds":
             return last.seconds
-        return last.step_equivalents if how == "steps" else last.cpu_seconds / plain.cpu_seconds * plain.step
+        return (
+            last.step_equivalents
+            if how == "steps"
+            else last.cpu_seconds / plain.cpu_seconds * plain.step
+        )
 
     def step_ratio(self, arm: str, length: float, seed: int) -> float:
         last, plain = self.runs[arm, length, seed].last, self.runs[PLAIN, 1, seed].last
         training = last.cpu_seconds * (1 - last.teaching_seconds / last.seconds)
         return training / last.step / (plain.cpu_seconds / plain.step)
 
-    def mean(self, what: Callable[[str, float, int], float], arm: str, length: float, seeds: Sequence[int]) -> float:
+    def mean(
+        self,
+        what: Callable[[str, float, int], float],
+        arm: str,
+        length: float,
+        seeds: Sequence[int],
+    ) -> float:
         return float(np.mean([what(arm, length, self.seeds[i]) for i in seeds]))
 
     def frontier(self, arm: str, seeds: Sequence[int]) -> Frontier:
@@ -113,13 +133,17 @@ class _Table:
         read = self.frontier(of, seeds).cost_at(self.mean(self.loss, arm, length, seeds))
         if read.value is None:
             return read
-        return Reading(value=1 - self.mean(self.cost, arm, length, seeds) / read.value, where=read.where)
+        return Reading(
+            value=1 - self.mean(self.cost, arm, length, seeds) / read.value, where=read.where
+        )
 
     def saved(self, arm: str, seeds: Sequence[int]) -> Reading:
         read = self.frontier(arm, seeds).cost_at(self.mean(self.loss, PLAIN, 1, seeds))
         if read.value is None:
             return read
-        return Reading(value=1 - read.value / self.mean(self.cost, PLAIN, 1, seeds), where=read.where)
+        return Reading(
+            value=1 - read.value / self.mean(self.cost, PLAIN, 1, seeds), where=read.where
+        )
 
     def at_equal_cost(self, arm: str, length: float, seeds: Sequence[int]) -> float | None:
         read = self.frontier(PLAIN, seeds).loss_at(self.mean(self.cost, arm, length, seeds))
@@ -160,9 +184,16 @@ def _row(table: _Table, arm: str, length: float) -> ArmRow:
         return bootstrap(lambda seeds: table.ahead(arm, length, of, seeds).value, count)
 
     def against_random(seeds: Sequence[int]) -> float | None:
-        if control == arm or arm == PLAIN or control not in bench.arms or length not in bench.arms[control].lengths:
+        if (
+            control == arm
+            or arm == PLAIN
+            or control not in bench.arms
+            or length not in bench.arms[control].lengths
+        ):
             return None
-        return table.mean(table.loss, control, length, seeds) - table.mean(table.loss, arm, length, seeds)
+        return table.mean(table.loss, control, length, seeds) - table.mean(
+            table.loss, arm, length, seeds
+        )
 
     def mean(name: str) -> float:
         return float(np.mean([getattr(point, name) for point in last]))
@@ -178,8 +209,12 @@ def _row(table: _Table, arm: str, length: float) -> ArmRow:
         flops=mean("flops"),
         teaching_share=mean("teaching_seconds") / max(mean("seconds"), 1e-9),
         step_ratio=table.mean(table.step_ratio, arm, length, range(count)),
-        quality=bootstrap(lambda seeds: table.sign * table.mean(table.loss, arm, length, seeds), count),
-        labels={label: float(np.mean([p.measures[label] for p in last])) for label in last[0].measures},
+        quality=bootstrap(
+            lambda seeds: table.sign * table.mean(table.loss, arm, length, seeds), count
+        ),
+        labels={
+            label: float(np.mean([p.measures[label] for p in last])) for label in last[0].measures
+        },
         ahead_of_shorter=ahead(PLAIN),
         ahead_of_random=ahead(control),
         at_equal_cost=bootstrap(lambda seeds: table.at_equal_cost(arm, length, seeds), count),

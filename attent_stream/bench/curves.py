@@ -1,4 +1,6 @@
-"""PNG curves of a task: held-out measure over cost, time, tokens and FLOPs, and the frontiers. Pure functions."""
+"""PNG curves of a task: held-out measure over cost, time, tokens and FLOPs, and the frontiers. Pure
+functions.
+"""
 
 import io
 from collections import defaultdict
@@ -25,8 +27,8 @@ AXES = {
 
 
 def curves(bench: BenchConfig, records: Sequence[Record], comparison: Comparison) -> "Figure":
-    """Five axes: the longest run of each arm over four costs, and cost against quality of all lengths; bands and bars span
-    the seeds' interval, or their range where there is none.
+    """Five axes: the longest run of each arm over four costs, and cost against quality of all
+    lengths; bands and bars span the seeds' interval, or their range where there is none.
     """
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -35,8 +37,11 @@ def curves(bench: BenchConfig, records: Sequence[Record], comparison: Comparison
     figure = Figure(figsize=(16, 9), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(f"{bench.task}: {bench.title or bench.metric}", fontsize=12)
-    pairs = colormaps["tab20"].colors  # a strong colour and a pale one each: pale ones from the eleventh arm on
-    colors = dict(zip(bench.arms, (pairs[::2] + pairs[1::2]) * 2, strict=False)) | {PLAIN: (0.1, 0.1, 0.1)}
+    # A strong colour and a pale one each: pale ones from the eleventh arm on
+    pairs = colormaps["tab20"].colors
+    colors = dict(zip(bench.arms, (pairs[::2] + pairs[1::2]) * 2, strict=False)) | {
+        PLAIN: (0.1, 0.1, 0.1)
+    }
     axes = figure.subplots(2, 3).flatten()
     runs = defaultdict(list)
     for record in records:
@@ -84,4 +89,6 @@ def _frontiers(axis: "Axes", bench: BenchConfig, comparison: Comparison, colors:
         high = [row.quality.value if row.quality.high is None else row.quality.high for row in rows]
         style = "-" if arm == PLAIN else "--"
         spread = np.maximum(0, [y - low, high - y])
-        axis.errorbar(x, y, spread, marker="o", capsize=3, linestyle=style, color=colors[arm], label=arm)
+        axis.errorbar(
+            x, y, spread, marker="o", capsize=3, linestyle=style, color=colors[arm], label=arm
+        )

@@ -25,14 +25,18 @@ BOILERPLATE = (
 )
 
 
-def read_jsonl(path: Path, megabytes: float, rng: np.random.Generator, longest: int | None = None) -> list[str]:
-    """Documents of a .jsonl.zst in random order, up to ``megabytes`` (1e6 bytes of UTF-8) of text: a file may be sorted.
+def read_jsonl(
+    path: Path, megabytes: float, rng: np.random.Generator, longest: int | None = None
+) -> list[str]:
+    """Documents of a .jsonl.zst in random order, up to ``megabytes`` (1e6 bytes of UTF-8) of text:
+    a file may be sorted.
 
     Args:
         path: With a JSON object that has ``text`` a line.
         megabytes: At which to stop; the document that passes it is the last.
         rng: Of the order.
-        longest: Characters taken of a document, from its beginning: for little text of many documents.
+        longest: Characters taken of a document, from its beginning: for little text of many
+            documents.
     """
     import zstandard
 
@@ -53,14 +57,17 @@ def first(texts: Iterable[str], megabytes: float) -> Iterator[str]:
 
 
 def clean(documents: Iterable[str]) -> Iterator[str]:
-    """Without short documents and without those of which half of the runs of 32 words have been seen before."""
+    """Without short documents and without those of which half of the runs of 32 words have been
+    seen before.
+    """
     seen: set[bytes] = set()
     for text in documents:
         if len(text) < SHORTEST:
             continue
         words = text.lower().split()
         starts = range(0, max(1, len(words) - RUN + 1), RUN // 2)
-        # Every run is remembered from every place, but looked up from a few: copies need not begin alike.
+        # Every run is remembered from every place, but looked up from a few: copies need not begin
+        # alike.
         runs = {_digest(words[i : i + RUN]) for i in range(max(1, len(words) - RUN + 1))}
         copies = sum(_digest(words[i : i + RUN]) in seen for i in starts)
         seen |= runs
@@ -69,7 +76,9 @@ def clean(documents: Iterable[str]) -> Iterator[str]:
 
 
 def spoilt(documents: Iterable[str], share: float, rng: np.random.Generator) -> Iterator[str]:
-    """With planted noise, ``share`` of all characters: by turns the words of the last document shuffled, and boilerplate."""
+    """With planted noise, ``share`` of all characters: by turns the words of the last document
+    shuffled, and boilerplate.
+    """
     good = planted = 0
     turn = False
     for text in documents:

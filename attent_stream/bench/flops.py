@@ -1,11 +1,12 @@
 """Floating point operations of a run, by one formula for every arm.
 
-A trained token costs 6 N + 12 L H T: 2 N for the forward's matrix products with N weights, twice that for the backward, and
-4 L H T + 8 L H T for attention over T positions in L layers of width H (PaLM, arXiv 2204.02311, appendix B). A candidate's
-token costs a third: one forward, as does a lesson's that does not go backward (``backward``), and with ``positions`` the
-head's part of a lesson is that share of it. With ``resolution`` a lesson has as many patches as its images then; a candidate
-is counted at full size. Norms, softmax, selection and evaluations count as nothing. N is all weights that multiply: without
-embedding tables, with the head, tied or not.
+A trained token costs 6 N + 12 L H T: 2 N for the forward's matrix products with N weights, twice
+that for the backward, and 4 L H T + 8 L H T for attention over T positions in L layers of width H
+(PaLM, arXiv 2204.02311, appendix B). A candidate's token costs a third: one forward, as does a
+lesson's that does not go backward (``backward``), and with ``positions`` the head's part of a
+lesson is that share of it. With ``resolution`` a lesson has as many patches as its images then; a
+candidate is counted at full size. Norms, softmax, selection and evaluations count as nothing. N is
+all weights that multiply: without embedding tables, with the head, tied or not.
 """
 
 from dataclasses import dataclass, replace
@@ -29,7 +30,9 @@ class Shape:
     head: int = 0
 
     def at(self, share: float, extra: int = 1) -> "Shape":
-        """Of samples at a share of their positions, in (0, 1], but for the ``extra`` ones: of images the class token's."""
+        """Of samples at a share of their positions, in (0, 1], but for the ``extra`` ones: of
+        images the class token's.
+        """
         return replace(self, positions=round((self.positions - extra) * share) + extra)
 
     @property
@@ -37,7 +40,9 @@ class Shape:
         """FLOPs of forward and backward, a token."""
         return 6.0 * self.weights + 12.0 * self.layers * self.width * self.positions
 
-    def run(self, trained: float, candidates: float, *, positions: float = 1.0, backward: float = 1.0) -> float:
+    def run(
+        self, trained: float, candidates: float, *, positions: float = 1.0, backward: float = 1.0
+    ) -> float:
         """FLOPs of a run.
 
         Args:
@@ -60,5 +65,9 @@ def shape_of(model: Any, config: Any, positions: int) -> Shape:
         weights += config.vocab_size * config.hidden_size
     head = config.vocab_size * config.hidden_size if tables and hasattr(config, "vocab_size") else 0
     return Shape(
-        weights=weights, layers=config.num_hidden_layers, width=config.hidden_size, positions=positions, head=head
+        weights=weights,
+        layers=config.num_hidden_layers,
+        width=config.hidden_size,
+        positions=positions,
+        head=head,
     )

@@ -1,4 +1,6 @@
-"""Cost against quality of one arm at several lengths, read by interpolation and never beyond its ends."""
+"""Cost against quality of one arm at several lengths, read by interpolation and never beyond its
+ends.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,15 +30,18 @@ class Frontier:
 
     Args:
         costs: Ascending, of shape (lengths,).
-        losses: Lower is better (the negative of what is better higher), of the same shape, made not to rise with the cost:
-            what costs more and is worse is averaged with its neighbours (isotonic regression), as noise between lengths.
+        losses: Lower is better (the negative of what is better higher), of the same shape, made not
+            to rise with the cost: what costs more and is worse is averaged with its neighbours
+            (isotonic regression), as noise between lengths.
     """
 
     costs: NDArray[np.float64]
     losses: NDArray[np.float64]
 
     def cost_at(self, loss: float) -> Reading:
-        """The cost at which the arm reaches a loss, linear between two lengths. Where several costs do, the smallest."""
+        """The cost at which the arm reaches a loss, linear between two lengths. Where several costs
+        do, the smallest.
+        """
         if loss > self.losses[0]:
             return Reading(value=None, where=WORSE)
         if loss < self.losses[-1]:
@@ -47,7 +52,10 @@ class Frontier:
         a, b = self.losses[right - 1], self.losses[right]
         share = (a - loss) / (a - b)
         return Reading(
-            value=float(self.costs[right - 1] + share * (self.costs[right] - self.costs[right - 1])), where=INSIDE
+            value=float(
+                self.costs[right - 1] + share * (self.costs[right] - self.costs[right - 1])
+            ),
+            where=INSIDE,
         )
 
     def loss_at(self, cost: float) -> Reading:
@@ -60,10 +68,20 @@ class Frontier:
 
 
 def frontier(costs: Sequence[float], losses: Sequence[float]) -> Frontier:
-    """A frontier of points in any order; raises ValueError for none, or for numbers that are not finite."""
+    """A frontier of points in any order; raises ValueError for none, or for numbers that are not
+    finite.
+    """
     c, q = np.asarray(costs, np.float64), np.asarray(losses, np.float64)
-    if c.ndim != 1 or c.shape != q.shape or not len(c) or not (np.isfinite(c).all() and np.isfinite(q).all()):
-        raise ValueError(f"expected as many finite costs as losses and at least one, received {costs} and {losses}")
+    if (
+        c.ndim != 1
+        or c.shape != q.shape
+        or not len(c)
+        or not (np.isfinite(c).all() and np.isfinite(q).all())
+    ):
+        raise ValueError(
+            f"expected as many finite costs as losses and at least one, received {costs} and "
+            f"{losses}"
+        )
     order = np.argsort(c, kind="stable")
     return Frontier(costs=c[order], losses=_not_rising(q[order]))
 

@@ -19,7 +19,8 @@ class Estimate:
 
     Args:
         value: Of all seeds, None where it is not defined.
-        low, high: The interval, None where there is none: fewer than three seeds, or resamples without a value.
+        low, high: The interval, None where there is none: fewer than three seeds, or resamples
+            without a value.
         undefined: Share of resamples without a value, in [0, 1].
     """
 
@@ -35,15 +36,20 @@ class Estimate:
 
 
 def resamples(seeds: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Positions of seeds drawn with replacement, shape (draws, seeds): all of them up to ``EXACT`` seeds."""
+    """Positions of seeds drawn with replacement, shape (draws, seeds): all of them up to ``EXACT``
+    seeds.
+    """
     if seeds <= EXACT:
         return np.array(list(itertools.product(range(seeds), repeat=seeds)), dtype=np.int64)
     return rng.integers(0, seeds, (DRAWS, seeds))
 
 
-def bootstrap(statistic: Callable[[Sequence[int]], float | None], seeds: int, seed: int = 0) -> Estimate:
-    """The percentile bootstrap (Efron, 1979) of a statistic over seeds, which are resampled together for all arms: a seed
-    means the same weights and order in each. With three seeds its ends are close to the smallest and largest seed's.
+def bootstrap(
+    statistic: Callable[[Sequence[int]], float | None], seeds: int, seed: int = 0
+) -> Estimate:
+    """The percentile bootstrap (Efron, 1979) of a statistic over seeds, which are resampled
+    together for all arms: a seed means the same weights and order in each. With three seeds its
+    ends are close to the smallest and largest seed's.
 
     Args:
         statistic: Positions of seeds, with repetitions -> value, None where it is not defined.

@@ -1,4 +1,6 @@
-"""Notes held-out measures and what training has cost until then, teaching in and evaluations out."""
+"""Notes held-out measures and what training has cost until then, teaching in and
+evaluations out.
+"""
 
 from collections import Counter
 from dataclasses import asdict
@@ -22,20 +24,26 @@ class Meter(TrainingTime):
         metric: Composer's name of the measure.
         memory: The run's logger, in which AtteNT's own numbers are looked up.
         shape: Of the model, for FLOPs.
-        side: Pixels of an image's side, from which its share of the positions is known; None: of text.
+        side: Pixels of an image's side, from which its share of the positions is known; None: of
+            text.
     """
 
-    def __init__(self, metric: str, memory: InMemoryLogger, shape: Shape, side: int | None = None) -> None:
+    def __init__(
+        self, metric: str, memory: InMemoryLogger, shape: Shape, side: int | None = None
+    ) -> None:
         super().__init__()
         self.points: list[Point] = []
         self._metric = metric
         self._memory = memory
         self._shape = shape
         self._side = side
-        self._trained: Counter[float] = Counter()  # samples by the share of an image's area, or a text's length, that they were trained at
+        # Samples by the share of an image's area, or a text's length, that they were trained at
+        self._trained: Counter[float] = Counter()
 
     def batch_start(self, state: State, logger: Logger) -> None:
-        """Note at which resolution or length the batch is trained on: AtteNT has made its samples smaller by now."""
+        """Note at which resolution or length the batch is trained on: AtteNT has made its samples
+        smaller by now.
+        """
         if self._side is None:
             share = state.batch["input_ids"].shape[1] / self._shape.positions
         else:
@@ -46,7 +54,10 @@ class Meter(TrainingTime):
         """Note what the evaluators found, then go on timing."""
         candidates = int(max(self._logged("candidates"), default=0)) * self._shape.positions
         extra = 0 if self._side is None else 1
-        trained = [(shape := self._shape.at(share, extra), samples * shape.positions) for share, samples in self._trained.items()]
+        trained = [
+            (shape := self._shape.at(share, extra), samples * shape.positions)
+            for share, samples in self._trained.items()
+        ]
         skips = _skips(state)
         self.points.append(
             Point(
@@ -59,7 +70,8 @@ class Meter(TrainingTime):
                 flops=self._shape.run(0, candidates)
                 + sum(shape.run(tokens, 0, **skips) for shape, tokens in trained),
                 measures={
-                    label: float(metrics[self._metric].compute()) for label, metrics in state.eval_metrics.items()
+                    label: float(metrics[self._metric].compute())
+                    for label, metrics in state.eval_metrics.items()
                 },
             )
         )
@@ -70,8 +82,12 @@ class Meter(TrainingTime):
 
 
 def _skips(state: State) -> dict[str, float]:
-    """What AtteNT leaves out of each batch (of its short warm-up and anneal too, for simplicity)."""
-    found = [algorithm.settings.skips for algorithm in state.algorithms if isinstance(algorithm, AtteNT)]
+    """What AtteNT leaves out of each batch (of its short warm-up and anneal too, for
+    simplicity).
+    """
+    found = [
+        algorithm.settings.skips for algorithm in state.algorithms if isinstance(algorithm, AtteNT)
+    ]
     return asdict(found[0]) if found else {}
 
 

@@ -1,4 +1,6 @@
-"""What a bench leaves: a table in text, one HTML page, and the rows of quality.json. Pure functions."""
+"""What a bench leaves: a table in text, one HTML page, and the rows of quality.json. Pure
+functions.
+"""
 
 import base64
 from collections.abc import Sequence
@@ -11,14 +13,19 @@ from attent_stream.bench.settings import PLAIN, BenchConfig
 from attent_stream.demo.report import clock
 
 STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1300px;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.25em .7em;text-align:right;"
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1300px;padding:0 "
+    "1em;color:#222}"
+    "table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.25em "
+    ".7em;text-align:right;"
     "border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}img{max-width:100%}"
 )
 HOW = (
-    "Ahead of shorter: one minus the cost over that of a plain run, its learning rate decayed over its own length, of the "
-    "same held-out quality, interpolated between plain lengths and never extrapolated. Ahead of random: the same against "
-    "random choice at the same schedule. Step: processor time of a step without teaching, over plain's. Saved against plain: the cost at which the arm is as good as plain at full length. "
+    "Ahead of shorter: one minus the cost over that of a plain run, its learning rate decayed over "
+    "its own length, of the "
+    "same held-out quality, interpolated between plain lengths and never extrapolated. Ahead of "
+    "random: the same against "
+    "random choice at the same schedule. Step: processor time of a step without teaching, over "
+    "plain's. Saved against plain: the cost at which the arm is as good as plain at full length. "
     "Brackets: 95% bootstrap over seeds; none with fewer than three."
 )
 
@@ -27,7 +34,9 @@ def percent(estimate: Estimate) -> str:
     """+12.3% [+8.1, +15.0], or a dash."""
     if estimate.value is None:
         return "-"
-    interval = "" if estimate.low is None else f" [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
+    interval = (
+        "" if estimate.low is None else f" [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
+    )
     return f"{100 * estimate.value:+.1f}%{interval}"
 
 
@@ -45,7 +54,19 @@ def cells(bench: BenchConfig, found: Comparison) -> list[tuple[str, ...]]:
     labels = list(found.rows[0].labels)
     shown = labels if len(labels) > 1 else []
     unit = "seconds" if bench.cost == "seconds" else "step-equivalents"
-    heading = ("arm", "length", bench.metric, *shown, "steps", unit, "wall", "teaching", "step", "PFLOP", "ahead of shorter")
+    heading = (
+        "arm",
+        "length",
+        bench.metric,
+        *shown,
+        "steps",
+        unit,
+        "wall",
+        "teaching",
+        "step",
+        "PFLOP",
+        "ahead of shorter",
+    )
     rows = [(*heading, "at equal cost", "ahead of random", "against random")]
     for row in found.rows:
         rows.append(
@@ -75,9 +96,15 @@ def lines(bench: BenchConfig, found: Comparison) -> list[str]:
     for arm, estimate in found.saved.items():
         if arm == PLAIN:
             continue
-        told = percent(estimate) if estimate.value is not None else f"not measured: {found.why.get(arm, 'undefined')}"
+        told = (
+            percent(estimate)
+            if estimate.value is not None
+            else f"not measured: {found.why.get(arm, 'undefined')}"
+        )
         note = bench.arms[arm].note
-        said.append(f"{arm}: saved at plain's final quality: {told}" + (f" ({note})" if note else ""))
+        said.append(
+            f"{arm}: saved at plain's final quality: {told}" + (f" ({note})" if note else "")
+        )
     said += [f"{row.arm} {row.length:g}: {note}" for row in found.rows for note in row.notes]
     return said
 
@@ -88,11 +115,20 @@ def heading(bench: BenchConfig, records: Sequence[Record], found: Comparison) ->
     machines, dates = sorted({r.hardware for r in used}), sorted({r.date for r in used})
     rates = sorted({r.lr for r in used})
     swept = ", ".join(f"{r.lr:g}: {r.last.quality:.4f}" for r in records if r.role == "sweep")
-    edge = len(bench.learning_rates) > 2 and rates and rates[0] in (min(bench.learning_rates), max(bench.learning_rates))
+    edge = (
+        len(bench.learning_rates) > 2
+        and rates
+        and rates[0] in (min(bench.learning_rates), max(bench.learning_rates))
+    )
     return (
-        f"{bench.task}: {bench.title} | {'; '.join(machines)} | {' to '.join(dict.fromkeys((dates[0], dates[-1])))} | "
+        f"{bench.task}: {bench.title} | {'; '.join(machines)} | "
+        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))} | "
         f"{len(found.seeds)} seed(s) | peak learning rate {', '.join(f'{x:g}' for x in rates)}"
-        + (f" (tried: {swept}{'; the best is at the edge of the sweep' if edge else ''})" if swept else "")
+        + (
+            f" (tried: {swept}{'; the best is at the edge of the sweep' if edge else ''})"
+            if swept
+            else ""
+        )
         + f" | {'; '.join(sorted({r.note for r in used}))}"
     )
 
@@ -101,20 +137,28 @@ def table(bench: BenchConfig, found: Comparison) -> str:
     """The cells, columns aligned."""
     rows = cells(bench, found)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    made = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    made = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
     return "\n".join([made[0], "  ".join("-" * w for w in widths), *made[1:]])
 
 
-def section(bench: BenchConfig, records: Sequence[Record], found: Comparison, picture: bytes) -> str:
+def section(
+    bench: BenchConfig, records: Sequence[Record], found: Comparison, picture: bytes
+) -> str:
     """A task's part of the page; every text is escaped and the picture is inside."""
     first, *rest = cells(bench, found)
     head = "".join(f"<th>{escape(cell)}</th>" for cell in first)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rest)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rest
+    )
     said = "".join(f"<li>{escape(line)}</li>" for line in lines(bench, found))
     data = base64.b64encode(picture).decode()
     return (
-        f"<h2>{escape(bench.task)}</h2><p>{escape(heading(bench, records, found))}</p><table><tr>{head}</tr>{body}</table>"
-        f'<ul>{said}</ul><img alt="curves of {escape(bench.task)}" src="data:image/png;base64,{data}">'
+        f"<h2>{escape(bench.task)}</h2><p>{escape(heading(bench, records, found))}</p>"
+        f"<table><tr>{head}</tr>{body}</table>"
+        f'<ul>{said}</ul><img alt="curves of {escape(bench.task)}" '
+        f'src="data:image/png;base64,{data}">'
     )
 
 
@@ -122,13 +166,16 @@ def page(sections: Sequence[str]) -> str:
     """One self-contained HTML page."""
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>attent-stream bench</title>'
-        f"<style>{STYLE}</style><h1>attent-stream bench</h1><p>{escape(HOW)}</p>{''.join(sections)}</html>\n"
+        f"<style>{STYLE}</style><h1>attent-stream "
+        f"bench</h1><p>{escape(HOW)}</p>{''.join(sections)}</html>\n"
     )
 
 
-def quality_rows(bench: BenchConfig, records: Sequence[Record], found: Comparison, command: str) -> list[dict]:
-    """Rows of quality.json; what has no value is null, and ``why`` says so. ``ahead_of_*`` are of the longest length that can be
-    held against shorter plain runs, or of the longest.
+def quality_rows(
+    bench: BenchConfig, records: Sequence[Record], found: Comparison, command: str
+) -> list[dict]:
+    """Rows of quality.json; what has no value is null, and ``why`` says so. ``ahead_of_*`` are of
+    the longest length that can be held against shorter plain runs, or of the longest.
     """
     used = [r for r in records if r.role == "arm"]
     made = []
@@ -152,7 +199,8 @@ def quality_rows(bench: BenchConfig, records: Sequence[Record], found: Compariso
                 "ahead_of_shorter_ci": row.ahead_of_shorter.interval,
                 "better_at_equal_cost": row.at_equal_cost.value,
                 "length": row.length,
-                "why": "; ".join([*([found.why[arm]] if arm in found.why else []), *row.notes]) or None,
+                "why": "; ".join([*([found.why[arm]] if arm in found.why else []), *row.notes])
+                or None,
                 "command": command,
             }
         )

@@ -15,7 +15,9 @@ SHAPES = ("disc", "square", "cross", "stripes")
 
 
 def read_archive(path: Path) -> dict[str, dict[str, list[bytes]]]:
-    """split -> class -> files, of a .tar.zst of ``SPLIT/CLASS/*``; any folder above them is passed over."""
+    """split -> class -> files, of a .tar.zst of ``SPLIT/CLASS/*``; any folder above them is passed
+    over.
+    """
     import zstandard
 
     require(path.is_file(), f"the data folder has no {path.name}")
@@ -33,28 +35,38 @@ def read_archive(path: Path) -> dict[str, dict[str, list[bytes]]]:
 
 
 def draw_shapes(count: int, size: int, rng: np.random.Generator) -> dict[str, list[bytes]]:
-    """class -> PNG files of noisy shapes: what there is without data, for a test of the machinery, not a result."""
+    """class -> PNG files of noisy shapes: what there is without data, for a test of the machinery,
+    not a result.
+    """
     from PIL import Image
 
     made: dict[str, list[bytes]] = defaultdict(list)
     y, x = np.mgrid[:size, :size]
     for i in range(count):
         shape = SHAPES[i % len(SHAPES)]
-        cy, cx, r = rng.uniform(0.3, 0.7) * size, rng.uniform(0.3, 0.7) * size, rng.uniform(0.15, 0.3) * size
+        cy, cx, r = (
+            rng.uniform(0.3, 0.7) * size,
+            rng.uniform(0.3, 0.7) * size,
+            rng.uniform(0.15, 0.3) * size,
+        )
         masks = {
             "disc": (y - cy) ** 2 + (x - cx) ** 2 < r**2,
             "square": np.maximum(abs(y - cy), abs(x - cx)) < r,
             "cross": np.minimum(abs(y - cy), abs(x - cx)) < r / 3,
             "stripes": (y + x) // max(2, int(r / 2)) % 2 == 0,
         }
-        pixels = rng.normal(96, 60, (size, size, 3)) + 80 * masks[shape][..., None] * rng.uniform(0.3, 1)
+        pixels = rng.normal(96, 60, (size, size, 3)) + 80 * masks[shape][..., None] * rng.uniform(
+            0.3, 1
+        )
         buffer = io.BytesIO()
         Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(buffer, "PNG")
         made[shape].append(buffer.getvalue())
     return made
 
 
-def chosen(classes: dict[str, list[bytes]], count: int, rng: np.random.Generator) -> Iterator[tuple[str, bytes]]:
+def chosen(
+    classes: dict[str, list[bytes]], count: int, rng: np.random.Generator
+) -> Iterator[tuple[str, bytes]]:
     """(class, file) of about ``count`` files, as many of each class, drawn without replacement."""
     each = -(-count // len(classes))
     for label in sorted(classes):

@@ -33,7 +33,9 @@ class Run:
     @property
     def name(self) -> str:
         """For people."""
-        return f"{self.arm} {self.length:g} seed {self.seed}" + (f" lr {self.lr:g}" if self.role == SWEEP else "")
+        return f"{self.arm} {self.length:g} seed {self.seed}" + (
+            f" lr {self.lr:g}" if self.role == SWEEP else ""
+        )
 
 
 def steps_of(bench: BenchConfig, length: float) -> int:
@@ -52,7 +54,9 @@ def sweep(bench: BenchConfig) -> list[Run]:
 
 
 def arm_runs(bench: BenchConfig, lr: float) -> list[Run]:
-    """Every arm and length of a seed, then of the next: a bench that is stopped has whole seeds, and arms alternate in time."""
+    """Every arm and length of a seed, then of the next: a bench that is stopped has whole seeds,
+    and arms alternate in time.
+    """
     return [
         Run(arm=name, length=length, seed=seed, lr=lr)
         for seed in bench.seeds
@@ -62,7 +66,8 @@ def arm_runs(bench: BenchConfig, lr: float) -> list[Run]:
 
 
 def key(bench: BenchConfig, run: Run, data: Prepared, start: str | None) -> str:
-    """Of all settings on which a run's numbers depend, machine aside; places on disk are not among them.
+    """Of all settings on which a run's numbers depend, machine aside; places on disk are not among
+    them.
 
     Args:
         bench: The task.
@@ -78,22 +83,33 @@ def key(bench: BenchConfig, run: Run, data: Prepared, start: str | None) -> str:
     )
 
 
-def tree(bench: BenchConfig, run: Run, data: Prepared, cache: Path, start: Path | None) -> dict[str, Any]:
+def tree(
+    bench: BenchConfig, run: Run, data: Prepared, cache: Path, start: Path | None
+) -> dict[str, Any]:
     """The training YAML of a run.
 
     Args:
         bench: The task.
         run: The run.
         data: Its data.
-        cache: An empty folder for streamed shards; Streaming refuses one that a killed run's shared memory names.
+        cache: An empty folder for streamed shards; Streaming refuses one that a killed run's shared
+            memory names.
         start: Folder of pretrained weights.
     """
     made = copy.deepcopy(bench.base)
     steps = steps_of(bench, run.length)
-    made |= {"seed": run.seed, "max_duration": f"{steps}ba", "progress_bar": False, "run_name": None}
+    made |= {
+        "seed": run.seed,
+        "max_duration": f"{steps}ba",
+        "progress_bar": False,
+        "run_name": None,
+    }
     made["eval_interval"] = f"{max(1, -(-steps // bench.evals))}ba"
     made["optimizer"] = {**made.get("optimizer", {}), "lr": run.lr}
-    made["algorithms"] = {**copy.deepcopy(bench.arms[run.arm].algorithms), **made.get("algorithms", {})}
+    made["algorithms"] = {
+        **copy.deepcopy(bench.arms[run.arm].algorithms),
+        **made.get("algorithms", {}),
+    }
     made["loggers"] = {"in_memory": {}}
     loader = made.setdefault("train_loader", {})
     loader["name"] = "text" if bench.text is not None else "image"
@@ -122,7 +138,10 @@ def tree(bench: BenchConfig, run: Run, data: Prepared, cache: Path, start: Path 
         for held in made["eval_loader"]:
             held["collate"] = {"augment": False, **collate}
         overrides = {"image_size": bench.images.size, "num_labels": data.classes}
-        made["model"]["config_overrides"] = {**made["model"].get("config_overrides", {}), **overrides}
+        made["model"]["config_overrides"] = {
+            **made["model"].get("config_overrides", {}),
+            **overrides,
+        }
     else:
         made["tokenizer"] = {"path": str(data.tokenizer)}
     if start is not None:

@@ -1,4 +1,6 @@
-"""The data of a task, written once below the bench's folder: train and held-out corpora, by a hash of their settings."""
+"""The data of a task, written once below the bench's folder: train and held-out corpora, by a hash
+of their settings.
+"""
 
 import json
 import shutil
@@ -14,7 +16,13 @@ import numpy as np
 from attent_stream.bench.documents import clean, first, read_jsonl, spoilt
 from attent_stream.bench.pictures import ARCHIVE, chosen, draw_shapes, mislabelled, read_archive
 from attent_stream.bench.settings import ImageData, TextData
-from attent_stream.corpus import ImageCorpusSettings, Manifest, Source, TextCorpusSettings, write_text_corpus
+from attent_stream.corpus import (
+    ImageCorpusSettings,
+    Manifest,
+    Source,
+    TextCorpusSettings,
+    write_text_corpus,
+)
 from attent_stream.corpus.images import write_image_corpus
 from attent_stream.corpus.parallel import available_cores
 from attent_stream.demo.corpus import STREAM, python_sources, standard_library
@@ -76,7 +84,15 @@ def prepare(
     """
     kind = "text" if isinstance(settings, TextData) else "images"
     version = [TEXT_VERSION] if kind == "text" else []
-    key = digest([*version, kind, asdict(settings), data is not None, None if tokenizer is None else tokenizer.parts[-3:]])
+    key = digest(
+        [
+            *version,
+            kind,
+            asdict(settings),
+            data is not None,
+            None if tokenizer is None else tokenizer.parts[-3:],
+        ]
+    )
     folder = out / "data" / key
     if not (folder / DONE).is_file():
         shutil.rmtree(folder, ignore_errors=True)
@@ -95,7 +111,11 @@ def _found(folder: Path, kind: str) -> Prepared:
     train, held = Manifest.load(folder / "train"), Manifest.load(folder / "held_out")
     return Prepared(
         folder=folder,
-        train={p.stream: folder / "train" / p.path for p in train.parts if p.split == "train" and p.samples},
+        train={
+            p.stream: folder / "train" / p.path
+            for p in train.parts
+            if p.split == "train" and p.samples
+        },
         held_out={p.stream: folder / "held_out" / p.path for p in held.parts if p.samples},
         samples=train.total("samples", "train"),
         source=json.loads((folder / DONE).read_text("utf-8"))["source"],
@@ -104,7 +124,9 @@ def _found(folder: Path, kind: str) -> Prepared:
     )
 
 
-def _text(settings: TextData, data: Path | None, folder: Path, work: Path, tokenizer: Path | None) -> None:
+def _text(
+    settings: TextData, data: Path | None, folder: Path, work: Path, tokenizer: Path | None
+) -> None:
     rng = np.random.default_rng(settings.seed)
     parts: dict[str, dict[str, Iterable[str]]] = {"train": {}, "held_out": {}}
     if data is None:
@@ -112,7 +134,9 @@ def _text(settings: TextData, data: Path | None, folder: Path, work: Path, token
         order = rng.permutation(len(files))
         held = len(files) // 20
         parts["held_out"][STREAM] = first([files[i] for i in order[:held]], settings.held_out)
-        parts["train"][STREAM] = first([files[i] for i in order[held:]], sum(settings.streams.values()))
+        parts["train"][STREAM] = first(
+            [files[i] for i in order[held:]], sum(settings.streams.values())
+        )
     else:
         for name, megabytes in settings.streams.items():
             parts["train"][name] = read_jsonl(data / f"{name}.train.jsonl.zst", megabytes, rng)
@@ -147,7 +171,9 @@ def _text(settings: TextData, data: Path | None, folder: Path, work: Path, token
 def _images(settings: ImageData, data: Path | None, folder: Path, work: Path) -> None:
     rng = np.random.default_rng(settings.seed)
     if data is None:
-        train, held = (draw_shapes(n, settings.size, rng) for n in (settings.images, settings.held_out))
+        train, held = (
+            draw_shapes(n, settings.size, rng) for n in (settings.images, settings.held_out)
+        )
     else:
         archive = read_archive(data / ARCHIVE)
         train, held = archive["train"], archive["test"]
@@ -157,7 +183,12 @@ def _images(settings: ImageData, data: Path | None, folder: Path, work: Path) ->
     }
     for split, images in splits.items():
         for number, (label, payload) in enumerate(images):
-            path = work / split / label / f"{number:06d}{'.png' if payload[:4] == bytes([137, 80, 78, 71]) else '.jpg'}"
+            path = (
+                work
+                / split
+                / label
+                / f"{number:06d}{'.png' if payload[:4] == bytes([137, 80, 78, 71]) else '.jpg'}"
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(payload)
         write_image_corpus(

@@ -39,9 +39,13 @@ class Point:
 
     @property
     def step_equivalents(self) -> float:
-        """Steps, and teaching in steps: both timed in this very run, in turn, so that a busy machine slows them alike."""
+        """Steps, and teaching in steps: both timed in this very run, in turn, so that a busy
+        machine slows them alike.
+        """
         training = self.seconds - self.teaching_seconds
-        return self.step * (1 + self.teaching_seconds / training) if training > 0 else float(self.step)
+        return (
+            self.step * (1 + self.teaching_seconds / training) if training > 0 else float(self.step)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +88,9 @@ def record_of(value: dict[str, Any]) -> Record:
 
 
 def read_records(path: Path) -> list[Record]:
-    """Those in a file that are whole, in order; a line that a killed run left half-written is passed over."""
+    """Those in a file that are whole, in order; a line that a killed run left half-written is
+    passed over.
+    """
     return list(_records(path)) if path.is_file() else []
 
 

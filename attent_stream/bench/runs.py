@@ -1,4 +1,6 @@
-"""Runs a bench: data, learning rate, then every arm in turn, in one process; finished runs are not repeated."""
+"""Runs a bench: data, learning rate, then every arm in turn, in one process; finished runs are not
+repeated.
+"""
 
 import gc
 import platform
@@ -28,7 +30,9 @@ def hardware() -> str:
 
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{available_cores()} CPU cores ({platform.machine()}), {torch.get_num_threads()} thread(s)"
+    return (
+        f"{available_cores()} CPU cores ({platform.machine()}), {torch.get_num_threads()} thread(s)"
+    )
 
 
 def best_rate(bench: BenchConfig, records: Sequence[Record]) -> float:
@@ -47,7 +51,9 @@ class BenchRun:
         say: Told what goes on, a line at a time.
     """
 
-    def __init__(self, bench: BenchConfig, data: Path | None, out: Path, say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self, bench: BenchConfig, data: Path | None, out: Path, say: Callable[[str], None] = print
+    ) -> None:
         self.bench = bench
         self._say = say
         self._out = out
@@ -66,13 +72,15 @@ class BenchRun:
         say(f"{bench.task}: {self.data.samples:,} samples an epoch, of {self.data.source}")
 
     def run(self, seeds: int | None = None, train: bool = True) -> list[Record]:
-        """All runs that are not there yet, of the first ``seeds`` seeds (None: of all). Returns the bench's records; without
-        ``train`` those that are there.
+        """All runs that are not there yet, of the first ``seeds`` seeds (None: of all). Returns the
+        bench's records; without ``train`` those that are there.
         """
         swept = self._each(sweep(self.bench), train)
         lr = best_rate(self.bench, swept) if swept else self.bench.learning_rates[0]
         chosen = self.bench.seeds[:seeds]
-        return swept + self._each([run for run in arm_runs(self.bench, lr) if run.seed in chosen], train)
+        return swept + self._each(
+            [run for run in arm_runs(self.bench, lr) if run.seed in chosen], train
+        )
 
     def _each(self, runs: Sequence[Run], train: bool) -> list[Record]:
         there = {record.key: record for record in read_records(self._out / RESULTS)}
@@ -86,7 +94,8 @@ class BenchRun:
                 append(self._out / RESULTS, there[name])
                 last = there[name].last
                 self._say(
-                    f"  {number}/{len(runs)} {run.name}: {self.bench.metric} {last.quality:.4f}, {last.step} steps, "
+                    f"  {number}/{len(runs)} {run.name}: {self.bench.metric} {last.quality:.4f}, "
+                    f"{last.step} steps, "
                     f"{last.step_equivalents:.0f} in step-equivalents, {last.seconds:.0f} s"
                 )
             found.append(there[name])
@@ -96,7 +105,12 @@ class BenchRun:
         if not self._warm:
             # The first steps of a process pay for imports and buffers; no arm should.
             few = WARM_STEPS / self.bench.steps
-            self._train(self.bench, Run(arm=run.arm, length=few, seed=run.seed, lr=run.lr), self.data, self._start)
+            self._train(
+                self.bench,
+                Run(arm=run.arm, length=few, seed=run.seed, lr=run.lr),
+                self.data,
+                self._start,
+            )
             self._warm = True
         points = self._train(self.bench, run, self.data, self._start)
         return Record(
@@ -114,7 +128,12 @@ class BenchRun:
         )
 
     def _train(
-        self, bench: BenchConfig, run: Run, data: Prepared, start: Path | None, keep: Path | None = None
+        self,
+        bench: BenchConfig,
+        run: Run,
+        data: Prepared,
+        start: Path | None,
+        keep: Path | None = None,
     ) -> list[Point]:
         """Train once; ``keep``: the folder that the weights go to."""
         (self._out / "cache").mkdir(exist_ok=True)
@@ -163,7 +182,12 @@ def _fit(bench: BenchConfig, path: Path, keep: Path | None) -> list[Point]:
         model = trainer.state.model
         network = model.model if isinstance(model, HuggingFaceModel) else model.module.model
         shape = shape_of(network, network.config, positions_of(bench, network.config))
-        meter = Meter(bench.metric, memory_of(trainer), shape, None if bench.images is None else bench.images.size)
+        meter = Meter(
+            bench.metric,
+            memory_of(trainer),
+            shape,
+            None if bench.images is None else bench.images.size,
+        )
         trainer.state.callbacks.append(meter)
         trainer.fit()
         if keep is not None:

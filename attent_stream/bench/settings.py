@@ -13,17 +13,19 @@ PLAIN, RANDOM = "plain", "random"
 
 @dataclass(frozen=True, kw_only=True)
 class TextData:
-    """A text corpus made of ``STREAM.train.jsonl.zst`` and ``STREAM.valid.jsonl.zst`` of the data folder, or, without a
-    folder, of Python's standard library (one stream, ``stdlib``).
+    """A text corpus made of ``STREAM.train.jsonl.zst`` and ``STREAM.valid.jsonl.zst`` of the data
+    folder, or, without a folder, of Python's standard library (one stream, ``stdlib``).
 
     Args:
-        streams: Name of a stream -> MB (1e6 bytes of UTF-8) of its documents, drawn, that are trained on.
+        streams: Name of a stream -> MB (1e6 bytes of UTF-8) of its documents, drawn, that are
+            trained on.
         seq_len: Tokens a sample.
         vocab_size: Of the tokenizer trained on the training text.
         held_out: MB of each stream's held-out text, at most 2,000 characters a document.
-        noise: Share of *planted* characters among all that are trained on, in [0, 1): half shuffled words, half
-            boilerplate, in every stream. Nothing is planted into what is held out.
-        clean: Drop documents under 200 characters and those of which half of the 32-word runs have been seen before.
+        noise: Share of *planted* characters among all that are trained on, in [0, 1): half shuffled
+            words, half boilerplate, in every stream. Nothing is planted into what is held out.
+        clean: Drop documents under 200 characters and those of which half of the 32-word runs have
+            been seen before.
         seed: Of what is drawn and planted.
     """
 
@@ -44,8 +46,8 @@ class TextData:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageData:
-    """An image corpus made of ``cifar10_jpeg.tar.zst`` (``train/CLASS/*`` and ``test/CLASS/*``) of the data folder, or,
-    without a folder, of drawn shapes (said so in every result).
+    """An image corpus made of ``cifar10_jpeg.tar.zst`` (``train/CLASS/*`` and ``test/CLASS/*``) of
+    the data folder, or, without a folder, of drawn shapes (said so in every result).
 
     Args:
         images: Trained on, the same number of each class as far as it goes.
@@ -68,7 +70,8 @@ class ImageData:
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrain:
-    """What a fine-tuning task starts from: the base's model trained plainly, once, on other text of the same tokenizer.
+    """What a fine-tuning task starts from: the base's model trained plainly, once, on other text of
+    the same tokenizer.
 
     Args:
         data: Its streams; ``vocab_size`` and ``seq_len`` must be the task's.
@@ -86,7 +89,8 @@ class ArmConfig:
     """One way to train.
 
     Args:
-        lengths: Optimizer steps as shares of the task's ``steps``, each a run with the learning rate decayed over it.
+        lengths: Optimizer steps as shares of the task's ``steps``, each a run with the learning
+            rate decayed over it.
         algorithms: Added to the base's; the one difference between arms.
         cost: How it is counted, where not as the bench counts (``BenchConfig.cost``).
         control: The arm that chooses at random at the same schedule.
@@ -101,7 +105,9 @@ class ArmConfig:
 
     def __post_init__(self) -> None:
         if not self.lengths or any(not 0 < length <= 4 for length in self.lengths):
-            raise ValueError(f"lengths: expected shares of the task's steps in (0, 4], received {self.lengths}")
+            raise ValueError(
+                f"lengths: expected shares of the task's steps in (0, 4], received {self.lengths}"
+            )
         if len(set(self.lengths)) != len(self.lengths):
             raise ValueError(f"lengths: expected different ones, received {self.lengths}")
 
@@ -113,7 +119,8 @@ class BenchConfig:
     Args:
         task: Short name, in every result.
         title: What is trained on what, for people.
-        base: A training YAML's tree without data places, ``max_duration``, seed, learning rate and teacher.
+        base: A training YAML's tree without data places, ``max_duration``, seed, learning rate and
+            teacher.
         steps: Optimizer steps of plain training.
         seeds: One run of every arm and length each: weights, order and draws.
         arms: By name; ``plain`` must be there, with length 1 its longest.
@@ -121,11 +128,13 @@ class BenchConfig:
         pretrain: Fine-tuning starts from this.
         metric: Composer's name of the held-out measure.
         higher: Whether more of it is better.
-        learning_rates: Peaks tried for plain, at ``sweep_length`` of the steps with the first seed; the best is every arm's.
+        learning_rates: Peaks tried for plain, at ``sweep_length`` of the steps with the first seed;
+            the best is every arm's.
         sweep_length: Share of the steps.
         evals: Held-out evaluations in a run; not part of its time.
-        cost: The headline: ``steps`` (optimizer steps + teaching, by the time ratio measured within the run), ``cpu``
-            (processor seconds of the training process over those of a plain step), ``seconds`` (wall).
+        cost: The headline: ``steps`` (optimizer steps + teaching, by the time ratio measured within
+            the run), ``cpu`` (processor seconds of the training process over those of a plain
+            step), ``seconds`` (wall).
     """
 
     task: str
@@ -150,21 +159,26 @@ class BenchConfig:
         if PLAIN not in self.arms or max(self.arms[PLAIN].lengths) != 1:
             raise ValueError(f"arms: expected an arm {PLAIN!r} whose longest length is 1")
         if self.arms[PLAIN].algorithms:
-            raise ValueError("arms.plain.algorithms: expected none, what all arms share belongs to base")
+            raise ValueError(
+                "arms.plain.algorithms: expected none, what all arms share belongs to base"
+            )
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: expected different ones, received {self.seeds}")
         if not self.learning_rates or self.steps < 1 or self.evals < 1:
             raise ValueError("learning_rates, steps and evals: expected at least one each")
         if self.pretrain is not None and (
             self.text is None
-            or (self.pretrain.data.vocab_size, self.pretrain.data.seq_len) != (self.text.vocab_size, self.text.seq_len)
+            or (self.pretrain.data.vocab_size, self.pretrain.data.seq_len)
+            != (self.text.vocab_size, self.text.seq_len)
         ):
-            raise ValueError("pretrain.data: expected the vocab_size and seq_len of the task's text")
+            raise ValueError(
+                "pretrain.data: expected the vocab_size and seq_len of the task's text"
+            )
 
 
 def load_bench(path: str | Path) -> BenchConfig:
-    """Read a bench YAML; ``base`` may be the path of a training YAML, relative to it, and ``base_changes`` has keys that are
-    otherwise there. Raises ConfigError.
+    """Read a bench YAML; ``base`` may be the path of a training YAML, relative to it, and
+    ``base_changes`` has keys that are otherwise there. Raises ConfigError.
     """
     from omegaconf import OmegaConf
 
@@ -173,7 +187,10 @@ def load_bench(path: str | Path) -> BenchConfig:
         tree["base"] = _tree(Path(path).parent / tree["base"])
     changes = tree.pop("base_changes", {})
     if not isinstance(changes, dict):
-        raise ConfigError(f"{path}: base_changes: expected a mapping of keys of a training YAML, received {changes!r}")
+        raise ConfigError(
+            f"{path}: base_changes: expected a mapping of keys of a training YAML, received "
+            f"{changes!r}"
+        )
     if isinstance(tree.get("base"), dict):
         tree["base"] = OmegaConf.to_container(OmegaConf.merge(tree["base"], changes))
     return typed(tree, BenchConfig)

@@ -26,7 +26,8 @@ class TokenCollator:
     """Samples of a text corpus -> a batch for a causal language model.
 
     Attributes:
-        pad_id: id that fills unused places, masked in labels and attention; None (packed samples have none).
+        pad_id: id that fills unused places, masked in labels and attention; None (packed samples
+            have none).
         column: where a sample's token ids are.
         dtype: what a column of raw bytes was written as, by numpy's name: `int64` for
             llm-foundry's. Arrays need none.
@@ -50,7 +51,8 @@ class TokenCollator:
         tensors.
 
         Returns:
-            input_ids; labels: a copy (the model shifts), -100 at `pad_id`; attention_mask: 1, 0 at `pad_id`.
+            input_ids; labels: a copy (the model shifts), -100 at `pad_id`; attention_mask: 1, 0 at
+            `pad_id`.
 
         Raises:
             ValueError: no such column, no token ids in it, or the samples differ in length.
@@ -87,9 +89,11 @@ class ImageCollator:
     Attributes:
         size: height and width of the input; other images are resized (bilinear).
         mean, std: of each RGB channel, on values in [0, 1].
-        augment: random crop after 4 pixels of black padding, and a horizontal flip with probability 1/2.
-        seed: of the augmentation, which depends on it, the epoch and the image's bytes alone: an image looks the
-            same as candidate and as lesson, on any number of workers, and after any resumption.
+        augment: random crop after 4 pixels of black padding, and a horizontal flip with probability
+            1/2.
+        seed: of the augmentation, which depends on it, the epoch and the image's bytes alone: an
+            image looks the same as candidate and as lesson, on any number of workers, and after any
+            resumption.
         image_column, label_column: where a sample's encoded image and its class number are.
     """
 
@@ -166,6 +170,8 @@ class ImageCollator:
         digest = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
         rng = np.random.default_rng([self.seed, self._epoch.get(), digest])
         top, left = rng.integers(0, 2 * CROP_PADDING + 1, size=2)
-        padded = np.pad(pixels, ((CROP_PADDING, CROP_PADDING), (CROP_PADDING, CROP_PADDING), (0, 0)))
+        padded = np.pad(
+            pixels, ((CROP_PADDING, CROP_PADDING), (CROP_PADDING, CROP_PADDING), (0, 0))
+        )
         crop = padded[top : top + self.size, left : left + self.size]
         return crop[:, ::-1] if rng.random() < 0.5 else crop

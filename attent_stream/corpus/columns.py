@@ -93,10 +93,10 @@ def token_ids(
         raise ValueError(_other_dtype(column, ids.dtype.name, dtype))
     if ids.dtype.kind == "i" and ids.size and ids.min() < 0:
         raise ValueError(
-            f"column {column!r} holds the negative token id {ids.min()}" + (f" where it is read as "
-            f"{dtype.name}" if dtype else "")
+            f"column {column!r} holds the negative token id {ids.min()}"
+            + (f" where it is read as {dtype.name}" if dtype else "")
             + ": set column and dtype to where the ids are and what they were written as"
-        )  # fmt: skip
+        )
     return ids
 
 
@@ -182,7 +182,8 @@ def _untyped(column: str) -> str:
 
 def _other_dtype(column: str, held: str, dtype: np.dtype) -> str:
     return (
-        f"column {column!r} holds {held}, not {dtype.name}: leave dtype away, which is for raw bytes"
+        f"column {column!r} holds {held}, not {dtype.name}: leave dtype away, which is for raw "
+        "bytes"
     )
 
 

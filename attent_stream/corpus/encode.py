@@ -17,7 +17,9 @@ UNFOLDING = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """A tokenised batch: per split the token pieces and number of documents; bad: (index, reason)."""
+    """A tokenised batch: per split the token pieces and number of documents; bad: (index,
+    reason).
+    """
 
     pieces: list[list[np.ndarray]]
     documents: list[int]
@@ -62,13 +64,15 @@ def sample_texts(
     budget: int,
     progress: bool | None,
 ) -> Iterator[str]:
-    """Documents of 'train' to learn a tokenizer from: about `budget` bytes of UTF-8, spread over files.
+    """Documents of 'train' to learn a tokenizer from: about `budget` bytes of UTF-8, spread over
+    files.
 
-    Every file earns credit by its size and spends it on whole documents from its beginning; what a file
-    overspends the next ones lack, so many small files are sampled evenly too.
+    Every file earns credit by its size and spends it on whole documents from its beginning; what a
+    file overspends the next ones lack, so many small files are sampled evenly too.
     """
     sizes = [
-        file.size * (UNFOLDING if file.path.endswith((*COMPRESSED, ".parquet")) else 1) for file in files
+        file.size * (UNFOLDING if file.path.endswith((*COMPRESSED, ".parquet")) else 1)
+        for file in files
     ]
     share = min(1.0, budget / max(1, sum(sizes)))
     credit, spent = 0.0, 0

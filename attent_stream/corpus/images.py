@@ -52,7 +52,9 @@ def find_images(folder: str) -> dict[str, tuple[ImageFile, ...]]:
 
 def _folders(folder: str | Path) -> list[str]:
     return sorted(
-        entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")
+        entry.name
+        for entry in os.scandir(folder)
+        if entry.is_dir() and not entry.name.startswith(".")
     )
 
 
@@ -66,7 +68,9 @@ def _classes(folder: Path) -> tuple[ImageFile, ...]:
 
 
 def check_image(path: str) -> tuple[bytes, str]:
-    """(the file's bytes, why it is bad or ''): it must decode fully, more than PIL's verify() asks."""
+    """(the file's bytes, why it is bad or ''): it must decode fully, more than PIL's verify()
+    asks.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -90,11 +94,13 @@ def check_image(path: str) -> tuple[bytes, str]:
 def write_image_corpus(settings: ImageCorpusSettings) -> Manifest:
     """Write the corpus that `settings` describe and return its manifest.
 
-    Layout: `out`/SPLIT/{shard.*.mds, index.json} and `out`/manifest.json. Columns: `image` (the file's bytes)
-    and `label` (int, the class's place in the manifest's `classes`, which are sorted over all splits).
+    Layout: `out`/SPLIT/{shard.*.mds, index.json} and `out`/manifest.json. Columns: `image` (the
+    file's bytes) and `label` (int, the class's place in the manifest's `classes`, which are sorted
+    over all splits).
 
     Raises:
-        CorpusError: any mistake in the settings or the data; nothing that reads as a corpus is left behind.
+        CorpusError: any mistake in the settings or the data; nothing that reads as a corpus is left
+            behind.
     """
     found = find_images(settings.folder)
     classes = tuple(sorted({image.label for images in found.values() for image in images}))
@@ -150,4 +156,6 @@ def _write_split(
         bar.update(1)
     tally.check()
     shards.finish()
-    return Part(stream=STREAM, split=split, path=split, documents=tally.good, samples=shards.samples)
+    return Part(
+        stream=STREAM, split=split, path=split, documents=tally.good, samples=shards.samples
+    )

@@ -20,8 +20,12 @@ def inner_path(path: Any, what: str) -> str:
     Raises:
         CorpusError: it is absolute, climbs out by '..', or is no path at all.
     """
-    inside = isinstance(path, str) and path not in ("", ".") and "\\" not in path and ":" not in path
-    inside = inside and not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts
+    inside = (
+        isinstance(path, str) and path not in ("", ".") and "\\" not in path and ":" not in path
+    )
+    inside = (
+        inside and not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts
+    )
     require(inside, f"{what} must be a relative path inside the corpus, got {path!r}")
     return path
 
@@ -59,7 +63,9 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class BadRecords:
-    """Records of a stream left out for one reason: how many, and where the first few are ('file:line')."""
+    """Records of a stream left out for one reason: how many, and where the first few are
+    ('file:line').
+    """
 
     stream: str
     reason: str
@@ -78,7 +84,8 @@ class Manifest:
         kind: 'text' (column `tokens`) or 'images' (columns `image`: file bytes, `label`: int).
         parts: every split of every stream.
         bad: records left out.
-        tokenizer: its folder, relative to the manifest; vocab_size: largest id + 1; eos_id: ends a document.
+        tokenizer: its folder, relative to the manifest; vocab_size: largest id + 1; eos_id: ends a
+            document.
         seq_len, dtype: shape and type of a sample's tokens.
         classes: name of each label.
         settings: what else the corpus depends on, as given.
@@ -98,12 +105,16 @@ class Manifest:
     version: str = __version__
 
     def __post_init__(self) -> None:
-        require(self.kind in KINDS, f"a corpus's kind is one of {', '.join(KINDS)}, got {self.kind!r}")
+        require(
+            self.kind in KINDS, f"a corpus's kind is one of {', '.join(KINDS)}, got {self.kind!r}"
+        )
         if self.tokenizer is not None:
             inner_path(self.tokenizer, "the tokenizer's path")
 
     def total(self, name: str, split: str | None = None) -> int:
-        """The sum of a count ('documents', 'samples', 'tokens', 'dropped_tokens') over (a split's) parts."""
+        """The sum of a count ('documents', 'samples', 'tokens', 'dropped_tokens') over (a split's)
+        parts.
+        """
         return sum(getattr(part, name) for part in self.parts if split in (None, part.split))
 
     @property
@@ -122,7 +133,8 @@ class Manifest:
         """Read a manifest.json, or the one in a folder.
 
         Raises:
-            CorpusError: there is none, this version does not read it, or a path in it leaves the folder.
+            CorpusError: there is none, this version does not read it, or a path in it leaves the
+                folder.
         """
         path = Path(path)
         path = path / MANIFEST if path.is_dir() else path

@@ -1,4 +1,6 @@
-"""Where a corpus is written: a folder that appears whole, or a store where the manifest comes last."""
+"""Where a corpus is written: a folder that appears whole, or a store where the manifest comes
+last.
+"""
 
 import os
 import re
@@ -18,11 +20,15 @@ from attent_stream.corpus.manifest import MANIFEST, Manifest
 
 INDEX = "index.json"
 UPLOAD_THREADS = 8
-CORPUS_FILE = re.compile(rf"({MANIFEST}|tokenizer/[^/]+|(.*/)?{INDEX}|(.*/)?shard\.\d+\.mds(\.\w+)?)")
+CORPUS_FILE = re.compile(
+    rf"({MANIFEST}|tokenizer/[^/]+|(.*/)?{INDEX}|(.*/)?shard\.\d+\.mds(\.\w+)?)"
+)
 
 
 class LocalOutput:
-    """A local folder: written under another name beside it, then renamed, so it is whole or not there."""
+    """A local folder: written under another name beside it, then renamed, so it is whole or not
+    there.
+    """
 
     def __init__(self, out: str, overwrite: bool) -> None:
         self.out = Path(os.path.abspath(os.path.expanduser(out)))
@@ -32,7 +38,9 @@ class LocalOutput:
             f"{out} is a file; give a folder to write the corpus to",
         )
         if self.replaces:
-            names = (p.relative_to(self.out).as_posix() for p in self.out.rglob("*") if not p.is_dir())
+            names = (
+                p.relative_to(self.out).as_posix() for p in self.out.rglob("*") if not p.is_dir()
+            )
             _check_replaceable(out, names, overwrite)
         try:
             self.out.parent.mkdir(parents=True, exist_ok=True)
@@ -67,10 +75,11 @@ class LocalOutput:
 
 
 class RemoteOutput:
-    """An object store: shards go up, and leave the local disk, when complete; indices and manifest last.
+    """An object store: shards go up, and leave the local disk, when complete; indices and manifest
+    last.
 
-    MDSWriter's own upload is not used, because it sends index.json when no upload is *queued*, though shards
-    may be in flight, and also when it is left by an exception.
+    MDSWriter's own upload is not used, because it sends index.json when no upload is *queued*,
+    though shards may be in flight, and also when it is left by an exception.
     """
 
     def __init__(self, out: str, overwrite: bool) -> None:
@@ -78,7 +87,10 @@ class RemoteOutput:
 
         scheme = urlparse(out).scheme
         good = ", ".join(f"{name}://" for name in UPLOADERS if name and ":" not in name)
-        require(scheme in UPLOADERS, f"cannot write to {scheme}://; a folder or one of {good} is expected")
+        require(
+            scheme in UPLOADERS,
+            f"cannot write to {scheme}://; a folder or one of {good} is expected",
+        )
         self.out = out.rstrip("/")
         self.folder = Path(tempfile.mkdtemp(prefix="attent-corpus-"))
         self.uploads: deque[tuple[str, Future]] = deque()
@@ -99,7 +111,8 @@ class RemoteOutput:
             keys = self.store.list_objects() or []
         except NotImplementedError:
             require(
-                overwrite, f"cannot see whether {self.out} is empty on this store; --overwrite goes ahead"
+                overwrite,
+                f"cannot see whether {self.out} is empty on this store; --overwrite goes ahead",
             )
             return
         prefix = urlparse(self.out).path.lstrip("/")
@@ -109,9 +122,12 @@ class RemoteOutput:
         _check_replaceable(self.out, names, overwrite)
         require(
             urlparse(self.out).scheme == "s3",
-            f"{self.out} is not empty, and only s3:// corpora are replaced; remove it with your store's tool",
+            f"{self.out} is not empty, and only s3:// corpora are replaced; remove it with your "
+            "store's tool",
         )
-        self._delete(sorted(names, key=lambda name: (name != MANIFEST, not name.endswith(INDEX), name)))
+        self._delete(
+            sorted(names, key=lambda name: (name != MANIFEST, not name.endswith(INDEX), name))
+        )
 
     def _delete(self, names: list[str]) -> None:
         place = urlparse(self.out)
@@ -121,7 +137,9 @@ class RemoteOutput:
             )
 
     def add(self, path: str) -> None:
-        """A shard (its path relative to `folder`) is complete: send it; waits if many are under way."""
+        """A shard (its path relative to `folder`) is complete: send it; waits if many are under
+        way.
+        """
         self.uploads.append((path, self.pool.submit(self.store.upload_file, path)))
         self.sent.append(path)
         if len(self.uploads) > 2 * UPLOAD_THREADS:
@@ -139,9 +157,13 @@ class RemoteOutput:
             self._wait_for_first()
 
     def publish(self, manifest: Manifest) -> None:
-        """Send all else, in the order in which a reader trusts it: shards, tokenizer, indices, manifest."""
+        """Send all else, in the order in which a reader trusts it: shards, tokenizer, indices,
+        manifest.
+        """
         self._flush()
-        names = sorted(p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*") if p.is_file())
+        names = sorted(
+            p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*") if p.is_file()
+        )
         for last in (False, True):
             for name in names:
                 if name.endswith(INDEX) == last:
@@ -152,7 +174,9 @@ class RemoteOutput:
         self._flush()
 
     def discard(self) -> None:
-        """Remove what was sent and not published (s3:// only; elsewhere it just has no manifest)."""
+        """Remove what was sent and not published (s3:// only; elsewhere it just has no
+        manifest).
+        """
         for _, future in self.uploads:
             future.cancel()
         self.pool.shutdown(wait=True)
@@ -176,7 +200,8 @@ def _check_replaceable(out: str, names: Any, overwrite: bool) -> None:
 
 @contextmanager
 def open_output(out: str, overwrite: bool = False) -> Iterator[LocalOutput | RemoteOutput]:
-    """A place to write a corpus to; if the block ends without `publish`, nothing is left that reads as one.
+    """A place to write a corpus to; if the block ends without `publish`, nothing is left that reads
+    as one.
 
     Args:
         out: a folder, or a URL that Streaming can upload to.
@@ -196,10 +221,16 @@ def open_output(out: str, overwrite: bool = False) -> Iterator[LocalOutput | Rem
 
 
 class ShardWriter:
-    """MDS shards of one part, handed to the output one by one; the folder begins with the first sample."""
+    """MDS shards of one part, handed to the output one by one; the folder begins with the first
+    sample.
+    """
 
     def __init__(
-        self, output: LocalOutput | RemoteOutput, path: str, columns: dict[str, str], **settings: Any
+        self,
+        output: LocalOutput | RemoteOutput,
+        path: str,
+        columns: dict[str, str],
+        **settings: Any,
     ) -> None:
         from streaming import MDSWriter
 
@@ -218,6 +249,8 @@ class ShardWriter:
             self.output.add(f"{self.path}/{(shard['zip_data'] or shard['raw_data'])['basename']}")
 
     def finish(self) -> None:
-        """Write the last shard and index.json; call only if all went well and there was a sample."""
+        """Write the last shard and index.json; call only if all went well and there was a
+        sample.
+        """
         self.mds.finish()
         self._add_new()

@@ -27,10 +27,11 @@ def cut(tokens: Sequence[np.ndarray], seq_len: int) -> tuple[np.ndarray, np.ndar
 
 
 def split_of(text: str, fractions: Sequence[float]) -> int:
-    """The split of a document by its content: i with probability fractions[i], else len(fractions), the rest.
+    """The split of a document by its content: i with probability fractions[i], else len(fractions),
+    the rest.
 
-    Equal texts always share a split, so a copy of a held-out document is never trained on. The hash is
-    uniform in [0, 1): BLAKE2b, 64 bits.
+    Equal texts always share a split, so a copy of a held-out document is never trained on. The hash
+    is uniform in [0, 1): BLAKE2b, 64 bits.
     """
     if not fractions:
         return 0

@@ -49,10 +49,11 @@ def _call(argument: Any) -> Any:
 
 @contextmanager
 def ordered_map(function: Callable[[Any], Any], workers: int) -> Iterator[Callable]:
-    """A context that gives `run(items, argument)`: yields (item, function(argument(item))) in item order.
+    """A context that gives `run(items, argument)`: yields (item, function(argument(item))) in item
+    order.
 
-    With `workers` = 1 there is no pool. Else processes start on entering (forked on Linux, before this tool
-    starts threads of its own) and at most a few items a worker are read ahead.
+    With `workers` = 1 there is no pool. Else processes start on entering (forked on Linux, before
+    this tool starts threads of its own) and at most a few items a worker are read ahead.
 
     Raises:
         CorpusError: a worker process died (e.g. it was killed for its memory).
@@ -62,7 +63,8 @@ def ordered_map(function: Callable[[Any], Any], workers: int) -> Iterator[Callab
         return
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(workers, context, _start_worker, (function,)) as pool:
-        # Workers take each other's cores, so none may start threads; read by `tokenizers` where it is forked.
+        # Workers take each other's cores, so none may start threads; read by `tokenizers` where it
+        # is forked.
         with _environment("TOKENIZERS_PARALLELISM", "false"):
             pool.submit(int).result()
         try:
@@ -72,7 +74,9 @@ def ordered_map(function: Callable[[Any], Any], workers: int) -> Iterator[Callab
             raise
 
 
-def _in_order(pool: ProcessPoolExecutor, items: Iterable, argument: Callable, ahead: int) -> Iterator[tuple]:
+def _in_order(
+    pool: ProcessPoolExecutor, items: Iterable, argument: Callable, ahead: int
+) -> Iterator[tuple]:
     waiting: deque = deque()
     try:
         for item in items:
@@ -83,4 +87,6 @@ def _in_order(pool: ProcessPoolExecutor, items: Iterable, argument: Callable, ah
         for first, future in waiting:
             yield first, future.result()
     except BrokenProcessPool as error:
-        raise CorpusError(f"a worker process died ({error}); try fewer workers or more memory") from error
+        raise CorpusError(
+            f"a worker process died ({error}); try fewer workers or more memory"
+        ) from error

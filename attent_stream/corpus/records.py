@@ -1,6 +1,7 @@
 """Documents out of files: reading raw records in batches, and what makes a record bad.
 
-Reading (one process, in order) and parsing (any process) are apart, so that parsing can run in parallel.
+Reading (one process, in order) and parsing (any process) are apart, so that parsing can run in
+parallel.
 """
 
 import json
@@ -81,14 +82,18 @@ def _text_of(line: str, text_key: str) -> str:
 
 
 def read_batches(files: Iterable[InputFile], text_key: str) -> Iterator[Batch]:
-    """The records of all files in batches of about a megabyte; broken files are bad records, not errors."""
+    """The records of all files in batches of about a megabyte; broken files are bad records, not
+    errors.
+    """
     kind, payloads, places, bad, size, read = "", [], [], [], 0, 0
     for file in files:
         position = 0
         for place, payload, position_now, reason, count in _records(file, text_key):
             read += position_now - position
             position = position_now
-            if payloads and (file.kind != kind or size >= BATCH_BYTES or len(payloads) >= BATCH_RECORDS):
+            if payloads and (
+                file.kind != kind or size >= BATCH_BYTES or len(payloads) >= BATCH_RECORDS
+            ):
                 yield Batch(kind=kind, payloads=payloads, places=places, bad=bad, read=read)
                 payloads, places, bad, size, read = [], [], [], 0, 0
             kind = file.kind
@@ -103,7 +108,9 @@ def read_batches(files: Iterable[InputFile], text_key: str) -> Iterator[Batch]:
 
 
 def _records(file: InputFile, text_key: str) -> Iterator[tuple[str, bytes | None, int, str, int]]:
-    """(place, payload, bytes of the file read so far, reason if bad, how many) for each record of a file."""
+    """(place, payload, bytes of the file read so far, reason if bad, how many) for each record of a
+    file.
+    """
     place = file.path
     try:
         if file.kind == "parquet":
@@ -121,7 +128,13 @@ def _records(file: InputFile, text_key: str) -> Iterator[tuple[str, bytes | None
     except BadRecord as error:
         yield place, None, file.size, str(error), 1
     except OSError as error:
-        yield place, None, file.size, f"unreadable file ({error.strerror or type(error).__name__})", 1
+        yield (
+            place,
+            None,
+            file.size,
+            f"unreadable file ({error.strerror or type(error).__name__})",
+            1,
+        )
 
 
 def _whole(file: InputFile) -> tuple[str, bytes | None, int, str, int]:
@@ -141,7 +154,9 @@ def _decompressor(path: str):
 
 
 def _chunks(path: str) -> Iterator[tuple[bytes, int]]:
-    """(decompressed bytes, bytes of the file read so far); compressed frames may follow one another."""
+    """(decompressed bytes, bytes of the file read so far); compressed frames may follow one
+    another.
+    """
     compressed = path.endswith((".gz", ".zst"))
     with open(path, "rb") as file:
         if not compressed:
@@ -171,7 +186,9 @@ def _decompress(frame, data: bytes) -> tuple[bytes, bytes, bool]:
 
 
 def _lines(chunks: Iterable[tuple[bytes, int]]) -> Iterator[tuple[int, bytes | None, int]]:
-    """(line number from 1, line without its newline or None if too long, bytes of the file read so far)."""
+    """(line number from 1, line without its newline or None if too long, bytes of the file read so
+    far).
+    """
     number, parts, held, position = 1, [], 0, 0
     for chunk, position in chunks:
         first, *rest = chunk.split(b"\n")
@@ -202,21 +219,26 @@ def _rows(file: InputFile, text_key: str) -> Iterator[tuple[str, bytes | None, i
             if text_key not in parquet.schema_arrow.names:
                 yield f"{file.path}:1", None, file.size, f"no key {text_key!r}", total
                 return
-            for table in parquet.iter_batches(batch_size=256, columns=[text_key], use_threads=False):
+            for table in parquet.iter_batches(
+                batch_size=256, columns=[text_key], use_threads=False
+            ):
                 for payload in _cells(table.column(0)):
                     row += 1
                     yield f"{file.path}:{row}", payload, file.size * row // total, "", 1
     except pa.ArrowException:
         raise BadRecord("broken parquet") from None
     except OSError as error:
-        # pyarrow reports broken pages as OSError without an errno; a real one (permission, disk) has it.
+        # pyarrow reports broken pages as OSError without an errno; a real one (permission, disk)
+        # has it.
         if error.errno is not None:
             raise
         raise BadRecord("broken parquet") from None
 
 
 def _cells(column) -> list[bytes | None]:
-    """UTF-8 bytes of a column's cells, unchecked (pyarrow fails on a whole batch); None if no string."""
+    """UTF-8 bytes of a column's cells, unchecked (pyarrow fails on a whole batch); None if no
+    string.
+    """
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):

@@ -47,17 +47,26 @@ def check_shards(shard_size: str | int, compression: str | None, hashes: Sequenc
     """Check the settings of MDS shards.
 
     Raises:
-        CorpusError: a size that is none or too large, or an unknown name (the good ones are listed).
+        CorpusError: a size that is none or too large, or an unknown name (the good ones are
+            listed).
     """
     size = parse_bytes(shard_size, "shard_size")
-    require(size < 1 << 32, f"shard_size must be less than 4gb (offsets are 32 bits), got {shard_size!r}")
+    require(
+        size < 1 << 32,
+        f"shard_size must be less than 4gb (offsets are 32 bits), got {shard_size!r}",
+    )
     if compression is not None:
         name, colon, level = compression.partition(":")
-        require(name in COMPRESSIONS, f"compression is one of {', '.join(COMPRESSIONS)}, got {compression!r}")
+        require(
+            name in COMPRESSIONS,
+            f"compression is one of {', '.join(COMPRESSIONS)}, got {compression!r}",
+        )
         levels = COMPRESSIONS[name]
         good = not colon or (level.isdecimal() and int(level) in levels)
         require(
-            good, f"the level of compression {name} is {list(levels) or 'not given'}, got {compression!r}"
+            good,
+            f"the level of compression {name} is {list(levels) or 'not given'}, got "
+            f"{compression!r}",
         )
     for name in hashes:
         require(name in HASHES, f"a hash is one of {', '.join(HASHES)}, got {name!r}")
@@ -89,9 +98,11 @@ class TextCorpusSettings:
         seq_len: tokens in a sample.
         splits: ((name, fraction), ...) held out by a hash of the text; the rest is 'train'.
         text_key: the key (jsonl) or column (parquet) of the text.
-        extensions: in folders take only files with these endings, ('py', 'md'); (): jsonl, txt, parquet.
+        extensions: in folders take only files with these endings, ('py', 'md'); (): jsonl, txt,
+            parquet.
         workers: processes that tokenise; the result does not depend on it.
-        shard_size, compression, hashes: of the MDS shards, as for MDSWriter: '8mb', 'zstd:3', ('xxh64',).
+        shard_size, compression, hashes: of the MDS shards, as for MDSWriter: '8mb', 'zstd:3',
+            ('xxh64',).
         overwrite: replace a corpus that is at `out`.
         progress: show bars; None: on a terminal.
     """
@@ -116,7 +127,9 @@ class TextCorpusSettings:
     def __post_init__(self) -> None:
         names = [source.name for source in self.sources]
         require(bool(names), "at least one source is needed, got none")
-        require(len(set(names)) == len(names), f"streams need different names, got {', '.join(names)}")
+        require(
+            len(set(names)) == len(names), f"streams need different names, got {', '.join(names)}"
+        )
         require(bool(self.out), f"out must be a folder or a URL, got {self.out!r}")
         require(
             (self.tokenizer is None) != (self.vocab_size is None),
@@ -124,7 +137,9 @@ class TextCorpusSettings:
             f"got tokenizer={self.tokenizer!r} and vocab_size={self.vocab_size!r}",
         )
         check_whole(
-            "vocab_size", SMALLEST_VOCAB if self.vocab_size is None else self.vocab_size, SMALLEST_VOCAB
+            "vocab_size",
+            SMALLEST_VOCAB if self.vocab_size is None else self.vocab_size,
+            SMALLEST_VOCAB,
         )
         check_whole("seq_len", self.seq_len, 2)
         self._check_splits()
@@ -134,7 +149,8 @@ class TextCorpusSettings:
         size = parse_bytes(self.shard_size, "shard_size")
         require(
             size >= smallest,
-            f"shard_size must hold a sample of {self.seq_len} tokens: {smallest} or more, got {size}",
+            f"shard_size must hold a sample of {self.seq_len} tokens: {smallest} or more, got "
+            f"{size}",
         )
         parse_bytes(self.tokenizer_sample, "tokenizer_sample")
 
@@ -143,12 +159,17 @@ class TextCorpusSettings:
         for name, fraction in self.splits:
             good = bool(NAME.fullmatch(name)) and name != REST
             require(
-                good, f"a split's name is letters, digits, '.', '_' or '-' and not {REST!r}, got {name!r}"
+                good,
+                f"a split's name is letters, digits, '.', '_' or '-' and not {REST!r}, got "
+                f"{name!r}",
             )
             require(
-                0 < fraction < 1, f"the fraction of split {name!r} must be between 0 and 1, got {fraction!r}"
+                0 < fraction < 1,
+                f"the fraction of split {name!r} must be between 0 and 1, got {fraction!r}",
             )
-        require(len(set(names)) == len(names), f"splits need different names, got {', '.join(names)}")
+        require(
+            len(set(names)) == len(names), f"splits need different names, got {', '.join(names)}"
+        )
         total = sum(fraction for _, fraction in self.splits)
         require(total < 1, f"the fractions of the splits must add up to less than 1, got {total:g}")
 
@@ -176,9 +197,11 @@ class ImageCorpusSettings:
     """What to make an image corpus of, and how.
 
     Attributes:
-        folder: with CLASS/*.jpg|jpeg|png, or with those in sub-folders train, test, val, valid, validation.
+        folder: with CLASS/*.jpg|jpeg|png, or with those in sub-folders train, test, val, valid,
+            validation.
         out: a folder, or a URL that Streaming can upload to.
-        seed: of the order in which images are written (mixed: shards of one class would shuffle badly).
+        seed: of the order in which images are written (mixed: shards of one class would shuffle
+            badly).
         workers: processes that check images; the result does not depend on it.
         shard_size: of the MDS shards; raised to the largest image.
         compression, hashes, overwrite, progress: as for text.

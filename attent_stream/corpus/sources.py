@@ -16,7 +16,9 @@ RESERVED = ("tokenizer", "manifest.json")
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One stream of a corpus: its name (a folder of the output) and the files or folders it is read from."""
+    """One stream of a corpus: its name (a folder of the output) and the files or folders it is read
+    from.
+    """
 
     name: str
     paths: tuple[str, ...]
@@ -24,7 +26,8 @@ class Source:
     def __post_init__(self) -> None:
         require(
             bool(NAME.fullmatch(self.name)) and self.name not in RESERVED,
-            f"a stream's name is letters, digits, '.', '_' or '-', does not begin with '.' or '-', and is "
+            "a stream's name is letters, digits, '.', '_' or '-', does not begin with '.' or '-', "
+            "and is "
             f"none of {', '.join(RESERVED)}; got {self.name!r}",
         )
         require(
@@ -58,7 +61,8 @@ def normal_extensions(extensions: Iterable[str]) -> tuple[str, ...]:
 def kind_of(name: str, extensions: Sequence[str] = ()) -> str | None:
     """The kind of the file called `name`, None if it is not one to read.
 
-    With `extensions`, exactly those are read (as text unless KINDS knows better), else those in KINDS.
+    With `extensions`, exactly those are read (as text unless KINDS knows better), else those in
+    KINDS.
     """
     name = base_name(name)
     for extension in extensions or KINDS:
@@ -68,7 +72,9 @@ def kind_of(name: str, extensions: Sequence[str] = ()) -> str | None:
 
 
 def stream_name(path: str) -> str:
-    """The name of a stream for a path given without one: 'data/my books.jsonl.zst' -> 'my-books'."""
+    """The name of a stream for a path given without one: 'data/my books.jsonl.zst' ->
+    'my-books'.
+    """
     name = base_name(os.path.basename(os.path.abspath(path)))
     for extension in KINDS:
         name = name.removesuffix(extension)
@@ -90,11 +96,15 @@ def sources_from(specs: Iterable[str]) -> tuple[Source, ...]:
         if os.path.exists(spec) or not equals or not NAME.fullmatch(name):
             name, path = stream_name(spec), spec
             require(
-                name not in found, f"two sources would both be stream {name!r}; name this one: NAME={path}"
+                name not in found,
+                f"two sources would both be stream {name!r}; name this one: NAME={path}",
             )
             unnamed.add(name)
         require(bool(path), f"no path after the name in {spec!r}")
-        require(name not in unnamed or name not in found, f"stream {name!r} is named twice; name them all")
+        require(
+            name not in unnamed or name not in found,
+            f"stream {name!r} is named twice; name them all",
+        )
         found.setdefault(name, []).append(path)
     return tuple(Source(name=name, paths=tuple(paths)) for name, paths in found.items())
 
@@ -103,17 +113,21 @@ def find_files(source: Source, extensions: Sequence[str] = ()) -> tuple[InputFil
     """All files of a source; folders are walked in sorted order, hidden names are passed over.
 
     Raises:
-        CorpusError: a path is missing, a file is of no known kind, or a folder holds no file to read.
+        CorpusError: a path is missing, a file is of no known kind, or a folder holds no file to
+            read.
     """
     return tuple(file for path in source.paths for file in _files_at(path, source.name, extensions))
 
 
 def _files_at(path: str, stream: str, extensions: Sequence[str]) -> list[InputFile]:
     if os.path.isdir(path):
-        files = [_input(file, kind) for file in _walk(path) if (kind := kind_of(file.name, extensions))]
+        files = [
+            _input(file, kind) for file in _walk(path) if (kind := kind_of(file.name, extensions))
+        ]
         wanted = ", ".join(extensions or KINDS)
         require(
-            bool(files), f"stream {stream!r}: no file ending in {wanted} (or those + .gz, .zst) under {path}"
+            bool(files),
+            f"stream {stream!r}: no file ending in {wanted} (or those + .gz, .zst) under {path}",
         )
         return files
     require(os.path.exists(path), f"stream {stream!r}: no such file or folder: {path}")
@@ -122,7 +136,8 @@ def _files_at(path: str, stream: str, extensions: Sequence[str]) -> list[InputFi
     if kind is None:
         suffix = Path(base_name(path)).suffix or "txt"
         raise CorpusError(
-            f"stream {stream!r}: {path} is none of {', '.join(KINDS)}; to read it as text: --ext {suffix}"
+            f"stream {stream!r}: {path} is none of {', '.join(KINDS)}; to read it as text: --ext "
+            f"{suffix}"
         )
     return [_input(Path(path), kind)]
 

@@ -34,7 +34,8 @@ class Tally:
         )
         require(
             bad <= self.good,
-            f"stream {self.stream!r}: {bad} of {bad + self.good} records are bad, more than half: {reasons}",
+            f"stream {self.stream!r}: {bad} of {bad + self.good} records are bad, more than half: "
+            f"{reasons}",
         )
         require(self.good > 0, f"stream {self.stream!r} holds no record")
 
@@ -43,7 +44,10 @@ class Tally:
         ordered = sorted(self.counts, key=lambda reason: (-self.counts[reason], reason))
         return tuple(
             BadRecords(
-                stream=self.stream, reason=reason, count=self.counts[reason], first=tuple(self.first[reason])
+                stream=self.stream,
+                reason=reason,
+                count=self.counts[reason],
+                first=tuple(self.first[reason]),
             )
             for reason in ordered
         )

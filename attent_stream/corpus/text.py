@@ -1,4 +1,6 @@
-"""The text corpus: documents -> tokens -> packed samples -> MDS shards, a folder a stream and split."""
+"""The text corpus: documents -> tokens -> packed samples -> MDS shards, a folder a stream and
+split.
+"""
 
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -71,15 +73,18 @@ class PartWriter:
 def write_text_corpus(settings: TextCorpusSettings) -> Manifest:
     """Write the corpus that `settings` describe and return its manifest.
 
-    Layout: `out`/STREAM/SPLIT/{shard.*.mds, index.json}, `out`/tokenizer, `out`/manifest.json. Column
-    `tokens` is `seq_len` ids (uint16, or uint32 for ids from 65,536); within a stream and split the samples,
-    one after another, are the documents in order, each followed by the end-of-text token, without the last
-    tokens that fill no sample.
+    Layout: `out`/STREAM/SPLIT/{shard.*.mds, index.json}, `out`/tokenizer, `out`/manifest.json.
+    Column `tokens` is `seq_len` ids (uint16, or uint32 for ids from 65,536); within a stream and
+    split the samples, one after another, are the documents in order, each followed by the
+    end-of-text token, without the last tokens that fill no sample.
 
     Raises:
-        CorpusError: any mistake in the settings or the data; nothing that reads as a corpus is left behind.
+        CorpusError: any mistake in the settings or the data; nothing that reads as a corpus is left
+            behind.
     """
-    files = {s.name: find_files(s, normal_extensions(settings.extensions)) for s in settings.sources}
+    files = {
+        s.name: find_files(s, normal_extensions(settings.extensions)) for s in settings.sources
+    }
     with open_output(settings.out, settings.overwrite) as output:
         tokenizer = _tokenizer(settings, list(chain.from_iterable(files.values())))
         tokenizer.save(output.folder / TOKENIZER_FOLDER)
@@ -124,7 +129,9 @@ def _write_stream(
     dtype: str,
     bar: tqdm,
 ) -> list[Part]:
-    parts = [PartWriter(output, settings, tally.stream, split, dtype) for split in settings.split_names]
+    parts = [
+        PartWriter(output, settings, tally.stream, split, dtype) for split in settings.split_names
+    ]
     batches = read_batches(files, settings.text_key)
     for batch, encoded in run(batches, _work):
         _count_bad(tally, batch, encoded)
@@ -152,7 +159,8 @@ def _check_samples(manifest: Manifest) -> None:
         tokens = manifest.total("tokens", split)
         require(
             manifest.total("samples", split) > 0,
-            f"split {split!r} has {tokens} tokens over all streams and no stream fills one sample of "
+            f"split {split!r} has {tokens} tokens over all streams and no stream fills one sample "
+            "of "
             f"{manifest.seq_len}; give more text, a smaller seq_len or a larger fraction",
         )
 
@@ -168,6 +176,9 @@ def _tokenizer(settings: TextCorpusSettings, files: Sequence[InputFile]) -> Corp
         progress=settings.progress,
     )
     tokenizer = train_tokenizer(sample, settings.vocab_size)
-    require(settings.eos_token in (None, tokenizer.eos_token), f"a trained tokenizer's end-of-text token is "
-            f"{tokenizer.eos_token}, so eos_token {settings.eos_token!r} cannot be asked for")  # fmt: skip
+    require(
+        settings.eos_token in (None, tokenizer.eos_token),
+        f"a trained tokenizer's end-of-text token is "
+        f"{tokenizer.eos_token}, so eos_token {settings.eos_token!r} cannot be asked for",
+    )
     return tokenizer

@@ -1,4 +1,6 @@
-"""The corpus's tokenizer: trained here or loaded from a local folder, never with code from a folder."""
+"""The corpus's tokenizer: trained here or loaded from a local folder, never with code from a
+folder.
+"""
 
 import json
 import shutil
@@ -22,8 +24,8 @@ class CorpusTokenizer:
     """A `tokenizers.Tokenizer` made ready for packing, with its end-of-text token.
 
     Attributes:
-        tokenizer: without truncation and padding; text that spells a special token is encoded as plain text,
-            so that no document can end itself.
+        tokenizer: without truncation and padding; text that spells a special token is encoded as
+            plain text, so that no document can end itself.
         eos_token, eos_id: what follows every document.
         max_id: the largest id; an embedding needs max_id + 1 rows.
         folder: the folder that it was loaded from, None if it came from a file or was trained.
@@ -41,16 +43,22 @@ class CorpusTokenizer:
         return [np.array([*encoding.ids, self.eos_id], dtype) for encoding in encodings]
 
     def __reduce__(self):
-        # Rebuilt from JSON, because a pickled Tokenizer forgets how special tokens are to be encoded.
+        # Rebuilt from JSON, because a pickled Tokenizer forgets how special tokens are to be
+        # encoded.
         return _from_json, (self.tokenizer.to_str(), self.eos_token, self.folder)
 
     def save(self, folder: Path) -> None:
-        """Write a folder that `AutoTokenizer.from_pretrained` and `PreTrainedTokenizerFast` load."""
+        """Write a folder that `AutoTokenizer.from_pretrained` and
+        `PreTrainedTokenizerFast` load.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         if self.folder is None:
             self.tokenizer.save(str(folder / "tokenizer.json"))
             special = dict.fromkeys(("bos_token", "eos_token", "pad_token"), self.eos_token)
-            config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+            config = {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "clean_up_tokenization_spaces": False,
+            }
             _write_json(folder / "tokenizer_config.json", {**config, **special})
             _write_json(folder / "special_tokens_map.json", special)
             return
@@ -59,8 +67,11 @@ class CorpusTokenizer:
                 shutil.copyfile(self.folder / name, folder / name)
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, progress: bool = False) -> CorpusTokenizer:
-    """A byte-level BPE tokenizer (GPT-2's pre-tokenisation, every byte known, one special token: EOS).
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, progress: bool = False
+) -> CorpusTokenizer:
+    """A byte-level BPE tokenizer (GPT-2's pre-tokenisation, every byte known, one special token:
+    EOS).
 
     Args:
         texts: documents to learn from; the result depends on them alone.
@@ -86,7 +97,8 @@ def load_tokenizer(path: str | Path, eos_token: str | None = None) -> CorpusToke
 
     Args:
         path: the folder or file.
-        eos_token: the end-of-text token; None: the one the folder names, else a usual one in the vocabulary.
+        eos_token: the end-of-text token; None: the one the folder names, else a usual one in the
+            vocabulary.
 
     Raises:
         CorpusError: nothing there, not a tokenizer, or no end-of-text token.
@@ -96,11 +108,13 @@ def load_tokenizer(path: str | Path, eos_token: str | None = None) -> CorpusToke
     path = Path(path)
     file = path / "tokenizer.json" if path.is_dir() else path
     require(
-        path.exists(), f"no tokenizer at {path}: give a local folder with a tokenizer.json, or such a file"
+        path.exists(),
+        f"no tokenizer at {path}: give a local folder with a tokenizer.json, or such a file",
     )
     require(
         file.is_file(),
-        f"no tokenizer.json in {path}; AutoTokenizer.from_pretrained(...).save_pretrained(folder) writes one",
+        f"no tokenizer.json in {path}; AutoTokenizer.from_pretrained(...).save_pretrained(folder) "
+        "writes one",
     )
     try:
         tokenizer = Tokenizer.from_file(str(file))

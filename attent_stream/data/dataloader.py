@@ -1,4 +1,6 @@
-"""``TeachingDataLoader``: one loader for lessons and candidates; the Trainer only sees the lessons."""
+"""``TeachingDataLoader``: one loader for lessons and candidates; the Trainer only sees the
+lessons.
+"""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -36,7 +38,9 @@ log = logging.getLogger(__name__)
 
 
 class Candidate(NamedTuple):
-    """A candidate batch that waits to be scored: its row within the next window, the batch as collated, and its features."""
+    """A candidate batch that waits to be scored: its row within the next window, the batch as
+    collated, and its features.
+    """
 
     row: int
     batch: Any
@@ -47,8 +51,9 @@ class Candidate(NamedTuple):
 class TeachingDataLoader(StreamingDataLoader):
     """A StreamingDataLoader that a teacher can be attached to.
 
-    Without a teacher it yields what StreamingDataLoader does. With one, it yields the lessons; candidates go to the inbox
-    and are scored by :meth:`teach`, which must be called once for every batch yielded (AtteNT does it).
+    Without a teacher it yields what StreamingDataLoader does. With one, it yields the lessons;
+    candidates go to the inbox and are scored by :meth:`teach`, which must be called once for every
+    batch yielded (AtteNT does it).
 
     Args:
         dataset: What to read.
@@ -59,7 +64,8 @@ class TeachingDataLoader(StreamingDataLoader):
             depends on the data set's ``shuffle_seed``, the epoch and the batch's samples alone;
             training's own random numbers are left as they are.
         teacher_timeout: Seconds that a worker waits for a window to be chosen before it raises.
-        **kwargs: torch DataLoader's; ``timeout`` (seconds to wait for a batch of the workers) is an hour if it is not given.
+        **kwargs: torch DataLoader's; ``timeout`` (seconds to wait for a batch of the workers) is an
+            hour if it is not given.
 
     Raises:
         TypeError: The data set is no TeachingDataset, or an argument of another wrong type.
@@ -67,7 +73,8 @@ class TeachingDataLoader(StreamingDataLoader):
             epoch has no batch.
     """
 
-    _iterator = None  # StreamingDataLoader's destructor reads it, also when the constructor has refused its arguments
+    # StreamingDataLoader's destructor reads it, also when the constructor has refused its arguments
+    _iterator = None
 
     def __init__(
         self,
@@ -82,7 +89,8 @@ class TeachingDataLoader(StreamingDataLoader):
             raise TypeError(f"dataset must be a TeachingDataset, got {type(dataset).__name__}")
         if batch_size != dataset.batch_size:
             raise ValueError(
-                f"batch_size must be the data set's own ({dataset.batch_size}), got {batch_size}: pass the same "
+                f"batch_size must be the data set's own ({dataset.batch_size}), got {batch_size}: "
+                "pass the same "
                 f"batch_size to TeachingDataset and TeachingDataLoader"
             )
         if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
@@ -91,27 +99,35 @@ class TeachingDataLoader(StreamingDataLoader):
                 f"{batch_size!r}"
             )
         if not isinstance(teacher_timeout, Real) or not teacher_timeout > 0:
-            raise ValueError(f"teacher_timeout must be a positive number of seconds, got {teacher_timeout!r}")
+            raise ValueError(
+                f"teacher_timeout must be a positive number of seconds, got {teacher_timeout!r}"
+            )
         check_loader_arguments(kwargs | {"collate_fn": collate_fn})
         drop_last = bool(kwargs.get("drop_last", False))
         check_has_batches(len(dataset), batch_size, drop_last, dataset.num_ranks)
         if kwargs.get("num_workers", 0) > 0:
             kwargs.setdefault("timeout", WORKER_TIMEOUT)
         collate = collate_fn if collate_fn is not None else default_collate
-        super().__init__(dataset, batch_size=batch_size, collate_fn=TaggedCollate(collate, dataset), **kwargs)
+        super().__init__(
+            dataset, batch_size=batch_size, collate_fn=TaggedCollate(collate, dataset), **kwargs
+        )
         self._collate = collate
         self.teacher: Teacher | None = None
         self.inbox: list[Candidate] = []
         self.epoch: TaughtEpoch | None = None
         self.fault = ""  # why the rows of the lesson batch handed out last are not its samples
         self._strict, self._told = True, False
-        self.unscored = False  # a rank gave infinity for all candidates of a batch: it could not score them
-        self._board = Board(steps=2 * dataset.window, batch_size=batch_size, ahead=2 * dataset.window * batch_size)
+        # A rank gave infinity for all candidates of a batch: it could not score them
+        self.unscored = False
+        self._board = Board(
+            steps=2 * dataset.window, batch_size=batch_size, ahead=2 * dataset.window * batch_size
+        )
         self._teacher_timeout = teacher_timeout
         self._begun: Callable[[], None] | None = None
         self._at_most: int | None = None
         self._length = self.plain_batches
-        self._peeked: int | None = None  # epoch of the first iteration that was left early with no teacher
+        # Epoch of the first iteration that was left early with no teacher
+        self._peeked: int | None = None
 
     @property
     def peeked(self) -> bool:
@@ -119,7 +135,9 @@ class TeachingDataLoader(StreamingDataLoader):
         return self._peeked is not None
 
     def forget_peeks(self) -> None:
-        """Start with the epoch that was next before anybody looked at some batches, in a new run."""
+        """Start with the epoch that was next before anybody looked at some batches, in a
+        new run.
+        """
         if self._peeked is not None:
             self.dataset.next_epoch = self._peeked
         self._peeked = None
@@ -127,11 +145,13 @@ class TeachingDataLoader(StreamingDataLoader):
     def glance(self) -> Any:
         """A batch of a few samples, collated, for what a run must know before its first batch.
 
-        They are always the first samples, so that every rank and every resume sees the same. Random numbers
-        stay as they were.
+        They are always the first samples, so that every rank and every resume sees the same. Random
+        numbers stay as they were.
         """
         with random_numbers_kept():
-            return self._collate([self.dataset[index] for index in range(min(_GLANCE, self.dataset.num_samples))])
+            return self._collate(
+                [self.dataset[index] for index in range(min(_GLANCE, self.dataset.num_samples))]
+            )
 
     def attach(
         self,
@@ -144,10 +164,11 @@ class TeachingDataLoader(StreamingDataLoader):
 
         Args:
             teacher: The teacher.
-            begun: Called once, when the next iteration has its workers and has not asked them for anything.
+            begun: Called once, when the next iteration has its workers and has not asked them for
+                anything.
             at_most: Lesson batches after which the next iteration ends, None for all.
-            strict: Whether a batch whose rows are not its samples is an error; else it is trained on, neither
-                scored nor weighted, and said once.
+            strict: Whether a batch whose rows are not its samples is an error; else it is trained
+                on, neither scored nor weighted, and said once.
         """
         self._strict = strict
         if teacher is not None:
@@ -158,30 +179,41 @@ class TeachingDataLoader(StreamingDataLoader):
 
     @property
     def packed(self) -> bool:
-        """Whether the collate function says that its samples are text of one length without padding."""
+        """Whether the collate function says that its samples are text of one length without
+        padding.
+        """
         return isinstance(self._collate, Packed) and self._collate.packed is True
 
     def __len__(self) -> int:
-        """Batches an epoch; with a teacher, the lessons that its schedule was last forecast to leave of one."""
+        """Batches an epoch; with a teacher, the lessons that its schedule was last forecast to
+        leave of one.
+        """
         return self._length
 
     def forecast(self, done: int = 0) -> int:
-        """Work out anew how many batches the epoch that comes next will have, and say so as length from now on.
+        """Work out anew how many batches the epoch that comes next will have, and say so as length
+        from now on.
 
-        It stays the same within an epoch unless this is called, because a Trainer holds on to it, and cuts the epoch off
-        there: it may be too long, but never too short. Where it cannot be foreseen it is the length without a teacher.
+        It stays the same within an epoch unless this is called, because a Trainer holds on to it,
+        and cuts the epoch off there: it may be too long, but never too short. Where it cannot be
+        foreseen it is the length without a teacher.
 
         Args:
-            done: Batches of that epoch that the teacher's clock has counted already (a resume in the middle).
+            done: Batches of that epoch that the teacher's clock has counted already (a resume in
+                the middle).
         """
         full = len(self.dataset) // self.batch_size
         tail = self.plain_batches - full
         if self.teacher is None or not self.teacher.foreseeable:
             return self.tell_length(self.plain_batches)
-        return self.tell_length(most_rows(self.teacher, full, self.dataset.window, self.dataset.coming_epoch, done) + tail)
+        return self.tell_length(
+            most_rows(self.teacher, full, self.dataset.window, self.dataset.coming_epoch, done)
+            + tail
+        )
 
     def expect(self, epochs: int, done: int = 0, recorded: bool = False) -> int:
-        """Batches that the next so many epochs will have together, as far as it can be told; says and changes nothing.
+        """Batches that the next so many epochs will have together, as far as it can be told; says
+        and changes nothing.
 
         Args:
             epochs: How many.
@@ -190,10 +222,13 @@ class TeachingDataLoader(StreamingDataLoader):
         """
         if self.teacher is None or epochs <= 0:
             return epochs * self.plain_batches
-        same = self.plain_batches * self.dataset.row_size >= 0.9 * self.dataset.num_samples  # samples in every epoch
+        # Samples in every epoch
+        same = self.plain_batches * self.dataset.row_size >= 0.9 * self.dataset.num_samples
         again = same and self.teacher.will_remember(recorded)
         full, first = len(self.dataset) // self.batch_size, self.dataset.coming_epoch
-        rows = expected_rows(self.teacher, full, self.dataset.window, range(first, first + epochs), done, again)
+        rows = expected_rows(
+            self.teacher, full, self.dataset.window, range(first, first + epochs), done, again
+        )
         return rows + epochs * (self.plain_batches - full)
 
     def tell_length(self, batches: int) -> int:
@@ -211,7 +246,8 @@ class TeachingDataLoader(StreamingDataLoader):
         """The batches of one epoch.
 
         Raises:
-            TeacherError: The data set requires a teacher and none is attached, or a window was not chosen in time.
+            TeacherError: The data set requires a teacher and none is attached, or a window was not
+                chosen in time.
             OpenFilesError: A process was out of file descriptors.
         """
         with open_files_named():
@@ -222,11 +258,13 @@ class TeachingDataLoader(StreamingDataLoader):
         teacher = self.teacher
         if teacher is None and self.dataset.require_teacher:
             raise TeacherError(
-                "this data set requires a teacher and none is attached: add AtteNT to the Trainer's algorithms, "
+                "this data set requires a teacher and none is attached: add AtteNT to the "
+                "Trainer's algorithms, "
                 "or set require_teacher to false for plain streaming"
             )
         if teacher is None and position is not None:
-            teacher = untaught(position.identity["seed"])  # what was taught before is gone on from, and all of the rest kept
+            # What was taught before is gone on from, and all of the rest kept
+            teacher = untaught(position.identity["seed"])
         self.epoch = None
         self.dataset.follow(None)
         before = self.dataset.coming_epoch
@@ -245,9 +283,11 @@ class TeachingDataLoader(StreamingDataLoader):
             self.dataset.follow(self.epoch)
             if self.teacher is None and self.epoch.pieces > 1:
                 log.warning(
-                    "Teaching was taken away in the middle of a window of short pieces: up to two windows are trained on as they were "
-                    "chosen, each row %d pieces of different samples.", self.epoch.pieces,
-                )  # fmt: skip
+                    "Teaching was taken away in the middle of a window of short pieces: up to two "
+                    "windows are trained on as they were "
+                    "chosen, each row %d pieces of different samples.",
+                    self.epoch.pieces,
+                )
         try:
             yield from self._taught(self.epoch) if begun else self._plain()
             self._peeked = None
@@ -256,7 +296,8 @@ class TeachingDataLoader(StreamingDataLoader):
                 self._peeked = before
             raise
         finally:
-            self._board.end(generation)  # before the workers are told to stop: some may wait for a segment that will not come
+            # Before the workers are told to stop: some may wait for a segment that will not come
+            self._board.end(generation)
             self.dataset.end_iteration(self._board, generation)
 
     def _open(self, teacher: Teacher, begun: EpochStart, position: Position | None) -> TaughtEpoch:
@@ -306,7 +347,9 @@ class TeachingDataLoader(StreamingDataLoader):
             with self._reading():
                 tagged = next_batch(batches, self.timeout)
             if tagged.step != expected:
-                raise TeacherError(f"the workers returned step {tagged.step} where step {expected} was due")
+                raise TeacherError(
+                    f"the workers returned step {tagged.step} where step {expected} was due"
+                )
             role, index = epoch.advance()
             self._see(tagged.fault)
             if role == CANDIDATE:
@@ -326,18 +369,22 @@ class TeachingDataLoader(StreamingDataLoader):
             log.warning("Training goes on plainly, as %s.", fault)
 
     def teach(
-        self, score: Callable[[Any], torch.Tensor], to_device: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
+        self,
+        score: Callable[[Any], torch.Tensor],
+        to_device: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor,
     ) -> list[Choice]:
         """Score the candidates in the inbox, and choose the next window when it is due.
 
         Every rank must call this for every batch, with the same number of candidates in the inbox.
 
         Args:
-            score: Takes a candidate batch, returns its samples' scores, floating point of shape (batch_size,).
+            score: Takes a candidate batch, returns its samples' scores, floating point of shape
+                (batch_size,).
             to_device: Takes a tensor to where torch.distributed can gather it.
 
         Returns:
-            The choices made since the last call: one when a window was due, and an epoch's first with its first batch.
+            The choices made since the last call: one when a window was due, and an epoch's first
+            with its first batch.
         """
         epoch = self.epoch
         if epoch is None:
@@ -347,12 +394,17 @@ class TeachingDataLoader(StreamingDataLoader):
             if epoch.next.by == SCORED:
                 unknown = to_device(torch.full((self.batch_size,), torch.inf))
                 scores = self._everyone(
-                    [unknown if candidate.fault else self._scored(score, candidate).float() for candidate in self.inbox]
+                    [
+                        unknown if candidate.fault else self._scored(score, candidate).float()
+                        for candidate in self.inbox
+                    ]
                 )
                 self.unscored = self.unscored or bool(np.isposinf(scores).all(axis=-1).any())
                 epoch.record(rows, scores)
             if epoch.next.balanced:
-                features = [to_device(torch.from_numpy(candidate.features)) for candidate in self.inbox]
+                features = [
+                    to_device(torch.from_numpy(candidate.features)) for candidate in self.inbox
+                ]
                 epoch.record_features(rows, self._everyone(features))
             self.inbox = []
         if epoch.due:
@@ -362,7 +414,9 @@ class TeachingDataLoader(StreamingDataLoader):
     def _everyone(self, values: list[torch.Tensor]) -> NDArray:
         """All ranks' values of the candidates in their inboxes, shape (ranks, candidates, ...)."""
         dataset = self.dataset
-        return gather_ranks(torch.stack(values), ranks=dataset.num_ranks, replication=dataset.replication or 1)
+        return gather_ranks(
+            torch.stack(values), ranks=dataset.num_ranks, replication=dataset.replication or 1
+        )
 
     def _scored(self, score: Callable[[Any], torch.Tensor], candidate: Candidate) -> torch.Tensor:
         try:

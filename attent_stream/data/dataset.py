@@ -44,11 +44,12 @@ log = logging.getLogger(__name__)
 
 
 class Tagged(NamedTuple):
-    """Samples (with their ids) or a batch with the number of the step they belong to, so that nothing of ours is inside them.
+    """Samples (with their ids) or a batch with the number of the step they belong to, so that
+    nothing of ours is inside them.
 
-    ``parts``: of samples in pieces, which of its pieces each is there for. ``wants``: what is wanted of a sample's batch
-    (``Posting.wants``). ``fault``: why the rows of a batch are not its samples.
-    ``features``: of a batch, float16 of shape (B, d), if they are.
+    ``parts``: of samples in pieces, which of its pieces each is there for. ``wants``: what is
+    wanted of a sample's batch (``Posting.wants``). ``fault``: why the rows of a batch are not its
+    samples. ``features``: of a batch, float16 of shape (B, d), if they are.
     """
 
     step: int
@@ -61,7 +62,9 @@ class Tagged(NamedTuple):
 
 
 class EpochStart(NamedTuple):
-    """An epoch that begins or is gone on with: its order, and the row at which its first window starts."""
+    """An epoch that begins or is gone on with: its order, and the row at which its first window
+    starts.
+    """
 
     order: Order
     first_row: int
@@ -70,8 +73,9 @@ class EpochStart(NamedTuple):
 class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
     """A StreamingDataset whose samples a teacher may choose, window by window.
 
-    Without a teacher it yields exactly what StreamingDataset does (unless its order is lazy). All of StreamingDataset's arguments are kept and passed
-    on by keyword, so a subclass of this and another StreamingDataset works: ``class Mine(TeachingDataset, TheirText)``.
+    Without a teacher it yields exactly what StreamingDataset does (unless its order is lazy). All
+    of StreamingDataset's arguments are kept and passed on by keyword, so a subclass of this and
+    another StreamingDataset works: ``class Mine(TeachingDataset, TheirText)``.
 
     A subclass that has ``set_epoch`` is told the epoch before each, in the training process and in
     the workers. What a transform or a collate function draws from the global generators of torch,
@@ -80,25 +84,36 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
 
     Args:
         window: Candidate rows (global batches) per window; at least 2.
-        gap: Lesson batches at the end of a window with no candidate between them, in which the next window's first
-            lessons are read ahead (at most a quarter of them); best at least ``num_workers * prefetch_factor``. It changes what
-            is trained on only by how old the model is when it scores.
+        gap: Lesson batches at the end of a window with no candidate between them, in which the next
+            window's first lessons are read ahead (at most a quarter of them); best at least
+            ``num_workers * prefetch_factor``. It changes what is trained on only by how old the
+            model is when it scores.
         require_teacher: Whether iterating without a teacher is an error.
-        order: ``streaming`` for the very order that StreamingDataset has; ``lazy`` for one drawn alike, of which only what is
-            read next is ever computed; ``auto`` for ``lazy`` from ``order.LAZY_FROM`` samples an epoch on.
+        order: ``streaming`` for the very order that StreamingDataset has; ``lazy`` for one drawn
+            alike, of which only what is read next is ever computed; ``auto`` for ``lazy`` from
+            ``order.LAZY_FROM`` samples an epoch on.
         **kwargs: StreamingDataset's (and any other base's) arguments.
 
     Raises:
-        ValueError: ``window`` or ``gap`` out of range, an unknown ``order``, an index.json that can't be trusted, or what StreamingDataset raises.
+        ValueError: ``window`` or ``gap`` out of range, an unknown ``order``, an index.json that
+            can't be trusted, or what StreamingDataset raises.
         StoreError: An index cannot be had, or the cached one is of older data than the store's.
         OpenFilesError: The process is out of file descriptors.
     """
 
     def __init__(
-        self, *, window: int = 32, gap: int = 8, require_teacher: bool = False, order: str = AUTO, **kwargs: Any
+        self,
+        *,
+        window: int = 32,
+        gap: int = 8,
+        require_teacher: bool = False,
+        order: str = AUTO,
+        **kwargs: Any,
     ) -> None:
         if isinstance(window, bool) or not isinstance(window, int) or window < 2:
-            raise ValueError(f"window must be an integer of at least 2 (rows per window), got {window!r}")
+            raise ValueError(
+                f"window must be an integer of at least 2 (rows per window), got {window!r}"
+            )
         if isinstance(gap, bool) or not isinstance(gap, int) or gap < 0:
             raise ValueError(f"gap must be an integer of at least 0 (lesson batches), got {gap!r}")
         if order not in ORDERS:
@@ -116,12 +131,15 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
         self.order = order_kind(order, self.epoch_size)
         if self.order == LAZY and self._unique_rank_world.rank == 0:
             log.warning(
-                f"order: lazy ({'asked for' if order == LAZY else 'auto'}, {self.epoch_size} samples an epoch): shuffled as Streaming "
-                f"does it, but not in its very sequence; order: streaming has that, for 46 bytes a sample while it is made"
+                f"order: lazy ({'asked for' if order == LAZY else 'auto'}, {self.epoch_size} "
+                "samples an epoch): shuffled as Streaming "
+                "does it, but not in its very sequence; order: streaming has that, for 46 bytes a "
+                "sample while it is made"
             )
         self._board: Board | None = None  # of the TeachingDataLoader that iterates, if one does
-        # Which iteration over that loader this process reads for. A worker that persists is asked to iterate once for each
-        # of the loader's iterations, and may be late: it counts for itself, so as not to take a new one for the old.
+        # Which iteration over that loader this process reads for. A worker that persists is asked
+        # to iterate once for each of the loader's iterations, and may be late: it counts for
+        # itself, so as not to take a new one for the old.
         self._generation = 0
         self._iterated = False
         self._teacher_timeout = 3600.0
@@ -132,7 +150,9 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
 
     @property
     def shared_prefix(self) -> int:
-        """Number that Streaming gave this data set on this node, part of the names of its shared memory."""
+        """Number that Streaming gave this data set on this node, part of the names of its shared
+        memory.
+        """
         return self._shm_prefix_int
 
     @property
@@ -152,7 +172,9 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
 
     @property
     def repeats(self) -> bool:
-        """Whether an epoch has some sample more than once: a stream that is repeated or chosen beyond its size."""
+        """Whether an epoch has some sample more than once: a stream that is repeated or chosen
+        beyond its size.
+        """
         sizes = zip(self.streams, self.samples_per_stream, strict=True)
         return any(stream.choose > samples for stream, samples in sizes)
 
@@ -163,7 +185,8 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
 
     @property
     def coming_position(self) -> Position | None:
-        """Where the next iteration goes on within a taught epoch: a loaded state's position, None to start one.
+        """Where the next iteration goes on within a taught epoch: a loaded state's position, None
+        to start one.
 
         Raises:
             ValueError: A position of another version.
@@ -179,7 +202,8 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
     def begin_iteration(
         self, board: Board, taught: bool, epoch: int, collate: Callable, timeout: float
     ) -> int:
-        """Announce an iteration over a loader, in the main process, before its workers are told to iterate.
+        """Announce an iteration over a loader, in the main process, before its workers are told to
+        iterate.
 
         Returns:
             Its number on that board.
@@ -190,12 +214,15 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
         return self._generation
 
     def end_iteration(self, board: Board, generation: int) -> None:
-        """Be a plain data set again to whoever iterates it next, unless another iteration has begun already."""
+        """Be a plain data set again to whoever iterates it next, unless another iteration has begun
+        already.
+        """
         if self._board is board and self._generation == generation:
             self._board = self._collate = None
 
     def begin_epoch(self) -> EpochStart:
-        """Move on to the next epoch and build its order; called in the main process of every rank at the same time.
+        """Move on to the next epoch and build its order; called in the main process of every rank
+        at the same time.
 
         Raises:
             AttentError: Several ranks, but torch.distributed is not initialised.
@@ -203,7 +230,8 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
         unique, world = self._unique_rank_world, self._parallel_rank_world
         epoch, sample_in_epoch = self._resume(world, self.next_epoch)
         if unique.num_ranks > 1 and dist.is_available() and dist.is_initialized():
-            meet(SHARING)  # all ranks of the node have read the counter before its leader moves it on
+            # All ranks of the node have read the counter before its leader moves it on
+            meet(SHARING)
         if unique.is_local_leader:
             self.next_epoch = epoch + 1
         order = open_order(self, world, unique.is_local_leader, unique.ranks_per_node, epoch)
@@ -216,13 +244,15 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
     def state_dict(self, num_samples: int, from_beginning: bool) -> dict[str, Any]:
         """Where training stands; reading it changes nothing.
 
-        Beside Streaming's own entries there is ``attent``: a :class:`Position` as a JSON string; where no taught epoch is
-        under way, it is empty, or ``lazy`` within an epoch of that order. At the end of an epoch this is the start of the next one (Streaming's own state would repeat
+        Beside Streaming's own entries there is ``attent``: a :class:`Position` as a JSON string;
+        where no taught epoch is under way, it is empty, or ``lazy`` within an epoch of that order.
+        At the end of an epoch this is the start of the next one (Streaming's own state would repeat
         the finished epoch's order).
 
         Args:
             num_samples: Samples trained on, by all ranks.
-            from_beginning: Whether these are counted from the start of the epoch, or of this process's part of it.
+            from_beginning: Whether these are counted from the start of the epoch, or of this
+                process's part of it.
         """
         taught, loaded = self._taught, self._loaded
         to_come = self.resumes
@@ -232,7 +262,8 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
         known = {
             "num_canonical_nodes": self.num_canonical_nodes or self._default_canonical_nodes,
             "shuffle_seed": self.shuffle_seed,
-            "initial_physical_nodes": self.initial_physical_nodes or self._parallel_rank_world.num_nodes,
+            "initial_physical_nodes": self.initial_physical_nodes
+            or self._parallel_rank_world.num_nodes,
         }
         if taught is not None:
             epoch = taught.order.epoch
@@ -246,7 +277,12 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
             text = taught.position.dump() if samples else ""
         elif to_come and samples == offset:
             text = loaded.get("attent", "")
-        return {"epoch": epoch, "sample_in_epoch": samples, **known, "attent": text or self._order_mark(samples)}
+        return {
+            "epoch": epoch,
+            "sample_in_epoch": samples,
+            **known,
+            "attent": text or self._order_mark(samples),
+        }
 
     def _order_mark(self, samples: int) -> str:
         return LAZY if samples and self.order == LAZY else ""
@@ -258,18 +294,30 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
         return 64 * nodes if self.shuffle_algo in ("py1s", "py2s") else nodes
 
     def continue_epoch(self, num_samples: int) -> None:
-        """Let the next iteration go on in the epoch under way, after ``num_samples`` of it: another fit in this process."""
+        """Let the next iteration go on in the epoch under way, after ``num_samples`` of it: another
+        fit in this process.
+        """
         self.load_state_dict(self.state_dict(num_samples, True))
 
     def start_at(self, epoch: int, num_samples: int) -> None:
-        """Let the next iteration start in ``epoch`` after ``num_samples`` of its order, as a plain run's checkpoint would."""
+        """Let the next iteration start in ``epoch`` after ``num_samples`` of its order, as a plain
+        run's checkpoint would.
+        """
         self.next_epoch = epoch
-        self.load_state_dict({**self.state_dict(num_samples, True), "epoch": epoch, "attent": self._order_mark(num_samples)})
+        self.load_state_dict(
+            {
+                **self.state_dict(num_samples, True),
+                "epoch": epoch,
+                "attent": self._order_mark(num_samples),
+            }
+        )
 
     def return_to_loaded(self, num_samples: int) -> bool:
-        """Let the next iteration go on from the state that was loaded last, whatever has been iterated since.
+        """Let the next iteration go on from the state that was loaded last, whatever has been
+        iterated since.
 
-        A look at the loader before a fit takes up a loaded state; the fit has to start there all the same.
+        A look at the loader before a fit takes up a loaded state; the fit has to start there all
+        the same.
 
         Args:
             num_samples: Samples of the epoch that the run has trained on.
@@ -279,14 +327,17 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
         """
         if self._loaded is None or self._loaded["sample_in_epoch"] != num_samples:
             return False
-        super().load_state_dict({key: value for key, value in self._loaded.items() if key != "attent"})
+        super().load_state_dict(
+            {key: value for key, value in self._loaded.items() if key != "attent"}
+        )
         self.next_epoch = self._loaded["epoch"]
         return True
 
     def load_state_dict(self, obj: dict[str, Any] | None) -> None:
         """Go on from ``state_dict``'s state, or from one of plain Streaming, when next iterated.
 
-        Unlike Streaming, which takes the state of an epoch that this process has left behind for stale, this goes back to it.
+        Unlike Streaming, which takes the state of an epoch that this process has left behind for
+        stale, this goes back to it.
 
         Raises:
             ValueError: A position of another version, or within an epoch of the other order.
@@ -299,13 +350,15 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
         elif obj["epoch"] >= 0 and obj["sample_in_epoch"]:
             check_same_kind(text or STREAMING, self.order)
         elif "attent" not in obj and obj["sample_in_epoch"] == 0:
-            obj = {**obj, "epoch": obj["epoch"] + 1}  # plain Streaming tells the epoch that it has finished
+            # Plain Streaming tells the epoch that it has finished
+            obj = {**obj, "epoch": obj["epoch"] + 1}
         super().load_state_dict({key: value for key, value in obj.items() if key != "attent"})
         self._loaded = dict(obj)
         self.next_epoch = obj["epoch"]
 
     def prepare_shard(self, shard_id: int, blocking: bool = True) -> None:
-        """As Streaming's, but what arrives is checked, every wait ends, and what fails has a name (see ``cache.py``).
+        """As Streaming's, but what arrives is checked, every wait ends, and what fails has a name
+        (see ``cache.py``).
 
         Raises:
             StoreError: The shard cannot be had; its kinds say why.
@@ -317,14 +370,17 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
         return {**super().__getstate__(), "_taught": None}
 
     def __iter__(self) -> Iterator[Any]:
-        """The samples of this worker: as Streaming partitions them, or ``Tagged`` ones as the board says."""
+        """The samples of this worker: as Streaming partitions them, or ``Tagged`` ones as the board
+        says.
+        """
         if get_worker_info() is not None:
             if not self._iterated:
                 leave_with_parent()
                 leave_when_out_of_files()
             self._generation += self._iterated
             self._iterated = True
-            self._shared_barrier.lock = FileLock(self._shared_barrier.filelock_path)  # one held open is not for forks
+            # One held open is not for forks
+            self._shared_barrier.lock = FileLock(self._shared_barrier.filelock_path)
             if self._board is not None:  # a worker that persists has objects of its own
                 tell_epoch(self._board.epoch(self._generation), self._collate, self)
         if self._board is not None and self._board.taught(self._generation):
@@ -334,7 +390,8 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
     def _plain(self) -> Iterator[Any]:
         if self._board is None and self.coming_position is not None:
             raise TeacherError(
-                "this data set was loaded with the state of a taught run, which only a TeachingDataLoader can go on from: a "
+                "this data set was loaded with the state of a taught run, which only a "
+                "TeachingDataLoader can go on from: a "
                 "plain loader would count its lessons as places in the order and repeat samples"
             )
         self._unique_worker_world = self._unique_rank_world.detect_workers()
@@ -362,7 +419,9 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
     def _plain_lazy(self, epoch: int, first_row: int, seeded: bool) -> Iterator[Any]:
         world = self._parallel_worker_world
         order = open_order(self, world, False, 1, epoch)
-        steps = lazy_steps(order, self.rank, first_row, world.worker_of_rank, world.workers_per_rank)
+        steps = lazy_steps(
+            order, self.rank, first_row, world.worker_of_rank, world.workers_per_rank
+        )
         fetcher = ShardFetcher(self, self.predownload)
         try:
             for batches, ahead in steps:
@@ -392,11 +451,14 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
                     ids, parts = (wanted // pieces).tolist(), (wanted % pieces).tolist()
                     fetcher.advance(len(ids))
                     seed_batch(self.shuffle_seed, epoch, wanted, pieces)
-                    # A DataLoader's batch has as many samples as ever: those of several pieces stand together for one.
+                    # A DataLoader's batch has as many samples as ever: those of several pieces
+                    # stand together for one.
                     for first in range(0, len(ids), pieces):
                         some = slice(first, first + pieces)
                         samples = [self[sample_id] for sample_id in ids[some]]
-                        yield Tagged(number, samples, ids[some], parts[some], int(posting.wants[step]))
+                        yield Tagged(
+                            number, samples, ids[some], parts[some], int(posting.wants[step])
+                        )
                 if posting.last:
                     return
                 index += 1
@@ -406,7 +468,9 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
             fetcher.close()
 
 
-def _reading_list(posting: Posting, mine: NDArray[np.bool_], worker: int, workers: int) -> NDArray[np.int64]:
+def _reading_list(
+    posting: Posting, mine: NDArray[np.bool_], worker: int, workers: int
+) -> NDArray[np.int64]:
     """What a worker reads of a posting, and after it its share of what will be wanted then."""
     own = posting.ids[mine] // posting.pieces[mine, None]  # -1 stays so
     return np.concatenate([own[own >= 0], posting.ahead[worker::workers]])

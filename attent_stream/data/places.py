@@ -23,8 +23,12 @@ def places(dataset: Any, ids: Sequence[int]) -> str:
     for shard in np.unique(shards).tolist():
         stream_id = int(dataset.stream_per_shard[shard])
         stream = dataset.streams[stream_id]
-        file = os.path.join(stream.local, stream.split, dataset.shards[shard].file_pairs[0][0].basename)
-        told.append(f"{', '.join(map(str, ids[shards == shard].tolist()))} (stream {stream_id}, {file})")
+        file = os.path.join(
+            stream.local, stream.split, dataset.shards[shard].file_pairs[0][0].basename
+        )
+        told.append(
+            f"{', '.join(map(str, ids[shards == shard].tolist()))} (stream {stream_id}, {file})"
+        )
     return f"sample{'s' if len(ids) > 1 else ''} " + "; ".join(told)
 
 

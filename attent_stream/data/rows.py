@@ -1,4 +1,6 @@
-"""How many rows a collate function made of its samples, and in which order, as far as a batch tells."""
+"""How many rows a collate function made of its samples, and in which order, as far as a batch
+tells.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

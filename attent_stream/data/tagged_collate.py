@@ -24,14 +24,16 @@ class TaggedCollate:
 
     Raises:
         CollateError: It raised, or what it made cannot be cut or counted; with the samples, their
-            shards and the rank. Rows of a taught epoch that are not samples are told with the batch.
+            shards and the rank. Rows of a taught epoch that are not samples are told with the
+            batch.
     """
 
     def __init__(self, collate: Callable[[list], Any], dataset: TeachingDataset) -> None:
         self.collate = collate
         self._dataset = dataset
         self._warned = False
-        self._turned = self._orders = False  # whether it was tried on samples in reverse, and orders rows by itself
+        # Whether it was tried on samples in reverse, and orders rows by itself
+        self._turned = self._orders = False
 
     def __call__(self, samples: list) -> Any:
         if not isinstance(samples[0], Tagged):
@@ -57,7 +59,9 @@ class TaggedCollate:
         return Tagged(samples[0].step, batch, features=features, fault=fault)
 
     def _twin(self) -> Callable[[list], Any] | None:
-        """Before the first batch a copy of the collate function, to be tried without a trace in it; else None."""
+        """Before the first batch a copy of the collate function, to be tried without a trace in it;
+        else None.
+        """
         if self._turned:
             return None
         self._turned = True
@@ -65,23 +69,32 @@ class TaggedCollate:
             return copy.deepcopy(self.collate)
         return None
 
-    def _fault(self, samples: list[Tagged], given: list, batch: Any, twin: Callable[[list], Any] | None) -> str:
-        """Why the rows of a batch are not its samples, one after the other; empty where nothing says so."""
+    def _fault(
+        self, samples: list[Tagged], given: list, batch: Any, twin: Callable[[list], Any] | None
+    ) -> str:
+        """Why the rows of a batch are not its samples, one after the other; empty where nothing
+        says so.
+        """
         rows = miscounted(batch, len(given))
         if rows is not None:
             return (
-                f"{self._counted(rows, len(given))} on {here()} for {self._places(samples)}; scores and weights are of "
-                f"one row a sample: make one of each (two views of a sample as a row of shape (2, ...)), leave none "
+                f"{self._counted(rows, len(given))} on {here()} for {self._places(samples)}; "
+                "scores and weights are of "
+                "one row a sample: make one of each (two views of a sample as a row of shape (2, "
+                "...)), leave none "
                 f"out, and pack text when the corpus is written"
             )
         if twin is not None:
-            with suppress(Exception):  # the collate function has worked on these samples in their order
+            # The collate function has worked on these samples in their order
+            with suppress(Exception):
                 self._orders = reordered(batch, twin(given[::-1]), len(given))
         if not self._orders:
             return ""
         return (
-            f"collate function {collate_name(self.collate)!r} puts rows into an order of its own, so which row is of "
-            f"which sample is not known: leave rows in the order of the samples, and sort within the model"
+            f"collate function {collate_name(self.collate)!r} puts rows into an order of its own, "
+            "so which row is of "
+            "which sample is not known: leave rows in the order of the samples, and sort within "
+            "the model"
         )
 
     def _plain(self, samples: list) -> Any:
@@ -93,8 +106,9 @@ class TaggedCollate:
                 "%s on %s: rows are counted as samples where training stands, so a resume in "
                 "mid-epoch will go on at the wrong "
                 "place; make a row of each sample, or save checkpoints at the end of epochs only.",
-                self._counted(rows, len(samples)), here(),
-            )  # fmt: skip
+                self._counted(rows, len(samples)),
+                here(),
+            )
         return batch
 
     def _counted(self, rows: int, samples: int) -> str:

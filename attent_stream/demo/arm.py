@@ -47,7 +47,9 @@ class Shards:
 
 
 def teacher(arm: str, settings: DemoSettings) -> AtteNT | None:
-    """The algorithm of an arm; ``uniform`` has none, ``taught`` what a user gets without reading anything."""
+    """The algorithm of an arm; ``uniform`` has none, ``taught`` what a user gets without reading
+    anything.
+    """
     if arm == "uniform":
         return None
     if arm == "taught":
@@ -78,12 +80,17 @@ def small_llama(settings: DemoSettings, vocab_size: int) -> HuggingFaceModel:
         eos_token_id=None,
     )
     return HuggingFaceModel(
-        LlamaForCausalLM(config), use_logits=True, shift_labels=True, eval_metrics=[LanguageCrossEntropy()]
+        LlamaForCausalLM(config),
+        use_logits=True,
+        shift_labels=True,
+        eval_metrics=[LanguageCrossEntropy()],
     )
 
 
 def held_out_loader(shards: Shards, settings: DemoSettings) -> DataLoader:
-    """The held-out samples that every arm is evaluated on: the same ones, drawn from all of them."""
+    """The held-out samples that every arm is evaluated on: the same ones, drawn from all
+    of them.
+    """
     dataset = StreamingDataset(local=str(shards.held_out), batch_size=1)
     rng = np.random.default_rng([settings.seed, 1])
     chosen = rng.permutation(dataset.num_samples)[: settings.eval_samples]
@@ -92,7 +99,8 @@ def held_out_loader(shards: Shards, settings: DemoSettings) -> DataLoader:
 
 
 class Recorder(TrainingTime):
-    """Notes the held-out losses, the training time without evaluations and the scored windows; moves the bar.
+    """Notes the held-out losses, the training time without evaluations and the scored windows;
+    moves the bar.
 
     Args:
         algorithm: Of the arm, or None.
@@ -131,11 +139,14 @@ class Recorder(TrainingTime):
         self._bar.update()
 
 
-def run_arm(arm: str, shards: Shards, settings: DemoSettings, show: bool | None = None) -> ArmResult:
+def run_arm(
+    arm: str, shards: Shards, settings: DemoSettings, show: bool | None = None
+) -> ArmResult:
     """Train one arm from scratch and evaluate it.
 
     Args:
-        arm: ``uniform``, ``random``, ``published`` or ``taught``; they differ in the algorithm alone.
+        arm: ``uniform``, ``random``, ``published`` or ``taught``; they differ in the algorithm
+            alone.
         shards: The corpus.
         settings: The rest.
         show: The progress bar; None: on a terminal.
@@ -144,7 +155,8 @@ def run_arm(arm: str, shards: Shards, settings: DemoSettings, show: bool | None 
         ValueError: What the parts refuse.
     """
     shards.cache.mkdir(parents=True, exist_ok=True)
-    # A new folder each time: Streaming refuses one that the shared memory of a killed run still names.
+    # A new folder each time: Streaming refuses one that the shared memory of a killed run still
+    # names.
     cache = Path(tempfile.mkdtemp(prefix=f"{arm}-", dir=shards.cache))
     try:
         with tqdm(
@@ -155,7 +167,9 @@ def run_arm(arm: str, shards: Shards, settings: DemoSettings, show: bool | None 
         shutil.rmtree(shards.cache, ignore_errors=True)
 
 
-def _train(arm: str, shards: Shards, settings: DemoSettings, cache: Path, progress: tqdm) -> ArmResult:
+def _train(
+    arm: str, shards: Shards, settings: DemoSettings, cache: Path, progress: tqdm
+) -> ArmResult:
     reproducibility.seed_all(settings.seed)  # all arms start from the same weights
     model = small_llama(settings, shards.vocab_size)
     dataset = TeachingDataset(
@@ -178,7 +192,9 @@ def _train(arm: str, shards: Shards, settings: DemoSettings, cache: Path, progre
         train_dataloader=loader,
         eval_dataloader=held_out_loader(shards, settings),
         eval_interval=f"{settings.eval_every}ba",
-        optimizers=torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.1),
+        optimizers=torch.optim.AdamW(
+            model.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.1
+        ),
         schedulers=CosineAnnealingWithWarmupScheduler(t_warmup=f"{settings.warmup}ba", alpha_f=0.0),
         max_duration=f"{settings.steps}ba",
         algorithms=[algorithm, *algorithms] if algorithm else algorithms,

@@ -1,4 +1,6 @@
-"""``attent-stream demo``: a small language model on Python's own sources, uniform and taught, side by side."""
+"""``attent-stream demo``: a small language model on Python's own sources, uniform and taught, side
+by side.
+"""
 
 import argparse
 import logging
@@ -15,14 +17,19 @@ from attent_stream.demo.settings import ARMS, FULL, QUICK, DemoSettings
 
 USER_ERROR = 2
 NOTE = (
-    "How to read it: this is one pass over clean text. The published method forwards every candidate to score it, and\n"
-    "lessons must be better than random ones to pay for that; the default (taught) cuts samples into short pieces at\n"
-    "first and makes batches alike. One seed: differences of a few hundredths of a nat come from chance as well."
+    "How to read it: this is one pass over clean text. The published method forwards every "
+    "candidate to score it, and\n"
+    "lessons must be better than random ones to pay for that; the default (taught) cuts samples "
+    "into short pieces at\n"
+    "first and makes batches alike. One seed: differences of a few hundredths of a nat come from "
+    "chance as well."
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demo; returns the exit code: 0, or 2 and one sentence on stderr after a user's mistake."""
+    """Run the demo; returns the exit code: 0, or 2 and one sentence on stderr after a user's
+    mistake.
+    """
     given = _parser().parse_args(argv)
     settings = QUICK if given.quick else FULL
     if given.steps is not None:
@@ -41,13 +48,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="attent-stream demo", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog="attent-stream demo",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
         "--out", default="runs/demo", metavar="FOLDER", help="for corpus, results and picture"
     )
     parser.add_argument(
-        "--arms", default="uniform,published,taught", type=_arms, metavar="NAME,...", help=f"of {', '.join(ARMS)}"
+        "--arms",
+        default="uniform,published,taught",
+        type=_arms,
+        metavar="NAME,...",
+        help=f"of {', '.join(ARMS)}",
     )
     parser.add_argument(
         "--steps", type=_steps, metavar="N", help=f"lesson batches of each arm ({FULL.steps})"
@@ -73,9 +86,12 @@ def _steps(text: str) -> int:
 
 
 def _environment() -> None:
-    """CPU only, and the libraries' advice off the terminal; errors still come through. Before torch is imported."""
+    """CPU only, and the libraries' advice off the terminal; errors still come through. Before torch
+    is imported.
+    """
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # its sizes are made for CPU cores
-    # Threads that spin while they wait make a step 30 times slower once another program wants a core.
+    # Threads that spin while they wait make a step 30 times slower once another program wants a
+    # core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -90,7 +106,13 @@ def _run(out: Path, arms: Sequence[str], settings: DemoSettings) -> None:
     from attent_stream.corpus import CorpusError
     from attent_stream.corpus.parallel import available_cores
     from attent_stream.demo.arm import Shards, run_arm
-    from attent_stream.demo.corpus import HELD_OUT, STREAM, make_corpus, python_sources, standard_library
+    from attent_stream.demo.corpus import (
+        HELD_OUT,
+        STREAM,
+        make_corpus,
+        python_sources,
+        standard_library,
+    )
     from attent_stream.demo.report import clock, comparison, json_line, picture, table
 
     # Composer's import makes Ctrl-C a silent exit; the command line has a line to say.
@@ -103,7 +125,10 @@ def _run(out: Path, arms: Sequence[str], settings: DemoSettings) -> None:
 
     library = standard_library()
     files = python_sources(library)[:: settings.every_file]
-    print(f"Corpus: {len(files):,} files of {library}: BPE tokenizer, tokens, MDS shards ...", flush=True)
+    print(
+        f"Corpus: {len(files):,} files of {library}: BPE tokenizer, tokens, MDS shards ...",
+        flush=True,
+    )
     manifest, reused = make_corpus(
         files,
         out / "corpus",
@@ -117,7 +142,8 @@ def _run(out: Path, arms: Sequence[str], settings: DemoSettings) -> None:
     ]
     again = " (made before)" if reused else ""
     print(
-        f"        {counted[0]} to train on; held out: {counted[1]}; vocabulary {manifest.vocab_size:,}{again}"
+        f"        {counted[0]} to train on; held out: {counted[1]}; vocabulary "
+        f"{manifest.vocab_size:,}{again}"
     )
     for bad in manifest.bad:
         print(f"        left out: {bad.count} x {bad.reason}, e.g. {bad.first[0]}")
@@ -130,22 +156,33 @@ def _run(out: Path, arms: Sequence[str], settings: DemoSettings) -> None:
     )
     tokens = settings.steps * settings.batch_size * settings.seq_len
     print(
-        f"Arms: {', '.join(arms)}; each {settings.steps} lesson batches = {tokens:,} tokens, same weights, same order"
+        f"Arms: {', '.join(arms)}; each {settings.steps} lesson batches = {tokens:,} tokens, same "
+        "weights, same order"
     )
     # The first steps of a process pay for imports and buffers; no arm should.
-    run_arm(arms[-1], shards, replace(settings, steps=2, eval_every=2, eval_samples=1, warmup=1), show=False)
+    run_arm(
+        arms[-1],
+        shards,
+        replace(settings, steps=2, eval_every=2, eval_samples=1, warmup=1),
+        show=False,
+    )
     results = []
     lines = out / "results.jsonl"
     lines.write_text("", "utf-8")
     for arm in arms:
         results.append(run_arm(arm, shards, settings))
         last = results[-1].last
-        print(f"        {arm}: held-out loss {last.loss:.4f} after {clock(last.seconds)}", flush=True)
+        print(
+            f"        {arm}: held-out loss {last.loss:.4f} after {clock(last.seconds)}", flush=True
+        )
         with lines.open("a", encoding="utf-8") as file:
             file.write(json_line(results[-1]) + "\n")
 
     parameters = results[0].settings["parameters"]
-    title = f"A LLaMA of {parameters / 1e6:.1f}M parameters on Python's standard library, {tokens:,} tokens each arm"
+    title = (
+        f"A LLaMA of {parameters / 1e6:.1f}M parameters on Python's standard library, {tokens:,} "
+        "tokens each arm"
+    )
     picture(results, title, _score_name(settings)).savefig(out / "picture.png", dpi=120)
     print(f"\n{table(results)}\n\n{comparison(results)}\n{NOTE}\n")
     print(f"Numbers: {lines}\nPicture: {out / 'picture.png'}")

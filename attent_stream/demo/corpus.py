@@ -6,7 +6,13 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-from attent_stream.corpus import CorpusError, Manifest, Source, TextCorpusSettings, write_text_corpus
+from attent_stream.corpus import (
+    CorpusError,
+    Manifest,
+    Source,
+    TextCorpusSettings,
+    write_text_corpus,
+)
 from attent_stream.corpus.manifest import MANIFEST
 from attent_stream.corpus.parallel import available_cores
 
@@ -44,7 +50,9 @@ def python_sources(root: Path) -> list[Path]:
             if name.endswith(".py") and not name.startswith(SKIPPED_PREFIX)
         ]
     if not found:
-        raise CorpusError(f"this Python comes without its library's sources: no .py file under {root}")
+        raise CorpusError(
+            f"this Python comes without its library's sources: no .py file under {root}"
+        )
     return sorted(found)
 
 

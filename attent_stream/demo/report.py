@@ -1,4 +1,6 @@
-"""What a comparison of arms comes to: a table, a sentence, a JSON line an arm, a picture. Pure functions."""
+"""What a comparison of arms comes to: a table, a sentence, a JSON line an arm, a picture. Pure
+functions.
+"""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +16,14 @@ if TYPE_CHECKING:
 
 COLORS = {"uniform": "#4d4d4d", "random": "#2a7fb8", "published": "#d99a2b", "taught": "#d1495b"}
 KEPT, DROPPED = "#d1495b", "#9aa5b1"
-COLUMNS = ("arm", "held-out loss", "tokens trained", "candidates scored", "wall time", "spent teaching")
+COLUMNS = (
+    "arm",
+    "held-out loss",
+    "tokens trained",
+    "candidates scored",
+    "wall time",
+    "spent teaching",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +105,12 @@ def table(results: Sequence[ArmResult]) -> str:
     """Arms as lines under a heading, columns aligned."""
     rows = [COLUMNS]
     for r in results:
-        numbers = (f"{r.last.loss:.4f}", f"{r.last.tokens:,}", f"{r.candidates:,}", clock(r.last.seconds))
+        numbers = (
+            f"{r.last.loss:.4f}",
+            f"{r.last.tokens:,}",
+            f"{r.candidates:,}",
+            clock(r.last.seconds),
+        )
         rows.append((r.name, *numbers, f"{100 * r.teaching_share:.1f} %"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 
@@ -107,7 +121,9 @@ def table(results: Sequence[ArmResult]) -> str:
 
 
 def comparison(results: Sequence[ArmResult], base: str = "uniform") -> str:
-    """One line for each arm but ``base`` that says how it ended against ``base``; empty without ``base`` or others."""
+    """One line for each arm but ``base`` that says how it ended against ``base``; empty without
+    ``base`` or others.
+    """
     found = {r.name: r for r in results}
     if base not in found:
         return ""
@@ -120,13 +136,16 @@ def comparison(results: Sequence[ArmResult], base: str = "uniform") -> str:
         verdict += "" if verdict == "level" else "lower" if difference < 0 else "higher"
         ratio = result.last.seconds / reference.seconds if reference.seconds > 0 else float("nan")
         lines.append(
-            f"{name} against {base}, at equal trained tokens: held-out loss {verdict}, {ratio:.2f}x the wall time."
+            f"{name} against {base}, at equal trained tokens: held-out loss {verdict}, "
+            f"{ratio:.2f}x the wall time."
         )
     return "\n".join(lines)
 
 
 def json_line(result: ArmResult) -> str:
-    """An arm as one line of JSON: numbers, the curve, and the scores of its windows as quantiles."""
+    """An arm as one line of JSON: numbers, the curve, and the scores of its windows as
+    quantiles.
+    """
     last = result.last
     record = {
         "arm": result.name,
@@ -139,11 +158,20 @@ def json_line(result: ArmResult) -> str:
         "teaching_share": round(result.teaching_share, 4),
         "settings": result.settings,
         "curve": [
-            {"batch": p.batch, "tokens": p.tokens, "seconds": round(p.seconds, 3), "loss": _finite(p.loss)}
+            {
+                "batch": p.batch,
+                "tokens": p.tokens,
+                "seconds": round(p.seconds, 3),
+                "loss": _finite(p.loss),
+            }
             for p in result.points
         ],
         "windows": [
-            {"batch": w.batch, "kept": _quantiles(w.scores[w.kept]), "dropped": _quantiles(w.scores[~w.kept])}
+            {
+                "batch": w.batch,
+                "kept": _quantiles(w.scores[w.kept]),
+                "dropped": _quantiles(w.scores[~w.kept]),
+            }
             for w in result.windows
         ],
     }
@@ -151,7 +179,8 @@ def json_line(result: ArmResult) -> str:
 
 
 def picture(results: Sequence[ArmResult], title: str, score_name: str) -> "Figure":
-    """Held-out loss over seconds, over tokens, and histograms of the scores of kept and dropped candidates.
+    """Held-out loss over seconds, over tokens, and histograms of the scores of kept and dropped
+    candidates.
 
     Args:
         results: The arms; the histograms are of the first that has scored windows.
@@ -200,7 +229,13 @@ def _curves(axes: "Axes", results: Sequence[ArmResult], quantity: str, label: st
         color = COLORS.get(r.name, "#6a4c93")
         text = f"{r.name}: ends at {r.last.loss:.3f} after {clock(r.last.seconds)}"
         axes.plot(
-            x, [p.loss for p in points], marker="o", markersize=4, linewidth=1.8, color=color, label=text
+            x,
+            [p.loss for p in points],
+            marker="o",
+            markersize=4,
+            linewidth=1.8,
+            color=color,
+            label=text,
         )
     axes.set_xlim(left=0)
     axes.legend(loc="upper right", frameon=False)
@@ -212,24 +247,40 @@ def _histogram(axes: "Axes", windows: Sequence[ScoredWindow], when: str) -> None
     axes.spines[["top", "right"]].set_visible(False)
     if not windows:
         axes.text(
-            0.5, 0.5, "no window was chosen by score", ha="center", va="center", transform=axes.transAxes
+            0.5,
+            0.5,
+            "no window was chosen by score",
+            ha="center",
+            va="center",
+            transform=axes.transAxes,
         )
         axes.set_yticks([])
         return
-    scores, kept = np.concatenate([w.scores for w in windows]), np.concatenate([w.kept for w in windows])
+    scores, kept = (
+        np.concatenate([w.scores for w in windows]),
+        np.concatenate([w.kept for w in windows]),
+    )
     finite = np.isfinite(scores)
     scores, kept = scores[finite], kept[finite]
     if not scores.size:
         return
-    # Bars side by side hide a shape and stacked ones two; outlined fills show both where they overlap.
+    # Bars side by side hide a shape and stacked ones two; outlined fills show both where they
+    # overlap.
     bins = np.linspace(scores.min(), scores.max() + 1e-6, 41)
     for name, mask, color in (("dropped", ~kept, DROPPED), ("kept", kept, KEPT)):
         axes.hist(
-            scores[mask], bins, histtype="stepfilled", color=color, alpha=0.45, edgecolor=color, label=name
+            scores[mask],
+            bins,
+            histtype="stepfilled",
+            color=color,
+            alpha=0.45,
+            edgecolor=color,
+            label=name,
         )
     first, last = windows[0].batch, windows[-1].batch
     axes.set_title(
-        f"Candidates' scores {when}: " + (f"batch {first}" if first == last else f"batches {first} to {last}")
+        f"Candidates' scores {when}: "
+        + (f"batch {first}" if first == last else f"batches {first} to {last}")
     )
 
 
@@ -239,4 +290,6 @@ def _finite(number: float) -> float | None:
 
 def _quantiles(scores: NDArray) -> list[float] | None:
     scores = scores[np.isfinite(scores)]
-    return [round(float(q), 5) for q in np.quantile(scores, (0.1, 0.5, 0.9))] if scores.size else None
+    return (
+        [round(float(q), 5) for q in np.quantile(scores, (0.1, 0.5, 0.9))] if scores.size else None
+    )

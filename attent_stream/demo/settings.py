@@ -51,7 +51,15 @@ class DemoSettings:
     seed: int = 17
 
     def __post_init__(self) -> None:
-        for name in ("steps", "eval_every", "eval_samples", "batch_size", "layers", "warmup", "every_file"):
+        for name in (
+            "steps",
+            "eval_every",
+            "eval_samples",
+            "batch_size",
+            "layers",
+            "warmup",
+            "every_file",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.width < 32 or self.width % 32:
@@ -71,6 +79,15 @@ class DemoSettings:
 FULL = DemoSettings()
 # A minute on one core, to see that everything works.
 QUICK = DemoSettings(
-    steps=24, eval_every=8, eval_samples=32, vocab_size=512, seq_len=64, width=64, layers=2, warmup=4, window=8,
-    every_file=8, held_out=0.1,
-)  # fmt: skip
+    steps=24,
+    eval_every=8,
+    eval_samples=32,
+    vocab_size=512,
+    seq_len=64,
+    width=64,
+    layers=2,
+    warmup=4,
+    window=8,
+    every_file=8,
+    held_out=0.1,
+)

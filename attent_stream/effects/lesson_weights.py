@@ -1,4 +1,6 @@
-"""The weights of lessons over the fits of a run: those of their selection and, with ``reweight``, those of their own training losses."""
+"""The weights of lessons over the fits of a run: those of their selection and, with ``reweight``,
+those of their own training losses.
+"""
 
 import logging
 from collections.abc import Callable
@@ -29,7 +31,8 @@ class LessonWeights:
         settings: Of weighting by losses; None: not so.
 
     Attributes:
-        fault: Why weights do not work in this fit, where nobody has asked for them; they are then all 1.
+        fault: Why weights do not work in this fit, where nobody has asked for them; they are then
+            all 1.
         tries: Whether to see, on the first batch whose outputs are read, if weights would work.
     """
 
@@ -45,7 +48,12 @@ class LessonWeights:
         self.tries = self._tried = self._asked = False
 
     def open(
-        self, model: Module, resumed: dict[str, Any] | None, rows: Callable[[Any], int], *, asked: bool
+        self,
+        model: Module,
+        resumed: dict[str, Any] | None,
+        rows: Callable[[Any], int],
+        *,
+        asked: bool,
     ) -> None:
         """Be there for a fit.
 
@@ -53,10 +61,15 @@ class LessonWeights:
             model: The learner as training has it (wrapped).
             resumed: AtteNT's state of a checkpoint to go on from, or None.
             rows: How many samples a microbatch holds.
-            asked: Whether weights were asked for by name: where they do not work is then an error, else
-                training goes on without.
+            asked: Whether weights were asked for by name: where they do not work is then an error,
+                else training goes on without.
         """
-        self.fault, self.tries, self._tried, self._asked = None, False, False, asked or self._reweighting is not None
+        self.fault, self.tries, self._tried, self._asked = (
+            None,
+            False,
+            False,
+            asked or self._reweighting is not None,
+        )
         self._model = model
         self._outputs, self._rows = WeightedOutputs(model, rows), rows
         if self._reweighting is not None:
@@ -74,7 +87,8 @@ class LessonWeights:
         """Before a batch's first forward, also where one that failed begins anew.
 
         Args:
-            weights: Of the batch's lessons by their selection, float32 of shape (B,); None where none was made.
+            weights: Of the batch's lessons by their selection, float32 of shape (B,); None where
+                none was made.
             device: Of the outputs.
         """
         if self._reweighting is not None:
@@ -83,14 +97,19 @@ class LessonWeights:
         if self.fault is not None:
             weights = None
         even = weights is None or (self._reweighting is None and (weights == 1).all())
-        self._outputs.begin_batch(None if even else device.tensor_to_device(torch.from_numpy(weights)))
+        self._outputs.begin_batch(
+            None if even else device.tensor_to_device(torch.from_numpy(weights))
+        )
 
     def begin_forward(self) -> None:
         """Before a forward."""
         self._outputs.begin_forward(watched=self.tries and not self._tried)
 
-    def loss_done(self, outputs: Any, batch: Any, loss: Any, *, reading: Reading | None, taught: bool) -> None:
-        """Once a microbatch's loss is there, before its backward; see ``WeightedOutputs.forward_done`` and ``loss_done``.
+    def loss_done(
+        self, outputs: Any, batch: Any, loss: Any, *, reading: Reading | None, taught: bool
+    ) -> None:
+        """Once a microbatch's loss is there, before its backward; see
+        ``WeightedOutputs.forward_done`` and ``loss_done``.
 
         Args:
             outputs: What the model returned.
@@ -101,7 +120,8 @@ class LessonWeights:
 
         Raises:
             AttentError: Weights do not work here, and were asked for.
-            ScoreError: Lessons are to be weighted by their losses, and the loss cannot be had sample by sample.
+            ScoreError: Lessons are to be weighted by their losses, and the loss cannot be had
+                sample by sample.
         """
         self._outputs.read_by(reading)
         trying = self.tries and reading is not None and not self._tried
@@ -118,7 +138,9 @@ class LessonWeights:
             self.fault = self.fault or str(error)
 
     def agreed_fault(self) -> str | None:
-        """After a batch: why weights do not work, on any rank, once ``tries`` has shown it; all ranks call this together."""
+        """After a batch: why weights do not work, on any rank, once ``tries`` has shown it; all
+        ranks call this together.
+        """
         if not self.tries or not self._tried:
             return None
         self.tries = False
@@ -134,7 +156,9 @@ class LessonWeights:
         self._outputs.loss_done(loss)
 
     def _look(self, outputs: Any, batch: Any, loss: Any) -> None:
-        """Hold the reading of outputs against the loss, on a batch's first microbatch; all ranks together."""
+        """Hold the reading of outputs against the loss, on a batch's first microbatch; all ranks
+        together.
+        """
         if self._seen:
             return
         self._seen = True
@@ -143,7 +167,9 @@ class LessonWeights:
         if reason is None and self._check.reading.outputs is None:
             reason = "its forward returns a loss and no outputs for each sample"
         if reason is not None:
-            raise ScoreError(f"reweight needs each sample's loss, and {reason}: leave reweight away")
+            raise ScoreError(
+                f"reweight needs each sample's loss, and {reason}: leave reweight away"
+            )
 
     def end_batch(self, size: int) -> None:
         """After a taught batch's last backward; all ranks must come here together.

@@ -1,4 +1,6 @@
-"""How long an epoch will be, as the Trainer is told, and the learning rates planned for all of them."""
+"""How long an epoch will be, as the Trainer is told, and the learning rates planned for all of
+them.
+"""
 
 from typing import Any
 
@@ -10,7 +12,9 @@ from attent_stream.effects.planned_rates import PlannedRates
 
 
 class PlannedLength:
-    """Tells a Trainer the lengths of taught epochs, by which it counts, as do schedules over epochs."""
+    """Tells a Trainer the lengths of taught epochs, by which it counts, as do schedules over
+    epochs.
+    """
 
     def __init__(self) -> None:
         self._loader: TeachingDataLoader | None = None
@@ -29,7 +33,11 @@ class PlannedLength:
     def subset(self, state: State, loader: TeachingDataLoader) -> int | None:
         """Batches an epoch where the user asked for a part of it (``train_subset_num_batches``)."""
         batches = None if state.dataloader_len is None else int(state.dataloader_len)
-        return None if batches is None or batches >= loader.plain_batches or batches == self._told else batches
+        return (
+            None
+            if batches is None or batches >= loader.plain_batches or batches == self._told
+            else batches
+        )
 
     def begin_epoch(self, state: State, *, recorded: bool) -> None:
         """Tell what the epoch is forecast to have; a subset asked for by the user stays.
@@ -55,7 +63,9 @@ class PlannedLength:
         return {"told": self._told, "planned": self._rates.state_dict()}
 
     def resume_epoch(self, state: State, planned: dict[str, Any]) -> None:
-        """In the middle of an epoch tell what ``state_dict`` says was told: what is forecast on the way may differ."""
+        """In the middle of an epoch tell what ``state_dict`` says was told: what is forecast on the
+        way may differ.
+        """
         self._rates.load_state_dict(planned.get("planned"))
         if planned["told"] is not None and self._told is not None:
             state.dataloader_len = self._told = self._loader.tell_length(planned["told"])

@@ -13,11 +13,12 @@ Rate = Callable[[int], float]
 
 
 class PlannedRates:
-    """While it is attached, Composer's schedulers of a run in epochs take it for as long as it is expected to be.
+    """While it is attached, Composer's schedulers of a run in epochs take it for as long as it is
+    expected to be.
 
-    They take all epochs for as long as the current one: with a first epoch on everything and two halves, a decay over
-    ``3ep`` would be over behind the second, and the third trained at no rate at all. A share of training (``dur``) is exact
-    here, an epoch (``ep``) their mean.
+    They take all epochs for as long as the current one: with a first epoch on everything and two
+    halves, a decay over ``3ep`` would be over behind the second, and the third trained at no rate
+    at all. A share of training (``dur``) is exact here, an epoch (``ep``) their mean.
 
     Attributes:
         batches: Of the whole training, or None to leave the schedulers as they are.
@@ -36,9 +37,13 @@ class PlannedRates:
             return
         for scheduler in state.schedulers:
             # What Composer makes of its own; an object's own state would be lost from checkpoints.
-            if isinstance(scheduler, LambdaLR) and all(isinstance(rate, FunctionType) for rate in scheduler.lr_lambdas):
+            if isinstance(scheduler, LambdaLR) and all(
+                isinstance(rate, FunctionType) for rate in scheduler.lr_lambdas
+            ):
                 self._attached.append((scheduler, scheduler.lr_lambdas))
-                scheduler.lr_lambdas = [self._planned(rate, state, loader) for rate in scheduler.lr_lambdas]
+                scheduler.lr_lambdas = [
+                    self._planned(rate, state, loader) for rate in scheduler.lr_lambdas
+                ]
 
     def detach(self) -> None:
         """Leave the schedulers as they were, and plan nothing."""
@@ -48,10 +53,14 @@ class PlannedRates:
 
     def state_dict(self) -> dict[str, Any] | None:
         """What is planned and for which duration, or None."""
-        return None if self.batches is None else {"batches": self.batches, "over": str(self._duration)}
+        return (
+            None if self.batches is None else {"batches": self.batches, "over": str(self._duration)}
+        )
 
     def load_state_dict(self, planned: dict[str, Any] | None) -> None:
-        """Go on with what was planned before a resume, unless it was for another duration or nothing is planned now."""
+        """Go on with what was planned before a resume, unless it was for another duration or
+        nothing is planned now.
+        """
         if planned and self.batches is not None and planned["over"] == str(self._duration):
             self.batches = planned["batches"]
 
@@ -60,8 +69,11 @@ class PlannedRates:
             if self.batches is None or state.dataloader_len is None:
                 return rate(step)
             said, length, duration = len(loader), state.dataloader_len, state.max_duration
-            # Up, or a decay over all epochs would be over before; the loader too, or Composer would not believe more than it says.
-            state.dataloader_len = loader.tell_length(-(-self.batches // max(1, int(duration.value))))
+            # Up, or a decay over all epochs would be over before; the loader too, or Composer would
+            # not believe more than it says.
+            state.dataloader_len = loader.tell_length(
+                -(-self.batches // max(1, int(duration.value)))
+            )
             state.max_duration = Time(self.batches, TimeUnit.BATCH)
             try:
                 return rate(step)

@@ -1,4 +1,6 @@
-"""The recorder: per-sample scores of the training forwards, on their way into the ledger at no extra pass."""
+"""The recorder: per-sample scores of the training forwards, on their way into the ledger at no
+extra pass.
+"""
 
 import logging
 from typing import Any
@@ -39,14 +41,17 @@ class Recorder:
         teacher: Remembers.
         check: Says how the model's outputs are read, by its loss.
         form: Counts the samples of a microbatch.
-        always: Whether lessons of taught windows are recorded too, or only of those that are kept whole.
-        thrifty: Whether one batch in ``THRIFTY_EVERY`` is enough while teaching does not promise to pay.
+        always: Whether lessons of taught windows are recorded too, or only of those that are kept
+            whole.
+        thrifty: Whether one batch in ``THRIFTY_EVERY`` is enough while teaching does not promise to
+            pay.
         auto: Whether Composer looks for the size of a microbatch.
-        asked: Whether the user asked for it by name: what cannot be recorded is then an error. Else it is
-            said once, and nothing is recorded any more.
+        asked: Whether the user asked for it by name: what cannot be recorded is then an error. Else
+            it is said once, and nothing is recorded any more.
 
     Attributes:
-        stopped: Whether recording has ended on all ranks, because one of them could not score a batch.
+        stopped: Whether recording has ended on all ranks, because one of them could not score a
+            batch.
     """
 
     def __init__(
@@ -66,17 +71,21 @@ class Recorder:
         self._scorer, self._loader, self._teacher = scorer, loader, teacher
         self._check, self._form, self._auto, self._asked = check, form, auto, asked
         self._always, self._thrifty = always, thrifty
-        self._agrees: dict[int, bool] = {}  # microbatch's size -> whether what its loss has saved are its samples' losses
+        # Microbatch's size -> whether what its loss has saved are its samples' losses
+        self._agrees: dict[int, bool] = {}
         self._records = True  # this batch
         self._seen = False  # its first microbatch
         self._fault: str | None = None  # why this rank stopped
         self._device = torch.device("cpu")  # of its scores
         self._micro: list[torch.Tensor] = []  # this batch's scores, a tensor a microbatch
-        self._pending: list[torch.Tensor] = []  # (3, batch_size * pieces) ids, scores and times of lessons not yet in the ledger
+        # (3, batch_size * pieces) ids, scores and times of lessons not yet in the ledger
+        self._pending: list[torch.Tensor] = []
 
     @property
     def reading(self) -> Reading | None:
-        """How the model's outputs are read; None before the first batch, and where its loss cannot be had."""
+        """How the model's outputs are read; None before the first batch, and where its loss cannot
+        be had.
+        """
         return self._check.reading
 
     def stop(self) -> None:
@@ -114,44 +123,61 @@ class Recorder:
                 self._micro.append(self._scores(model, outputs, batch, loss))
                 self._device = self._micro[-1].device
             except Exception as error:
-                if self._asked or (self._auto and out_of_memory(error)):  # Composer then takes smaller microbatches
+                # Composer then takes smaller microbatches
+                if self._asked or (self._auto and out_of_memory(error)):
                     raise
                 self._fault = in_words(error)
 
     def _look(self, model: Module, outputs: Any, batch: Any, loss: Any) -> None:
-        """Hold the reading of outputs against the loss, on a batch's first microbatch; all ranks together."""
+        """Hold the reading of outputs against the loss, on a batch's first microbatch; all ranks
+        together.
+        """
         if self._seen:
             return
         self._seen = True
-        self._check.look(lambda: Trained.of(outputs, batch, loss, self._form.rows(batch)), keep=self._asked)
+        self._check.look(
+            lambda: Trained.of(outputs, batch, loss, self._form.rows(batch)), keep=self._asked
+        )
         if self._check.reason is not None and not self.stopped:  # the same on all ranks
             self.stopped = True
             self._say(model, self._check.reason)
 
     def _say(self, model: Module, fault: str) -> None:
-        told = f"{model_name(model)}'s training losses of single samples cannot be recorded, as {fault}"
+        told = (
+            f"{model_name(model)}'s training losses of single samples cannot be recorded, as "
+            f"{fault}"
+        )
         if self._asked:
             raise ScoreError(f"{told}: set record to never, or leave it away")
         if dist.get_global_rank() == 0:
             log.warning(
-                "%s: training goes on without them. To teach all the same give score a function (model, batch) -> (B,) tensor; "
-                "record: never silences this.", told,
-            )  # fmt: skip
+                "%s: training goes on without them. To teach all the same give score a function "
+                "(model, batch) -> (B,) tensor; "
+                "record: never silences this.",
+                told,
+            )
 
     def _scores(self, model: Module, outputs: Any, batch: Any, loss: Any) -> torch.Tensor:
-        """From the loss where it has them, once it was seen that they are those of the outputs; else from these."""
+        """From the loss where it has them, once it was seen that they are those of the outputs;
+        else from these.
+        """
         reading, size = self._check.reading, self._form.rows(batch)
         scorer = self._scorer.read_by(reading, self._form.rows)
         if reading.outputs is None:  # that its labels are the batch's was seen with the reading
-            return scorer.of_operands(CLASSES, *Trained.of(outputs, batch, loss, size).entropy.by_sample(size))
+            return scorer.of_operands(
+                CLASSES, *Trained.of(outputs, batch, loss, size).entropy.by_sample(size)
+            )
         saved = None
         whole = scorer.name == "loss" and reading.kind == CLASSES and reading.smoothing == 0
         if self._agrees.get(size, whole):
             saved = saved_losses(loss, size)
         if size not in self._agrees or saved is None:
             scores = scorer.from_outputs(model, outputs, batch)
-            self._agrees[size] = saved is not None and torch.allclose(saved, scores, rtol=1e-4, atol=1e-5, equal_nan=True)
-            if not self._agrees[size]:  # and if so, a run that is resumed here goes on as one that was not
+            self._agrees[size] = saved is not None and torch.allclose(
+                saved, scores, rtol=1e-4, atol=1e-5, equal_nan=True
+            )
+            # And if so, a run that is resumed here goes on as one that was not
+            if not self._agrees[size]:
                 return scores
         return saved
 
@@ -168,8 +194,10 @@ class Recorder:
         ids = epoch.lesson[0]
         if self._fault is None and sum(map(len, self._micro)) != len(ids):
             fault = (
-                f"record needs a score for each of the batch's {len(ids)} lessons and the training forward gave "
-                f"{sum(map(len, self._micro))}: leave away the algorithm that changes batches, or set record to never"
+                f"record needs a score for each of the batch's {len(ids)} lessons and the training "
+                "forward gave "
+                f"{sum(map(len, self._micro))}: leave away the algorithm that changes batches, or "
+                "set record to never"
             )
             if self._asked:
                 raise AttentError(fault)
@@ -188,7 +216,9 @@ class Recorder:
             return
         dataset = self._loader.dataset
         width = max(row.shape[1] for row in self._pending)  # the same on all ranks
-        pending = torch.stack([functional.pad(row, (0, width - row.shape[1]), value=-1.0) for row in self._pending])
+        pending = torch.stack(
+            [functional.pad(row, (0, width - row.shape[1]), value=-1.0) for row in self._pending]
+        )
         rows = gather_ranks(pending, ranks=dataset.num_ranks, replication=dataset.replication or 1)
         self._pending = []
         for batch in rows.swapaxes(0, 1):  # (ranks, 3, batch_size), all of one time
@@ -198,13 +228,19 @@ class Recorder:
                 self.stopped = True
                 if dist.get_global_rank() == 0:
                     fault = self._fault or "another rank could not score a batch"
-                    log.warning("Training losses of single samples are not recorded any more, as %s.", fault)
+                    log.warning(
+                        "Training losses of single samples are not recorded any more, as %s.", fault
+                    )
             if real.any():
-                self._teacher.remember(*_means(ids[real].astype(np.int64), scores[real]), times[real][0])
+                self._teacher.remember(
+                    *_means(ids[real].astype(np.int64), scores[real]), times[real][0]
+                )
 
 
 def _means(ids: NDArray[np.int64], scores: NDArray) -> tuple[NDArray[np.int64], NDArray]:
-    """Of pieces of one sample the mean, of those with labels; of each sample once they are as they were."""
+    """Of pieces of one sample the mean, of those with labels; of each sample once they are as they
+    were.
+    """
     once, which, counts = np.unique(ids, return_inverse=True, return_counts=True)
     if len(once) == len(ids):
         return ids, scores

@@ -1,9 +1,11 @@
-"""Images at a share of their sides while training is young: coarse shapes are learnt first, and a ViT's work grows with the area.
+"""Images at a share of their sides while training is young: coarse shapes are learnt first, and a
+ViT's work grows with the area.
 
-Progressive resizing (Howard, fast.ai, 2018), of which EfficientNetV2 (Tan & Le, ICML 2021, arXiv 2104.00298) and EfficientTrain
-(Wang et al., ICCV 2023, arXiv 2211.09703) made curricula. Composer's ``ProgressiveResizing`` takes the nearest pixels, and a
-Hugging Face ViT refuses what it gives. Here images are resized with antialiasing, to whole patches; the ViT interpolates its
-position embeddings; and candidates are scored as they would be trained on.
+Progressive resizing (Howard, fast.ai, 2018), of which EfficientNetV2 (Tan & Le, ICML 2021, arXiv
+2104.00298) and EfficientTrain (Wang et al., ICCV 2023, arXiv 2211.09703) made curricula. Composer's
+``ProgressiveResizing`` takes the nearest pixels, and a Hugging Face ViT refuses what it gives. Here
+images are resized with antialiasing, to whole patches; the ViT interpolates its position
+embeddings; and candidates are scored as they would be trained on.
 """
 
 import logging
@@ -61,7 +63,11 @@ class ProgressiveResolution:
         # For the whole fit: with images of the model's own size this changes nothing.
         self._interpolates.enter_context(interpolated_positions(list(parts)))
         if self._schedule.end < 1:
-            log.warning("resolution ends at %g of the images' sides, while evaluation looks at whole images.", self._schedule.end)
+            log.warning(
+                "resolution ends at %g of the images' sides, while evaluation looks at whole "
+                "images.",
+                self._schedule.end,
+            )
 
     def close(self) -> None:
         """Leave the models as they are."""
@@ -72,7 +78,8 @@ class ProgressiveResolution:
         return self._schedule.at(clock)
 
     def smaller(self, state: State, batch: Any, clock: Clock) -> Any:
-        """A batch as it is to be seen at a time; the batch itself stays as it is. All ranks call this together.
+        """A batch as it is to be seen at a time; the batch itself stays as it is. All ranks call
+        this together.
 
         Args:
             state: Of the run.
@@ -91,11 +98,17 @@ class ProgressiveResolution:
 
     def _try(self, state: State, batch: Any) -> None:
         try:
-            with untouched(state.model), get_precision_context(state.precision, state.precision_config):
+            with (
+                untouched(state.model),
+                get_precision_context(state.precision, state.precision_config),
+            ):
                 state.model(split_batch(batch, 1)[0])
         except (RuntimeError, AssertionError, ValueError, TypeError) as error:
             if out_of_memory(error):
                 raise
             sides = " x ".join(map(str, image_sides(batch)))
-            raise AttentError(f"resolution needs a model that takes images of several sizes, and this one fails at {sides}: {error}") from error
+            raise AttentError(
+                "resolution needs a model that takes images of several sizes, and this one fails "
+                f"at {sides}: {error}"
+            ) from error
         self._tried = True

@@ -15,8 +15,8 @@ class ShortLessons:
     """Takes batches apart, and sees to it that a microbatch has as many tokens as ever.
 
     Args:
-        asked: Whether pieces were asked for by name: a batch that cannot be taken apart is then an error, else
-            it is trained on as it is.
+        asked: Whether pieces were asked for by name: a batch that cannot be taken apart is then an
+            error, else it is trained on as it is.
     """
 
     def __init__(self, *, asked: bool) -> None:
@@ -50,7 +50,11 @@ class ShortLessons:
             if self._asked:
                 raise
             if self._fault is None:
-                log.warning("A batch is trained on as it is, each row %d pieces of different samples: %s", pieces, error)
+                log.warning(
+                    "A batch is trained on as it is, each row %d pieces of different samples: %s",
+                    pieces,
+                    error,
+                )
             self._fault = self._fault or str(error)
             return
         size = state.device_train_microbatch_size
@@ -67,10 +71,13 @@ class ShortLessons:
         plain, larger = known
         size = state.device_train_microbatch_size
         # Composer makes it smaller where memory runs out.
-        state.device_train_microbatch_size = plain if size == larger else max(1, plain * size // larger)
+        state.device_train_microbatch_size = (
+            plain if size == larger else max(1, plain * size // larger)
+        )
 
     def agreed_fault(self, pieces: int) -> str | None:
-        """After a fit's first batch in pieces: why it could not be taken apart, on any rank; all ranks call this together.
+        """After a fit's first batch in pieces: why it could not be taken apart, on any rank; all
+        ranks call this together.
 
         Args:
             pieces: Into which each sample of the batch is cut.

@@ -1,9 +1,10 @@
-"""Weights that reach the loss: the gradient of each sample's outputs is multiplied by the sample's weight.
+"""Weights that reach the loss: the gradient of each sample's outputs is multiplied by the sample's
+weight.
 
-A loss that is a sum or mean over samples (or their tokens) depends on a sample only through its outputs. So this gives
-exactly the gradient of the weighted loss, whatever the loss is and however it is reduced, split into microbatches or
-scaled; the number that is logged stays the unweighted loss. Terms that no output enters (a router's auxiliary loss) are
-left alone.
+A loss that is a sum or mean over samples (or their tokens) depends on a sample only through its
+outputs. So this gives exactly the gradient of the weighted loss, whatever the loss is and however
+it is reduced, split into microbatches or scaled; the number that is logged stays the unweighted
+loss. Terms that no output enters (a router's auxiliary loss) are left alone.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,8 +26,8 @@ _INSTEAD = "use a select without weights (hard, soft, random)"
 class WeightedOutputs:
     """Weights the gradients of a batch's forwards, one microbatch after the other.
 
-    A Hugging Face model computes its loss within its forward, so the logits are taken where its output head makes them;
-    another model's are what its forward returns.
+    A Hugging Face model computes its loss within its forward, so the logits are taken where its
+    output head makes them; another model's are what its forward returns.
 
     Args:
         model: A ComposerModel, wrapped or not.
@@ -52,7 +53,8 @@ class WeightedOutputs:
         """Before a batch's first forward.
 
         Args:
-            weights: Float32 of shape (B,) of the whole batch, on the device of the outputs; None where all are 1.
+            weights: Float32 of shape (B,) of the whole batch, on the device of the outputs; None
+                where all are 1.
         """
         self._weights, self._done = weights, 0
         self._cancel()  # a forward that failed
@@ -69,7 +71,9 @@ class WeightedOutputs:
             AttentError: They would not.
         """
         if self._hidden:
-            raise AttentError("its forward returns a loss and none of the outputs that it is computed from")
+            raise AttentError(
+                "its forward returns a loss and none of the outputs that it is computed from"
+            )
         self._output = self._weighted(outputs, self._rows(batch))
         known, self._checked = self._checked, False
         self.loss_done(loss)
@@ -83,7 +87,9 @@ class WeightedOutputs:
         """
         self._cancel()
         if (watched or self._weights is not None) and self._head is not None:
-            self._hook = self._head.module.register_forward_hook(lambda module, args, output: self._made.append(output))
+            self._hook = self._head.module.register_forward_hook(
+                lambda module, args, output: self._made.append(output)
+            )
 
     def forward_done(self, outputs: Any, batch: Any, factors: Tensor | None = None) -> None:
         """After it: let the backward that follows multiply.
@@ -91,10 +97,12 @@ class WeightedOutputs:
         Args:
             outputs: What the model returned.
             batch: The microbatch.
-            factors: By which its samples' weights are multiplied, float32 of shape (b,); None: by 1.
+            factors: By which its samples' weights are multiplied, float32 of shape (b,); None: by
+                1.
 
         Raises:
-            AttentError: Not one output of so many samples, or several, of which one may be computed from another.
+            AttentError: Not one output of so many samples, or several, of which one may be computed
+                from another.
         """
         if self._weights is None:
             return
@@ -103,7 +111,8 @@ class WeightedOutputs:
         self._done += size
         if len(weights) != size:
             raise AttentError(
-                f"expected the batch's {len(self._weights)} lessons in its microbatches, got {self._done} samples: leave away "
+                f"expected the batch's {len(self._weights)} lessons in its microbatches, got "
+                f"{self._done} samples: leave away "
                 f"the algorithm that changes batches, or {_INSTEAD}"
             )
         weights = weights if factors is None else weights * factors
@@ -116,16 +125,22 @@ class WeightedOutputs:
         """The output whose gradient is to be weighted."""
         logits = [made for made in _tensors(self._made) if made.shape[-1:] == (self._head.classes,)]
         if self._at is not None and not logits:
-            with suppress(LookupError):  # a path of eval mode: in training there may be other outputs
+            # A path of eval mode: in training there may be other outputs
+            with suppress(LookupError):
                 outputs = at_path(outputs, self._at)
         elif isinstance(outputs, Mapping) and "logits" in outputs:
             outputs = outputs["logits"]
         found = logits or _tensors(outputs)
         self._cancel()
-        fit = [tensor for tensor in found if tensor.requires_grad and tensor.ndim and len(tensor) == size]
+        fit = [
+            tensor
+            for tensor in found
+            if tensor.requires_grad and tensor.ndim and len(tensor) == size
+        ]
         if len(fit) != 1:
             raise AttentError(
-                f"expected one output of the microbatch's {size} samples, whose gradient could be weighted, got {len(fit)} "
+                f"expected one output of the microbatch's {size} samples, whose gradient could be "
+                f"weighted, got {len(fit)} "
                 f"among outputs of shapes {[tuple(tensor.shape) for tensor in found]}: {_INSTEAD}"
             )
         return fit[0]
@@ -141,8 +156,10 @@ class WeightedOutputs:
             return
         if not any(_depends(one, output) for one in _tensors(loss)):
             raise AttentError(
-                f"the weights of lessons do not reach this model's loss, which is not computed from its outputs (a compiled "
-                f"forward that computes the loss itself, or a loss fused with the output head): {_INSTEAD}"
+                "the weights of lessons do not reach this model's loss, which is not computed "
+                "from its outputs (a compiled "
+                "forward that computes the loss itself, or a loss fused with the output head): "
+                f"{_INSTEAD}"
             )
         self._checked = True
 
@@ -156,15 +173,24 @@ def _tensors(value: Any) -> list[Tensor]:
     """The float tensors of outputs or losses."""
     if isinstance(value, Tensor):
         return [value] if value.is_floating_point() else []
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
+    parts = (
+        value.values()
+        if isinstance(value, Mapping)
+        else value
+        if isinstance(value, (tuple, list))
+        else ()
+    )
     return [tensor for part in parts for tensor in _tensors(part)]
 
 
 def _depends(loss: Tensor, output: Tensor) -> bool:
-    """Whether a loss was computed from this very tensor: a path of one step or more in the graph behind it."""
+    """Whether a loss was computed from this very tensor: a path of one step or more in the graph
+    behind it.
+    """
     target = output.grad_fn
     seen, front = set(), [loss.grad_fn]
-    if loss.grad_fn is target:  # both come out of one compiled function: what is multiplied is not on the path inside
+    # Both come out of one compiled function: what is multiplied is not on the path inside
+    if loss.grad_fn is target:
         return False
     while front:
         node = front.pop(0)

@@ -1,12 +1,15 @@
-"""One forward with gradients of every lesson, the backward of the microbatches with the largest losses only.
+"""One forward with gradients of every lesson, the backward of the microbatches with the largest
+losses only.
 
-After Jiang et al., Accelerating Deep Learning by Focusing on the Biggest Losers (arXiv 1910.00762), who compare each loss
-with those of late; there (and in Composer's SelectiveBackprop) what is chosen is forwarded a second time. A backward is two
-thirds of a step, so at a share of a half a batch costs two thirds of one that is trained on whole.
+After Jiang et al., Accelerating Deep Learning by Focusing on the Biggest Losers (arXiv 1910.00762),
+who compare each loss with those of late; there (and in Composer's SelectiveBackprop) what is chosen
+is forwarded a second time. A backward is two thirds of a step, so at a share of a half a batch
+costs two thirds of one that is trained on whole.
 
-A microbatch's graph is kept or freed before the next one's forward, so memory is that of plain training. All ranks decide
-alike, by the mean of their losses, and each batch has as many kept microbatches as every other; its last microbatch is
-always among them, for ``DistributedDataParallel`` exchanges gradients in its backward.
+A microbatch's graph is kept or freed before the next one's forward, so memory is that of plain
+training. All ranks decide alike, by the mean of their losses, and each batch has as many kept
+microbatches as every other; its last microbatch is always among them, for
+``DistributedDataParallel`` exchanges gradients in its backward.
 """
 
 from collections import deque
@@ -28,7 +31,8 @@ class KeptBackward:
     """Decides on one microbatch after the other.
 
     Args:
-        share: Of a batch's microbatches that go backward, in (0, 1); rounded to whole ones, at least one.
+        share: Of a batch's microbatches that go backward, in (0, 1); rounded to whole ones, at
+            least one.
     """
 
     def __init__(self, share: float) -> None:
@@ -45,12 +49,13 @@ class KeptBackward:
         self._total, self._kept, self._done = microbatches, 0, 0
 
     def loss_done(self, state: State) -> None:
-        """Once a microbatch's loss is there: leave its numbers as they are, and scale its gradients to stand for the whole
-        batch, or cut it from the graph and let that go, together with what else holds it.
+        """Once a microbatch's loss is there: leave its numbers as they are, and scale its gradients
+        to stand for the whole batch, or cut it from the graph and let that go, together with what
+        else holds it.
 
         Args:
-            state: With ``loss``, a tensor or several in a sequence or mapping, of which Composer takes the sum of the means (or
-                ``total``), and ``outputs``.
+            state: With ``loss``, a tensor or several in a sequence or mapping, of which Composer
+                takes the sum of the means (or ``total``), and ``outputs``.
         """
         quota = min(self._total, max(1, round(self._share * self._total)))
         keep = self._decide(self._mean(state.loss), quota)
@@ -93,18 +98,24 @@ class KeptBackward:
 
 
 def _cut(loss: Tensor) -> Tensor:
-    """The same number, behind which no model stands; not a leaf, for Composer scales it in place."""
+    """The same number, behind which no model stands; not a leaf, for Composer scales it in
+    place.
+    """
     return loss.detach() + torch.zeros_like(loss, requires_grad=True)
 
 
 def _let_go(outputs: Any) -> None:
-    """Leave out what nobody reads and holds the graph: the keys and values that a language model gives back."""
+    """Leave out what nobody reads and holds the graph: the keys and values that a language model
+    gives back.
+    """
     if isinstance(outputs, MutableMapping) and outputs.get("past_key_values") is not None:
         outputs["past_key_values"] = None
 
 
 def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """The same structure, of other tensors; a mapping is changed in place, for it may be of a class of its own."""
+    """The same structure, of other tensors; a mapping is changed in place, for it may be of a class
+    of its own.
+    """
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, MutableMapping):
@@ -118,4 +129,8 @@ def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
 def _tensors(loss: Any) -> list[Tensor]:
     if isinstance(loss, Tensor):
         return [loss]
-    return [part for one in (loss.values() if isinstance(loss, Mapping) else loss) for part in _tensors(one)]
+    return [
+        part
+        for one in (loss.values() if isinstance(loss, Mapping) else loss)
+        for part in _tensors(one)
+    ]

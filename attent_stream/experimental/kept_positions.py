@@ -1,13 +1,15 @@
-"""The loss of a causal language model on a share of each lesson's positions: attention sees all, the output head only some.
+"""The loss of a causal language model on a share of each lesson's positions: attention sees all,
+the output head only some.
 
-With the head's forward and backward goes a third of a 125M model's work. Positions are drawn anew for each batch, each
-with the same chance, so the gradient is that of the mean over all of them in expectation; Rho-1 (Lin et al., Not All
-Tokens Are What You Need, NeurIPS 2024, arXiv 2404.07965) chooses them by a reference model and still computes the head
-everywhere.
+With the head's forward and backward goes a third of a 125M model's work. Positions are drawn anew
+for each batch, each with the same chance, so the gradient is that of the mean over all of them in
+expectation; Rho-1 (Lin et al., Not All Tokens Are What You Need, NeurIPS 2024, arXiv 2404.07965)
+chooses them by a reference model and still computes the head everywhere.
 
-The labels of the kept positions replace the batch's, in the order in which the head is given their hidden states, and
-behind a first label that no position predicts: so a loss that shifts labels by one, as the model's own does, pairs them
-rightly, and whoever counts or scores them sees what is trained on.
+The labels of the kept positions replace the batch's, in the order in which the head is given their
+hidden states, and behind a first label that no position predicts: so a loss that shifts labels by
+one, as the model's own does, pairs them rightly, and whoever counts or scores them sees what is
+trained on.
 """
 
 import math
@@ -27,21 +29,25 @@ from attent_stream.model.reference import IGNORED
 from attent_stream.model.traits import Traits
 from attent_stream.score.token_share import ROUNDING, at
 
-KEY = "attent_positions"  # of a batch: int64 of shape (B, K + 1), the last of each row stands for none
+# Of a batch: int64 of shape (B, K + 1), the last of each row stands for none
+KEY = "attent_positions"
 
 
-def drawn_positions(labels: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def drawn_positions(
+    labels: Tensor, share: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Positions to train on, and their labels.
 
     Args:
-        labels: Not shifted, ints of shape (B, T); ``-100`` is ignored. Position t predicts label t + 1.
+        labels: Not shifted, ints of shape (B, T); ``-100`` is ignored. Position t predicts label t
+            + 1.
         share: Of a sample's positions that predict something, in (0, 1]; rounded up.
         generator: On the CPU, whatever the labels' device.
 
     Returns:
-        ``(positions, kept)``: int64 of shape (B, K + 1) with K = ceil(share (T - 1)), where ``kept[:, j + 1]`` is the label
-        that ``positions[:, j]`` predicts, or ``-100`` beyond the sample's own; ``positions[:, K]`` and ``kept[:, 0]`` are
-        there for the shift only.
+        ``(positions, kept)``: int64 of shape (B, K + 1) with K = ceil(share (T - 1)), where
+        ``kept[:, j + 1]`` is the label that ``positions[:, j]`` predicts, or ``-100`` beyond the
+        sample's own; ``positions[:, K]`` and ``kept[:, 0]`` are there for the shift only.
     """
     targets = labels[:, 1:]
     counted = targets != IGNORED
@@ -55,7 +61,8 @@ def drawn_positions(labels: Tensor, share: float, generator: torch.Generator) ->
 
 
 class KeptPositions:
-    """Sees to it that the head of a model is given the drawn positions only, one microbatch after the other.
+    """Sees to it that the head of a model is given the drawn positions only, one microbatch after
+    the other.
 
     Args:
         model: A ComposerModel around a Hugging Face causal language model, wrapped or not.
@@ -70,9 +77,15 @@ class KeptPositions:
         try:
             self._head: OutputHead = find_head(model)
         except HeadError as error:
-            raise AttentError(f"positions={share:g} needs a causal language model whose output head can be found: {error}") from None
+            raise AttentError(
+                f"positions={share:g} needs a causal language model whose output head can be "
+                f"found: {error}"
+            ) from None
         if not Traits.of(model).shift_labels:
-            raise AttentError(f"positions={share:g} needs a causal language model, in which a position predicts the next label")
+            raise AttentError(
+                f"positions={share:g} needs a causal language model, in which a position predicts "
+                "the next label"
+            )
         self._share, self._seed = share, seed
         self._hook: RemovableHandle | None = None
         self._called = False  # the head, in this forward
@@ -89,9 +102,17 @@ class KeptPositions:
         """
         labels = batch.get("labels") if isinstance(batch, MutableMapping) else None
         if not isinstance(labels, Tensor) or labels.ndim != 2 or labels.shape[1] < 2:
-            got = f"shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
-            raise AttentError(f"positions={self._share:g} needs a batch with labels of shape (B, T), got {got}")
-        generator = torch.Generator().manual_seed(int(np.random.SeedSequence((*self._seed, number)).generate_state(1, np.uint64)[0]))
+            got = (
+                f"shape {tuple(labels.shape)}"
+                if isinstance(labels, Tensor)
+                else type(labels).__name__
+            )
+            raise AttentError(
+                f"positions={self._share:g} needs a batch with labels of shape (B, T), got {got}"
+            )
+        generator = torch.Generator().manual_seed(
+            int(np.random.SeedSequence((*self._seed, number)).generate_state(1, np.uint64)[0])
+        )
         batch[KEY], batch["labels"] = drawn_positions(labels, self._share, generator)
 
     def begin_forward(self, batch: Any) -> None:
@@ -105,7 +126,8 @@ class KeptPositions:
                 return None
             if hidden.ndim != 3 or len(hidden) != len(positions):
                 raise AttentError(
-                    f"positions={self._share:g} expected the output head to be given hidden states of shape "
+                    f"positions={self._share:g} expected the output head to be given hidden states "
+                    "of shape "
                     f"({len(positions)}, T, D), got {tuple(hidden.shape)}"
                 )
             kept = at(hidden, positions)
@@ -124,7 +146,8 @@ class KeptPositions:
         self.cancel()
         if not called:
             raise AttentError(
-                f"positions={self._share:g} has no effect on this model, whose forward does not call its output head "
+                f"positions={self._share:g} has no effect on this model, whose forward does not "
+                "call its output head "
                 f"(a loss fused with it): leave positions away"
             )
 

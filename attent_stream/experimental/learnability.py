@@ -1,8 +1,9 @@
-"""Learnability: a sample's loss minus its loss under a reference, which has learnt what is easy to learn.
+"""Learnability: a sample's loss minus its loss under a reference, which has learnt what is easy to
+learn.
 
-The reference is a model given (RHO-loss: Mindermann et al., ICML 2022, arXiv 2206.07137, equation 3, where it was trained on held-out
-data), or an older snapshot of the learner itself: then what scores high is what the learner has come to do worse on. Noise
-is high under both, and cancels.
+The reference is a model given (RHO-loss: Mindermann et al., ICML 2022, arXiv 2206.07137, equation
+3, where it was trained on held-out data), or an older snapshot of the learner itself: then what
+scores high is what the learner has come to do worse on. Noise is high under both, and cancels.
 """
 
 import copy
@@ -32,9 +33,10 @@ class ReferenceSettings:
     """What the loss is compared with: one of both.
 
     Args:
-        model: A folder with a Hugging Face model (``config.json`` and safetensors weights), or a ComposerModel.
-        snapshot: Time string, how often the learner's weights are taken anew, between two windows; the first are those it
-            starts with.
+        model: A folder with a Hugging Face model (``config.json`` and safetensors weights), or a
+            ComposerModel.
+        snapshot: Time string, how often the learner's weights are taken anew, between two windows;
+            the first are those it starts with.
 
     Raises:
         ValueError: None or both, a model that is neither, or a snapshot that is no time above 0.
@@ -45,9 +47,15 @@ class ReferenceSettings:
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.snapshot is None):
-            raise ValueError(f"reference needs one of model and snapshot, got {'none' if self.model is None else 'both'}")
+            raise ValueError(
+                "reference needs one of model and snapshot, got "
+                f"{'none' if self.model is None else 'both'}"
+            )
         if self.model is not None and not isinstance(self.model, (str, Module)):
-            raise ValueError(f"reference.model must be a folder or a ComposerModel, got {type(self.model).__name__}")
+            raise ValueError(
+                "reference.model must be a folder or a ComposerModel, got "
+                f"{type(self.model).__name__}"
+            )
         if self.snapshot is not None and not self.snapshot.value > 0:
             raise ValueError(f"reference.snapshot must be a time above 0, got {self.snapshot}")
 
@@ -59,9 +67,13 @@ class ReferenceSettings:
             ValueError: Neither.
         """
         if not isinstance(value, Mapping) or not value or set(value) - {"model", "snapshot"}:
-            raise ValueError(f"reference must be {{model: folder}} or {{snapshot: time}}, got {value!r}")
+            raise ValueError(
+                f"reference must be {{model: folder}} or {{snapshot: time}}, got {value!r}"
+            )
         snapshot = value.get("snapshot")
-        return cls(model=value.get("model"), snapshot=None if snapshot is None else Span.parse(snapshot))
+        return cls(
+            model=value.get("model"), snapshot=None if snapshot is None else Span.parse(snapshot)
+        )
 
 
 class Reference:
@@ -89,7 +101,10 @@ class Reference:
             except FidelityError as error:
                 raise ScoreError(str(error)) from error
         elif is_sharded(learner):
-            raise ScoreError("reference.snapshot needs whole weights on each rank, got a sharded model: give a reference.model")
+            raise ScoreError(
+                "reference.snapshot needs whole weights on each rank, got a sharded model: give a "
+                "reference.model"
+            )
         else:
             self.model = copy.deepcopy(self._learner)
             self.model.zero_grad()
@@ -106,7 +121,9 @@ class Reference:
         return self._scorer(batch, microbatch)
 
     def window_chosen(self, clock: Clock) -> None:
-        """Take the learner's weights anew where it is time; to be called between two windows, so that one's scores compare."""
+        """Take the learner's weights anew where it is time; to be called between two windows, so
+        that one's scores compare.
+        """
         if self._every is None:
             return
         passed = int(clock.elapsed(self._every.unit) / self._every.value + 1e-9)
@@ -116,7 +133,9 @@ class Reference:
 
     def state_dict(self) -> dict[str, Any]:
         """A snapshot's weights and when they were taken; empty of a model given."""
-        return {} if self._every is None else {"taken": self._taken, "model": self.model.state_dict()}
+        return (
+            {} if self._every is None else {"taken": self._taken, "model": self.model.state_dict()}
+        )
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Go on from ``state_dict``'s state; an empty one says nothing.
@@ -129,5 +148,8 @@ class Reference:
         try:
             self.model.load_state_dict(state["model"])
         except RuntimeError as error:
-            raise ScoreError(f"the checkpoint's reference.snapshot is of another model ({str(error).splitlines()[0]})") from error
+            raise ScoreError(
+                "the checkpoint's reference.snapshot is of another model "
+                f"({str(error).splitlines()[0]})"
+            ) from error
         self._taken = int(state["taken"])

@@ -1,9 +1,11 @@
-"""Whether teaching pays: the speed-up predicted from the scores' own spread, against what scoring costs.
+"""Whether teaching pays: the speed-up predicted from the scores' own spread, against what scoring
+costs.
 
-Katharopoulos and Fleuret (ICML 2018, arXiv 1803.00942) switch importance sampling on when the variance it takes away
-exceeds what it costs; here, in Composer's stream, a step whose lessons were drawn by a design of ``inclusion`` is worth
-``gain`` plain ones (``inclusion.moment_gain``) and takes ``1 + cost / (3 keep)`` of one's time, if the candidates are scored
-at ``cost`` forwards each (a forward is a third of a step), and 1 if their scores are remembered.
+Katharopoulos and Fleuret (ICML 2018, arXiv 1803.00942) switch importance sampling on when the
+variance it takes away exceeds what it costs; here, in Composer's stream, a step whose lessons were
+drawn by a design of ``inclusion`` is worth ``gain`` plain ones (``inclusion.moment_gain``) and
+takes ``1 + cost / (3 keep)`` of one's time, if the candidates are scored at ``cost`` forwards each
+(a forward is a third of a step), and 1 if their scores are remembered.
 """
 
 from dataclasses import dataclass
@@ -42,7 +44,8 @@ def best_design(scores: NDArray[np.floating], count: int, temperature: float = 1
     """
     flat = scores.reshape(-1).astype(np.float64)
     designs = [
-        Design(name=name, gain=moment_gain(flat, inclusion(flat, count, temperature))) for name, inclusion in INCLUSIONS.items()
+        Design(name=name, gain=moment_gain(flat, inclusion(flat, count, temperature)))
+        for name, inclusion in INCLUSIONS.items()
     ]
     return max(designs, key=lambda design: design.gain)
 
@@ -51,8 +54,8 @@ class Payoff:
     """Says when to teach.
 
     Args:
-        cost: Of scoring one candidate, in forwards; the same on every rank and in every run of the same settings, as
-            decisions depend on it.
+        cost: Of scoring one candidate, in forwards; the same on every rank and in every run of the
+            same settings, as decisions depend on it.
         gain: Moving average of the predicted gain of scored windows, None before the first.
 
     Attributes:
@@ -90,7 +93,9 @@ class Payoff:
             share: Of the epoch's rows before it.
         """
         windows = index / share if share > 0 else 0.0
-        return index % _PROBE_EVERY == 1 and self.cost / 3 <= _PROBE_COST * min(windows, _PROBE_EVERY)
+        return index % _PROBE_EVERY == 1 and self.cost / 3 <= _PROBE_COST * min(
+            windows, _PROBE_EVERY
+        )
 
     def see(self, gain: float) -> None:
         """Take in the predicted gain of a scored window."""

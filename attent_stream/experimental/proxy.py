@@ -34,21 +34,30 @@ class Proxy:
         FidelityError: It cannot be built.
     """
 
-    def __init__(self, settings: ProxySettings, learner: Module, device: torch.device, *, seed: int) -> None:
+    def __init__(
+        self, settings: ProxySettings, learner: Module, device: torch.device, *, seed: int
+    ) -> None:
         self.model = other_model(settings.model, learner, device, seed=seed, key="fidelity.proxy")
-        self.model.eval()  # also while it learns: its dropout would draw from the learner's random numbers
+        # Also while it learns: its dropout would draw from the learner's random numbers
+        self.model.eval()
         self.trained = settings.train
         self._every = settings.every
         self._optimizer = None
         if settings.train:
-            self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+            self._optimizer = torch.optim.AdamW(
+                self.model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+            )
 
     def learns_from(self, batches: int) -> bool:
-        """Whether it learns from the batch after so many: from one of ``every``, where it learns at all."""
+        """Whether it learns from the batch after so many: from one of ``every``, where it learns at
+        all.
+        """
         return self._optimizer is not None and batches % self._every == 0
 
     def learn(self, batch: Any) -> None:
-        """One step on a batch of lessons on its device, its gradient the mean over all ranks', who all call this together."""
+        """One step on a batch of lessons on its device, its gradient the mean over all ranks', who
+        all call this together.
+        """
         with torch.enable_grad():
             loss = self.model.loss(self.model(batch), batch)
             loss = sum(loss) if isinstance(loss, (tuple, list)) else loss
@@ -59,7 +68,9 @@ class Proxy:
         self._optimizer.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and the optimizer's state, of a proxy that learns: what a given one is, its folder says."""
+        """Weights and the optimizer's state, of a proxy that learns: what a given one is, its
+        folder says.
+        """
         if self._optimizer is None:
             return {}
         return {"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict()}
@@ -77,7 +88,9 @@ class Proxy:
             self._optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
             reason = str(error).split("\n")[0]
-            raise FidelityError(f"fidelity.proxy: expected the proxy of the checkpoint, received another ({reason})") from error
+            raise FidelityError(
+                f"fidelity.proxy: expected the proxy of the checkpoint, received another ({reason})"
+            ) from error
 
     def _average(self) -> None:
         if not dist.is_initialized() or dist.get_world_size() == 1:
@@ -87,15 +100,20 @@ class Proxy:
         with together("the mean of the proxy's gradients"):
             dist.all_reduce(mean)
         mean /= dist.get_world_size()
-        for param, part in zip(params, mean.split([param.numel() for param in params]), strict=True):
+        for param, part in zip(
+            params, mean.split([param.numel() for param in params]), strict=True
+        ):
             param.grad.copy_(part.view_as(param))
 
 
-def other_model(model: Any, learner: Module, device: torch.device, *, seed: int, key: str) -> Module:
+def other_model(
+    model: Any, learner: Module, device: torch.device, *, seed: int, key: str
+) -> Module:
     """A model beside the learner, whose random numbers stay as they are.
 
     Args:
-        model: A folder with a Hugging Face model, the keys of a ``model`` section, or a ComposerModel.
+        model: A folder with a Hugging Face model, the keys of a ``model`` section, or a
+            ComposerModel.
         learner: Decides what kind of model a folder holds; only looked at.
         device: Where it will be.
         seed: Of random weights.
@@ -114,14 +132,18 @@ def _built(model: Any, learner: Module, key: str) -> Module:
         return model
     if isinstance(model, str):
         if not os.path.isdir(model):
-            raise FidelityError(f"{key}.model: expected a folder with a Hugging Face model, received {model!r}")
+            raise FidelityError(
+                f"{key}.model: expected a folder with a Hugging Face model, received {model!r}"
+            )
         section = {"name": _kind(Traits.of(learner)), "pretrained": model}
     else:
         section = dict(model)
     try:
         return build_model(typed(section, ModelConfig, f"{key}.model"))
     except ConfigError as error:
-        raise FidelityError(f"{key}: expected a model that can be built, received one that cannot: {error}") from error
+        raise FidelityError(
+            f"{key}: expected a model that can be built, received one that cannot: {error}"
+        ) from error
 
 
 def _kind(traits: Traits) -> str:

@@ -1,10 +1,11 @@
 """Reweighting in the batch: each lesson's weight by its own training loss, at no extra pass.
 
-Sow et al., Dynamic Loss-Based Sample Reweighting for Improved Large Language Model Pretraining, ICLR 2025 (arXiv
-2502.06733). There a batch's losses are brought to [-1, 1] by the least and the largest of them, turned into a preference
-``f(h)``, and weighted by ``exp(f / r)`` over its mean. Here the bounds and the mean are those of the batch before, over all
-ranks: those of a batch's later microbatches are not known when its first has to go backward, and so the weights depend
-neither on microbatches nor on ranks.
+Sow et al., Dynamic Loss-Based Sample Reweighting for Improved Large Language Model Pretraining,
+ICLR 2025 (arXiv 2502.06733). There a batch's losses are brought to [-1, 1] by the least and the
+largest of them, turned into a preference ``f(h)``, and weighted by ``exp(f / r)`` over its mean.
+Here the bounds and the mean are those of the batch before, over all ranks: those of a batch's later
+microbatches are not known when its first has to go backward, and so the weights depend neither on
+microbatches nor on ranks.
 """
 
 import math
@@ -20,7 +21,8 @@ from attent_stream.base.watch import together
 
 # name -> h in [-1, 1] -> preference
 STRATEGIES: dict[str, Callable[[Tensor], Tensor]] = {
-    "linupper": lambda h: torch.clamp(h + 1, max=1.0),  # up to the middle, then all alike: what is hardest may be noise
+    # Up to the middle, then all alike: what is hardest may be noise
+    "linupper": lambda h: torch.clamp(h + 1, max=1.0),
     "quadratic": lambda h: 1 - h * h,  # the middle
     "extremes": lambda h: h.abs(),
 }
@@ -43,7 +45,9 @@ class ReweightSettings:
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
-            raise ValueError(f"reweight must be one of {', '.join(STRATEGIES)} or null, got {self.strategy!r}")
+            raise ValueError(
+                f"reweight must be one of {', '.join(STRATEGIES)} or null, got {self.strategy!r}"
+            )
         number = isinstance(self.r, (int, float)) and not isinstance(self.r, bool)
         if not number or not 0 < self.r < math.inf:
             raise ValueError(f"reweight.r must be a positive number, got {self.r!r}")
@@ -57,7 +61,11 @@ class ReweightSettings:
         """
         if isinstance(value, str):
             return cls(strategy=value)
-        if not isinstance(value, Mapping) or "strategy" not in value or set(value) - {"strategy", "r"}:
+        if (
+            not isinstance(value, Mapping)
+            or "strategy" not in value
+            or set(value) - {"strategy", "r"}
+        ):
             raise ValueError(f"reweight must be a strategy or {{strategy, r}}, got {value!r}")
         return cls(**value)
 
@@ -71,7 +79,8 @@ class Reweighting:
 
     def __init__(self, settings: ReweightSettings) -> None:
         self._settings = settings
-        self._last: Tensor | None = None  # of the batch before: least and largest loss, mean of exp(f / r); float32 (3,)
+        # Of the batch before: least and largest loss, mean of exp(f / r); float32 (3,)
+        self._last: Tensor | None = None
         self._losses: list[Tensor] = []  # of this batch, a tensor a microbatch
 
     def begin_batch(self) -> None:

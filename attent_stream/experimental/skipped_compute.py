@@ -1,4 +1,6 @@
-"""Compute that a batch's training leaves out: the loss of some positions, the backward of some microbatches."""
+"""Compute that a batch's training leaves out: the loss of some positions, the backward of some
+microbatches.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -63,23 +65,31 @@ class SkippedCompute:
 
         Raises:
             AttentError: A model whose positions cannot be left out.
-            ValueError: ``backward`` with batches of one microbatch, with FSDP, or with automatic microbatching on several ranks.
+            ValueError: ``backward`` with batches of one microbatch, with FSDP, or with automatic
+                microbatching on several ranks.
         """
         if self._settings.positions < 1:
             seed = (self._seed, dist.get_global_rank())
             self._positions = KeptPositions(state.model, share=self._settings.positions, seed=seed)
         if self._backward is not None:
             if state.fsdp_enabled:
-                raise ValueError(f"backward must be 1 with FSDP, whose ranks' backwards go together, got {self._settings.backward}")
+                raise ValueError(
+                    "backward must be 1 with FSDP, whose ranks' backwards go together, got "
+                    f"{self._settings.backward}"
+                )
             if state.auto_microbatching and dist.get_world_size() > 1:
                 raise ValueError(
-                    f"backward={self._settings.backward} on several ranks needs device_train_microbatch_size to be a number of "
+                    f"backward={self._settings.backward} on several ranks needs "
+                    "device_train_microbatch_size to be a number of "
                     "samples, got auto"
                 )
             size = state.device_train_microbatch_size
-            if not state.auto_microbatching and not (isinstance(size, int) and 2 * size <= batch_size):
+            if not state.auto_microbatching and not (
+                isinstance(size, int) and 2 * size <= batch_size
+            ):
                 raise ValueError(
-                    f"backward={self._settings.backward} keeps some of a batch's microbatches: device_train_microbatch_size must be "
+                    f"backward={self._settings.backward} keeps some of a batch's microbatches: "
+                    "device_train_microbatch_size must be "
                     f"at most half of the batch's {batch_size} samples on each rank, got {size!r}"
                 )
             if resumed is not None:
@@ -105,7 +115,9 @@ class SkippedCompute:
     def begin_batch(self, state: State) -> None:
         """Before a batch's first forward, also where one that failed begins anew."""
         if self._works and self._backward is not None:
-            self._backward.begin_batch(-(-batch_length(state.batch) // state.device_train_microbatch_size))
+            self._backward.begin_batch(
+                -(-batch_length(state.batch) // state.device_train_microbatch_size)
+            )
 
     def begin_forward(self, state: State) -> None:
         """Before a forward."""

@@ -1,4 +1,6 @@
-"""What scores candidates over the fits of a run: the learner or a proxy at a fidelity, less the reference of ``learnability``."""
+"""What scores candidates over the fits of a run: the learner or a proxy at a fidelity, less the
+reference of ``learnability``.
+"""
 
 import copy
 from collections.abc import Mapping
@@ -37,7 +39,8 @@ WAYS_OUT = "give score a function (model, batch) -> (B,) tensor, or select: rand
 
 
 class CandidateScorer:
-    """Scores candidates; a fit goes on with what ``auto``, a proxy and a snapshot have become in the one before.
+    """Scores candidates; a fit goes on with what ``auto``, a proxy and a snapshot have become in
+    the one before.
 
     Args:
         settings: As they were given.
@@ -50,7 +53,8 @@ class CandidateScorer:
         self._loader: TeachingDataLoader | None = None
         self._first_batch: Time | None = None  # of this fit
         self._form = BatchForm()
-        self._check: LossCheck | None = None  # None: a callable or a proxy is asked, not the learner's outputs
+        # None: a callable or a proxy is asked, not the learner's outputs
+        self._check: LossCheck | None = None
 
     def open(
         self,
@@ -74,7 +78,10 @@ class CandidateScorer:
             ScoreError: Or not by this score, or the state is of another model.
         """
         known = resumed or self.state_dict()
-        same, dataset = self._loader is not None and self._loader.dataset is loader.dataset, loader.dataset
+        same, dataset = (
+            self._loader is not None and self._loader.dataset is loader.dataset,
+            loader.dataset,
+        )
         self._loader, self._first_batch = loader, state.timestamp.batch
         self._form, self._check = form, None
         device = state.device.tensor_to_device(torch.empty(())).device
@@ -85,7 +92,9 @@ class CandidateScorer:
             fidelity=self._settings.fidelity,
             device=device,
             full_precision=state.precision == Precision.FP32,
-            gather=partial(gather_ranks, ranks=dataset.num_ranks, replication=dataset.replication or 1),
+            gather=partial(
+                gather_ranks, ranks=dataset.num_ranks, replication=dataset.replication or 1
+            ),
             ranks=dataset.num_ranks,
             seed=self._settings.teacher.seed,
             keep=run.teacher.keep.start,
@@ -131,12 +140,15 @@ class CandidateScorer:
         return self._scoring.cost + (1.0 if self._reference is not None else 0.0)
 
     def transformed(self, batch: Any) -> Any:
-        """Candidates after the train loader's ``batch_transforms``, as lessons are; random numbers stay as they were."""
+        """Candidates after the train loader's ``batch_transforms``, as lessons are; random numbers
+        stay as they were.
+        """
         with random_numbers_kept():
             return self._form.transformed(batch)
 
     def __call__(self, state: State, batch: Any) -> Tensor:
-        """Scores of the candidates that were read, floating point of shape (B,) on the learner's device.
+        """Scores of the candidates that were read, floating point of shape (B,) on the learner's
+        device.
 
         Args:
             state: Of the run.
@@ -147,7 +159,10 @@ class CandidateScorer:
         """
         size = self._samples_at_once(state)
         window = (self._loader.epoch.order.epoch, self._loader.epoch.segment.index + 1)
-        with untouched(self._scoring.model), get_precision_context(state.precision, state.precision_config):
+        with (
+            untouched(self._scoring.model),
+            get_precision_context(state.precision, state.precision_config),
+        ):
             if self._check is not None:
                 self._hold_against_loss(state, batch, size)
             scores = self._scored(batch, size, window)
@@ -157,9 +172,11 @@ class CandidateScorer:
         expected = (self._form.rows(batch),)
         if tuple(scores.shape) != expected:
             raise ScoreError(
-                f"expected one score for each of the {expected[0]} candidates of a batch, got shape {tuple(scores.shape)}: {WAYS_OUT}"
+                f"expected one score for each of the {expected[0]} candidates of a batch, got "
+                f"shape {tuple(scores.shape)}: {WAYS_OUT}"
             )
-        return state.device.tensor_to_device(scores)  # a callable's may be elsewhere, and NCCL gathers on the device only
+        # A callable's may be elsewhere, and NCCL gathers on the device only
+        return state.device.tensor_to_device(scores)
 
     def _scored(self, batch: Any, size: int, window: tuple[int, int]) -> Tensor:
         try:
@@ -168,7 +185,9 @@ class CandidateScorer:
             if self._check is None or out_of_memory(error) or isinstance(error, AttentError):
                 raise
             kind = type(error).__name__
-            raise ScoreError(f"a forward without gradients and without a loss raised {kind}: {error}; {WAYS_OUT}") from error
+            raise ScoreError(
+                f"a forward without gradients and without a loss raised {kind}: {error}; {WAYS_OUT}"
+            ) from error
 
     def pass_over(self) -> None:
         """Take part in what ranks do together for candidates that this one cannot score."""
@@ -176,23 +195,35 @@ class CandidateScorer:
             self._check.look(_not_had)
 
     def try_out(self, state: State) -> None:
-        """See on the batch that is about to be trained on whether candidates can be scored; all ranks together.
+        """See on the batch that is about to be trained on whether candidates can be scored; all
+        ranks together.
 
         Raises:
             ScoreError: They cannot.
         """
         if self._check is not None and self.reading is None:
             batch, size = state.device.batch_to_device(state.batch), self._samples_at_once(state)
-            with untouched(self._scoring.model), get_precision_context(state.precision, state.precision_config):
+            with (
+                untouched(self._scoring.model),
+                get_precision_context(state.precision, state.precision_config),
+            ):
                 self._hold_against_loss(state, batch, size)
 
     def _hold_against_loss(self, state: State, batch: Any, size: int) -> None:
-        """Find out, and see again now and then, which outputs and labels the model's loss is computed from."""
+        """Find out, and see again now and then, which outputs and labels the model's loss is
+        computed from.
+        """
         check = self._check
         before = check.reading
-        check.look(lambda: self._trained(state, batch, min(size, _CHECKED)), keep=self._settings.asks_for_scores)
+        check.look(
+            lambda: self._trained(state, batch, min(size, _CHECKED)),
+            keep=self._settings.asks_for_scores,
+        )
         if check.reason is not None:
-            raise ScoreError(f"{model_name(state.model)} cannot be scored by forwards of its own, as {check.reason}; {WAYS_OUT}")
+            raise ScoreError(
+                f"{model_name(state.model)} cannot be scored by forwards of its own, as "
+                f"{check.reason}; {WAYS_OUT}"
+            )
         if check.reading != before:
             self._scoring.read_by(check.reading, self._form)
             if self._reference is not None:
@@ -208,11 +239,15 @@ class CandidateScorer:
         return self._forward_with_loss(state, batch, 1)
 
     def _forward_with_loss(self, state: State, batch: Any, size: int) -> Trained:
-        part = copy.deepcopy(self._form.parts(batch, size)[0])  # a model may change its batch in place
+        # A model may change its batch in place
+        part = copy.deepcopy(self._form.parts(batch, size)[0])
         rows = self._form.rows(part)
-        model = state.model.module if isinstance(state.model, DistributedDataParallel) else state.model
-        # What the loss's graph saves says which labels it takes. A sharded model's forward may not be left
-        # without its backward. A compiled model would be compiled once more for this one forward.
+        model = (
+            state.model.module if isinstance(state.model, DistributedDataParallel) else state.model
+        )
+        # What the loss's graph saves says which labels it takes. A sharded model's forward may not
+        # be left without its backward. A compiled model would be compiled once more for this one
+        # forward.
         graph = not is_sharded(model)
         with torch.set_grad_enabled(graph), torch.compiler.set_stance("force_eager"):
             try:
@@ -220,7 +255,9 @@ class CandidateScorer:
                 loss = unwrap(model).loss(outputs, part)
             except (KeyError, ValueError, TypeError) as error:
                 if isinstance(part, Mapping) and not isinstance(part.get("labels"), Tensor):
-                    raise ScoreError(f"the batch has no tensor 'labels', it has {describe(part)}") from error
+                    raise ScoreError(
+                        f"the batch has no tensor 'labels', it has {describe(part)}"
+                    ) from error
                 raise
             if isinstance(part, Mapping) and "labels" in part and not tensors_of(outputs, rows):
                 # A head that is fused with the loss gives its logits where there are no labels.
@@ -249,15 +286,25 @@ class CandidateScorer:
             self._reference.window_chosen(clock)
 
     def state_dict(self) -> dict[str, Any]:
-        """What ``auto`` has decided and a proxy has learnt, and the reference's weights; the same on all ranks."""
-        parts = (None if part is None else part.state_dict() for part in (self._scoring, self._reference))
+        """What ``auto`` has decided and a proxy has learnt, and the reference's weights; the same
+        on all ranks.
+        """
+        parts = (
+            None if part is None else part.state_dict() for part in (self._scoring, self._reference)
+        )
         return dict(zip(_PARTS, parts, strict=True))
 
     def _samples_at_once(self, state: State) -> int:
         if self._settings.score_batch is not None:
             return self._settings.score_batch
-        if state.auto_microbatching and self._scoring.sharded and state.timestamp.batch == self._first_batch:
-            return 1  # what fits is not known before the first batch has been trained on, and here there is no second try
+        if (
+            state.auto_microbatching
+            and self._scoring.sharded
+            and state.timestamp.batch == self._first_batch
+        ):
+            # What fits is not known before the first batch has been trained on, and here there is
+            # no second try
+            return 1
         size = state.device_train_microbatch_size
         return size if isinstance(size, int) else self._loader.batch_size
 

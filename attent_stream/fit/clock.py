@@ -15,13 +15,13 @@ from attent_stream.teach.teacher import ClockReader
 log = logging.getLogger(__name__)
 
 
-
 def state_clock(state: State, loader: TeachingDataLoader) -> ClockReader:
     """A clock over a Trainer's state.
 
-    Samples and tokens that lie ahead are counted as the run's mean a batch so far. Epochs are counted in rows of the order
-    that lie behind, so that what a schedule over epochs keeps does not depend on what it kept; and from the start of this
-    run, whatever the data set has been iterated before.
+    Samples and tokens that lie ahead are counted as the run's mean a batch so far. Epochs are
+    counted in rows of the order that lie behind, so that what a schedule over epochs keeps does not
+    depend on what it kept; and from the start of this run, whatever the data set has been iterated
+    before.
     """
     epochs_before = loader.dataset.coming_epoch - int(state.timestamp.epoch)
 
@@ -49,9 +49,11 @@ def state_clock(state: State, loader: TeachingDataLoader) -> ClockReader:
 
 
 def single_pass(total: Span | None, loader: TeachingDataLoader) -> bool:
-    """Whether training of this length is known to see no sample twice, in whichever unit it is told.
+    """Whether training of this length is known to see no sample twice, in whichever unit it is
+    told.
 
-    A stream that is repeated within an epoch is seen twice in one. Tokens are known where text is packed.
+    A stream that is repeated within an epoch is seen twice in one. Tokens are known where text is
+    packed.
     """
     if total is None or loader.dataset.repeats:
         return False
@@ -67,7 +69,8 @@ def single_pass(total: Span | None, loader: TeachingDataLoader) -> bool:
 
 
 def packed_length(loader: TeachingDataLoader) -> int | None:
-    """Tokens of each sample, where all have as many; looks at one sample. None where it is not known.
+    """Tokens of each sample, where all have as many; looks at one sample. None where it is not
+    known.
 
     All ranks call this together.
     """
@@ -80,5 +83,6 @@ def packed_length(loader: TeachingDataLoader) -> int | None:
         length = ids.shape[1] if isinstance(ids, Tensor) and ids.ndim == 2 else None
     except Exception as error:  # one sample alone may not be collated; then nothing is known
         log.debug("The length of samples is not known: %s", error)
-    lengths = set(dist.all_gather_object(length))  # what follows from it must be the same on all ranks
+    # What follows from it must be the same on all ranks
+    lengths = set(dist.all_gather_object(length))
     return length if len(lengths) == 1 else None

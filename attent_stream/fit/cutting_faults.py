@@ -1,4 +1,6 @@
-"""Whether a run's samples can be cut into pieces and balanced, seen on a few before any lesson is made."""
+"""Whether a run's samples can be cut into pieces and balanced, seen on a few before any lesson is
+made.
+"""
 
 from collections.abc import Callable, Set
 from typing import Any
@@ -13,14 +15,17 @@ from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.teach.teacher import TeacherSettings
 
 
-def cutting_faults(loader: TeachingDataLoader, teacher: TeacherSettings, asked: Set[str]) -> dict[str, str]:
+def cutting_faults(
+    loader: TeachingDataLoader, teacher: TeacherSettings, asked: Set[str]
+) -> dict[str, str]:
     """Why lessons cannot be balanced or cut as a teacher would; all ranks call this together.
 
     Args:
         loader: Has the samples and the collate function.
         teacher: What is to be done with them.
-        asked: Which of ``balance`` and ``seq_len`` the user asked for by name. Where these few samples cannot
-            be collated it is left to the workers, who see whole batches; else that is a reason.
+        asked: Which of ``balance`` and ``seq_len`` the user asked for by name. Where these few
+            samples cannot be collated it is left to the workers, who see whole batches; else that
+            is a reason.
 
     Returns:
         Reasons by ``balance`` and ``seq_len``, those of them that cannot be done.

@@ -1,4 +1,6 @@
-"""What is remembered of scores over the fits of a run: the ledger, and the recorder that fills it from training forwards."""
+"""What is remembered of scores over the fits of a run: the ledger, and the recorder that fills it
+from training forwards.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,12 +31,16 @@ class Memory:
         self.ledger: Ledger | None = None
         self.recorder: Recorder | None = None
         self._asked = self._score = _named(score)
-        self._kept: dict[str, Any] | None = None  # a checkpoint's ledger, until the data set is there
+        # A checkpoint's ledger, until the data set is there
+        self._kept: dict[str, Any] | None = None
         self._kept_of = ""  # which score it is of
 
     def state_dict(self) -> dict[str, Any]:
         """The ledger's state, or None, and the name of its score."""
-        return {"ledger": None if self.ledger is None else self.ledger.state_dict(), "score": self._score}
+        return {
+            "ledger": None if self.ledger is None else self.ledger.state_dict(),
+            "score": self._score,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state_dict``'s state when ``open`` is called."""
@@ -55,7 +61,8 @@ class Memory:
             single_pass: No sample comes again, and nobody has asked for its score to be remembered.
 
         Raises:
-            ValueError: The checkpoint's ledger or the last fit's is of other samples, another kind or another score.
+            ValueError: The checkpoint's ledger or the last fit's is of other samples, another kind
+                or another score.
         """
         self._score = _named(settings.score)
         if single_pass or not _of_use(settings):
@@ -72,13 +79,20 @@ class Memory:
         if self.ledger is not None and self._kept is not None:
             try:
                 if self._kept_of != self._score:
-                    raise ValueError(f"the checkpoint's ledger is of score {self._kept_of!r}, this run's of {self._score!r}")
+                    raise ValueError(
+                        f"the checkpoint's ledger is of score {self._kept_of!r}, this run's of "
+                        f"{self._score!r}"
+                    )
                 self.ledger.load_state_dict(self._kept)
             except ValueError as error:
-                raise ValueError(f"{error}: go on with what the checkpoint had, or leave its scores behind with {LEAVE}") from error
+                raise ValueError(
+                    f"{error}: go on with what the checkpoint had, or leave its scores behind with "
+                    f"{LEAVE}"
+                ) from error
         elif self.ledger is not None and len(self.ledger) != dataset.num_samples:
             raise ValueError(
-                f"the last fit's ledger is of a data set of {len(self.ledger)} samples, this one has {dataset.num_samples}: go on "
+                f"the last fit's ledger is of a data set of {len(self.ledger)} samples, this one "
+                f"has {dataset.num_samples}: go on "
                 f"with the same streams, or make a new AtteNT"
             )
         self._kept = None
@@ -92,7 +106,9 @@ class Memory:
 def _of_use(settings: Settings) -> bool:
     """Whether scores can be used again where samples come again."""
     recorded = settings.record != "never"
-    return settings.teacher.select != "random" and (recorded or settings.teacher.interval.outlasts_an_epoch)
+    return settings.teacher.select != "random" and (
+        recorded or settings.teacher.interval.outlasts_an_epoch
+    )
 
 
 def _named(score: str | Callable) -> str:

@@ -25,14 +25,22 @@ PROGRESS = "progress"  # a score: how fast the sample's stream is being learnt
 PROPORTIONAL = "proportional"  # the selector that goes with it
 RECORDS = ("never", "warmup", "always")
 _DEFAULTS = {
-    "score": "residual", "keep": 0.7, "temperature": 1.0, "interval": "1ep", "anneal": "0ba", "record": "never",
-}  # fmt: skip
+    "score": "residual",
+    "keep": 0.7,
+    "temperature": 1.0,
+    "interval": "1ep",
+    "anneal": "0ba",
+    "record": "never",
+}
 _AUTO_DEFAULTS = _DEFAULTS | {"interval": "1dur", "anneal": "0.125dur", "record": "always"}
-# Of ``auto`` where a language model sees its samples again, which are then remembered without the trend (``of_run``): what saved
-# on both tasks of docs/log.md.
+# Of ``auto`` where a language model sees its samples again, which are then remembered without the
+# trend (``of_run``): what saved on both tasks of docs/log.md.
 _AGAIN = {"select": "soft", "score": "loss", "keep": 0.5, "temperature": 0.5, "anneal": "0ba"}
 # Of ``auto`` where packed text is seen once (docs/log.md, 2026-11-27, second).
-_ONCE = {"balance": "tokens", "seq_len": {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2}}
+_ONCE = {
+    "balance": "tokens",
+    "seq_len": {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2},
+}
 NONE = "none"  # a balance
 
 
@@ -74,7 +82,9 @@ class Settings:
 
     @property
     def asks_for_scores(self) -> bool:
-        """Whether scores were asked for by name, so that a model without is an error, not a reason to stream plainly."""
+        """Whether scores were asked for by name, so that a model without is an error, not a reason
+        to stream plainly.
+        """
         by_name = "score" not in self.defaults or self.teacher.select in NEEDS_SCORES
         return by_name or self.fidelity != FULL
 
@@ -90,7 +100,9 @@ class Settings:
 
     @property
     def forwarded_score(self) -> str | Callable[[Any, Any], Tensor]:
-        """What a candidate's own forward gives: of ``learnability`` the loss, from which the reference's is taken."""
+        """What a candidate's own forward gives: of ``learnability`` the loss, from which the
+        reference's is taken.
+        """
         return "loss" if self.reference is not None else self.score
 
     def of_run(self, *, text: bool, once: bool, packed: bool, endless: bool) -> "Settings":
@@ -116,13 +128,20 @@ class Settings:
         if "temperature" in taken:
             teacher = replace(teacher, temperature=taken["temperature"])
         if "anneal" in taken:
-            teacher = replace(teacher, phases=replace(teacher.phases, anneal=Span.parse(taken["anneal"])))
+            teacher = replace(
+                teacher, phases=replace(teacher.phases, anneal=Span.parse(taken["anneal"]))
+            )
         if "balance" in taken:
             teacher = replace(teacher, balance=taken["balance"])
         if "seq_len" in taken:
             teacher = replace(teacher, seq_len=parse_share(taken["seq_len"], "seq_len"))
         detrend = again if self.ledger.detrend is None else self.ledger.detrend
-        return replace(self, teacher=teacher, score=taken.get("score", self.score), ledger=replace(self.ledger, detrend=detrend))
+        return replace(
+            self,
+            teacher=teacher,
+            score=taken.get("score", self.score),
+            ledger=replace(self.ledger, detrend=detrend),
+        )
 
 
 def parse_settings(
@@ -152,12 +171,18 @@ def parse_settings(
     """AtteNT's arguments as settings.
 
     Raises:
-        ValueError: One out of range, a bad name (the good ones are listed), or two that contradict each other.
+        ValueError: One out of range, a bad name (the good ones are listed), or two that contradict
+            each other.
     """
     asked = {
-        "score": score, "keep": keep, "temperature": temperature, "anneal": anneal, "record": record, "balance": balance,
+        "score": score,
+        "keep": keep,
+        "temperature": temperature,
+        "anneal": anneal,
+        "record": record,
+        "balance": balance,
         "seq_len": seq_len,
-    }  # fmt: skip
+    }
     score = _DEFAULTS["score"] if score is None else score
     remembered = LedgerSettings.parse(ledger)
     forwards = callable(score) or score not in (REMEMBERED, PROGRESS)
@@ -165,7 +190,8 @@ def parse_settings(
     if progress:
         if select not in (AUTO, PROPORTIONAL) or remembered.per == "shard":
             raise ValueError(
-                f"score={PROGRESS!r} is of whole streams: select must be {PROPORTIONAL!r} and ledger.per left away, "
+                f"score={PROGRESS!r} is of whole streams: select must be {PROPORTIONAL!r} and "
+                "ledger.per left away, "
                 f"got {select!r} and {remembered.per!r}"
             )
         select = PROPORTIONAL
@@ -176,21 +202,33 @@ def parse_settings(
         defaults = _AUTO_DEFAULTS | {"anneal": defaults["anneal"]}
         score = remembered.score
     if not callable(score) and score not in (LEARNABILITY, *SCORES):
-        raise ValueError(f"score must be one of {sorted([*SCORES, LEARNABILITY, PROGRESS, REMEMBERED])} or a callable, got {score!r}")
+        raise ValueError(
+            f"score must be one of {sorted([*SCORES, LEARNABILITY, PROGRESS, REMEMBERED])} or a "
+            f"callable, got {score!r}"
+        )
     if (reference is not None) != (score == LEARNABILITY):
-        raise ValueError(f"score {LEARNABILITY!r} and reference go together, got score {score!r} and reference {reference!r}")
+        raise ValueError(
+            f"score {LEARNABILITY!r} and reference go together, got score {score!r} and reference "
+            f"{reference!r}"
+        )
     if balance is not None and balance not in (NONE, *FEATURES):
         raise ValueError(f"balance must be one of {sorted([*FEATURES, NONE])}, got {balance!r}")
     lengths = parse_share(1.0 if seq_len is None else seq_len, "seq_len")
     if lengths.some and pieces_at(lengths.least) == 1:
-        raise ValueError(f"seq_len must be 1, or below 0.7 somewhere to cut samples in two or more, got {seq_len!r}")
+        raise ValueError(
+            "seq_len must be 1, or below 0.7 somewhere to cut samples in two or more, got "
+            f"{seq_len!r}"
+        )
     teacher = TeacherSettings(
         keep=parse_share(defaults["keep"] if keep is None else keep),
         select=select,
         temperature=defaults["temperature"] if temperature is None else temperature,
         ceiling=ceiling,
         interval=parse_interval(defaults["interval"] if interval is None else interval),
-        phases=Phases(warmup=Span.parse(warmup), anneal=Span.parse(defaults["anneal"] if anneal is None else anneal)),
+        phases=Phases(
+            warmup=Span.parse(warmup),
+            anneal=Span.parse(defaults["anneal"] if anneal is None else anneal),
+        ),
         seed=seed,
         balance=None if balance == NONE else balance,
         seq_len=lengths,
@@ -199,7 +237,10 @@ def parse_settings(
         raise ValueError(f"score_batch must be at least 1 sample or None, got {score_batch!r}")
     looks = parse_fidelity(fidelity)
     if callable(score) and looks != FULL:
-        raise ValueError(f"fidelity must be full where score is a callable, which looks at what it likes, got {fidelity!r}")
+        raise ValueError(
+            "fidelity must be full where score is a callable, which looks at what it likes, got "
+            f"{fidelity!r}"
+        )
     check_head(head)
     return Settings(
         teacher=teacher,
@@ -228,5 +269,8 @@ def _record(record: str | None, score: str | Callable[[Any, Any], Tensor], defau
         raise ValueError(f"record must be one of {list(RECORDS)}, got {record!r}")
     if record != "never" and not told:
         got = "a callable" if callable(score) else repr(score)
-        raise ValueError(f"record={record!r} needs a score that the training forward gives ({recordable}), got {got}")
+        raise ValueError(
+            f"record={record!r} needs a score that the training forward gives ({recordable}), got "
+            f"{got}"
+        )
     return record

@@ -1,4 +1,6 @@
-"""Scores of candidates that nobody has asked for: where they cannot be had, the run goes on without."""
+"""Scores of candidates that nobody has asked for: where they cannot be had, the run goes on
+without.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +14,11 @@ from attent_stream.fit.candidate_scorer import CandidateScorer
 
 
 class SparedScorer:
-    """Asks a ``CandidateScorer``, and gives infinity for the candidates of a batch that it cannot score.
+    """Asks a ``CandidateScorer``, and gives infinity for the candidates of a batch that it cannot
+    score.
 
-    All ranks gather scores in any case. So each sees by infinity that one of them cannot score, and they stop
-    together.
+    All ranks gather scores in any case. So each sees by infinity that one of them cannot score, and
+    they stop together.
 
     Args:
         scoring: Scores candidates.
@@ -30,7 +33,11 @@ class SparedScorer:
         self._scoring, self._asked = scoring, asked
 
     def __call__(
-        self, state: State, candidates: Any, samples: int, prepared: Callable[[Any], Any] = lambda batch: batch
+        self,
+        state: State,
+        candidates: Any,
+        samples: int,
+        prepared: Callable[[Any], Any] = lambda batch: batch,
     ) -> Tensor:
         """Scores of a batch, floating point of shape (B,) on the learner's device.
 
@@ -42,7 +49,9 @@ class SparedScorer:
         """
         try:
             if self.fault is None:
-                candidates = prepared(state.device.batch_to_device(self._scoring.transformed(candidates)))
+                candidates = prepared(
+                    state.device.batch_to_device(self._scoring.transformed(candidates))
+                )
         except Exception as error:
             self._spare(error)
         if self.fault is None:
@@ -55,7 +64,8 @@ class SparedScorer:
         return state.device.tensor_to_device(torch.full((samples,), torch.inf))
 
     def _spare(self, error: Exception) -> None:
-        # The ranks of a sharded model forward together: those that go on would wait for this one for ever.
+        # The ranks of a sharded model forward together: those that go on would wait for this one
+        # for ever.
         if self._asked or (self._scoring.sharded and not self._scoring.refused):
             raise error
         self.fault = in_words(error)

@@ -8,7 +8,15 @@ from attent_stream.launch.config import TrainConfig
 from attent_stream.launch.config_check import ConfigError, join
 from attent_stream.launch.data import build_eval, build_train, check_folders, device_batch_size
 from attent_stream.launch.models import build_model, build_tokenizer, hf_config
-from attent_stream.launch.parts import algorithms, callbacks, fsdp, loggers, make, optimizers, schedulers
+from attent_stream.launch.parts import (
+    algorithms,
+    callbacks,
+    fsdp,
+    loggers,
+    make,
+    optimizers,
+    schedulers,
+)
 
 # Keys that mean the same to Composer's Trainer and go there as they are when they are given.
 PASSED_ON = (
@@ -58,11 +66,16 @@ def check_machine(config: TrainConfig, ranks: int) -> None:
     if not _on_gpu(config):
         if config.device_train_microbatch_size == "auto":
             raise ConfigError(
-                "device_train_microbatch_size: 'auto' needs a GPU, expected a number of samples here"
+                "device_train_microbatch_size: 'auto' needs a GPU, expected a number of samples "
+                "here"
             )
         if config.precision not in (None, "fp32") and config.device != "mps":
             raise ConfigError(f"precision: expected fp32 on a CPU, received {config.precision!r}")
-    if config.load_path is not None and "://" not in config.load_path and "{" not in config.load_path:
+    if (
+        config.load_path is not None
+        and "://" not in config.load_path
+        and "{" not in config.load_path
+    ):
         found = os.path.exists(config.load_path)
         if not found and not config.autoresume:
             raise ConfigError(f"load_path: {config.load_path!r} does not exist")
@@ -91,8 +104,9 @@ def _named_parts(section: str, table: Callable[[], dict], given: dict[str, dict]
 def build_trainer(config: TrainConfig) -> Any:
     """The ``composer.Trainer`` of a run, everything seeded and connected, nothing trained yet.
 
-    Initialises torch.distributed; call it on every rank. Raises ConfigError for what only this machine can
-    tell: a missing folder, a batch size that the ranks cannot share, a setting that a constructor refuses.
+    Initialises torch.distributed; call it on every rank. Raises ConfigError for what only this
+    machine can tell: a missing folder, a batch size that the ranks cannot share, a setting that a
+    constructor refuses.
     """
     from composer import Trainer
     from composer.utils import dist, get_device, reproducibility
@@ -115,7 +129,9 @@ def build_trainer(config: TrainConfig) -> Any:
         params=model.parameters(),
     )
     scheduler = config.scheduler
-    settings = {name: getattr(config, name) for name in PASSED_ON if getattr(config, name) is not None}
+    settings = {
+        name: getattr(config, name) for name in PASSED_ON if getattr(config, name) is not None
+    }
     if config.fsdp_config is not None:
         settings["parallelism_config"] = {"fsdp": fsdp(config.fsdp_config)}
 

@@ -1,7 +1,8 @@
 """Checkpoints read as tensors and numbers: nothing in them is run.
 
-Composer reads a checkpoint with ``torch.load(weights_only=False)``, which runs whatever a pickle says. torch can be told by its
-environment to read it without: then only what is listed here is made, beside tensors and plain values.
+Composer reads a checkpoint with ``torch.load(weights_only=False)``, which runs whatever a pickle
+says. torch can be told by its environment to read it without: then only what is listed here is
+made, beside tensors and plain values.
 """
 
 import os
@@ -23,7 +24,8 @@ class UnsafeCheckpoint(ValueError):
 
 @contextmanager
 def numbers_only(allow_unsafe: bool = False) -> Iterator[None]:
-    """Inside, ``torch.load`` of this process makes tensors, plain values and what Composer's own state needs, no other object.
+    """Inside, ``torch.load`` of this process makes tensors, plain values and what Composer's own
+    state needs, no other object.
 
     Args:
         allow_unsafe: Change nothing: for checkpoints of one's own that hold other objects.
@@ -40,10 +42,15 @@ def numbers_only(allow_unsafe: bool = False) -> Iterator[None]:
         with torch.serialization.safe_globals(_composers()):
             yield
     except pickle.UnpicklingError as error:
-        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line), str(error))
+        reason = next(
+            (line for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line),
+            str(error),
+        )
         raise UnsafeCheckpoint(
-            f"the checkpoint holds more than tensors and numbers ({reason.strip().split(' was not an allowed')[0]}), which could "
-            f"run code: it is not loaded unless load_unsafe_types is true, for those who trust whoever wrote it"
+            "the checkpoint holds more than tensors and numbers "
+            f"({reason.strip().split(' was not an allowed')[0]}), which could "
+            "run code: it is not loaded unless load_unsafe_types is true, for those who trust "
+            "whoever wrote it"
         ) from error
     finally:
         if before is None:
@@ -53,6 +60,8 @@ def numbers_only(allow_unsafe: bool = False) -> Iterator[None]:
 
 
 def _composers() -> list:
-    """Of Composer's timestamp (durations), its notes on versions, and the states of Python's, numpy's and torch's generators."""
+    """Of Composer's timestamp (durations), its notes on versions, and the states of Python's,
+    numpy's and torch's generators.
+    """
     reconstruct = np.zeros(1).__reduce__()[0]  # its module differs between numpy 1 and 2
     return [timedelta, TorchVersion, np.ndarray, np.dtype, reconstruct, type(np.dtype(np.uint32))]

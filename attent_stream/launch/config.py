@@ -27,8 +27,8 @@ _BY_NAME = ("algorithms", "callbacks", "loggers")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run. Times are Composer's time strings (``10ba``, ``1ep``, ``1e9tok``, ``0.1dur``); an int
-    is epochs.
+    """One training run. Times are Composer's time strings (``10ba``, ``1ep``, ``1e9tok``,
+    ``0.1dur``); an int is epochs.
 
     Batch sizes are in samples, ``dist_timeout`` in seconds. ``variables`` are free names for
     ``${variables.x}``. ``load_unsafe_types``: checkpoints may hold objects, whose making runs code.
@@ -83,31 +83,44 @@ class TrainConfig:
             value = getattr(self, name)
             if isinstance(value, str) and not _TIME.match(value):
                 raise ConfigError(
-                    f"{name}: expected a time such as '100ba', '1ep' or '1e9tok', received {value!r}"
+                    f"{name}: expected a time such as '100ba', '1ep' or '1e9tok', received "
+                    f"{value!r}"
                 )
-        for name in ("global_train_batch_size", "device_eval_batch_size", "device_train_microbatch_size"):
+        for name in (
+            "global_train_batch_size",
+            "device_eval_batch_size",
+            "device_train_microbatch_size",
+        ):
             value = getattr(self, name)
             if isinstance(value, int) and value < 1:
-                raise ConfigError(f"{name}: expected a positive number of samples, received {value}")
+                raise ConfigError(
+                    f"{name}: expected a positive number of samples, received {value}"
+                )
         if self.autoresume and (self.save_folder is None or self.run_name is None):
             raise ConfigError(
                 "autoresume: expected save_folder and run_name beside it, received autoresume alone"
             )
         if self.model.name == "hf_masked_lm" and self.tokenizer is None:
-            raise ConfigError("tokenizer: missing, model hf_masked_lm needs the tokenizer's mask token")
+            raise ConfigError(
+                "tokenizer: missing, model hf_masked_lm needs the tokenizer's mask token"
+            )
         image = self.train_loader.name == "image"
         if image != (self.model.name == "hf_image_classifier"):
             raise ConfigError(
-                f"train_loader.name: {self.train_loader.name!r} does not go with model {self.model.name!r}"
+                f"train_loader.name: {self.train_loader.name!r} does not go with model "
+                f"{self.model.name!r}"
             )
         labels = [loader.label for loader in self.eval_loaders]
         if len(set(labels)) != len(labels):
             raise ConfigError(
-                f"eval_loader: expected a different label for each loader, received {', '.join(labels)}"
+                "eval_loader: expected a different label for each loader, received "
+                f"{', '.join(labels)}"
             )
         teachers = [name for name in self.algorithms if name.split("_")[0] == "attent"]
         if len(teachers) > 1:
-            raise ConfigError(f"algorithms: expected one teacher, received {' and '.join(teachers)}")
+            raise ConfigError(
+                f"algorithms: expected one teacher, received {' and '.join(teachers)}"
+            )
 
     @property
     def eval_loaders(self) -> list[EvalLoaderConfig]:
@@ -120,21 +133,27 @@ class TrainConfig:
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a YAML, apply ``key=value`` overrides in order, resolve ``${...}`` and check everything.
 
-    A mapping given as a value replaces the file's. A bare ``name=value`` whose name the file lists under
-    ``variables`` sets that variable. Raises ConfigError: a file that cannot be read, a key nobody knows (in
-    an algorithm's arguments too), a wrong type, something required that is missing.
+    A mapping given as a value replaces the file's. A bare ``name=value`` whose name the file lists
+    under ``variables`` sets that variable. Raises ConfigError: a file that cannot be read, a key
+    nobody knows (in an algorithm's arguments too), a wrong type, something required that is
+    missing.
     """
     plain = _plain(path, overrides)
     for name in _BY_NAME:
         if isinstance(plain.get(name), Mapping):
-            plain[name] = {part: {} if given is None else given for part, given in plain[name].items()}
+            plain[name] = {
+                part: {} if given is None else given for part, given in plain[name].items()
+            }
         elif name in plain and plain[name] is None:
             plain[name] = {}
     for name in _NAMED:
         section = plain.get(name)
         if isinstance(section, Mapping):
             given = {key: value for key, value in section.items() if key != "name"}
-            plain[name] = {**({"name": section["name"]} if "name" in section else {}), "arguments": given}
+            plain[name] = {
+                **({"name": section["name"]} if "name" in section else {}),
+                "arguments": given,
+            }
     config = typed(plain, TrainConfig)
     # Composer takes seconds to import: only a file that is right so far is worth them.
     from attent_stream.launch.parts import check_parts
@@ -144,7 +163,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 
 def read_yaml(path: str | Path) -> Any:
-    """A YAML file that holds a mapping, as OmegaConf reads it, interpolations not resolved. Raises ConfigError."""
+    """A YAML file that holds a mapping, as OmegaConf reads it, interpolations not resolved. Raises
+    ConfigError.
+    """
     import yaml
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -172,12 +193,16 @@ def _plain(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
         key, sign, value = override.partition("=")
         key = key.strip()
         if not sign or not key:
-            raise ConfigError(f"{override}: expected an override like key=value, received {override!r}")
+            raise ConfigError(
+                f"{override}: expected an override like key=value, received {override!r}"
+            )
         try:
             section = key.split(".")[0]
             if section not in _top_level() and section in _variables(tree):
                 key = f"variables.{key}"
-            OmegaConf.update(tree, key, OmegaConf.from_dotlist([f"value={value}"])["value"], merge=False)
+            OmegaConf.update(
+                tree, key, OmegaConf.from_dotlist([f"value={value}"])["value"], merge=False
+            )
         except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, IndexError) as error:
             shown = masked(value, key.rpartition(".")[2])
             raise ConfigError(f"{key}: cannot be set to {shown!r}, {_reason(error)}") from error
@@ -211,12 +236,16 @@ def _reason(error: Exception) -> str:
     """The first line of an error, and where in the file it was met."""
     mark = getattr(error, "problem_mark", None)
     message = getattr(error, "problem", None) or str(error).split("\n")[0]
-    return f"{message} (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else message
+    return (
+        f"{message} (line {mark.line + 1}, column {mark.column + 1})"
+        if mark is not None
+        else message
+    )
 
 
 def resolved(config: TrainConfig) -> dict[str, Any]:
-    """The configuration as a plain tree that ``load_config`` would read alike; keys at null left out,
-    credentials masked.
+    """The configuration as a plain tree that ``load_config`` would read alike; keys at null left
+    out, credentials masked.
     """
     return masked(_tree(config))
 

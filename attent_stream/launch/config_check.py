@@ -1,5 +1,5 @@
-"""Plain values against type hints: every mistake in a YAML becomes one sentence that starts with the path of
-its key.
+"""Plain values against type hints: every mistake in a YAML becomes one sentence that starts with
+the path of its key.
 """
 
 import collections.abc
@@ -15,7 +15,9 @@ from attent_stream.base.redaction import masked, masked_text
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be run; its message is one sentence that starts with the key's path, secrets masked."""
+    """A configuration that cannot be run; its message is one sentence that starts with the key's
+    path, secrets masked.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(masked_text(message))
@@ -27,7 +29,9 @@ def join(path: str, key: object) -> str:
 
 
 def nearest(name: object, names: Iterable[str]) -> str:
-    """``did you mean 'x'?`` for the closest of ``names``, or the list of all of them when none is close."""
+    """``did you mean 'x'?`` for the closest of ``names``, or the list of all of them when none is
+    close.
+    """
     known = sorted(names)
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
     if close:
@@ -56,7 +60,9 @@ def describe_hint(hint: Any) -> str:
     """A type hint as a user reads it: ``int or 'auto'``."""
     origin = typing.get_origin(hint)
     if origin in (Union, types.UnionType):
-        shown = [describe_hint(member) for member in typing.get_args(hint) if member is not type(None)]
+        shown = [
+            describe_hint(member) for member in typing.get_args(hint) if member is not type(None)
+        ]
         return " or ".join(dict.fromkeys(shown))
     if origin is Literal:
         return " or ".join(repr(value) for value in typing.get_args(hint))
@@ -84,17 +90,19 @@ def describe_value(value: object) -> str:
 def _wrong(value: object, hint: Any, path: str) -> ConfigError:
     key = path.rpartition(".")[2].partition("[")[0]
     return ConfigError(
-        f"{path or 'the file'}: expected {describe_hint(hint)}, received {describe_value(masked(value, key))}"
+        f"{path or 'the file'}: expected {describe_hint(hint)}, received "
+        f"{describe_value(masked(value, key))}"
     )
 
 
 def typed(value: Any, hint: Any, path: str = "") -> Any:
-    """``value`` (None, bool, int, float, str, list, mapping) as ``hint`` says, mappings made into its
-    dataclasses.
+    """``value`` (None, bool, int, float, str, list, mapping) as ``hint`` says, mappings made into
+    its dataclasses.
 
-    An int is taken where a float is expected and a whole float (``1e6``) where an int is, a list where a
-    tuple is. Hints of other classes (a callable, Composer's ``Time``) accept anything: their constructor is
-    the judge. Raises ConfigError with the path of the key, what was expected and what was received.
+    An int is taken where a float is expected and a whole float (``1e6``) where an int is, a list
+    where a tuple is. Hints of other classes (a callable, Composer's ``Time``) accept anything:
+    their constructor is the judge. Raises ConfigError with the path of the key, what was expected
+    and what was received.
     """
     if hint is Any or isinstance(hint, typing.TypeVar | str):
         return value
@@ -107,7 +115,8 @@ def typed(value: Any, hint: Any, path: str = "") -> Any:
         names = [known for known in arguments if isinstance(known, str)]
         if isinstance(value, str) and names:
             raise ConfigError(
-                f"{path}: unknown value {value!r}, {nearest(value, names)} (known: {', '.join(names)})"
+                f"{path}: unknown value {value!r}, {nearest(value, names)} (known: "
+                f"{', '.join(names)})"
             )
         raise _wrong(value, hint, path)
     kind = origin if origin is not None else hint
@@ -157,7 +166,9 @@ def _typed_union(value: Any, hint: Any, path: str) -> Any:
                 raise error
     options = [member for member in typing.get_args(hint) if member is not type(None)]
     if len(options) == 1:
-        raise typing.cast(ConfigError, next(error for member, error in failures if member is options[0]))
+        raise typing.cast(
+            ConfigError, next(error for member, error in failures if member is options[0])
+        )
     raise _wrong(value, hint, path)
 
 
@@ -167,7 +178,8 @@ def _typed_sequence(value: Any, hint: Any, kind: type, arguments: tuple, path: s
     if kind is tuple and arguments and Ellipsis not in arguments:
         if len(value) != len(arguments):
             raise ConfigError(
-                f"{path}: expected a list of {len(arguments)} values, received {describe_value(value)}"
+                f"{path}: expected a list of {len(arguments)} values, received "
+                f"{describe_value(value)}"
             )
         return tuple(
             typed(item, element, f"{path}[{i}]")
@@ -186,7 +198,9 @@ def _typed_dataclass(value: Any, kind: type, path: str) -> Any:
     refuse_unknown(value, fields, path)
     settings = {key: typed(item, hints[key], join(path, key)) for key, item in value.items()}
     for name, field in fields.items():
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        required = (
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        )
         if required and name not in settings:
             raise ConfigError(f"{join(path, name)}: missing, expected {describe_hint(hints[name])}")
     try:
@@ -200,14 +214,22 @@ def _typed_dataclass(value: Any, kind: type, path: str) -> Any:
 def checked_arguments(
     factory: Callable, given: Mapping[str, Any], path: str, supplied: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """``given`` checked against the signature of ``factory``: unknown names, missing ones and wrong types.
+    """``given`` checked against the signature of ``factory``: unknown names, missing ones and wrong
+    types.
 
     ``supplied`` are the parameters that the caller fills in itself. Raises ConfigError.
     """
     ours = set(supplied)
-    parameters = {name: p for name, p in inspect.signature(factory).parameters.items() if name not in ours}
-    named = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    # Composer's Callback takes and drops any keyword: a class without its own constructor has no settings.
+    parameters = {
+        name: p for name, p in inspect.signature(factory).parameters.items() if name not in ours
+    }
+    named = [
+        name
+        for name, p in parameters.items()
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    # Composer's Callback takes and drops any keyword: a class without its own constructor has no
+    # settings.
     inherited = inspect.isclass(factory) and factory.__init__.__module__ == "composer.core.callback"
     takes_any = not inherited and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if not takes_any:

@@ -1,5 +1,5 @@
-"""The sections of a training YAML as frozen dataclasses; a field is a key, its default is what a missing key
-means.
+"""The sections of a training YAML as frozen dataclasses; a field is a key, its default is what a
+missing key means.
 """
 
 from dataclasses import dataclass, field
@@ -8,18 +8,21 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A Hugging Face model built from a config, or read from a local folder. Nothing is ever fetched.
+    """A Hugging Face model built from a config, or read from a local folder. Nothing is ever
+    fetched.
 
     ``architecture`` is a Hugging Face model type (``llama``, ``gpt2``, ``bert``, ``vit``, ...) and
-    ``config_overrides`` its config's fields; ``pretrained`` a folder with ``config.json`` and safetensors
-    weights.
+    ``config_overrides`` its config's fields; ``pretrained`` a folder with ``config.json`` and
+    safetensors weights.
     """
 
     name: Literal["hf_causal_lm", "hf_masked_lm", "hf_image_classifier"]
     architecture: str | None = None
     pretrained: str | None = None
     config_overrides: dict[str, Any] = field(default_factory=dict)
-    attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = (
+        None
+    )
 
     def __post_init__(self):
         if (self.architecture is None) == (self.pretrained is None):
@@ -31,8 +34,8 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
-    """A tokenizer in a local folder (``path``), or one that the local Hugging Face cache already holds
-    (``name``).
+    """A tokenizer in a local folder (``path``), or one that the local Hugging Face cache already
+    holds (``name``).
     """
 
     path: str | None = None
@@ -63,10 +66,13 @@ class StreamConfig:
     def __post_init__(self):
         if self.remote is None and self.local is None:
             raise ValueError("expected remote, local or both, received neither")
-        weights = [name for name in ("proportion", "repeat", "choose") if getattr(self, name) is not None]
+        weights = [
+            name for name in ("proportion", "repeat", "choose") if getattr(self, name) is not None
+        ]
         if len(weights) > 1:
             raise ValueError(
-                f"expected at most one of proportion, repeat and choose, received {' and '.join(weights)}"
+                "expected at most one of proportion, repeat and choose, received "
+                f"{' and '.join(weights)}"
             )
 
 
@@ -74,8 +80,8 @@ class StreamConfig:
 class StreamsConfig:
     """The arguments of ``StreamingDataset``; a key left out keeps Streaming's own default.
 
-    ``batch_size`` follows from ``global_train_batch_size``; ``allow_unsafe_types`` is left out on purpose: it
-    unpickles. ``max_seq_len`` (tokens) cuts longer samples.
+    ``batch_size`` follows from ``global_train_batch_size``; ``allow_unsafe_types`` is left out on
+    purpose: it unpickles. ``max_seq_len`` (tokens) cuts longer samples.
     """
 
     streams: dict[str, StreamConfig] | None = None
@@ -97,7 +103,9 @@ class StreamsConfig:
     shuffle_algo: Literal["py1e", "py1br", "py1s", "py2s", "naive"] | None = None
     shuffle_seed: int | None = None
     shuffle_block_size: int | None = None
-    batching_method: Literal["random", "stratified", "per_stream", "device_per_stream"] | None = None
+    batching_method: Literal["random", "stratified", "per_stream", "device_per_stream"] | None = (
+        None
+    )
     replication: int | None = None
     max_seq_len: int | None = None
 
@@ -108,13 +116,15 @@ class StreamsConfig:
         if not self.streams and not single:
             raise ValueError("expected streams, remote or local, received none of them")
         if self.max_seq_len is not None and self.max_seq_len < 2:
-            raise ValueError(f"expected max_seq_len of at least 2 tokens, received {self.max_seq_len}")
+            raise ValueError(
+                f"expected max_seq_len of at least 2 tokens, received {self.max_seq_len}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeachingConfig(StreamsConfig):
-    """The arguments of ``TeachingDataset``: Streaming's, ``window`` and ``gap`` in global batches, ``order`` (streaming, lazy
-    or auto).
+    """The arguments of ``TeachingDataset``: Streaming's, ``window`` and ``gap`` in global batches,
+    ``order`` (streaming, lazy or auto).
     """
 
     window: int | None = None
@@ -125,8 +135,8 @@ class TeachingConfig(StreamsConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """What every loader has: the samples' kind (``name``), the arguments of its collator and of torch's
-    DataLoader.
+    """What every loader has: the samples' kind (``name``), the arguments of its collator and of
+    torch's DataLoader.
 
     ``pin_memory`` left out is true on a GPU. ``timeout``: seconds to wait for a batch of the
     workers, 0 for ever.
@@ -148,14 +158,17 @@ class LoaderConfig:
             raise ValueError(f"expected num_workers of 0 or more, received {self.num_workers}")
         if self.prefetch_factor is not None and (self.num_workers == 0 or self.prefetch_factor < 1):
             raise ValueError(
-                f"expected prefetch_factor of 1 or more with workers, received {self.prefetch_factor} "
+                "expected prefetch_factor of 1 or more with workers, received "
+                f"{self.prefetch_factor} "
                 f"with num_workers {self.num_workers}"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainLoaderConfig(LoaderConfig):
-    """The loader that is taught. ``teacher_timeout`` (seconds): how long workers wait for a selection."""
+    """The loader that is taught. ``teacher_timeout`` (seconds): how long workers wait for a
+    selection.
+    """
 
     dataset: TeachingConfig
     teacher_timeout: float | None = None

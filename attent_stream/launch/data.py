@@ -1,4 +1,6 @@
-"""``train_loader`` and ``eval_loader`` sections -> loaders with token counts, as Composer wants them."""
+"""``train_loader`` and ``eval_loader`` sections -> loaders with token counts, as Composer wants
+them.
+"""
 
 import dataclasses
 import os
@@ -58,12 +60,12 @@ class CutTokens:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskTokens:
-    """A collator for masked LMs around one for causal LMs: BERT's 80 / 10 / 10 (Devlin et al., 2019, section
-    3.1).
+    """A collator for masked LMs around one for causal LMs: BERT's 80 / 10 / 10 (Devlin et al.,
+    2019, section 3.1).
 
-    A sample's mask depends on ``seed``, the epoch and its tokens alone, so a candidate is scored on the very
-    problem that its lesson will be, whichever worker reads it. ``input_ids`` and ``labels`` are (B, T) int64; labels
-    are -100 where not masked.
+    A sample's mask depends on ``seed``, the epoch and its tokens alone, so a candidate is scored on
+    the very problem that its lesson will be, whichever worker reads it. ``input_ids`` and
+    ``labels`` are (B, T) int64; labels are -100 where not masked.
     """
 
     collate: Callable[[list], Mapping[str, torch.Tensor]]
@@ -71,7 +73,9 @@ class MaskTokens:
     vocab_size: int
     probability: float = 0.15
     seed: int = 17
-    _epoch: EpochNumber = dataclasses.field(default_factory=EpochNumber, init=False, repr=False, compare=False)
+    _epoch: EpochNumber = dataclasses.field(
+        default_factory=EpochNumber, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self):
         if not 0 < self.probability < 1:
@@ -81,7 +85,9 @@ class MaskTokens:
         batch = dict(self.collate(samples))
         ids, labels = batch["input_ids"].clone(), batch["labels"].clone()
         for row in range(len(ids)):
-            rng = np.random.default_rng([self.seed, self._epoch.get(), crc32(ids[row].numpy().tobytes())])
+            rng = np.random.default_rng(
+                [self.seed, self._epoch.get(), crc32(ids[row].numpy().tobytes())]
+            )
             draw, way = rng.random((2, ids.shape[1]))
             masked = torch.from_numpy(draw < self.probability) & (labels[row] != IGNORED)
             labels[row, ~masked] = IGNORED
@@ -97,7 +103,8 @@ class MaskTokens:
 
 
 def count_tokens(batch: Any) -> int | dict[str, int]:
-    """Tokens of a batch: all that are attended to (``total``), and those with a target (``loss_generating``).
+    """Tokens of a batch: all that are attended to (``total``), and those with a target
+    (``loss_generating``).
 
     Batches without ``input_ids`` (images) have none. The names are Composer's.
     """
@@ -106,12 +113,15 @@ def count_tokens(batch: Any) -> int | dict[str, int]:
     mask = batch.get("attention_mask")
     total = batch["input_ids"].numel() if mask is None else int(mask.sum())
     labels = batch.get("labels")
-    return {"total": total, "loss_generating": total if labels is None else int((labels != IGNORED).sum())}
+    return {
+        "total": total,
+        "loss_generating": total if labels is None else int((labels != IGNORED).sum()),
+    }
 
 
 def device_batch_size(samples: int, ranks: int, key: str) -> int:
-    """Samples per rank of a global batch of ``samples``; raises ConfigError if it cannot be shared out
-    evenly.
+    """Samples per rank of a global batch of ``samples``; raises ConfigError if it cannot be shared
+    out evenly.
     """
     if samples % ranks:
         raise ConfigError(f"{key}: expected a multiple of the {ranks} ranks, received {samples}")
@@ -122,11 +132,15 @@ def check_folders(streams: StreamsConfig, path: str) -> None:
     """Raise ConfigError if a data set that is to be read from a local folder is not there."""
     for where, source in [(path, streams), *_named_streams(streams, path)]:
         split = source.split or streams.split or ""
-        key, folder = ("local", source.local) if source.remote is None else ("remote", source.remote)
+        key, folder = (
+            ("local", source.local) if source.remote is None else ("remote", source.remote)
+        )
         if folder is None or "://" in folder or folder.startswith("dbfs:"):
             continue
         if not os.path.isdir(os.path.join(folder, split)):
-            raise ConfigError(f"{join(where, key)}: folder {os.path.join(folder, split)!r} does not exist")
+            raise ConfigError(
+                f"{join(where, key)}: folder {os.path.join(folder, split)!r} does not exist"
+            )
         if not os.path.isfile(os.path.join(folder, split, "index.json")):
             raise ConfigError(
                 f"{join(where, key)}: folder {os.path.join(folder, split)!r} has no index.json, "
@@ -135,12 +149,14 @@ def check_folders(streams: StreamsConfig, path: str) -> None:
 
 
 def _named_streams(streams: StreamsConfig, path: str) -> list[tuple[str, Any]]:
-    return [(join(path, f"streams.{name}"), stream) for name, stream in (streams.streams or {}).items()]
+    return [
+        (join(path, f"streams.{name}"), stream) for name, stream in (streams.streams or {}).items()
+    ]
 
 
 def dataset_arguments(streams: StreamsConfig, batch_size: int) -> dict[str, Any]:
-    """Keyword arguments of ``StreamingDataset`` (``TeachingDataset``): the keys that the YAML gives, streams
-    made.
+    """Keyword arguments of ``StreamingDataset`` (``TeachingDataset``): the keys that the YAML
+    gives, streams made.
     """
     from streaming import Stream
 
@@ -152,7 +168,13 @@ def dataset_arguments(streams: StreamsConfig, batch_size: int) -> dict[str, Any]
     }
     if streams.streams is not None:
         arguments["streams"] = [
-            Stream(**{name: value for name, value in dataclasses.asdict(stream).items() if value is not None})
+            Stream(
+                **{
+                    name: value
+                    for name, value in dataclasses.asdict(stream).items()
+                    if value is not None
+                }
+            )
             for stream in streams.streams.values()
         ]
     return {**arguments, "batch_size": batch_size}
@@ -228,14 +250,19 @@ def loader_arguments(loader: LoaderConfig, on_gpu: bool) -> dict[str, Any]:
     }
     optional = {"prefetch_factor": loader.prefetch_factor}
     if loader.num_workers > 0:
-        optional |= {"multiprocessing_context": loader.multiprocessing_context, "timeout": loader.timeout}
+        optional |= {
+            "multiprocessing_context": loader.multiprocessing_context,
+            "timeout": loader.timeout,
+        }
     return {**arguments, **{name: value for name, value in optional.items() if value is not None}}
 
 
 def build_train(
     loader: TrainLoaderConfig, batch_size: int, *, tokenizer: Any | None, seed: int, on_gpu: bool
 ) -> Any:
-    """A ``DataSpec`` of a ``TeachingDataLoader`` with batches of ``batch_size`` samples per rank."""
+    """A ``DataSpec`` of a ``TeachingDataLoader`` with batches of ``batch_size`` samples
+    per rank.
+    """
     from composer import DataSpec
 
     from attent_stream.data.dataloader import TeachingDataLoader
@@ -249,7 +276,11 @@ def build_train(
         dataset = TeachingDataset(**dataset_arguments(loader.dataset, batch_size))
         check_columns(collate, dataset, path)
         made = TeachingDataLoader(
-            dataset, batch_size=batch_size, collate_fn=collate, **timeout, **loader_arguments(loader, on_gpu)
+            dataset,
+            batch_size=batch_size,
+            collate_fn=collate,
+            **timeout,
+            **loader_arguments(loader, on_gpu),
         )
     except ConfigError:
         raise
@@ -268,7 +299,9 @@ def build_eval(
     on_gpu: bool,
     metrics: list[str],
 ) -> Any:
-    """An ``Evaluator`` on a stock ``StreamingDataset`` (its index checked): what is held out is never taught."""
+    """An ``Evaluator`` on a stock ``StreamingDataset`` (its index checked): what is held out is
+    never taught.
+    """
     from composer import DataSpec, Evaluator
     from streaming import StreamingDataLoader
 

@@ -1,9 +1,9 @@
-"""What a stock llm-foundry YAML can name when both packages are installed (its entry-point groups, see
-pyproject.toml).
+"""What a stock llm-foundry YAML can name when both packages are installed (its entry-point groups,
+see pyproject.toml).
 
-``algorithms: {attent: {...}}`` gives ``AtteNT``; ``train_loader: {name: attent_text, dataset: {...}, ...}`` a
-``TeachingDataLoader`` that is llm-foundry's ``text`` loader in all else. llm-foundry is imported only when it
-calls.
+``algorithms: {attent: {...}}`` gives ``AtteNT``; ``train_loader: {name: attent_text, dataset:
+{...}, ...}`` a ``TeachingDataLoader`` that is llm-foundry's ``text`` loader in all else.
+llm-foundry is imported only when it calls.
 """
 
 from collections.abc import Mapping
@@ -32,8 +32,8 @@ class FoundryTextConfig(TeachingConfig):
     """The ``dataset`` section of llm-foundry's ``text`` loader, and ``window``, ``gap``,
     ``order`` and ``require_teacher``.
 
-    All but these four mean what llm-foundry says of them. ``allow_unsafe_types`` must stay false: it
-    unpickles.
+    All but these four mean what llm-foundry says of them. ``allow_unsafe_types`` must stay false:
+    it unpickles.
     """
 
     max_seq_len: int = field()
@@ -69,22 +69,24 @@ def build_text_dataloader(
     teacher_timeout: float = 3600.0,
     name: str = "attent_text",
 ) -> Any:
-    """A Composer ``DataSpec`` of a ``TeachingDataLoader``, called as llm-foundry calls its data loaders.
+    """A Composer ``DataSpec`` of a ``TeachingDataLoader``, called as llm-foundry calls its data
+    loaders.
 
-    Samples, batches and token counts are those of llm-foundry's ``text`` loader, made by its own data set and
-    by whatever its registries hold as ``text_collator`` and ``data_spec``.
+    Samples, batches and token counts are those of llm-foundry's ``text`` loader, made by its own
+    data set and by whatever its registries hold as ``text_collator`` and ``data_spec``.
 
     Args:
         tokenizer: llm-foundry's tokenizer.
         device_batch_size: Samples per rank and batch.
         dataset: The keys of :class:`FoundryTextConfig`.
-        num_workers: and the rest: as torch's DataLoader has them; without workers, what is theirs is ignored.
+        num_workers: and the rest: as torch's DataLoader has them; without workers, what is theirs
+            is ignored.
         teacher_timeout: Seconds that workers wait for the next selection.
         name: The name in the YAML, which some versions pass on.
 
     Raises:
-        ConfigError: An unknown key, a wrong type or a missing folder, by the path of the key; or what the
-            data set, the loader or llm-foundry's own checks refuse.
+        ConfigError: An unknown key, a wrong type or a missing folder, by the path of the key; or
+            what the data set, the loader or llm-foundry's own checks refuse.
     """
     from attent_stream.data.dataloader import TeachingDataLoader
     from attent_stream.launch.data import check_folders, dataset_arguments
@@ -103,7 +105,9 @@ def build_text_dataloader(
     from attent_stream.launch.foundry_text import TeachingTextDataset
 
     def registered(part: str, group: Any, **arguments: Any) -> Any:
-        return construct_from_registry(name=part, registry=group, partial_function=False, kwargs=arguments)
+        return construct_from_registry(
+            name=part, registry=group, partial_function=False, kwargs=arguments
+        )
 
     loading = {
         "drop_last": drop_last,
@@ -125,7 +129,9 @@ def build_text_dataloader(
             device_batch_size=device_batch_size,
         )
         arguments = dataset_arguments(section, batch_size)
-        arguments = {key: value for key, value in arguments.items() if key not in _NOT_OF_THE_DATASET}
+        arguments = {
+            key: value for key, value in arguments.items() if key not in _NOT_OF_THE_DATASET
+        }
         arguments |= {"max_seq_len": section.max_seq_len, "replication": theirs["replication"]}
         taught = TeachingTextDataset(tokenizer=tokenizer, **arguments)
         collate, batch_size = registered(
@@ -136,7 +142,11 @@ def build_text_dataloader(
             dataset_batch_size=batch_size,
         )
         loader = TeachingDataLoader(
-            taught, batch_size=batch_size, collate_fn=collate, teacher_timeout=teacher_timeout, **loading
+            taught,
+            batch_size=batch_size,
+            collate_fn=collate,
+            teacher_timeout=teacher_timeout,
+            **loading,
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"train_loader: {error}") from error

@@ -1,5 +1,5 @@
-"""A ``model`` and a ``tokenizer`` section -> Composer models of Hugging Face ones. Nothing is fetched or
-executed.
+"""A ``model`` and a ``tokenizer`` section -> Composer models of Hugging Face ones. Nothing is
+fetched or executed.
 """
 
 import os
@@ -13,8 +13,8 @@ from attent_stream.launch.config_sections import ModelConfig, TokenizerConfig
 
 
 class Logits(torch.nn.Module):
-    """A Hugging Face image classifier as a plain module: pixels (B, C, H, W) float -> logits (B, classes)
-    float.
+    """A Hugging Face image classifier as a plain module: pixels (B, C, H, W) float -> logits (B,
+    classes) float.
     """
 
     def __init__(self, model: torch.nn.Module):
@@ -27,8 +27,8 @@ class Logits(torch.nn.Module):
 
 
 def build_tokenizer(config: TokenizerConfig | None) -> Any | None:
-    """The tokenizer of a local folder or of the local Hugging Face cache; raises ConfigError if there is
-    none.
+    """The tokenizer of a local folder or of the local Hugging Face cache; raises ConfigError if
+    there is none.
     """
     if config is None:
         return None
@@ -48,11 +48,11 @@ def build_tokenizer(config: TokenizerConfig | None) -> Any | None:
 
 
 def hf_config(model: ModelConfig, vocab_size: int | None = None) -> Any:
-    """The Hugging Face config of a ``model`` section; ``vocab_size`` (tokens) is taken where the section
-    gives none.
+    """The Hugging Face config of a ``model`` section; ``vocab_size`` (tokens) is taken where the
+    section gives none.
 
-    Raises ConfigError for an unknown architecture, a field that its config does not have or one of the wrong
-    type.
+    Raises ConfigError for an unknown architecture, a field that its config does not have or one of
+    the wrong type.
     """
     from transformers import AutoConfig, PretrainedConfig
 
@@ -70,7 +70,10 @@ def hf_config(model: ModelConfig, vocab_size: int | None = None) -> Any:
         default = AutoConfig.for_model(
             choose(model.architecture, architectures, "model.architecture", "architecture")
         )
-    fields = {**default.to_dict(), **{name: getattr(default, name) for name in default.attribute_map}}
+    fields = {
+        **default.to_dict(),
+        **{name: getattr(default, name) for name in default.attribute_map},
+    }
     fields["num_labels"] = default.num_labels
     overrides = dict(model.config_overrides)
     refuse_unknown(overrides, fields, "model.config_overrides")
@@ -83,7 +86,8 @@ def hf_config(model: ModelConfig, vocab_size: int | None = None) -> Any:
         held = overrides.get(next(iter(sets_vocab), "vocab_size"), fields["vocab_size"])
         if held < vocab_size:
             raise ConfigError(
-                f"model.config_overrides.vocab_size: expected at least the tokenizer's {vocab_size}, "
+                "model.config_overrides.vocab_size: expected at least the tokenizer's "
+                f"{vocab_size}, "
                 f"received {held}"
             )
     if model.attn_implementation is not None:
@@ -110,7 +114,8 @@ def _check_field(name: str, value: Any, default: Any) -> None:
     accepted = (int, float) if expected is float else (expected,)
     if not isinstance(value, accepted) or (isinstance(value, bool) and expected is not bool):
         raise ConfigError(
-            f"model.config_overrides.{name}: expected {expected.__name__}, received {describe_value(value)}"
+            f"model.config_overrides.{name}: expected {expected.__name__}, received "
+            f"{describe_value(value)}"
         )
 
 
@@ -185,7 +190,8 @@ def _image_classifier(model: ModelConfig, config: Any, tokenizer: Any) -> Any:
 
     # Composer's default metrics are what a classifier needs: cross-entropy and accuracy.
     return ComposerClassifier(
-        Logits(_transformer(AutoModelForImageClassification, model, config)), num_classes=config.num_labels
+        Logits(_transformer(AutoModelForImageClassification, model, config)),
+        num_classes=config.num_labels,
     )
 
 
@@ -197,8 +203,8 @@ MODELS: dict[str, Callable] = {
 
 
 def build_model(model: ModelConfig, tokenizer: Any | None = None) -> Any:
-    """The ``ComposerModel`` of a ``model`` section, weights drawn from torch's global generator (seed it
-    first).
+    """The ``ComposerModel`` of a ``model`` section, weights drawn from torch's global generator
+    (seed it first).
     """
     config = hf_config(model, None if tokenizer is None else len(tokenizer))
     return choose(model.name, MODELS, "model.name", "model")(model, config, tokenizer)

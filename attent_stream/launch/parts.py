@@ -1,5 +1,5 @@
-"""What a YAML can name: Composer's algorithms, callbacks, loggers, optimizers and schedulers, and our own
-teacher.
+"""What a YAML can name: Composer's algorithms, callbacks, loggers, optimizers and schedulers, and
+our own teacher.
 """
 
 import inspect
@@ -7,7 +7,13 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from attent_stream.launch.config_check import ConfigError, checked_arguments, choose, join, refuse_unknown
+from attent_stream.launch.config_check import (
+    ConfigError,
+    checked_arguments,
+    choose,
+    join,
+    refuse_unknown,
+)
 
 if TYPE_CHECKING:
     from attent_stream.launch.config import TrainConfig
@@ -16,7 +22,9 @@ PRESETS = ("attent_simple", "attent_complex")
 
 
 def algorithms() -> dict[str, Callable]:
-    """Name -> constructor: ``attent``, the two presets, every algorithm of Composer by its module's name."""
+    """Name -> constructor: ``attent``, the two presets, every algorithm of Composer by its module's
+    name.
+    """
     import composer.algorithms
     from composer.core import Algorithm
 
@@ -48,7 +56,8 @@ def loggers() -> dict[str, Callable]:
     unwanted = ("logger_destination", "console_logger", "progress_bar_logger")
     named = {name: made for name, made in found.items() if name not in unwanted}
     return {
-        name if name == "file_logger" else name.removesuffix("_logger"): made for name, made in named.items()
+        name if name == "file_logger" else name.removesuffix("_logger"): made
+        for name, made in named.items()
     }
 
 
@@ -90,8 +99,8 @@ def schedulers() -> dict[str, Callable]:
 
 
 def _by_module(package: Any, base: type) -> dict[str, Callable]:
-    """Subclasses of ``base`` that ``package`` exports, by the name of the module below the package that holds
-    each.
+    """Subclasses of ``base`` that ``package`` exports, by the name of the module below the package
+    that holds each.
     """
     depth = package.__name__.count(".") + 1
     classes = [getattr(package, name) for name in package.__all__]
@@ -103,8 +112,8 @@ def _by_module(package: Any, base: type) -> dict[str, Callable]:
 
 
 def _preset_factory(name: str) -> Callable:
-    """A constructor of ``AtteNT`` with the preset's settings, overridden by its arguments; signed like
-    ``AtteNT``.
+    """A constructor of ``AtteNT`` with the preset's settings, overridden by its arguments; signed
+    like ``AtteNT``.
     """
     from attent_stream.fit.algorithm import AtteNT
     from attent_stream.fit.presets import preset
@@ -119,8 +128,8 @@ def _preset_factory(name: str) -> Callable:
 
 
 def check_parts(config: "TrainConfig") -> None:
-    """Check every name and argument that a YAML gives to a part against the part's signature; raises
-    ConfigError.
+    """Check every name and argument that a YAML gives to a part against the part's signature;
+    raises ConfigError.
     """
     sections = (
         ("algorithms", "algorithm", algorithms, config.algorithms),
@@ -149,8 +158,8 @@ def check_parts(config: "TrainConfig") -> None:
 
 
 def fsdp(given: Mapping[str, Any]) -> Any:
-    """Composer's FSDP settings from ``fsdp_config``; ``version: 2`` takes FSDP2. Raises ConfigError for
-    unknown keys.
+    """Composer's FSDP settings from ``fsdp_config``; ``version: 2`` takes FSDP2. Raises ConfigError
+    for unknown keys.
     """
     from composer.utils.parallelism import FSDP2Config, FSDPConfig
 
@@ -161,7 +170,11 @@ def fsdp(given: Mapping[str, Any]) -> Any:
     kind = FSDP2Config if version == 2 else FSDPConfig
     # Neither takes part in a YAML: meshes, planners and process groups are objects.
     objects = ("device_mesh", "process_group", "load_planner", "save_planner", "ignored_modules")
-    known = [name for name in kind.__dataclass_fields__ if not name.startswith("_") and name not in objects]
+    known = [
+        name
+        for name in kind.__dataclass_fields__
+        if not name.startswith("_") and name not in objects
+    ]
     refuse_unknown(settings, ["version", *known], "fsdp_config")
     return kind(**settings)
 

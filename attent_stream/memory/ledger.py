@@ -1,11 +1,13 @@
-"""The ledger: what is remembered of each sample's last score, in 16 bits, or of each shard's or stream's.
+"""The ledger: what is remembered of each sample's last score, in 16 bits, or of each shard's or
+stream's.
 
-A score is kept as a float16, which is within 0.05% of it. Where scores may grow too old to be used, when each was given is kept
-besides in 16 bits, rounded down by up to 0.8% of the time so far: never taken for younger than it is.
+A score is kept as a float16, which is within 0.05% of it. Where scores may grow too old to be used,
+when each was given is kept besides in 16 bits, rounded down by up to 0.8% of the time so far: never
+taken for younger than it is.
 
-In the first epoch of a fresh model losses fall by more than samples differ: remembered as they were given, what was seen early counts
-as hard in the second. So a score can be remembered as its difference from the trend of new samples' scores, to be recalled with
-that of now (``detrend``).
+In the first epoch of a fresh model losses fall by more than samples differ: remembered as they were
+given, what was seen early counts as hard in the second. So a score can be remembered as its
+difference from the trend of new samples' scores, to be recalled with that of now (``detrend``).
 """
 
 from collections.abc import Callable
@@ -18,18 +20,22 @@ from numpy.typing import NDArray
 from attent_stream.base.empty import EMPTY, is_known
 
 _LARGEST = float(np.finfo(np.float16).max)
-_TREND_SAMPLES = 144  # that the trend is over beside those of the batch: enough to see it through their spread
+# That the trend is over beside those of the batch: enough to see it through their spread
+_TREND_SAMPLES = 144
 _TREND_BYTES = 16  # the trend, and how many samples it is over so far
 
 
 class Ledger(Protocol):
-    """Memory of scores. All ranks of a job record, load and read at the same places, as those of a node may share it."""
+    """Memory of scores. All ranks of a job record, load and read at the same places, as those of a
+    node may share it.
+    """
 
     def __len__(self) -> int:
         """Samples of the data set."""
 
     def record(self, ids: NDArray[np.int64], scores: NDArray[np.floating], now: float) -> None:
-        """Remember scores; a non-finite one says that the sample's is not known, but ``-inf`` that it has no label.
+        """Remember scores; a non-finite one says that the sample's is not known, but ``-inf`` that
+        it has no label.
 
         Args:
             ids: Sample ids, any shape.
@@ -38,16 +44,22 @@ class Ledger(Protocol):
         """
 
     def known(self, ids: NDArray[np.int64], now: float, age: float) -> NDArray[np.bool_]:
-        """Which samples have a score younger than ``age`` at time ``now``, same shape as ``ids``."""
+        """Which samples have a score younger than ``age`` at time ``now``, same shape as
+        ``ids``.
+        """
 
     def recall(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Last scores, NaN where there is none, same shape as ``ids``."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it: plain values and tensors, which may share its memory (every rank tells its state)."""
+        """All of it: plain values and tensors, which may share its memory (every rank tells its
+        state).
+        """
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from ``state_dict``'s state; raises ValueError for one of another data set or kind."""
+        """Go on from ``state_dict``'s state; raises ValueError for one of another data set or
+        kind.
+        """
 
 
 class SampleLedger:
@@ -56,10 +68,13 @@ class SampleLedger:
     Args:
         num_samples: Samples in the data set.
         ages: Whether scores may become too old.
-        decay: Share of the score before in the one that is remembered, in [0, 1): 0 is the last alone.
-        detrend: Whether a score is remembered as its difference from the trend, and recalled as what it would be with today's: the
-            running mean of the scores of samples that had none before. It stands still once all have one: by how much the losses
-            of samples that come again fall says how well they are remembered by the model, not what the others' would be by now.
+        decay: Share of the score before in the one that is remembered, in [0, 1): 0 is the last
+            alone.
+        detrend: Whether a score is remembered as its difference from the trend, and recalled as
+            what it would be with today's: the running mean of the scores of samples that had none
+            before. It stands still once all have one: by how much the losses of samples that come
+            again fall says how well they are remembered by the model, not what the others' would be
+            by now.
         memory: Zeroed, of ``sample_bytes`` bytes, such as the node's ranks share; None: its own.
         writes: Whether this process writes; of those that share memory one does.
         settle: Waits for the one that writes; called before what may still be on its way is read.
@@ -80,7 +95,8 @@ class SampleLedger:
         if memory is None:
             # Of its own, pages are only taken for samples that were recorded.
             memory = np.zeros(sample_bytes(num_samples, ages), np.uint8)
-        self._trend = np.frombuffer(memory, np.float64, 2) if detrend else None  # the node's, as it needs what one of them writes
+        # The node's, as it needs what one of them writes
+        self._trend = np.frombuffer(memory, np.float64, 2) if detrend else None
         words = np.frombuffer(memory, np.uint16, count, _TREND_BYTES)
         self._codes = words[:num_samples]  # 0: not known, else 1 + the bits of a float16
         self._stamps = words[num_samples:] if ages else None  # the upper half of a float32
@@ -97,12 +113,15 @@ class SampleLedger:
         if not self._writes:
             return
         ids, scores = ids.reshape(-1), scores.reshape(-1).astype(np.float32)
-        before = _decoded(self._codes[ids]) if self._decay or self._trend is not None else None  # its own, so it waits for nobody
+        # Its own, so it waits for nobody
+        before = _decoded(self._codes[ids]) if self._decay or self._trend is not None else None
         if self._trend is not None:
             self._follow(scores[np.isfinite(scores) & ~np.isfinite(before)])
             scores = scores - np.float32(self._trend[0])
         if self._decay:
-            scores = np.where(np.isfinite(before), self._decay * before + (1 - self._decay) * scores, scores)
+            scores = np.where(
+                np.isfinite(before), self._decay * before + (1 - self._decay) * scores, scores
+            )
         self._codes[ids] = _encoded(scores)
         if self._stamps is not None:
             self._stamps[ids] = np.float32(now).view(np.uint32) >> 16
@@ -123,11 +142,18 @@ class SampleLedger:
         return scores if self._trend is None else scores + np.float32(self._trend[0])
 
     def state_dict(self) -> dict[str, Any]:
-        """See ``Ledger``: int16 tensors of shape (num_samples,), and a float64 one, that share its memory."""
+        """See ``Ledger``: int16 tensors of shape (num_samples,), and a float64 one, that share its
+        memory.
+        """
         self._wait()
         stamps = None if self._stamps is None else torch.from_numpy(self._stamps.view(np.int16))
         trend = None if self._trend is None else torch.from_numpy(self._trend)
-        return {"per": "sample", "codes": torch.from_numpy(self._codes.view(np.int16)), "stamps": stamps, "trend": trend}
+        return {
+            "per": "sample",
+            "codes": torch.from_numpy(self._codes.view(np.int16)),
+            "stamps": stamps,
+            "trend": trend,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See ``Ledger``."""
@@ -135,10 +161,19 @@ class SampleLedger:
         if (state["stamps"] is None) != (self._stamps is None):
             told = ["with the time of each score", "of scores that never grow old"]
             has, wants = (told[part is None] for part in (state["stamps"], self._stamps))
-            raise ValueError(f"the checkpoint's ledger is {has}, this run's interval needs one {wants}")
+            raise ValueError(
+                f"the checkpoint's ledger is {has}, this run's interval needs one {wants}"
+            )
         if (state.get("trend") is None) != (self._trend is None):
-            told = "of scores as they were given (ledger.detrend: false)", "of their differences from a trend (ledger.detrend: true)"
-            raise ValueError("the checkpoint's ledger is {}, this run's {}".format(*(told if self._trend is not None else told[::-1])))
+            told = (
+                "of scores as they were given (ledger.detrend: false)",
+                "of their differences from a trend (ledger.detrend: true)",
+            )
+            raise ValueError(
+                "the checkpoint's ledger is {}, this run's {}".format(
+                    *(told if self._trend is not None else told[::-1])
+                )
+            )
         self._settled = False
         if not self._writes:
             return
@@ -153,7 +188,10 @@ class SampleLedger:
         if len(scores):
             trend, samples = self._trend
             rate = len(scores) / (len(scores) + samples)
-            self._trend[:] = trend + rate * (scores.mean(dtype=np.float64) - trend), min(samples + len(scores), _TREND_SAMPLES)
+            self._trend[:] = (
+                trend + rate * (scores.mean(dtype=np.float64) - trend),
+                min(samples + len(scores), _TREND_SAMPLES),
+            )
 
     def _wait(self) -> None:
         if not self._settled:
@@ -202,12 +240,17 @@ class GroupLedger:
 
     def recall(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """See ``Ledger``: the group's mean."""
-        return np.where(self._counts > 0, self._means, np.nan).astype(np.float32)[groups_of(self._starts, ids)]
+        return np.where(self._counts > 0, self._means, np.nan).astype(np.float32)[
+            groups_of(self._starts, ids)
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         """See ``Ledger``: tensors of shape (G,)."""
         parts = {"means": self._means, "counts": self._counts, "stamps": self._stamps}
-        return {"per": self._per, **{name: torch.from_numpy(part.copy()) for name, part in parts.items()}}
+        return {
+            "per": self._per,
+            **{name: torch.from_numpy(part.copy()) for name, part in parts.items()},
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See ``Ledger``."""
@@ -231,7 +274,9 @@ def _encoded(scores: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 def _decoded(codes: NDArray[np.uint16]) -> NDArray[np.float32]:
     known = codes > 0
-    scores = (np.where(known, codes, np.uint16(1)) - np.uint16(1)).view(np.float16).astype(np.float32)
+    scores = (
+        (np.where(known, codes, np.uint16(1)) - np.uint16(1)).view(np.float16).astype(np.float32)
+    )
     return np.where(known, scores, np.float32(np.nan))
 
 
@@ -246,8 +291,15 @@ def groups_of(starts: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.i
 
 
 def check_state(state: dict[str, Any], per: str, count: int, name: str, what: str) -> None:
-    """Raise ValueError unless a state is of a ledger of this kind and of ``count`` entries under ``name``."""
+    """Raise ValueError unless a state is of a ledger of this kind and of ``count`` entries under
+    ``name``.
+    """
     if state.get("per") != per:
-        raise ValueError(f"the checkpoint's ledger is kept per {state.get('per')}, this run's per {per}")
+        raise ValueError(
+            f"the checkpoint's ledger is kept per {state.get('per')}, this run's per {per}"
+        )
     if len(state[name]) != count:
-        raise ValueError(f"the checkpoint's ledger is of a data set of {len(state[name])} {what}, this one has {count}")
+        raise ValueError(
+            f"the checkpoint's ledger is of a data set of {len(state[name])} {what}, this one has "
+            f"{count}"
+        )

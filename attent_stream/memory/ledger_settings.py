@@ -45,13 +45,14 @@ class LedgerSettings:
 
     Args:
         per: ``sample``, or the mean score of each ``shard`` or ``stream``.
-        limit: Bytes a node, as a number or a string (``2gb``); where a score for each sample would take more, each shard's
-            mean is kept, and the log says so.
+        limit: Bytes a node, as a number or a string (``2gb``); where a score for each sample would
+            take more, each shard's mean is kept, and the log says so.
         decay: Of a sample's score before, its share in the one that is remembered, in [0, 1).
-        detrend: Whether a sample's score is remembered as its difference from the trend of new samples' scores, as losses fall
-            while the first epoch goes on (``SampleLedger``); the means of shards and streams never are. It pays where a model
-            begins at random and its first losses fall by far more than samples differ (docs/log.md). None: where ``auto`` sees
-            text again.
+        detrend: Whether a sample's score is remembered as its difference from the trend of new
+            samples' scores, as losses fall while the first epoch goes on (``SampleLedger``); the
+            means of shards and streams never are. It pays where a model begins at random and its
+            first losses fall by far more than samples differ (docs/log.md). None: where ``auto``
+            sees text again.
         score: What is remembered where AtteNT's own score is ``remembered``.
 
     Raises:
@@ -67,14 +68,20 @@ class LedgerSettings:
     def __post_init__(self) -> None:
         if self.per not in PER:
             raise ValueError(f"ledger.per must be one of {', '.join(PER)}, got {self.per!r}")
-        if not (isinstance(self.decay, (int, float)) and not isinstance(self.decay, bool) and 0 <= self.decay < 1):
+        if not (
+            isinstance(self.decay, (int, float))
+            and not isinstance(self.decay, bool)
+            and 0 <= self.decay < 1
+        ):
             raise ValueError(f"ledger.decay must be a share in [0, 1), got {self.decay!r}")
         if not isinstance(self.detrend, bool | None):
             raise ValueError(f"ledger.detrend must be true, false or null, got {self.detrend!r}")
         try:
             limit = self.bytes
         except (ValueError, TypeError) as error:
-            raise ValueError(f"ledger.limit must be bytes or a size such as '2gb', got {self.limit!r}") from error
+            raise ValueError(
+                f"ledger.limit must be bytes or a size such as '2gb', got {self.limit!r}"
+            ) from error
         if isinstance(self.limit, bool) or limit < 1:
             raise ValueError(f"ledger.limit must be at least 1 byte, got {self.limit!r}")
 
@@ -89,7 +96,10 @@ class LedgerSettings:
             return cls() if value is None else cls(per=value)
         names = [field.name for field in fields(cls)]
         if not isinstance(value, Mapping) or set(value) - set(names):
-            raise ValueError(f"ledger must be one of {', '.join(PER)} or a mapping of {', '.join(names)}, got {value!r}")
+            raise ValueError(
+                f"ledger must be one of {', '.join(PER)} or a mapping of {', '.join(names)}, got "
+                f"{value!r}"
+            )
         return cls(**value)
 
     @property
@@ -127,15 +137,22 @@ def open_ledger(
     if per == "sample" and need > settings.bytes:
         per = "shard"
         log.warning(
-            "A score for each of %d samples takes %d bytes a node, more than ledger.limit of %s: each shard's mean is kept instead.",
-            count, need, settings.limit,
-        )  # fmt: skip
+            "A score for each of %d samples takes %d bytes a node, more than ledger.limit of %s: "
+            "each shard's mean is kept instead.",
+            count,
+            need,
+            settings.limit,
+        )
     if per == "sample":
         shared = None
         if ranks_per_node > 1:
             name = f"{dataset.shared_prefix:06}_attent_ledger"
             shared = node_memory(
-                name, need, leader=local_rank == 0, what="the ledger", advice="lower ledger.limit, or give it more"
+                name,
+                need,
+                leader=local_rank == 0,
+                what="the ledger",
+                advice="lower ledger.limit, or give it more",
             )
         made: Ledger = SampleLedger(
             count,
@@ -147,9 +164,16 @@ def open_ledger(
             settle=_nothing if shared is None else partial(meet, "the remembering of scores"),
         )
     else:
-        starts = dataset.sample_offset_per_shard if per == "shard" else dataset.sample_offset_per_stream
+        starts = (
+            dataset.sample_offset_per_shard if per == "shard" else dataset.sample_offset_per_stream
+        )
         made = GroupLedger(starts, count, per)
-    log.info("The ledger keeps the last scores of %d samples per %s, in %d bytes a node.", count, per, _bytes(made))
+    log.info(
+        "The ledger keeps the last scores of %d samples per %s, in %d bytes a node.",
+        count,
+        per,
+        _bytes(made),
+    )
     return made
 
 

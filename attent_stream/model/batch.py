@@ -12,8 +12,8 @@ def batch_length(batch: Any) -> int:
     """How many samples a batch holds.
 
     Args:
-        batch: A tensor (samples along dim 0), a mapping (its ``labels``, else its first tensor, decides), or
-            a tuple or list whose first such item decides.
+        batch: A tensor (samples along dim 0), a mapping (its ``labels``, else its first tensor,
+            decides), or a tuple or list whose first such item decides.
 
     Raises:
         ScoreError: Nothing in the batch says so.
@@ -21,7 +21,8 @@ def batch_length(batch: Any) -> int:
     length = _length(batch)
     if length is None:
         raise ScoreError(
-            f"a batch must hold a tensor with samples along its first dimension, got {describe(batch)}"
+            "a batch must hold a tensor with samples along its first dimension, got "
+            f"{describe(batch)}"
         )
     return length
 
@@ -30,15 +31,15 @@ def split_batch(batch: Any, size: int, length: int | None = None) -> list[Any]:
     """Parts of a batch of at most ``size`` samples, in order; the batch itself is left as it is.
 
     Args:
-        batch: As for ``batch_length``. Tensors, lists and tuples as long as the batch are cut, also inside of
-            mappings, tuples and lists; everything else (numbers, strings, tensors of another length) goes
-            into every part.
+        batch: As for ``batch_length``. Tensors, lists and tuples as long as the batch are cut, also
+            inside of mappings, tuples and lists; everything else (numbers, strings, tensors of
+            another length) goes into every part.
         size: Samples in a part.
         length: Samples in the batch; None: ``batch_length``'s.
 
     Returns:
-        Parts of the batch's form; a mapping's are plain dicts. A batch that is no longer than ``size`` is its
-        own part.
+        Parts of the batch's form; a mapping's are plain dicts. A batch that is no longer than
+        ``size`` is its own part.
 
     Raises:
         ScoreError: As ``batch_length``.
@@ -49,7 +50,9 @@ def split_batch(batch: Any, size: int, length: int | None = None) -> list[Any]:
     length = batch_length(batch) if length is None else length
     if length <= size:
         return [batch]
-    return [_part(batch, slice(begin, begin + size), length, True) for begin in range(0, length, size)]
+    return [
+        _part(batch, slice(begin, begin + size), length, True) for begin in range(0, length, size)
+    ]
 
 
 def describe(batch: Any) -> str:
@@ -85,9 +88,9 @@ def _part(value: Any, part: slice, length: int, outermost: bool) -> Any:
     if isinstance(value, Mapping):
         return {key: _part(item, part, length, False) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        # The outermost holds fields, of which there may be as many as samples. One inside that is as long as
-        # the batch holds an item for each sample, unless it is a tuple of fields that are whole tensors
-        # themselves.
+        # The outermost holds fields, of which there may be as many as samples. One inside that is
+        # as long as the batch holds an item for each sample, unless it is a tuple of fields that
+        # are whole tensors themselves.
         fields = isinstance(value, tuple) and all(
             isinstance(v, Tensor) and v.ndim and len(v) == length for v in value
         )

@@ -1,4 +1,6 @@
-"""How a run's batches are transformed, counted and split: as the Trainer's own ``DataSpec`` does it."""
+"""How a run's batches are transformed, counted and split: as the Trainer's own ``DataSpec`` does
+it.
+"""
 
 import sys
 from typing import Any
@@ -21,7 +23,9 @@ class BatchForm:
 
     @classmethod
     def of(cls, loader: Any) -> "BatchForm":
-        """That of the Trainer that is fitting on ``loader`` now; to be called within ``Trainer.fit``."""
+        """That of the Trainer that is fitting on ``loader`` now; to be called within
+        ``Trainer.fit``.
+        """
         return cls(_spec_of(loader))
 
     def transformed(self, batch: Any) -> Any:
@@ -34,7 +38,11 @@ class BatchForm:
         Raises:
             ScoreError: Nothing says so.
         """
-        return batch_length(batch) if self._spec is None else int(self._spec.get_num_samples_in_batch(batch))
+        return (
+            batch_length(batch)
+            if self._spec is None
+            else int(self._spec.get_num_samples_in_batch(batch))
+        )
 
     def split(self, batch: Any, size: int) -> list[Any]:
         """Parts of a batch of at most ``size`` samples."""
@@ -43,13 +51,20 @@ class BatchForm:
         return list(self._spec.split_batch(batch, size))
 
     def parts(self, batch: Any, size: int) -> list[Any]:
-        """Microbatches of at most ``size`` samples on the model's device, after the spec's ``microbatch_transforms``."""
+        """Microbatches of at most ``size`` samples on the model's device, after the spec's
+        ``microbatch_transforms``.
+        """
         made = self.split(batch, size)
-        return made if self._spec is None else [self._spec.microbatch_transforms(part) for part in made]
+        return (
+            made
+            if self._spec is None
+            else [self._spec.microbatch_transforms(part) for part in made]
+        )
 
 
 def _spec_of(loader: Any) -> DataSpec | None:
-    # Composer's state holds the loader but not its DataSpec, which only the Trainer up the stack has.
+    # Composer's state holds the loader but not its DataSpec, which only the Trainer up the stack
+    # has.
     frame = sys._getframe()
     while frame is not None:
         trainer = frame.f_locals.get("self")

@@ -9,12 +9,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 @contextmanager
 def untouched(model: torch.nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients inside; outside, every module's mode and torch's RNG streams are as before.
+    """Eval mode and no gradients inside; outside, every module's mode and torch's RNG streams are
+    as before.
 
-    Modules are put back one by one: a frozen part that was in eval mode while the rest trained stays so.
+    Modules are put back one by one: a frozen part that was in eval mode while the rest trained
+    stays so.
 
-    The last step's gradients are out of sight inside, as they are in a training forward: torch.compile looks at them, and
-    under FSDP1 they are shards that do not fit the whole parameters of a forward. DDP sends no buffers around inside.
+    The last step's gradients are out of sight inside, as they are in a training forward:
+    torch.compile looks at them, and under FSDP1 they are shards that do not fit the whole
+    parameters of a forward. DDP sends no buffers around inside.
     """
     training = [module for module in model.modules() if module.training]
     grads = [(param, param.grad) for param in model.parameters() if param.grad is not None]

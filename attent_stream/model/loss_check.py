@@ -1,4 +1,6 @@
-"""Which reading of a model's outputs is trained on: found on a first batch, held against later ones."""
+"""Which reading of a model's outputs is trained on: found on a first batch, held against later
+ones.
+"""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -19,7 +21,8 @@ from attent_stream.model.traits import Traits
 
 log = logging.getLogger(__name__)
 
-_FIRST, _EVERY = 3, 32  # batches that are looked at: so many first ones, the 4th, 8th, 16th, and one in so many
+# Batches that are looked at: so many first ones, the 4th, 8th, 16th, and one in so many
+_FIRST, _EVERY = 3, 32
 _PATIENCE = 64  # batches, until which a first reading is looked for in each
 _MEMORY = "memory ran out"  # which says nothing of the readings
 
@@ -32,7 +35,8 @@ class LossCheck:
         evaluating: The forwards that it sees are those of eval mode.
 
     Attributes:
-        reason: Why no reading is left, in words; None while there is one, and before the first batch.
+        reason: Why no reading is left, in words; None while there is one, and before the first
+            batch.
     """
 
     def __init__(self, model: Module, *, evaluating: bool = False) -> None:
@@ -69,8 +73,8 @@ class LossCheck:
 
         Args:
             forward: Gives a forward with its loss; what it raises is a reason.
-            keep: Go on with the last reading where a later loss is not reproduced: a schedule may have changed
-                it, and a run is not to end for that.
+            keep: Go on with the last reading where a later loss is not reproduced: a schedule may
+                have changed it, and a run is not to end for that.
         """
         self._batches += 1
         if self.reason is not None:
@@ -81,16 +85,21 @@ class LossCheck:
             return
         left = self._agreed(trained, self._left, silent) if self._left else ()
         if not left:
-            mine, failed = ([], None) if trained is None or silent else _tried(lambda: self._matching(trained))
+            mine, failed = (
+                ([], None) if trained is None or silent else _tried(lambda: self._matching(trained))
+            )
             fault = fault or failed
-            everyones = [reading for found in dist.all_gather_object(mine or []) for reading in found]
+            everyones = [
+                reading for found in dist.all_gather_object(mine or []) for reading in found
+            ]
             left = self._agreed(trained, tuple(dict.fromkeys(everyones)), silent)
         if not left and keep and self._left:
             if not self._told and dist.get_global_rank() == 0:
                 log.warning(
-                    "The loss is no longer what is scored (%s): it has another part or another form since. Scores go on as before.",
+                    "The loss is no longer what is scored (%s): it has another part or another "
+                    "form since. Scores go on as before.",
                     self._left[0].describe(),
-                )  # fmt: skip
+                )
             self._told = True
             return
         self._left = left
@@ -101,21 +110,33 @@ class LossCheck:
     def _matching(self, trained: Trained) -> list[Reading]:
         return matching(trained, prior_reading(self._traits, trained), self._hints)
 
-    def _agreed(self, trained: Trained | None, readings: tuple[Reading, ...], silent: bool) -> tuple[Reading, ...]:
+    def _agreed(
+        self, trained: Trained | None, readings: tuple[Reading, ...], silent: bool
+    ) -> tuple[Reading, ...]:
         """Those of the same readings on all ranks that fit on each whose batch says something."""
-        mine = [silent or (trained is not None and self._fits(reading, trained)) for reading in readings]
+        mine = [
+            silent or (trained is not None and self._fits(reading, trained)) for reading in readings
+        ]
         every = dist.all_gather_object(mine)
-        return tuple(reading for reading, fit in zip(readings, zip(*every, strict=True), strict=True) if all(fit))
+        return tuple(
+            reading
+            for reading, fit in zip(readings, zip(*every, strict=True), strict=True)
+            if all(fit)
+        )
 
     def _fits(self, reading: Reading, trained: Trained) -> bool:
         found, _ = _tried(
-            lambda: fits(reading, trained, self._hints)
-            and not (self._evaluating and self._is_final(reading, trained))
+            lambda: (
+                fits(reading, trained, self._hints)
+                and not (self._evaluating and self._is_final(reading, trained))
+            )
         )
         return bool(found)
 
     def _is_final(self, reading: Reading, trained: Trained) -> bool:
-        """Whether eval mode gives no logits: nothing, or probabilities, whose loss is another than that of training."""
+        """Whether eval mode gives no logits: nothing, or probabilities, whose loss is another than
+        that of training.
+        """
         if reading.outputs is None:
             return True
         if reading.kind != CLASSES:
@@ -127,10 +148,21 @@ class LossCheck:
         if trained.total is None:
             return f"its loss is {describe(trained.loss)}, which is no number"
         if not tensors_of(trained.batch, trained.samples):
-            return f"the batch has no labels with a row for each sample, it is {describe(trained.batch)}"
-        if not any(one.is_floating_point() for _, one in tensors_of(trained.outputs, trained.samples)):
-            return f"its forward returns a loss and no outputs for each sample, as far as can be seen ({describe(trained.outputs)})"
-        return f"no pairing of its outputs ({describe(trained.outputs)}) with the batch's labels gives its loss, {trained.total:.4g}"
+            return (
+                "the batch has no labels with a row for each sample, it is "
+                f"{describe(trained.batch)}"
+            )
+        if not any(
+            one.is_floating_point() for _, one in tensors_of(trained.outputs, trained.samples)
+        ):
+            return (
+                "its forward returns a loss and no outputs for each sample, as far as can be seen "
+                f"({describe(trained.outputs)})"
+            )
+        return (
+            f"no pairing of its outputs ({describe(trained.outputs)}) with the batch's labels "
+            f"gives its loss, {trained.total:.4g}"
+        )
 
 
 def prior_reading(traits: Traits, trained: Trained) -> Reading | None:

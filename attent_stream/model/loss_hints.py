@@ -9,7 +9,8 @@ from torch.nn import Module
 
 from attent_stream.model.wrapping import unwrap
 
-_SMOOTHING = (0.1, 0.05, 0.2, 0.15, 0.01, 0.3)  # what people use; tried where the model does not say
+# What people use; tried where the model does not say
+_SMOOTHING = (0.1, 0.05, 0.2, 0.15, 0.01, 0.3)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,9 @@
-"""Readings that reproduce the loss that a model returned: what is scored is then what is trained on.
+"""Readings that reproduce the loss that a model returned: what is scored is then what is trained
+on.
 
-A model's labels may be shifted or not, its target may be classes or numbers, its outputs may hold several
-heads. None of this is believed: the mean loss under a reading is held against the model's own on a batch.
+A model's labels may be shifted or not, its target may be classes or numbers, its outputs may hold
+several heads. None of this is believed: the mean loss under a reading is held against the model's
+own on a batch.
 """
 
 import math
@@ -55,7 +57,13 @@ class Trained:
     @classmethod
     def of(cls, outputs: Any, batch: Any, loss: Any, samples: int) -> "Trained":
         """With what the loss's graph has saved."""
-        return cls(outputs=outputs, batch=batch, loss=loss, samples=samples, saved=tuple(saved_entropies(loss)))
+        return cls(
+            outputs=outputs,
+            batch=batch,
+            loss=loss,
+            samples=samples,
+            saved=tuple(saved_entropies(loss)),
+        )
 
     @property
     def entropy(self) -> SavedEntropy | None:
@@ -70,7 +78,9 @@ class Trained:
 
     @cached_property
     def labels(self) -> Tensor | None:
-        """The labels that the loss's cross-entropy counted, in its order; None where it has not exactly one."""
+        """The labels that the loss's cross-entropy counted, in its order; None where it has not
+        exactly one.
+        """
         entropy = self.entropy
         return None if entropy is None else entropy.labels[entropy.labels != entropy.ignored]
 
@@ -84,14 +94,17 @@ def matching(trained: Trained, prior: Reading | None, hints: LossHints) -> list[
         hints: What the model says of its loss.
 
     Returns:
-        Empty where none does. Of one pair of outputs and labels the readings of one kind only, which later
-        batches may tell apart; of several pairs those of all, as two may be equal at first.
+        Empty where none does. Of one pair of outputs and labels the readings of one kind only,
+        which later batches may tell apart; of several pairs those of all, as two may be equal at
+        first.
     """
     with torch.no_grad():
         found: list[Reading] = []
         for groups in _groups(trained, prior, hints):
             for group in groups:
-                fitting = [reading for reading in dict.fromkeys(group) if fits(reading, trained, hints)]
+                fitting = [
+                    reading for reading in dict.fromkeys(group) if fits(reading, trained, hints)
+                ]
                 if fitting:
                     found += fitting
                     break
@@ -99,7 +112,9 @@ def matching(trained: Trained, prior: Reading | None, hints: LossHints) -> list[
 
 
 def says_nothing(trained: Trained) -> bool:
-    """Whether a forward shows no reading to be right or wrong: its loss is not finite, or it has no label that counts."""
+    """Whether a forward shows no reading to be right or wrong: its loss is not finite, or it has no
+    label that counts.
+    """
     if trained.total is None:
         return False
     unlabelled = trained.labels is not None and not trained.labels.numel()
@@ -125,7 +140,11 @@ def fits(reading: Reading, trained: Trained, hints: LossHints) -> bool:
         if not valid.any():
             return False
         value = trained.total - _auxiliary(trained.outputs, hints)
-        rtol = _RTOL if total_loss(trained.loss).dtype in (torch.float32, torch.float64) else _RTOL_HALF
+        rtol = (
+            _RTOL
+            if total_loss(trained.loss).dtype in (torch.float32, torch.float64)
+            else _RTOL_HALF
+        )
         return any(
             math.isclose(value, mean, rel_tol=rtol, abs_tol=_ATOL)
             for mean in _means(reading.kind, losses, valid)
@@ -133,18 +152,21 @@ def fits(reading: Reading, trained: Trained, hints: LossHints) -> bool:
 
 
 def operands(reading: Reading, trained: Trained) -> tuple[Tensor, Tensor]:
-    """Outputs and target of a forward under a reading, as ``arrange`` gives them; raises LookupError."""
+    """Outputs and target of a forward under a reading, as ``arrange`` gives them; raises
+    LookupError.
+    """
     if reading.outputs is not None:
         return reading.arranged(trained.outputs, trained.batch)
     return saved_operands(reading, trained)
 
 
 def saved_operands(reading: Reading, trained: Trained) -> tuple[Tensor, Tensor]:
-    """Log-probabilities (B, n, C) that the loss has saved and its labels (B, n), where the batch has the same.
+    """Log-probabilities (B, n, C) that the loss has saved and its labels (B, n), where the batch
+    has the same.
 
     Raises:
-        LookupError: The loss has not exactly one cross-entropy, or its labels are not the batch's in the
-            order of its samples.
+        LookupError: The loss has not exactly one cross-entropy, or its labels are not the batch's
+            in the order of its samples.
     """
     ordered = None if trained.entropy is None else trained.entropy.by_sample(trained.samples)
     if ordered is None:
@@ -162,26 +184,35 @@ def saved_operands(reading: Reading, trained: Trained) -> tuple[Tensor, Tensor]:
 
 
 def total_loss(loss: Any) -> Tensor | None:
-    """The number that is trained on, as Composer takes it: a mapping's ``total``, else the sum of means."""
+    """The number that is trained on, as Composer takes it: a mapping's ``total``, else the sum of
+    means.
+    """
     if isinstance(loss, Mapping) and isinstance(loss.get("total"), Tensor):
         loss = loss["total"]
     if isinstance(loss, Mapping):
         loss = list(loss.values())
     parts = [loss] if isinstance(loss, Tensor) else loss
-    if not isinstance(parts, (tuple, list)) or not parts or not all(isinstance(one, Tensor) for one in parts):
+    if (
+        not isinstance(parts, (tuple, list))
+        or not parts
+        or not all(isinstance(one, Tensor) for one in parts)
+    ):
         return None
     total = sum((one.detach().mean() for one in parts[1:]), parts[0].detach().mean())
     return total if total.is_floating_point() else None
 
 
 def _means(kind: str, losses: Tensor, valid: Tensor) -> Iterator[float]:
-    """What a loss may be of the losses of positions, (B, n): their mean, the mean of samples' means, sums."""
+    """What a loss may be of the losses of positions, (B, n): their mean, the mean of samples'
+    means, sums.
+    """
     losses = torch.where(valid, losses, 0.0).double()
     total = losses.sum()
     yield (total / valid.sum()).item()
     has = valid.any(dim=1)
     yield (losses.sum(dim=1)[has] / valid.sum(dim=1)[has]).mean().item()
-    # A sum over a sample's positions is another loss of it than their mean, unless all have as many.
+    # A sum over a sample's positions is another loss of it than their mean, unless all have as
+    # many.
     if kind != CLASSES or losses.shape[1] == 1:
         yield (total / len(losses)).item()
         yield total.item()
@@ -189,7 +220,11 @@ def _means(kind: str, losses: Tensor, valid: Tensor) -> Iterator[float]:
 
 def _auxiliary(outputs: Any, hints: LossHints) -> float:
     value = outputs.get("aux_loss") if hints.auxiliary and isinstance(outputs, Mapping) else None
-    return hints.auxiliary * value.double().item() if isinstance(value, Tensor) and value.ndim == 0 else 0.0
+    return (
+        hints.auxiliary * value.double().item()
+        if isinstance(value, Tensor) and value.ndim == 0
+        else 0.0
+    )
 
 
 def _groups(
@@ -199,16 +234,25 @@ def _groups(
 
     What one kind needs memory for is not tried where another has fitted.
     """
-    outputs = [(path, one) for path, one in tensors_of(trained.outputs, trained.samples) if one.is_floating_point()]
+    outputs = [
+        (path, one)
+        for path, one in tensors_of(trained.outputs, trained.samples)
+        if one.is_floating_point()
+    ]
     outputs.sort(key=lambda item: "logits" not in item[0])
-    batch = [(path, one) for path, one in tensors_of(trained.batch, trained.samples) if not one.is_complex()]
+    batch = [
+        (path, one)
+        for path, one in tensors_of(trained.batch, trained.samples)
+        if not one.is_complex()
+    ]
     batch.sort(key=lambda item: not _label_like(item[0]))
     likely = Reading(outputs=None, target=(), kind=CLASSES) if prior is None else prior
     pairs = [(z, y) for y in batch for z in outputs]
     pairs.sort(key=lambda pair: pair[0][0] != likely.outputs or pair[1][0] != likely.target)
     for z, y in pairs:
         variants = sorted(
-            _variants(z, y, likely, trained, hints), key=lambda one: (one.kind != likely.kind, one.kind != CLASSES)
+            _variants(z, y, likely, trained, hints),
+            key=lambda one: (one.kind != likely.kind, one.kind != CLASSES),
         )
         yield (list(group) for _, group in groupby(variants, key=lambda one: one.kind))
 
@@ -216,9 +260,14 @@ def _groups(
 def _of_graph(trained: Trained, prior: Reading | None) -> Iterator[Reading]:
     """Readings of a loss that comes without outputs, by what its graph has saved."""
     likely = prior is not None and prior.shift
-    for path, one in tensors_of(trained.batch, trained.samples) if trained.entropy is not None else ():
+    for path, one in (
+        tensors_of(trained.batch, trained.samples) if trained.entropy is not None else ()
+    ):
         if not one.is_floating_point():
-            yield from (Reading(outputs=None, target=path, kind=CLASSES, shift=shift) for shift in (likely, not likely))
+            yield from (
+                Reading(outputs=None, target=path, kind=CLASSES, shift=shift)
+                for shift in (likely, not likely)
+            )
 
 
 def _label_like(path: Path) -> bool:
@@ -226,7 +275,11 @@ def _label_like(path: Path) -> bool:
 
 
 def _variants(
-    z: tuple[Path, Tensor], y: tuple[Path, Tensor], likely: Reading, trained: Trained, hints: LossHints
+    z: tuple[Path, Tensor],
+    y: tuple[Path, Tensor],
+    likely: Reading,
+    trained: Trained,
+    hints: LossHints,
 ) -> Iterator[Reading]:
     """The readings that the shapes and dtypes of one pair allow."""
     (outputs, out), (target, labels) = z, y
@@ -243,7 +296,8 @@ def _variants(
                     yield replace(reading, ignored=ignored)
                 if arranged[1].ndim == 1 and not shift:
                     yield from (replace(reading, smoothing=share) for share in hints.smoothing)
-                if not shift and out.ndim == 2 and trained.entropy is None:  # of more positions it would be huge
+                # Of more positions it would be huge
+                if not shift and out.ndim == 2 and trained.entropy is None:
                     yield replace(reading, kind=BINARY)
     if out.ndim > 1 and out.shape == labels.shape and labels.is_floating_point():
         yield replace(base, kind=PROBABILITIES, classes_last=False)
@@ -254,7 +308,9 @@ def _variants(
     yield replace(base, kind=REGRESSION)
 
 
-def _ignored(labels: Tensor, classes: int, trained: Trained, hints: LossHints) -> Iterator[int | None]:
+def _ignored(
+    labels: Tensor, classes: int, trained: Trained, hints: LossHints
+) -> Iterator[int | None]:
     """Classes that the loss may leave out: what is known of it, none, then the first (padding)."""
     entropy = trained.entropy
     known = hints.ignored if entropy is None else (entropy.ignored,)

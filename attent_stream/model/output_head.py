@@ -1,4 +1,6 @@
-"""The output head of a model: which module makes the logits, and what the model does to them afterwards."""
+"""The output head of a model: which module makes the logits, and what the model does to them
+afterwards.
+"""
 
 import inspect
 from collections.abc import Mapping
@@ -14,7 +16,8 @@ from attent_stream.model.wrapping import is_compiled, unwrap
 # Names under which Hugging Face's configurations say what happens to the logits behind the head.
 _FACTORS = ("logit_scale", "lm_head_multiplier")  # Cohere, llm-foundry's MPT; Falcon-H1
 _DIVISORS = ("logits_scaling",)  # Granite
-_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # Gemma 2 and 3; RecurrentGemma; xLSTM
+# Gemma 2 and 3; RecurrentGemma; xLSTM
+_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 
 
 class HeadError(ValueError):
@@ -26,11 +29,13 @@ class OutputHead:
     """Where a model's logits come from.
 
     Args:
-        module: Makes them from the final hidden states, by one matrix product with its ``weight`` (V, D) and perhaps a
-            ``bias`` (V,). Its parameters are whole only within the model's forward where the model is sharded.
+        module: Makes them from the final hidden states, by one matrix product with its ``weight``
+            (V, D) and perhaps a ``bias`` (V,). Its parameters are whole only within the model's
+            forward where the model is sharded.
         classes: V.
-        after: What may happen to the logits then, as (scale, softcap), likeliest first. The configuration does not tell for
-            sure: MPT's has a ``logit_scale`` that Hugging Face's model does not use.
+        after: What may happen to the logits then, as (scale, softcap), likeliest first. The
+            configuration does not tell for sure: MPT's has a ``logit_scale`` that Hugging Face's
+            model does not use.
     """
 
     module: Module
@@ -49,7 +54,8 @@ class OutputHead:
 
 
 def find_head(model: Module) -> OutputHead:
-    """The output head of a Hugging Face model inside of a ComposerModel, wrapped or not; only looked at.
+    """The output head of a Hugging Face model inside of a ComposerModel, wrapped or not; only
+    looked at.
 
     Raises:
         HeadError: There is none, or what the model or its head does is not known here.
@@ -65,21 +71,29 @@ def find_head(model: Module) -> OutputHead:
     module = unwrap(module)
     plain = isinstance(module, Linear) and type(module).forward is Linear.forward
     if not (plain or _unembeds(module)) or "forward" in vars(module):
-        raise HeadError(f"its output embedding is a {type(module).__name__} with a forward of its own, not torch.nn.Linear")
+        raise HeadError(
+            f"its output embedding is a {type(module).__name__} with a forward of its own, not "
+            "torch.nn.Linear"
+        )
     config = getattr(language_model, "config", None)
     classes = module.out_features if plain else module.num_embeddings
     return OutputHead(module=module, classes=classes, after=_after(config))
 
 
 def hidden_states(args: tuple, kwargs: Mapping[str, Any]) -> Tensor | None:
-    """What a call of the head's module is to make logits from, or None if it looks up embeddings."""
+    """What a call of the head's module is to make logits from, or None if it looks up
+    embeddings.
+    """
     first = args[0] if args else kwargs.get("input")
     return first if isinstance(first, Tensor) and first.is_floating_point() else None
 
 
 def _unembeds(module: Module) -> bool:
     """llm-foundry's embedding that is its own head: ``forward(input, unembed)``."""
-    return isinstance(module, Embedding) and "unembed" in inspect.signature(type(module).forward).parameters
+    return (
+        isinstance(module, Embedding)
+        and "unembed" in inspect.signature(type(module).forward).parameters
+    )
 
 
 def _after(config: Any) -> tuple[tuple[float, float | None], ...]:
@@ -92,11 +106,18 @@ def _after(config: Any) -> tuple[tuple[float, float | None], ...]:
     if getattr(text, "logit_scale", None) == "inv_sqrt_d_model":  # llm-foundry
         scale *= text.d_model**-0.5
     caps = [cap for name in _CAPS if (cap := _number(text, name))]
-    after = [(scale, cap) for cap in caps] + [(scale, None)] + [(1.0, cap) for cap in caps] + [(1.0, None)]
+    after = (
+        [(scale, cap) for cap in caps]
+        + [(scale, None)]
+        + [(1.0, cap) for cap in caps]
+        + [(1.0, None)]
+    )
     return tuple(dict.fromkeys(after))
 
 
 def _number(config: Any, name: str) -> float | None:
     value = getattr(config, name, None)
-    positive = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
+    positive = (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
+    )
     return float(value) if positive else None

@@ -1,4 +1,6 @@
-"""How a model's loss is read: which of its outputs are held against which part of a batch, and as what."""
+"""How a model's loss is read: which of its outputs are held against which part of a batch, and as
+what.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
@@ -10,7 +12,8 @@ from torch.nn import functional as F
 
 from attent_stream.model.reference import IGNORED, soft_token_scores, token_scores
 
-# What the target of a model is: class indices, class probabilities, independent yes/no outputs, or numbers.
+# What the target of a model is: class indices, class probabilities, independent yes/no outputs, or
+# numbers.
 CLASSES, PROBABILITIES, BINARY, REGRESSION = "classes", "probabilities", "binary", "regression"
 
 Path = tuple[str | int, ...]  # keys and indices that lead to a tensor
@@ -23,16 +26,16 @@ class Reading:
     """One way to pair outputs with labels.
 
     Args:
-        outputs: Path to the tensor in the model's outputs; None: the log-probabilities that the loss has
-            saved are the only outputs there are.
+        outputs: Path to the tensor in the model's outputs; None: the log-probabilities that the
+            loss has saved are the only outputs there are.
         target: Path to the labels in the batch.
         kind: What the target is, one of the four kinds.
         shift: The output at a position predicts the next position's label (causal language models).
-        ignored: A class that the loss leaves out (``ignore_index``), or None. Labels out of the classes'
-            range are always left out.
+        ignored: A class that the loss leaves out (``ignore_index``), or None. Labels out of the
+            classes' range are always left out.
         classes_last: The classes are the outputs' last dimension; else they are dimension 1.
-        smoothing: The share of each label that the loss spreads over all classes (label smoothing, Szegedy et
-            al., 2016).
+        smoothing: The share of each label that the loss spreads over all classes (label smoothing,
+            Szegedy et al., 2016).
     """
 
     outputs: Path | None
@@ -53,14 +56,18 @@ class Reading:
 
     def describe(self) -> str:
         """In a few words, for a log."""
-        where = {None: "its loss", (): "its outputs"}.get(self.outputs, f"outputs {named(self.outputs or ())}")
+        where = {None: "its loss", (): "its outputs"}.get(
+            self.outputs, f"outputs {named(self.outputs or ())}"
+        )
         shift = " shifted by one" if self.shift else ""
         return f"{where} against {named(self.target) or 'the batch'}{shift} as {self.kind}"
 
 
 def named(path: Path) -> str:
     """A path in words: ``targets[0]``."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(
+        "."
+    )
 
 
 def at_path(value: Any, path: Path) -> Tensor:
@@ -76,7 +83,9 @@ def at_path(value: Any, path: Path) -> Tensor:
 
 
 def fields_of(value: Any) -> dict[str | int, Any]:
-    """What a mapping, a sequence (its first items) or an instance of a dataclass holds, by key, index or name."""
+    """What a mapping, a sequence (its first items) or an instance of a dataclass holds, by key,
+    index or name.
+    """
     if isinstance(value, Mapping):
         return {key: part for key, part in value.items() if isinstance(key, (str, int))}
     if isinstance(value, (tuple, list)):
@@ -87,7 +96,9 @@ def fields_of(value: Any) -> dict[str | int, Any]:
 
 
 def tensors_of(value: Any, samples: int) -> list[tuple[Path, Tensor]]:
-    """The tensors with ``samples`` rows in outputs or a batch, outermost first, with their paths."""
+    """The tensors with ``samples`` rows in outputs or a batch, outermost first, with their
+    paths.
+    """
     found: list[tuple[Path, Tensor]] = []
     front: list[tuple[Path, Any]] = [((), value)]
     for _ in range(_DEPTH + 1):
@@ -111,17 +122,21 @@ def arrange(reading: Reading, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         y: Target, shape (B, ...).
 
     Returns:
-        Of class indices: float (B, ..., C) and int64 (B, ...), ``-100`` where a label does not count. Else
-        two tensors of one shape, of probabilities with the classes last.
+        Of class indices: float (B, ..., C) and int64 (B, ...), ``-100`` where a label does not
+        count. Else two tensors of one shape, of probabilities with the classes last.
 
     Raises:
         LookupError: The shapes do not fit.
     """
-    if reading.kind == CLASSES or (reading.kind == BINARY and y.ndim < z.ndim and not y.is_floating_point()):
+    if reading.kind == CLASSES or (
+        reading.kind == BINARY and y.ndim < z.ndim and not y.is_floating_point()
+    ):
         z, y = _with_classes(reading, z, y)
         return (z, y) if reading.kind == CLASSES else (z, one_hot(y, z.shape[-1]))
     if _squeezed(z) != _squeezed(y):
-        raise LookupError(f"outputs of shape {tuple(z.shape)} for a target of shape {tuple(y.shape)}")
+        raise LookupError(
+            f"outputs of shape {tuple(z.shape)} for a target of shape {tuple(y.shape)}"
+        )
     if reading.kind == PROBABILITIES:
         if z.ndim < 2 or z.shape != y.shape:
             raise LookupError("no classes")

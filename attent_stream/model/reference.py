@@ -1,10 +1,10 @@
 """Per-sample importance from a model's outputs: the reference that faster ways are tested against.
 
-AtteNT (arXiv 2602.20461) teaches the samples with the largest ``||f(S) - f*(S)||``. For a classifier or a
-language model ``f(S)`` is the softmax and ``f*(S)`` the one-hot target, so the per-token residual is
-``||softmax(z) - onehot(y)||``, bounded by sqrt(2). Over the tokens of a sample it is the root mean square
-over the valid ones, so that neither length nor padding counts. Everything is computed in float32, or in
-float64 where the logits are.
+AtteNT (arXiv 2602.20461) teaches the samples with the largest ``||f(S) - f*(S)||``. For a
+classifier or a language model ``f(S)`` is the softmax and ``f*(S)`` the one-hot target, so the
+per-token residual is ``||softmax(z) - onehot(y)||``, bounded by sqrt(2). Over the tokens of a
+sample it is the root mean square over the valid ones, so that neither length nor padding counts.
+Everything is computed in float32, or in float64 where the logits are.
 """
 
 import math
@@ -21,22 +21,24 @@ def token_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood and squared residual of every token.
 
     The residual is ``||softmax(z) - onehot(y)||^2 = sum_j p_j^2 - 2 p_y + 1``, computed without the
-    cancellation as ``sum_{j != y} p_j^2 + (sum_{j != y} p_j)^2``. Rows go in chunks, so no float32 copy of
-    all logits is made.
+    cancellation as ``sum_{j != y} p_j^2 + (sum_{j != y} p_j)^2``. Rows go in chunks, so no float32
+    copy of all logits is made.
 
     Args:
         logits: Any float dtype, shape (..., V).
         labels: Class indices, ints of shape (...); ``-100`` is ignored.
 
     Returns:
-        ``(nll, residual_sq)``, both float32 (float64 if the logits are) of shape (...), 0 where the label is
-        ignored, not finite where the logits are not.
+        ``(nll, residual_sq)``, both float32 (float64 if the logits are) of shape (...), 0 where the
+        label is ignored, not finite where the logits are not.
 
     Raises:
         ValueError: Shapes that do not fit.
     """
     if logits.shape[:-1] != labels.shape:
-        raise ValueError(f"labels must have shape {tuple(logits.shape[:-1])}, got {tuple(labels.shape)}")
+        raise ValueError(
+            f"labels must have shape {tuple(logits.shape[:-1])}, got {tuple(labels.shape)}"
+        )
     classes = logits.shape[-1]
     flat_logits, flat_labels = logits.reshape(-1, classes), labels.reshape(-1).long()
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
@@ -52,21 +54,25 @@ def token_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def _row_scores(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     valid = labels != IGNORED
     index = torch.where(valid, labels, 0).unsqueeze(-1)
-    # A softmax and norms of it are one fast pass each; the like written out in exp, sum and square takes twice as long on a CPU.
+    # A softmax and norms of it are one fast pass each; the like written out in exp, sum and square
+    # takes twice as long on a CPU.
     p = z.softmax(dim=-1)
     log_sum = z.amax(dim=-1) - p.amax(dim=-1).log()
     p.scatter_(-1, index, 0.0)
     others = p.sum(dim=-1)
     # log1p keeps the loss of a token that is almost sure: there the others are tiny.
     sure = others < 0.5
-    nll = torch.where(sure, -torch.log1p(-others.where(sure, 0)), log_sum - z.gather(-1, index).squeeze(-1))
+    nll = torch.where(
+        sure, -torch.log1p(-others.where(sure, 0)), log_sum - z.gather(-1, index).squeeze(-1)
+    )
     residual_sq = torch.linalg.vector_norm(p, dim=-1).square() + others.square()
     zero = torch.zeros((), dtype=z.dtype, device=z.device)
     return torch.where(valid, nll, zero), torch.where(valid, residual_sq, zero)
 
 
 def soft_token_scores(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """``token_scores`` for class probabilities as target: ``-sum t log p`` and ``||softmax(z) - t||^2``.
+    """``token_scores`` for class probabilities as target: ``-sum t log p`` and ``||softmax(z) -
+    t||^2``.
 
     Args:
         logits: Any float dtype, shape (..., C).
@@ -98,7 +104,8 @@ def sample_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def residual_from_logits(logits: Tensor, labels: Tensor) -> Tensor:
-    """``||f(S) - f*(S)||`` of every sample: root mean square over its valid tokens, in [0, sqrt(2)].
+    """``||f(S) - f*(S)||`` of every sample: root mean square over its valid tokens, in [0,
+    sqrt(2)].
 
     Args:
         logits: Shape (B, ..., V).
@@ -127,7 +134,8 @@ def loss_from_probabilities(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def binary_residual(logits: Tensor, target: Tensor) -> Tensor:
-    """Root mean square of ``sigmoid(z) - y`` over each sample's outputs, for independent yes/no targets.
+    """Root mean square of ``sigmoid(z) - y`` over each sample's outputs, for independent yes/no
+    targets.
 
     Args:
         logits: Shape (B, ...).
@@ -167,7 +175,9 @@ def regression_loss(pred: Tensor, target: Tensor) -> Tensor:
 
 def _same_precision(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     if outputs.shape != target.shape:
-        raise ValueError(f"the target must have shape {tuple(outputs.shape)}, got {tuple(target.shape)}")
+        raise ValueError(
+            f"the target must have shape {tuple(outputs.shape)}, got {tuple(target.shape)}"
+        )
     dtype = torch.float64 if outputs.dtype == torch.float64 else torch.float32
     return outputs.to(dtype), target.to(dtype)
 

@@ -1,7 +1,8 @@
 """Per-sample losses out of the graph of a training loss.
 
-A cross-entropy keeps the log-probability of every class and its labels for the backward pass. So each
-sample's loss can be looked up there at no cost, and how the model pairs outputs with labels can be seen.
+A cross-entropy keeps the log-probability of every class and its labels for the backward pass. So
+each sample's loss can be looked up there at no cost, and how the model pairs outputs with labels
+can be seen.
 """
 
 from collections.abc import Mapping
@@ -51,15 +52,23 @@ class SavedEntropy:
 
 
 def saved_entropies(loss: Any) -> list[SavedEntropy]:
-    """All cross-entropies near a loss in its graph; empty for a loss without a graph or without any.
+    """All cross-entropies near a loss in its graph; empty for a loss without a graph or without
+    any.
 
     Args:
-        loss: Of a training forward, before its backward: a tensor, or a mapping or sequence of them.
+        loss: Of a training forward, before its backward: a tensor, or a mapping or sequence of
+            them.
     """
     if isinstance(loss, Tensor):
         nodes = _entropies(loss.grad_fn)
     else:
-        parts = loss.values() if isinstance(loss, Mapping) else loss if isinstance(loss, (tuple, list)) else ()
+        parts = (
+            loss.values()
+            if isinstance(loss, Mapping)
+            else loss
+            if isinstance(loss, (tuple, list))
+            else ()
+        )
         return [found for part in parts for found in saved_entropies(part)]
     with torch.no_grad():
         return [
@@ -77,14 +86,14 @@ def saved_losses(loss: Any, samples: int) -> Tensor | None:
     """The mean loss of each sample over its valid labels.
 
     Args:
-        loss: Of a training forward, before its backward: a cross-entropy over all labels, times or divided
-            by anything.
+        loss: Of a training forward, before its backward: a cross-entropy over all labels, times or
+            divided by anything.
         samples: Of the batch, B, in whose order the labels are taken to be.
 
     Returns:
-        Float32 of shape (B,), detached, ``-inf`` (``EMPTY``) for a sample without any valid label. None where there is no
-        cross-entropy, or more than one, or its labels are weighted or do not divide by B. Whether they lie
-        in the order of the samples is not known here.
+        Float32 of shape (B,), detached, ``-inf`` (``EMPTY``) for a sample without any valid label.
+        None where there is no cross-entropy, or more than one, or its labels are weighted or do not
+        divide by B. Whether they lie in the order of the samples is not known here.
     """
     found = saved_entropies(loss) if isinstance(loss, Tensor) else []
     if len(found) != 1 or found[0].weight is not None:

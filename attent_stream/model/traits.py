@@ -18,7 +18,8 @@ class Traits:
         shift_labels: The output at a token predicts the next one's label (causal language models).
         forward_args: Names that a Hugging Face forward takes, or None for another model.
         encoder_decoder: It needs ``decoder_input_ids`` when it gets no labels.
-        dense: What a target of the outputs' own shape is: ``probabilities``, ``binary`` or ``regression``.
+        dense: What a target of the outputs' own shape is: ``probabilities``, ``binary`` or
+            ``regression``.
     """
 
     shift_labels: bool
@@ -30,7 +31,8 @@ class Traits:
     def of(cls, model: Module) -> "Traits":
         """Read them from a model, wrapped or not."""
         inner = unwrap(model)
-        forward_args = getattr(inner, "model_forward_args", None)  # Composer's HuggingFaceModel and its subclasses
+        # Composer's HuggingFaceModel and its subclasses
+        forward_args = getattr(inner, "model_forward_args", None)
         config = getattr(inner, "config", None)
         return cls(
             shift_labels=bool(getattr(inner, "shift_labels", False)) or _is_causal(inner),
@@ -56,15 +58,23 @@ def _dense_by_config(config: Any) -> str:
 
 
 def _dense_by_loss(module: Module) -> str:
-    """By the name of a ComposerClassifier's loss function; a model without one is taken for a regression."""
+    """By the name of a ComposerClassifier's loss function; a model without one is taken for a
+    regression.
+    """
     name = function_name(getattr(module, "_loss_fn", None)).lower().replace("_", "")
     if name in ("binarycrossentropywithlogits", "bcewithlogitsloss"):
         return BINARY
-    return PROBABILITIES if name in ("softcrossentropy", "crossentropy", "crossentropyloss") else REGRESSION
+    return (
+        PROBABILITIES
+        if name in ("softcrossentropy", "crossentropy", "crossentropyloss")
+        else REGRESSION
+    )
 
 
 def function_name(function: Any) -> str:
-    """Of a function, or what it is a partial of, or of the class of something that can be called."""
+    """Of a function, or what it is a partial of, or of the class of something that can be
+    called.
+    """
     while isinstance(function, functools.partial):
         function = function.func
     return getattr(function, "__name__", type(function).__name__)

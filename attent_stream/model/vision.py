@@ -22,7 +22,8 @@ _PREFIX = 8  # tokens that may stand before the patches: class, distillation, re
 
 
 def patch_embedding(model: Module) -> Conv2d:
-    """The convolution that cuts images into patches: the model's first, with a stride as large as its kernel.
+    """The convolution that cuts images into patches: the model's first, with a stride as large as
+    its kernel.
 
     Raises:
         FidelityError: The model has none.
@@ -30,13 +31,16 @@ def patch_embedding(model: Module) -> Conv2d:
     found = next((module for module in unwrap(model).modules() if isinstance(module, Conv2d)), None)
     if found is None or found.kernel_size != found.stride or found.stride == (1, 1):
         raise FidelityError(
-            f"fidelity.patches: expected a ViT with a convolution that cuts patches, received {model_name(model)}"
+            "fidelity.patches: expected a ViT with a convolution that cuts patches, received "
+            f"{model_name(model)}"
         )
     return found
 
 
 def side_unit(model: Module) -> tuple[int, int]:
-    """(height, width) of which images' sides must be multiples: a ViT's patch; 1 for what has none, such as a convolutional model."""
+    """(height, width) of which images' sides must be multiples: a ViT's patch; 1 for what has none,
+    such as a convolutional model.
+    """
     try:
         return patch_embedding(model).stride
     except FidelityError:
@@ -47,18 +51,23 @@ def shrunk(batch: Any, share: float, multiple: tuple[int, int] = (1, 1)) -> Any:
     """A batch with its images at a share of their height and width.
 
     Args:
-        batch: A mapping with ``pixel_values``, or (images, target); images are floats of shape (B, C, H, W).
+        batch: A mapping with ``pixel_values``, or (images, target); images are floats of shape (B,
+            C, H, W).
         share: Of each side, in (0, 1).
         multiple: See ``side_unit``; sides are rounded to it.
 
     Returns:
-        A new batch of the same form; bilinear, antialiased. The batch itself where rounding leaves the sides as they are.
+        A new batch of the same form; bilinear, antialiased. The batch itself where rounding leaves
+        the sides as they are.
 
     Raises:
         ScoreError: There are no such images.
     """
     images = _images(batch)
-    size = [max(1, round(side * share / unit)) * unit for side, unit in zip(images.shape[-2:], multiple, strict=True)]
+    size = [
+        max(1, round(side * share / unit)) * unit
+        for side, unit in zip(images.shape[-2:], multiple, strict=True)
+    ]
     if tuple(size) == tuple(images.shape[-2:]):
         return batch
     smaller = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
@@ -80,18 +89,29 @@ def image_sides(batch: Any) -> tuple[int, int]:
 
 
 def _images(batch: Any) -> Tensor:
-    images = batch.get(PIXELS) if isinstance(batch, Mapping) else batch[0] if isinstance(batch, (tuple, list)) else None
+    images = (
+        batch.get(PIXELS)
+        if isinstance(batch, Mapping)
+        else batch[0]
+        if isinstance(batch, (tuple, list))
+        else None
+    )
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
-        raise ScoreError(f"resolution needs float images of shape (B, C, H, W), got {describe(batch)}")
+        raise ScoreError(
+            f"resolution needs float images of shape (B, C, H, W), got {describe(batch)}"
+        )
     return images
 
 
 def interpolating(model: Module) -> list[Module]:
-    """Parts of a Hugging Face model that can interpolate their position embeddings: the embeddings, not the model."""
+    """Parts of a Hugging Face model that can interpolate their position embeddings: the embeddings,
+    not the model.
+    """
     return [
         module
         for module in unwrap(model).modules()
-        if _INTERPOLATES in inspect.signature(type(module).forward).parameters and not hasattr(module, "get_input_embeddings")
+        if _INTERPOLATES in inspect.signature(type(module).forward).parameters
+        and not hasattr(module, "get_input_embeddings")
     ]
 
 
@@ -109,14 +129,18 @@ def interpolated_positions(modules: list[Module]) -> Iterator[None]:
 
 
 @contextmanager
-def some_patches(embedding: Conv2d, entry: Module, share: float, draw: tuple[int, ...]) -> Iterator[None]:
-    """A ViT's blocks see a share of the patches only, inside, and all that stands before these (the class token).
+def some_patches(
+    embedding: Conv2d, entry: Module, share: float, draw: tuple[int, ...]
+) -> Iterator[None]:
+    """A ViT's blocks see a share of the patches only, inside, and all that stands before these (the
+    class token).
 
     Args:
         embedding: See ``patch_embedding``.
         entry: The first block, called with hidden states of shape (B, prefix + patches, D).
         share: In (0, 1).
-        draw: Seeds the draw: the same patches for the same numbers, of all images alike, so that scores compare.
+        draw: Seeds the draw: the same patches for the same numbers, of all images alike, so that
+            scores compare.
     """
     grid: list[int] = []
 
@@ -126,16 +150,26 @@ def some_patches(embedding: Conv2d, entry: Module, share: float, draw: tuple[int
     def leave_out(module: Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict]:
         key = None if args else "hidden_states"
         hidden = args[0] if args else kwargs.get(key)
-        prefix = hidden.shape[1] - grid[0] if isinstance(hidden, Tensor) and hidden.ndim == 3 and grid else -1
+        prefix = (
+            hidden.shape[1] - grid[0]
+            if isinstance(hidden, Tensor) and hidden.ndim == 3 and grid
+            else -1
+        )
         if not 0 <= prefix <= _PREFIX:
             raise ScoreError(
-                f"fidelity.patches needs blocks that take (B, patches, D), got {describe(hidden)} for {grid or 'no'} patches"
+                f"fidelity.patches needs blocks that take (B, patches, D), got {describe(hidden)} "
+                f"for {grid or 'no'} patches"
             )
-        kept = torch.from_numpy(np.concatenate([np.arange(prefix), prefix + drawn_patches(grid[0], share, draw)]))
+        kept = torch.from_numpy(
+            np.concatenate([np.arange(prefix), prefix + drawn_patches(grid[0], share, draw)])
+        )
         hidden = hidden.index_select(1, kept.to(hidden.device, non_blocking=True))
-        return (((hidden, *args[1:]), kwargs) if key is None else (args, {**kwargs, key: hidden}))
+        return ((hidden, *args[1:]), kwargs) if key is None else (args, {**kwargs, key: hidden})
 
-    hooks = [embedding.register_forward_hook(measure), entry.register_forward_pre_hook(leave_out, with_kwargs=True)]
+    hooks = [
+        embedding.register_forward_hook(measure),
+        entry.register_forward_pre_hook(leave_out, with_kwargs=True),
+    ]
     try:
         yield
     finally:
@@ -144,6 +178,8 @@ def some_patches(embedding: Conv2d, entry: Module, share: float, draw: tuple[int
 
 
 def drawn_patches(count: int, share: float, draw: tuple[int, ...]) -> np.ndarray:
-    """``ceil(share count)`` of the numbers below ``count``, ascending, int64; the same for the same ``draw``."""
+    """``ceil(share count)`` of the numbers below ``count``, ascending, int64; the same for the same
+    ``draw``.
+    """
     size = min(count, math.ceil(share * count - 1e-9))
     return np.sort(np.random.default_rng([*draw, count]).permutation(count)[:size])

@@ -16,13 +16,15 @@ def unwrap(model: Module) -> Module:
 
 def is_sharded(model: Module) -> bool:
     """Whether a forward of the model needs the other ranks (FSDP 1 and 2, tensor parallelism)."""
-    wrapped = any(isinstance(module, (FullyShardedDataParallel, FSDPModule)) for module in model.modules())
+    wrapped = any(
+        isinstance(module, (FullyShardedDataParallel, FSDPModule)) for module in model.modules()
+    )
     return wrapped or any(isinstance(param, DTensor) for param in model.parameters())
 
 
 def is_compiled(model: Module) -> bool:
-    """Whether torch.compile runs the model's forward or that of any part, by a wrapper, ``Module.compile`` or, as
-    Composer does, by a forward put in the place of the class's.
+    """Whether torch.compile runs the model's forward or that of any part, by a wrapper,
+    ``Module.compile`` or, as Composer does, by a forward put in the place of the class's.
     """
     return any(
         isinstance(module, OptimizedModule)
@@ -33,6 +35,8 @@ def is_compiled(model: Module) -> bool:
 
 
 def model_name(model: Module) -> str:
-    """The class of a model's network, for messages: of what a Hugging Face model or a ComposerClassifier holds."""
+    """The class of a model's network, for messages: of what a Hugging Face model or a
+    ComposerClassifier holds.
+    """
     inner = unwrap(model)
     return type(getattr(inner, "model", getattr(inner, "module", inner))).__name__

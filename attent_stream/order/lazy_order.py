@@ -1,7 +1,9 @@
-"""The epoch's order without the epoch: the ids of any rows from the seed, the epoch and the rows' numbers.
+"""The epoch's order without the epoch: the ids of any rows from the seed, the epoch and the rows'
+numbers.
 
-How often each stream and shard is read, how samples are cut over nodes and ranks, and what a batch is made of are Streaming's
-own; which sample stands where is another draw of the same kind of shuffle (see ``lazy_samples.py``).
+How often each stream and shard is read, how samples are cut over nodes and ranks, and what a batch
+is made of are Streaming's own; which sample stands where is another draw of the same kind of
+shuffle (see ``lazy_samples.py``).
 """
 
 from abc import ABC, abstractmethod
@@ -30,10 +32,14 @@ class Rows(Protocol):
     total: int  # of all rows; those behind ``full`` have some
 
     def between(self, begin: int, end: int) -> NDArray[np.int64]:
-        """Rows ``[begin, end)`` in canonical slot order, int64 of shape (end - begin, row_size), -1 for no sample."""
+        """Rows ``[begin, end)`` in canonical slot order, int64 of shape (end - begin, row_size), -1
+        for no sample.
+        """
 
     def some(self, numbers: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Some slots of some rows, ascending and not too far apart, int64 of shape (len(numbers), len(slots))."""
+        """Some slots of some rows, ascending and not too far apart, int64 of shape (len(numbers),
+        len(slots)).
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +62,8 @@ class LazyOrder:
     kind = "lazy"
 
     def __post_init__(self) -> None:
-        # A window is looked at several times: when it is read ahead, its candidates are read, and it is chosen.
+        # A window is looked at several times: when it is read ahead, its candidates are read, and
+        # it is chosen.
         object.__setattr__(self, "_recent", lru_cache(maxsize=4)(self._window))
 
     @property
@@ -65,9 +72,14 @@ class LazyOrder:
         return self.rows.full
 
     def window(self, begin: int, end: int) -> NDArray[np.int64]:
-        """Sample ids of rows ``[begin, end)`` in canonical slot order, read-only int64 of shape (end - begin, row_size)."""
+        """Sample ids of rows ``[begin, end)`` in canonical slot order, read-only int64 of shape
+        (end - begin, row_size).
+        """
         if not 0 <= begin <= end <= self.full:
-            raise IndexError(f"rows [{begin}, {end}) are not among the {self.full} full rows of epoch {self.epoch}")
+            raise IndexError(
+                f"rows [{begin}, {end}) are not among the {self.full} full rows of epoch "
+                f"{self.epoch}"
+            )
         return self._recent(begin, end)
 
     def _window(self, begin: int, end: int) -> NDArray[np.int64]:
@@ -76,17 +88,25 @@ class LazyOrder:
         return ids
 
     def of_rank(self, ids: NDArray, rank: int) -> NDArray:
-        """The part of canonical rows ``(n, row_size)`` that ``rank`` reads, shape (n, batch_size)."""
+        """The part of canonical rows ``(n, row_size)`` that ``rank`` reads, shape (n,
+        batch_size).
+        """
         return ids[:, rank_slots(self.layout, self.origin, rank)]
 
     def rows_of_rank(self, numbers: NDArray[np.int64], rank: int) -> NDArray[np.int64]:
-        """What ``rank`` reads of some full rows, ascending, shape (len(numbers), batch_size): no others' ids are computed."""
+        """What ``rank`` reads of some full rows, ascending, shape (len(numbers), batch_size): no
+        others' ids are computed.
+        """
         return self.rows.some(numbers, rank_slots(self.layout, self.origin, rank))
 
     def tail(self, rank: int) -> list[NDArray[np.int64]]:
-        """What ``rank`` reads after the full rows: one array of ids a step, each of 1 to batch_size ids."""
+        """What ``rank`` reads after the full rows: one array of ids a step, each of 1 to batch_size
+        ids.
+        """
         rest = self.rows.between(self.full, self.rows.total)
-        part = rest[:, canonical_slots(self.origin)].reshape(len(rest), self.layout.ranks, self.layout.batch_size)[:, rank]
+        part = rest[:, canonical_slots(self.origin)].reshape(
+            len(rest), self.layout.ranks, self.layout.batch_size
+        )[:, rank]
         return [row[row >= 0] for row in part if (row >= 0).any()]
 
 
@@ -110,17 +130,27 @@ def lazy_order(dataset, now: Layout, origin: Layout, epoch: int) -> LazyOrder:
 def lazy_steps(
     order: LazyOrder, rank: int, first_row: int, worker: int, workers: int, read_ahead: int = 2048
 ) -> Iterator[tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]]:
-    """What a worker of a rank reads of an epoch without a teacher: ``read_ahead`` samples at a time, and those that follow them.
+    """What a worker of a rank reads of an epoch without a teacher: ``read_ahead`` samples at a
+    time, and those that follow them.
 
-    A DataLoader asks its workers in turns, so a worker has every ``workers``-th batch, counted from ``first_row``.
+    A DataLoader asks its workers in turns, so a worker has every ``workers``-th batch, counted from
+    ``first_row``.
     """
 
     def stretches() -> Iterator[list[NDArray[np.int64]]]:
         span = workers * max(1, read_ahead // order.layout.batch_size)
         for begin in range(first_row, order.full, span):
-            yield list(order.rows_of_rank(np.arange(begin + worker, min(begin + span, order.full), workers), rank))
+            yield list(
+                order.rows_of_rank(
+                    np.arange(begin + worker, min(begin + span, order.full), workers), rank
+                )
+            )
         if first_row <= order.full:
-            yield [ids for step, ids in enumerate(order.tail(rank), order.full - first_row) if step % workers == worker]
+            yield [
+                ids
+                for step, ids in enumerate(order.tail(rank), order.full - first_row)
+                if step % workers == worker
+            ]
 
     coming = stretches()
     now = next(coming, None)
@@ -150,15 +180,21 @@ def stream_units(dataset, stream: int, epoch: int) -> Units:
 def _shuffle(dataset, epoch: int, block_size: int) -> Shuffle | None:
     if not dataset.shuffle:
         return None
-    return Shuffle(algo=dataset.shuffle_algo, seed=dataset.shuffle_seed, epoch=epoch, block_size=block_size)
+    return Shuffle(
+        algo=dataset.shuffle_algo, seed=dataset.shuffle_seed, epoch=epoch, block_size=block_size
+    )
 
 
 def _stream_samples(dataset, epoch: int) -> list[Samples]:
     """Of each stream by itself: its share of the block size, as in Streaming."""
     made = []
     for number, stream in enumerate(dataset.streams):
-        shuffle = _shuffle(dataset, epoch, max(1, int(dataset.shuffle_block_size * stream.proportion)))
-        made.append(Samples(stream_units(dataset, number, epoch), dataset.num_canonical_nodes, shuffle))
+        shuffle = _shuffle(
+            dataset, epoch, max(1, int(dataset.shuffle_block_size * stream.proportion))
+        )
+        made.append(
+            Samples(stream_units(dataset, number, epoch), dataset.num_canonical_nodes, shuffle)
+        )
     return made
 
 
@@ -171,10 +207,16 @@ class _Random:
     """Every row of all streams together."""
 
     def __init__(self, dataset, layout: Layout, epoch: int) -> None:
-        units = Units.joined([stream_units(dataset, number, epoch) for number in range(len(dataset.streams))])
+        units = Units.joined(
+            [stream_units(dataset, number, epoch) for number in range(len(dataset.streams))]
+        )
         shuffle = _shuffle(dataset, epoch, dataset.shuffle_block_size)
         self._samples = Samples(units, dataset.num_canonical_nodes, shuffle)
-        self._rows = _Cut(self._samples, _partition(self._samples, dataset, layout.nodes, layout.ranks_per_node), layout)
+        self._rows = _Cut(
+            self._samples,
+            _partition(self._samples, dataset, layout.nodes, layout.ranks_per_node),
+            layout,
+        )
         self.full, self.total, self._size = self._rows.full, self._rows.total, layout.row_size
 
     def between(self, begin: int, end: int) -> NDArray[np.int64]:
@@ -206,7 +248,10 @@ class _PerStream(_OfStreams):
             _Cut(samples, _partition(samples, dataset, layout.nodes, layout.ranks_per_node), layout)
             for samples in _stream_samples(dataset, epoch)
         ]
-        self._turns = Turns(counts=tuple(cut.full for cut in self._streams), key=_turns_key(dataset, epoch, _ROW_TURNS))
+        self._turns = Turns(
+            counts=tuple(cut.full for cut in self._streams),
+            key=_turns_key(dataset, epoch, _ROW_TURNS),
+        )
         _check_counts(self._turns.counts, f"a batch of {layout.row_size} samples (of all ranks)")
         self.full = self.total = self._turns.total
         self._size = layout.row_size
@@ -226,16 +271,25 @@ class _Stratified(_OfStreams):
         proportions = np.array([stream.proportion for stream in dataset.streams])
         self._portions = stratified_portions(proportions, layout.row_size)
         self._samples = _stream_samples(dataset, epoch)
-        self._partitions = [_partition(samples, dataset, 1, layout.ranks_per_node) for samples in self._samples]
+        self._partitions = [
+            _partition(samples, dataset, 1, layout.ranks_per_node) for samples in self._samples
+        ]
         self.full = self.total = min(
-            part.per_node // portion for part, portion in zip(self._partitions, self._portions, strict=True)
+            part.per_node // portion
+            for part, portion in zip(self._partitions, self._portions, strict=True)
         )
 
     def between(self, begin: int, end: int) -> NDArray[np.int64]:
         columns = []
-        for samples, partition, portion in zip(self._samples, self._partitions, self._portions, strict=True):
+        for samples, partition, portion in zip(
+            self._samples, self._partitions, self._portions, strict=True
+        ):
             turn = np.arange(begin * portion, end * portion)
-            columns.append(samples.ids(partition.places(np.zeros_like(turn), turn)).reshape(end - begin, portion))
+            columns.append(
+                samples.ids(partition.places(np.zeros_like(turn), turn)).reshape(
+                    end - begin, portion
+                )
+            )
         return np.concatenate(columns, axis=1)
 
 
@@ -246,17 +300,27 @@ class _DevicePerStream(_OfStreams):
         canonical, nodes = dataset.num_canonical_nodes, layout.nodes
         if canonical % nodes:
             raise ValueError(
-                f"for device_per_stream batching num_canonical_nodes must be divisible by the nodes, got {canonical} and {nodes}"
+                "for device_per_stream batching num_canonical_nodes must be divisible by the "
+                f"nodes, got {canonical} and {nodes}"
             )
         self._layout = layout
         self._samples = _stream_samples(dataset, epoch)
-        self._cuts = [_partition(samples, dataset, canonical, layout.ranks_per_node) for samples in self._samples]
+        self._cuts = [
+            _partition(samples, dataset, canonical, layout.ranks_per_node)
+            for samples in self._samples
+        ]
         self._canonical = canonical // nodes  # of a node
         counts = tuple(cut.per_node * self._canonical // layout.batch_size for cut in self._cuts)
         _check_counts(counts, f"a rank's batch of {layout.batch_size} samples")
-        self._turns = [Turns(counts=counts, key=_turns_key(dataset, epoch, _DEVICE_TURNS, node)) for node in range(nodes)]
+        self._turns = [
+            Turns(counts=counts, key=_turns_key(dataset, epoch, _DEVICE_TURNS, node))
+            for node in range(nodes)
+        ]
         self._batches = sum(counts)  # of a node
-        self.full, self.total = self._batches // layout.ranks_per_node, -(-self._batches // layout.ranks_per_node)
+        self.full, self.total = (
+            self._batches // layout.ranks_per_node,
+            -(-self._batches // layout.ranks_per_node),
+        )
 
     def between(self, begin: int, end: int) -> NDArray[np.int64]:
         layout = self._layout
@@ -271,7 +335,9 @@ class _DevicePerStream(_OfStreams):
                 # A node's canonical ones take turns, each with a sample of every rank.
                 canonical = node * self._canonical + taken // ranks % self._canonical
                 turn = taken // (ranks * self._canonical) * ranks + taken % ranks
-                ids[mine, node] = self._samples[stream].ids(self._cuts[stream].places(canonical, turn))
+                ids[mine, node] = self._samples[stream].ids(
+                    self._cuts[stream].places(canonical, turn)
+                )
         return ids.reshape(end - begin, layout.row_size)
 
 
@@ -284,7 +350,9 @@ class _Cut:
         self.full, self.total = per_rank // layout.batch_size, -(-per_rank // layout.batch_size)
 
     def rows(self, numbers: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        """These slots of these rows, int64 of shape (len(numbers), len(slots)), -1 behind the end."""
+        """These slots of these rows, int64 of shape (len(numbers), len(slots)), -1 behind
+        the end.
+        """
         nodes = self._layout.nodes
         flat = (numbers[:, None] * self._layout.row_size + slots).reshape(-1)
         node, turn = flat % nodes, flat // nodes
@@ -296,7 +364,10 @@ class _Cut:
 
 def _partition(samples: Samples, dataset, nodes: int, ranks_per_node: int) -> Partition:
     return Partition(
-        samples=samples.total, canonical_nodes=dataset.num_canonical_nodes, nodes=nodes, ranks_per_node=ranks_per_node
+        samples=samples.total,
+        canonical_nodes=dataset.num_canonical_nodes,
+        nodes=nodes,
+        ranks_per_node=ranks_per_node,
     )
 
 
@@ -313,7 +384,8 @@ def stratified_portions(proportions: NDArray[np.float64], row_size: int) -> list
     if (portions <= 0).any():
         stream = int(np.argmin(portions))
         raise ValueError(
-            f"stream {stream} has a share of {proportions[stream]:.3g}, which is no sample of a batch of {row_size} (of all "
+            f"stream {stream} has a share of {proportions[stream]:.3g}, which is no sample of a "
+            f"batch of {row_size} (of all "
             f"ranks): raise the batch size or the stream's proportion"
         )
     return portions.tolist()

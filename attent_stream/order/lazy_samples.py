@@ -1,7 +1,9 @@
-"""One epoch's shuffled sequence of samples, looked up place by place: set-up is O(shards), a place is arithmetic.
+"""One epoch's shuffled sequence of samples, looked up place by place: set-up is O(shards), a place
+is arithmetic.
 
-As in Streaming's shuffles, shards are put in a random sequence that is the same in all epochs, which is cut evenly over the
-canonical nodes; within each of these the parts are in another sequence each epoch, and samples move within blocks of parts.
+As in Streaming's shuffles, shards are put in a random sequence that is the same in all epochs,
+which is cut evenly over the canonical nodes; within each of these the parts are in another sequence
+each epoch, and samples move within blocks of parts.
 """
 
 from collections.abc import Callable
@@ -14,14 +16,16 @@ from numpy.typing import NDArray
 from attent_stream.order.permutation import below, keyed, permuted
 from attent_stream.order.stream_counts import partial_choice
 
-_CHUNK = 1 << 15  # places looked up at a time, so that what is computed between stays in the processor's cache
+# Places looked up at a time, so that what is computed between stays in the processor's cache
+_CHUNK = 1 << 15
 _MOST_BLOCKS = 1 << 21
 _BLOCK, _STAGGER, _EDGE, _TAKEN = range(4)  # what a key is for
 
 
 @dataclass(frozen=True, kw_only=True)
 class Units:
-    """What is read of the shards in an epoch: one unit for each time that a shard is read, whole or in part.
+    """What is read of the shards in an epoch: one unit for each time that a shard is read, whole or
+    in part.
 
     Args:
         first: Sample id of the shard's first sample, int64 of shape (units,).
@@ -36,8 +40,15 @@ class Units:
     key: NDArray[np.uint64]
 
     @classmethod
-    def of_shards(cls, first: NDArray[np.int64], samples: NDArray[np.int64], counts: NDArray[np.int64], seed: int) -> "Units":
-        """The units of shards of which ``counts`` samples are read: as many whole ones as go into it, then a part.
+    def of_shards(
+        cls,
+        first: NDArray[np.int64],
+        samples: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        seed: int,
+    ) -> "Units":
+        """The units of shards of which ``counts`` samples are read: as many whole ones as go into
+        it, then a part.
 
         Args:
             first: See above, int64 of shape (shards,).
@@ -50,12 +61,22 @@ class Units:
         shard = np.repeat(np.arange(len(first)), units)
         nth = np.arange(len(shard)) - np.repeat(np.cumsum(units) - units, units)
         take = np.minimum(size[shard], counts[shard] - nth * size[shard])
-        return cls(first=first[shard], samples=size[shard], take=take, key=keyed(seed, _TAKEN, first[shard]))
+        return cls(
+            first=first[shard],
+            samples=size[shard],
+            take=take,
+            key=keyed(seed, _TAKEN, first[shard]),
+        )
 
     @classmethod
     def joined(cls, parts: list["Units"]) -> "Units":
         """The units of several streams, one after the other."""
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in ("first", "samples", "take", "key")})
+        return cls(
+            **{
+                name: np.concatenate([getattr(part, name) for part in parts])
+                for name in ("first", "samples", "take", "key")
+            }
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +87,8 @@ class Shuffle:
         algo: A key of ``BLOCKS``: Streaming's names.
         seed: Of the whole run.
         epoch: Which epoch.
-        block_size: Over how many samples of the order a shard is spread; Streaming's ``shuffle_block_size``.
+        block_size: Over how many samples of the order a shard is spread; Streaming's
+            ``shuffle_block_size``.
 
     Raises:
         ValueError: An unknown ``algo``, or a ``block_size`` under 1.
@@ -81,7 +103,10 @@ class Shuffle:
         if self.algo not in BLOCKS:
             raise ValueError(f"shuffle_algo must be one of {sorted(BLOCKS)}, got {self.algo!r}")
         if self.block_size < 1:
-            raise ValueError(f"shuffle_block_size must be at least 1 sample of each stream, got {self.block_size}")
+            raise ValueError(
+                "shuffle_block_size must be at least 1 sample of each stream, got "
+                f"{self.block_size}"
+            )
 
     def key(self, purpose: int, *parts) -> NDArray[np.uint64]:
         """A key of this epoch's."""
@@ -89,7 +114,9 @@ class Shuffle:
 
 
 class Blocks(NamedTuple):
-    """Blocks of a sequence: where each begins and the last ends, int64 of shape (blocks + 1,), and the uint64 key of each."""
+    """Blocks of a sequence: where each begins and the last ends, int64 of shape (blocks + 1,), and
+    the uint64 key of each.
+    """
 
     edges: NDArray[np.int64]
     keys: NDArray[np.uint64]
@@ -107,7 +134,11 @@ class Samples:
     def __init__(self, units: Units, canonical_nodes: int, shuffle: Shuffle | None) -> None:
         self.total = int(units.take.sum())
         self.borders = np.arange(canonical_nodes + 1) * self.total // canonical_nodes
-        run = np.arange(len(units.take)) if shuffle is None else np.random.default_rng(shuffle.seed).permutation(len(units.take))
+        run = (
+            np.arange(len(units.take))
+            if shuffle is None
+            else np.random.default_rng(shuffle.seed).permutation(len(units.take))
+        )
         ends = np.cumsum(units.take[run])
         starts = ends - units.take[run]
         cut = np.unique(np.concatenate([starts, self.borders[:-1]]))
@@ -117,7 +148,9 @@ class Samples:
         unit = run[unit]
         if shuffle is not None:
             node = np.searchsorted(self.borders, cut, side="right")
-            order = np.lexsort((np.random.default_rng([shuffle.seed, shuffle.epoch]).random(len(cut)), node))
+            order = np.lexsort(
+                (np.random.default_rng([shuffle.seed, shuffle.epoch]).random(len(cut)), node)
+            )
             unit, skip, length = unit[order], skip[order], length[order]
         #: First place of each part of a shard, in sequence, and the end.
         self.starts = np.concatenate([[0], np.cumsum(length)])
@@ -146,15 +179,19 @@ class Samples:
         partial = np.flatnonzero(self._take[part] < self._samples[part])
         if len(partial):
             of = part[partial]
-            inside[partial] = partial_choice(inside[partial], self._samples[of], self._take[of], self._key[of])
+            inside[partial] = partial_choice(
+                inside[partial], self._samples[of], self._take[of], self._key[of]
+            )
         return self._first[part] + inside
 
 
 def _halves(samples: Samples, shuffle: Shuffle) -> list[Blocks]:
-    """Blocks of about half a ``block_size`` (0.94 to 1.06) within a canonical node, which do not begin together on all nodes.
+    """Blocks of about half a ``block_size`` (0.94 to 1.06) within a canonical node, which do not
+    begin together on all nodes.
 
-    There are two sets, one beginning half-way in the other's. Shuffled within both, a shard's samples are spread evenly over a
-    ``block_size``, as in ``py1e``, and half as many shards are first needed at a time as if they were shuffled once in whole blocks.
+    There are two sets, one beginning half-way in the other's. Shuffled within both, a shard's
+    samples are spread evenly over a ``block_size``, as in ``py1e``, and half as many shards are
+    first needed at a time as if they were shuffled once in whole blocks.
     """
     # Blocks too small to be of use would make the set-up grow with the samples.
     size = max(1, shuffle.block_size // 2, samples.total // _MOST_BLOCKS)
@@ -188,7 +225,8 @@ def _blocks(shuffle: Shuffle, edges: NDArray[np.int64], turn: int) -> Blocks:
     return Blocks(edges, shuffle.key(_BLOCK, turn, np.arange(len(edges) - 1)))
 
 
-# By the name of Streaming's shuffle that moves samples as far: within which blocks they are shuffled, one set after the other.
+# By the name of Streaming's shuffle that moves samples as far: within which blocks they are
+# shuffled, one set after the other.
 BLOCKS: dict[str, Callable[[Samples, Shuffle], list[Blocks]]] = {
     "py1e": _halves,
     "py1br": _halves,

@@ -1,7 +1,9 @@
-"""The epoch's order: every sample id in the sequence in which it is read, as rows; loader workers never see it.
+"""The epoch's order: every sample id in the sequence in which it is read, as rows; loader workers
+never see it.
 
-Either Streaming's own, built by its ``generate_work`` once a node and shared between the node's ranks, or, for corpora too
-large for that, one that every rank computes where it looks at it (``lazy_order.py``).
+Either Streaming's own, built by its ``generate_work`` once a node and shared between the node's
+ranks, or, for corpora too large for that, one that every rank computes where it looks at it
+(``lazy_order.py``).
 """
 
 import logging
@@ -27,7 +29,9 @@ log = logging.getLogger(__name__)
 
 AUTO, LAZY, STREAMING = "auto", "lazy", "streaming"
 ORDERS = (AUTO, LAZY, STREAMING)
-LAZY_FROM = 100_000_000  # samples an epoch from which `auto` is lazy: Streaming's own order takes 4.5 GB and 42 CPU-seconds there
+# Samples an epoch from which `auto` is lazy: Streaming's own order takes 4.5 GB and 42 CPU-seconds
+# there
+LAZY_FROM = 100_000_000
 
 
 class Order(Protocol):
@@ -38,8 +42,8 @@ class Order(Protocol):
         epoch: Which epoch.
         full: How many rows at the front have a sample for every rank and slot.
         layout: Where slots go now.
-        origin: Layout in which the rows were laid out (differs from ``layout`` only after a resume on a number of nodes
-            that does not divide the canonical ones).
+        origin: Layout in which the rows were laid out (differs from ``layout`` only after a resume
+            on a number of nodes that does not divide the canonical ones).
         stream_starts: First sample id of each stream, shape (num_streams,).
     """
 
@@ -54,13 +58,19 @@ class Order(Protocol):
         """See above."""
 
     def window(self, begin: int, end: int) -> NDArray[np.int64]:
-        """Sample ids of rows ``[begin, end)`` in canonical slot order, int64 of shape (end - begin, row_size)."""
+        """Sample ids of rows ``[begin, end)`` in canonical slot order, int64 of shape (end - begin,
+        row_size).
+        """
 
     def of_rank(self, ids: NDArray, rank: int) -> NDArray:
-        """The part of canonical rows ``(n, row_size)`` that ``rank`` reads, shape (n, batch_size)."""
+        """The part of canonical rows ``(n, row_size)`` that ``rank`` reads, shape (n,
+        batch_size).
+        """
 
     def tail(self, rank: int) -> list[NDArray[np.int64]]:
-        """What ``rank`` reads after the full rows: one array of ids a step, each of 1 to batch_size ids."""
+        """What ``rank`` reads after the full rows: one array of ids a step, each of 1 to batch_size
+        ids.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +79,8 @@ class StreamingOrder:
 
     Args:
         epoch: Which epoch.
-        rows: Sample ids in reading order (node, rank, sample), integer array of shape (rows, row_size); -1 where a rank
-            has no sample. Only rows at the end hold any.
+        rows: Sample ids in reading order (node, rank, sample), integer array of shape (rows,
+            row_size); -1 where a rank has no sample. Only rows at the end hold any.
         full: How many rows at the front have no -1.
         layout: Where slots go now.
         origin: Layout in which Streaming built the rows (see ``Order``).
@@ -86,19 +96,28 @@ class StreamingOrder:
     kind = STREAMING
 
     def window(self, begin: int, end: int) -> NDArray[np.int64]:
-        """Sample ids of rows ``[begin, end)`` in canonical slot order, int64 of shape (end - begin, row_size)."""
+        """Sample ids of rows ``[begin, end)`` in canonical slot order, int64 of shape (end - begin,
+        row_size).
+        """
         if not 0 <= begin <= end <= self.full:
-            raise IndexError(f"rows [{begin}, {end}) are not among the {self.full} full rows of epoch {self.epoch}")
+            raise IndexError(
+                f"rows [{begin}, {end}) are not among the {self.full} full rows of epoch "
+                f"{self.epoch}"
+            )
         ids = np.empty((end - begin, self.layout.row_size), np.int64)
         ids[:, canonical_slots(self.origin)] = self.rows[begin:end]
         return ids
 
     def of_rank(self, ids: NDArray, rank: int) -> NDArray:
-        """The part of canonical rows ``(n, row_size)`` that ``rank`` reads, shape (n, batch_size)."""
+        """The part of canonical rows ``(n, row_size)`` that ``rank`` reads, shape (n,
+        batch_size).
+        """
         return ids[:, rank_slots(self.layout, self.origin, rank)]
 
     def tail(self, rank: int) -> list[NDArray[np.int64]]:
-        """What ``rank`` reads after the full rows: one array of ids a step, each of 1 to batch_size ids."""
+        """What ``rank`` reads after the full rows: one array of ids a step, each of 1 to batch_size
+        ids.
+        """
         size = self.layout.batch_size
         part = self.rows[self.full :, rank * size : (rank + 1) * size]
         return [np.asarray(row[row >= 0], np.int64) for row in part if (row >= 0).any()]
@@ -109,7 +128,8 @@ def generate_rows(dataset, world: World, epoch: int) -> NDArray[np.int64]:
 
     Args:
         dataset: A StreamingDataset whose canonical nodes are set.
-        world: Nodes and ranks, with one worker a rank: batches do not depend on the number of workers.
+        world: Nodes and ranks, with one worker a rank: batches do not depend on the number of
+            workers.
         epoch: Which epoch.
 
     Returns:
@@ -123,26 +143,42 @@ def layouts(dataset, world: World) -> tuple[Layout, Layout]:
     """The layout of this world, and the one in which Streaming lays out the rows (see ``Order``).
 
     Raises:
-        ValueError: The global batch cannot be shared out evenly to as many ranks as at the first start.
+        ValueError: The global batch cannot be shared out evenly to as many ranks as at the first
+            start.
     """
     initial = dataset.initial_physical_nodes or world.num_nodes
     canonical = dataset.num_canonical_nodes
-    common = {"canonical_nodes": canonical, "initial_nodes": initial, "batching": dataset.batching_method}
-    now = Layout(nodes=world.num_nodes, ranks_per_node=world.ranks_per_node, batch_size=dataset.batch_size, **common)
+    common = {
+        "canonical_nodes": canonical,
+        "initial_nodes": initial,
+        "batching": dataset.batching_method,
+    }
+    now = Layout(
+        nodes=world.num_nodes,
+        ranks_per_node=world.ranks_per_node,
+        batch_size=dataset.batch_size,
+        **common,
+    )
     divides = canonical % world.num_nodes == 0 or world.num_nodes % canonical == 0
     if dataset.partition_algo != "relaxed" or divides or dataset.batching_method not in STRIPED:
         return now, now
-    # Streaming's relaxed partitioning falls back to the first start's nodes, with this start's ranks per node.
+    # Streaming's relaxed partitioning falls back to the first start's nodes, with this start's
+    # ranks per node.
     batch, rest = divmod(now.row_size, initial * world.ranks_per_node)
     if rest:
         raise ValueError(
-            f"expected a global batch that the {initial * world.ranks_per_node} ranks of the first start divide, got {now.row_size}"
+            f"expected a global batch that the {initial * world.ranks_per_node} ranks of the first "
+            f"start divide, got {now.row_size}"
         )
-    return now, Layout(nodes=initial, ranks_per_node=world.ranks_per_node, batch_size=batch, **common)
+    return now, Layout(
+        nodes=initial, ranks_per_node=world.ranks_per_node, batch_size=batch, **common
+    )
 
 
 def order_kind(asked: str, epoch_size: int) -> str:
-    """Which order an epoch of so many samples gets, ``LAZY`` or ``STREAMING``, where ``asked`` is one of ``ORDERS``."""
+    """Which order an epoch of so many samples gets, ``LAZY`` or ``STREAMING``, where ``asked`` is
+    one of ``ORDERS``.
+    """
     return asked if asked != AUTO else LAZY if epoch_size >= LAZY_FROM else STREAMING
 
 
@@ -154,16 +190,18 @@ def check_same_kind(saved: str, now: str) -> None:
     """
     if saved != now:
         raise ValueError(
-            f"the checkpoint stands within an epoch of order: {saved}, this data set has order: {now}: other samples lie behind it; "
+            f"the checkpoint stands within an epoch of order: {saved}, this data set has order: "
+            f"{now}: other samples lie behind it; "
             f"set order={saved!r}, or start at an epoch's beginning"
         )
 
 
 def open_order(dataset, world: World, local_leader: bool, ranks_per_node: int, epoch: int) -> Order:
-    """The data set's order for an epoch: computed as it is read, or built on the node's leader and shared with its others.
+    """The data set's order for an epoch: computed as it is read, or built on the node's leader and
+    shared with its others.
 
-    Every rank of the job must call this at the same time: for Streaming's order, it holds two barriers where a node has
-    several ranks.
+    Every rank of the job must call this at the same time: for Streaming's order, it holds two
+    barriers where a node has several ranks.
 
     Raises:
         AttentError: Several ranks, but torch.distributed is not initialised.
@@ -178,7 +216,9 @@ def open_order(dataset, world: World, local_leader: bool, ranks_per_node: int, e
     partial = np.flatnonzero(rows.min(axis=1) < 0) if len(rows) else np.empty(0, np.int64)
     full = int(partial[0]) if len(partial) else len(rows)
     starts = np.asarray(dataset.sample_offset_per_stream, np.int64)
-    return StreamingOrder(epoch=epoch, rows=rows, full=full, layout=now, origin=origin, stream_starts=starts)
+    return StreamingOrder(
+        epoch=epoch, rows=rows, full=full, layout=now, origin=origin, stream_starts=starts
+    )
 
 
 def _compact(rows: NDArray[np.int64], num_samples: int) -> NDArray[np.integer]:
@@ -188,7 +228,8 @@ def _compact(rows: NDArray[np.int64], num_samples: int) -> NDArray[np.integer]:
 def _shared_rows(dataset, world: World, local_leader: bool, epoch: int) -> NDArray[np.integer]:
     if not (dist.is_available() and dist.is_initialized()):
         raise AttentError(
-            "a taught epoch on several ranks needs torch.distributed, which is not initialised: build the Trainer "
+            "a taught epoch on several ranks needs torch.distributed, which is not initialised: "
+            "build the Trainer "
             "(or call torch.distributed.init_process_group) before iterating the loader"
         )
     path = node_path(f"{dataset.shared_prefix:06}_attent_order")

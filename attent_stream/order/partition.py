@@ -1,7 +1,8 @@
-"""Streaming's cut of a sequence of samples over canonical nodes, nodes and ranks, place by place instead of as one array.
+"""Streaming's cut of a sequence of samples over canonical nodes, nodes and ranks, place by place
+instead of as one array.
 
-What stands at a place of the cut is the same as in ``streaming/base/partition/orig.py``: canonical nodes take turns, samples are
-repeated at the end so that all nodes and ranks have as many.
+What stands at a place of the cut is the same as in ``streaming/base/partition/orig.py``: canonical
+nodes take turns, samples are repeated at the end so that all nodes and ranks have as many.
 """
 
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ class Partition:
     def __post_init__(self) -> None:
         if self.canonical_nodes % self.nodes and self.nodes % self.canonical_nodes:
             raise ValueError(
-                f"expected num_canonical_nodes to divide the number of nodes or the other way round, got "
+                "expected num_canonical_nodes to divide the number of nodes or the other way "
+                "round, got "
                 f"{self.canonical_nodes} and {self.nodes}"
             )
 
@@ -42,16 +44,22 @@ class Partition:
         return -(-self._unpadded // self.ranks_per_node) * self.ranks_per_node
 
     def places(self, node: NDArray[np.int64], turn: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Place in the sequence of the ``turn``-th sample that ``node`` reads, int64 of their shape.
+        """Place in the sequence of the ``turn``-th sample that ``node`` reads, int64 of their
+        shape.
 
         Args:
             node: Each in ``[0, nodes)``.
-            turn: Each in ``[0, per_node)``; of the node's ranks, ``turn % ranks_per_node`` reads it.
+            turn: Each in ``[0, per_node)``; of the node's ranks, ``turn % ranks_per_node`` reads
+                it.
         """
         whole, ranks = self._unpadded, self.ranks_per_node
         missing = self.per_node - whole
         if missing:
-            again = turn - ranks - missing + 1 if ranks + missing - 1 <= whole else (turn - whole) % whole
+            again = (
+                turn - ranks - missing + 1
+                if ranks + missing - 1 <= whole
+                else (turn - whole) % whole
+            )
             turn = np.where(turn >= whole, again, turn)
         flat = turn * self.nodes + node
         canonical, column = flat % self.canonical_nodes, flat // self.canonical_nodes
@@ -80,7 +88,9 @@ class Partition:
     def _repeats(self) -> bool:
         """Whether there are too few samples to cut: they are gone through again and again."""
         enough = self.samples > self.canonical_nodes
-        return not (enough or (self.samples == self.canonical_nodes and self.canonical_nodes >= self.nodes))
+        return not (
+            enough or (self.samples == self.canonical_nodes and self.canonical_nodes >= self.nodes)
+        )
 
     @property
     def _unpadded(self) -> int:

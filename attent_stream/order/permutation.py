@@ -1,8 +1,10 @@
-"""Keyed permutations of ``[0, n)`` and hashes, as arithmetic on arrays: nothing is as large as what is permuted.
+"""Keyed permutations of ``[0, n)`` and hashes, as arithmetic on arrays: nothing is as large as what
+is permuted.
 
-A Feistel network on ``Z_a x Z_b`` with ``a * b >= n`` and cycle walking (Black and Rogaway, *Ciphers with Arbitrary Finite
-Domains*, CT-RSA 2002); its round function is the finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). Four rounds
-of a random function are a strong pseudo-random permutation (Luby and Rackoff, 1988); this one is for shuffling, not for secrets.
+A Feistel network on ``Z_a x Z_b`` with ``a * b >= n`` and cycle walking (Black and Rogaway,
+*Ciphers with Arbitrary Finite Domains*, CT-RSA 2002); its round function is the finalizer of
+SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). Four rounds of a random function are a strong
+pseudo-random permutation (Luby and Rackoff, 1988); this one is for shuffling, not for secrets.
 """
 
 import numpy as np
@@ -21,7 +23,9 @@ def mixed(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def keyed(*parts: ArrayLike) -> NDArray[np.uint64]:
-    """One uint64 key of several integers (0 or more), broadcast against each other; their places matter."""
+    """One uint64 key of several integers (0 or more), broadcast against each other; their places
+    matter.
+    """
     key = np.zeros(1, np.uint64)
     for part in parts:
         key = mixed(key + _GOLDEN + np.asarray(part).astype(np.uint64))
@@ -59,7 +63,9 @@ def permuted(index: NDArray[np.int64], size: ArrayLike, key: ArrayLike) -> NDArr
     return place.astype(np.int64)
 
 
-def _rounds(index: NDArray[np.uint64], size: NDArray[np.uint64], key: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _rounds(
+    index: NDArray[np.uint64], size: NDArray[np.uint64], key: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
     rows = np.ceil(np.sqrt(size.astype(np.float64))).astype(np.uint64)
     columns = (size + rows - np.uint64(1)) // rows
     one = index // columns

@@ -1,20 +1,28 @@
-"""How often an epoch reads each shard and each sample of a weighted stream, and which samples a partial repeat takes."""
+"""How often an epoch reads each shard and each sample of a weighted stream, and which samples a
+partial repeat takes.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attent_stream.order.permutation import below, keyed
 
-EXACT_PICKS = 1 << 22  # granules of a stream up to which the draw of its shards is Streaming's own, number by number
+# Granules of a stream up to which the draw of its shards is Streaming's own, number by number
+EXACT_PICKS = 1 << 22
 
 
 def shard_counts(
-    samples: NDArray[np.int64], choose: int, granularity: int, seed: int, exact_picks: int = EXACT_PICKS
+    samples: NDArray[np.int64],
+    choose: int,
+    granularity: int,
+    seed: int,
+    exact_picks: int = EXACT_PICKS,
 ) -> NDArray[np.int64]:
     """Samples that an epoch reads of each shard of a stream.
 
-    Up to ``exact_picks`` granules this is ``streaming.base.sampling.get_sampling``, which shuffles all granules of a stream to
-    draw some. Beyond, each shard gets its proportional share, rounded up or down at random, so that the sum is ``choose``.
+    Up to ``exact_picks`` granules this is ``streaming.base.sampling.get_sampling``, which shuffles
+    all granules of a stream to draw some. Beyond, each shard gets its proportional share, rounded
+    up or down at random, so that the sum is ``choose``.
 
     Args:
         samples: Of each shard, int64 of shape (shards,).
@@ -24,7 +32,8 @@ def shard_counts(
         exact_picks: See above.
 
     Returns:
-        int64 of shape (shards,), their sum is ``choose``; each is a multiple of the shard's samples plus less than that.
+        int64 of shape (shards,), their sum is ``choose``; each is a multiple of the shard's samples
+        plus less than that.
     """
     total = int(samples.sum())
     repeats, rest = divmod(choose, total)
@@ -59,11 +68,16 @@ def _shares(samples: NDArray[np.int64], rest: int, seed: int) -> NDArray[np.int6
 
 
 def partial_choice(
-    index: NDArray[np.int64], samples: NDArray[np.int64], take: NDArray[np.int64], key: NDArray[np.uint64]
+    index: NDArray[np.int64],
+    samples: NDArray[np.int64],
+    take: NDArray[np.int64],
+    key: NDArray[np.uint64],
 ) -> NDArray[np.int64]:
-    """The ``index``-th of ``take`` samples chosen of a shard's, ascending; each is as likely to be among them as any other.
+    """The ``index``-th of ``take`` samples chosen of a shard's, ascending; each is as likely to be
+    among them as any other.
 
-    One is drawn of each of ``take`` even parts of the shard, and the whole is turned by a random number of samples.
+    One is drawn of each of ``take`` even parts of the shard, and the whole is turned by a random
+    number of samples.
 
     Args:
         index: int64 of shape (n,), each in ``[0, take)``.
@@ -75,12 +89,15 @@ def partial_choice(
         int64 of shape (n,), in ``[0, samples)``.
     """
     turn = below(keyed(key, 0), samples)
-    border = (samples - turn) % samples  # what is picked at or behind this is at the front once it is turned
+    # What is picked at or behind this is at the front once it is turned
+    border = (samples - turn) % samples
     part = ((border + 1) * take - 1) // samples  # the part that holds it
     first = np.where(_pick(part, samples, take, key) >= border, part, part + 1)
     return (_pick((index + first) % take, samples, take, key) + turn) % samples
 
 
-def _pick(part: NDArray, samples: NDArray, take: NDArray, key: NDArray[np.uint64]) -> NDArray[np.int64]:
+def _pick(
+    part: NDArray, samples: NDArray, take: NDArray, key: NDArray[np.uint64]
+) -> NDArray[np.int64]:
     begin, end = part * samples // take, (part + 1) * samples // take
     return begin + below(keyed(key, 1, part), end - begin)

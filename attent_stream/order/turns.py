@@ -1,4 +1,6 @@
-"""Whose turn it is: rows of several streams mixed evenly and at random, each stream's in its own sequence."""
+"""Whose turn it is: rows of several streams mixed evenly and at random, each stream's in its own
+sequence.
+"""
 
 from dataclasses import dataclass
 
@@ -10,7 +12,8 @@ from attent_stream.order.permutation import fractions, keyed
 
 @dataclass(frozen=True, kw_only=True)
 class Turns:
-    """A merge of streams: row ``i`` of a stream of ``n`` comes at a random time within ``[i / n, (i + 1) / n)``.
+    """A merge of streams: row ``i`` of a stream of ``n`` comes at a random time within ``[i / n, (i
+    + 1) / n)``.
 
     Args:
         counts: Rows of each stream, 0 or more.
@@ -26,8 +29,11 @@ class Turns:
         return sum(self.counts)
 
     def between(self, begin: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Stream of each merged row in ``[begin, end)``, and its place among that stream's: two int64 of shape (end - begin,)."""
-        # By a time t, a stream has had floor(t * n) rows or one more: the time of a row of the merge is known that well.
+        """Stream of each merged row in ``[begin, end)``, and its place among that stream's: two
+        int64 of shape (end - begin,).
+        """
+        # By a time t, a stream has had floor(t * n) rows or one more: the time of a row of the
+        # merge is known that well.
         slack, total = len(self.counts) + 1, max(1, self.total)
         low, high = (begin - slack) / total, (end + slack) / total
         before, streams, places, times = 0, [], [], []

@@ -24,7 +24,8 @@ def spearman(a: NDArray, b: NDArray) -> float:
 
 
 def kept_overlap(a: NDArray, b: NDArray, keep: float) -> float:
-    """Of the top ``keep`` samples (at least one) by one score, the share that is also in the top by the other; ties by order.
+    """Of the top ``keep`` samples (at least one) by one score, the share that is also in the top by
+    the other; ties by order.
 
     Args:
         a: Shape (N,); samples whose score is not finite in either are left out.

@@ -1,4 +1,6 @@
-"""How candidates are scored in training: in full, in one cheaper way, by a proxy, or in the way that is found to be good enough."""
+"""How candidates are scored in training: in full, in one cheaper way, by a proxy, or in the way
+that is found to be good enough.
+"""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -78,19 +80,27 @@ class ScorerAtFidelity:
                 for way in fidelity.ways or _usual(model)
             }
             gpu = device.type == "cuda"
-            self._auto = AutoScoring(fidelity, full, ways, self._model_cost, gather=gather, ranks=ranks, gpu=gpu)
+            self._auto = AutoScoring(
+                fidelity, full, ways, self._model_cost, gather=gather, ranks=ranks, gpu=gpu
+            )
             self._scoring: AutoScoring | FittingScorer = self._auto
             return
         if fidelity.proxy is not None:
             self._proxy = Proxy(fidelity.proxy, model, device, seed=seed)
             self.model = self._proxy.model
-            self._proxy_cost = _counted(self.model, full_precision).total / max(1, self._model_cost.total)
+            self._proxy_cost = _counted(self.model, full_precision).total / max(
+                1, self._model_cost.total
+            )
             if self._proxy.trained:  # a step, three forwards, on one lesson batch in so many
                 self._learning_cost = 3 * keep * self._proxy_cost / fidelity.proxy.every
-        self._scoring = FittingScorer(build_scorer(score, self.model, head=head, fidelity=fidelity), self.model)
+        self._scoring = FittingScorer(
+            build_scorer(score, self.model, head=head, fidelity=fidelity), self.model
+        )
 
     def read_by(self, reading: Reading | None, form: BatchForm) -> None:
-        """Score by this reading of the model's outputs, and split batches in this way, from now on."""
+        """Score by this reading of the model's outputs, and split batches in this way, from now
+        on.
+        """
         self._scoring.read_by(reading, form)
 
     @property
@@ -100,9 +110,11 @@ class ScorerAtFidelity:
 
     @property
     def cost(self) -> float:
-        """Of scoring one candidate now, in full forwards of the learner: counted, so the same on every rank and after a resume.
+        """Of scoring one candidate now, in full forwards of the learner: counted, so the same on
+        every rank and after a resume.
 
-        A fixed fidelity's leaves out attention, which depends on how long samples are. A proxy's learning is counted in.
+        A fixed fidelity's leaves out attention, which depends on how long samples are. A proxy's
+        learning is counted in.
         """
         if self._auto is not None:
             return self._auto.cost
@@ -123,7 +135,9 @@ class ScorerAtFidelity:
         return self._proxy is not None and self._proxy.learns_from(batches)
 
     def learn(self, batch: Any) -> None:
-        """Let the proxy learn from a batch of lessons; all ranks call it together, where ``learns_from`` says so."""
+        """Let the proxy learn from a batch of lessons; all ranks call it together, where
+        ``learns_from`` says so.
+        """
         self._proxy.learn(batch)
 
     @property
@@ -132,7 +146,9 @@ class ScorerAtFidelity:
         return self._proxy is not None and self._proxy.trained
 
     def window_chosen(self, keep: float) -> dict[str, float]:
-        """Say that a scored window is chosen, with this share kept; metrics by name, empty where nothing was measured."""
+        """Say that a scored window is chosen, with this share kept; metrics by name, empty where
+        nothing was measured.
+        """
         if self._auto is None:
             return {}
         metrics = {}
@@ -167,14 +183,17 @@ def _usual(model: Module) -> tuple[Fidelity, ...]:
     ways = usual_ways(text=head is not None, blocks=blocks, patches=patches, images=images)
     if not ways:
         raise FidelityError(
-            f"fidelity: expected auto for a model of equal blocks, of tokens or of images, received {model_name(model)}: name "
+            "fidelity: expected auto for a model of equal blocks, of tokens or of images, "
+            f"received {model_name(model)}: name "
             "the ways to try, or leave fidelity at full"
         )
     return ways
 
 
 def _counted(model: Module, full_precision: bool) -> ModelCost:
-    return model_cost(model, _found(find_blocks, model), _head(model), full_precision=full_precision)
+    return model_cost(
+        model, _found(find_blocks, model), _head(model), full_precision=full_precision
+    )
 
 
 def _found(find: Callable[[Module], Any], model: Module) -> Any:

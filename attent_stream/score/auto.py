@@ -1,9 +1,11 @@
-"""``fidelity: auto``: measure on real candidates which cheap way agrees with the full score, and take the cheapest that does.
+"""``fidelity: auto``: measure on real candidates which cheap way agrees with the full score, and
+take the cheapest that does.
 
-The first window that is scored is scored in full, and a slice of its candidates in every way besides; when the window is
-chosen, so is the way for the windows that follow. Every so many windows a slice is measured again. A window's candidates are
-all scored in one way, so that their scores compare. What is cheapest is counted (``cost``), not timed; all ranks see the same
-scores of the slice, so all decide alike, and the decision is state that a resumed run goes on with.
+The first window that is scored is scored in full, and a slice of its candidates in every way
+besides; when the window is chosen, so is the way for the windows that follow. Every so many windows
+a slice is measured again. A window's candidates are all scored in one way, so that their scores
+compare. What is cheapest is counted (``cost``), not timed; all ranks see the same scores of the
+slice, so all decide alike, and the decision is state that a resumed run goes on with.
 """
 
 import logging
@@ -51,7 +53,9 @@ class Measured:
     time: float
 
 
-def usual_ways(*, text: bool, blocks: Blocks | None, patches: bool, images: bool) -> tuple[Fidelity, ...]:
+def usual_ways(
+    *, text: bool, blocks: Blocks | None, patches: bool, images: bool
+) -> tuple[Fidelity, ...]:
     """What is tried where nothing else is asked for.
 
     Args:
@@ -79,7 +83,9 @@ def usual_ways(*, text: bool, blocks: Blocks | None, patches: bool, images: bool
 
 
 def decide(measured: list[Measured], agreement: float) -> Measured | None:
-    """The cheapest way with at least this rank correlation, or None: the full score; of equally cheap ones the first."""
+    """The cheapest way with at least this rank correlation, or None: the full score; of equally
+    cheap ones the first.
+    """
     good = [one for one in measured if one.spearman >= agreement and one.cost < 1.0]
     return min(good, key=lambda one: one.cost, default=None)
 
@@ -145,7 +151,9 @@ class AutoScoring:
         return due and self._slice.shape[1] < self._settings.samples
 
     def __call__(self, batch: Any, microbatch: int, draw: tuple[int, ...] = ()) -> Tensor:
-        """Scores of a batch, float32 of shape (B,); see ``FittingScorer``. All ranks call it equally often."""
+        """Scores of a batch, float32 of shape (B,); see ``FittingScorer``. All ranks call it
+        equally often.
+        """
         if self.measuring:
             self._measure(batch, microbatch, draw)
         return self._scorers[self._way](batch, microbatch, draw)
@@ -167,15 +175,20 @@ class AutoScoring:
         if not due or not enough:
             if due:
                 log.warning(
-                    "Fidelity auto measured %d candidates with a finite score, fewer than %d: going on with %s.",
-                    int(np.isfinite(values[0]).sum()), _FEWEST, self._way.name,
-                )  # fmt: skip
+                    "Fidelity auto measured %d candidates with a finite score, fewer than %d: "
+                    "going on with %s.",
+                    int(np.isfinite(values[0]).sum()),
+                    _FEWEST,
+                    self._way.name,
+                )
             return []
         seconds = [watch.take() for watch in self._watches.values()]
         measured = [
             Measured(
                 way=way,
-                spearman=spearman(values[i], values[0]) if np.isfinite(values[i]).any() else math.nan,
+                spearman=spearman(values[i], values[0])
+                if np.isfinite(values[i]).any()
+                else math.nan,
                 overlap=kept_overlap(values[i], values[0], keep),
                 cost=self._cost.of(way, self._length),
                 time=seconds[i] / max(seconds[0], 1e-9),
@@ -187,16 +200,28 @@ class AutoScoring:
         self._way = FULL if best is None else best.way
         if best is None:
             log.info(
-                "Fidelity: full from now on; of %d ways none reaches a rank correlation of %g on %d candidates (the best: %.3f).",
-                len(measured), self._settings.agreement, values.shape[1],
-                max((one.spearman for one in measured if one.spearman == one.spearman), default=math.nan),
-            )  # fmt: skip
+                "Fidelity: full from now on; of %d ways none reaches a rank correlation of %g on "
+                "%d candidates (the best: %.3f).",
+                len(measured),
+                self._settings.agreement,
+                values.shape[1],
+                max(
+                    (one.spearman for one in measured if one.spearman == one.spearman),
+                    default=math.nan,
+                ),
+            )
         else:
             log.info(
-                "Fidelity: %s from now on, %.3f of a full score's cost (timed: %.3f), rank correlation %.3f and %.0f %% of the kept "
+                "Fidelity: %s from now on, %.3f of a full score's cost (timed: %.3f), rank "
+                "correlation %.3f and %.0f %% of the kept "
                 "in common on %d candidates.",
-                best.way.name, best.cost, best.time, best.spearman, 100 * best.overlap, values.shape[1],
-            )  # fmt: skip
+                best.way.name,
+                best.cost,
+                best.time,
+                best.spearman,
+                100 * best.overlap,
+                values.shape[1],
+            )
         return measured
 
     def state_dict(self) -> dict[str, Any]:
@@ -210,11 +235,16 @@ class AutoScoring:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state_dict``'s state; with other ways than then, only the count of windows is gone on from."""
+        """Go on from ``state_dict``'s state; with other ways than then, only the count of windows
+        is gone on from.
+        """
         self._windows = int(state["windows"])
         names = {way.name: way for way in self._scorers}
         if list(names) != list(state["ways"]):
-            log.warning("Fidelity auto has other ways than the checkpoint: it begins with the full score and measures anew.")
+            log.warning(
+                "Fidelity auto has other ways than the checkpoint: it begins with the full score "
+                "and measures anew."
+            )
             self._windows = 0
             return
         self._way = names[state["way"]]
@@ -238,7 +268,14 @@ class AutoScoring:
         self._length = max(self._length if self._slice.shape[1] else 0, int(everyone[-1].max()))
         self._slice = np.concatenate([self._slice, everyone[:-1].astype(np.float32)], axis=1)
 
-    def _scored(self, way: Fidelity, scorer: FittingScorer, part: Any, microbatch: int, draw: tuple[int, ...]) -> Tensor:
+    def _scored(
+        self,
+        way: Fidelity,
+        scorer: FittingScorer,
+        part: Any,
+        microbatch: int,
+        draw: tuple[int, ...],
+    ) -> Tensor:
         try:
             return scorer(part, microbatch, draw).float()
         except ScoreError as error:

@@ -1,5 +1,5 @@
-"""Token scores a tile of logits at a time: a matrix product into a buffer that stays in the cache, and a compiled pass
-over it.
+"""Token scores a tile of logits at a time: a matrix product into a buffer that stays in the cache,
+and a compiled pass over it.
 """
 
 import logging
@@ -15,18 +15,22 @@ from attent_stream.score.product import product_dtype
 
 log = logging.getLogger(__name__)
 
-# Tokens and classes of a tile. On a CPU a tile of 6 to 12 MB stays in the cache until its pass; on a GPU it must keep the
-# device busy for longer than it takes to launch, and whole rows need no merging.
+# Tokens and classes of a tile. On a CPU a tile of 6 to 12 MB stays in the cache until its pass; on
+# a GPU it must keep the device busy for longer than it takes to launch, and whole rows need no
+# merging.
 _CPU_TOKENS, _CPU_CLASSES = 1024, 3072
-_WIDENED_TOKENS, _WIDENED_CLASSES = 512, 1024  # where halves are multiplied as float32: the operands are copied too
+# Where halves are multiplied as float32: the operands are copied too
+_WIDENED_TOKENS, _WIDENED_CLASSES = 512, 1024
 _GPU_ELEMENTS = 2**28
 _LOG2_E = 1.4426950408889634
-_LARGEST_TOTAL = 1e15  # of a tile against a bound: the square of all tiles' must be finite, of which ``merge`` makes use
+# Of a tile against a bound: the square of all tiles' must be finite, of which ``merge`` makes use
+_LARGEST_TOTAL = 1e15
 _EAGER_ELEMENTS = 2**22  # a pass that is not compiled makes float32 copies of its tile
 
 
 class Compiled:
-    """A function behind ``torch.compile`` that runs as it is where nothing can compile it, which is said once.
+    """A function behind ``torch.compile`` that runs as it is where nothing can compile it, which is
+    said once.
 
     Args:
         function: Of tensors (and None), compiled once for all sizes.
@@ -50,9 +54,10 @@ class Compiled:
                 self.failed = True
                 reason = f"{type(error).__name__}: {error}".strip().split("\n")[0]
                 log.warning(
-                    "torch.compile cannot compile the scoring pass here, so it runs uncompiled, about three times slower (%s).",
+                    "torch.compile cannot compile the scoring pass here, so it runs uncompiled, "
+                    "about three times slower (%s).",
                     reason,
-                )  # fmt: skip
+                )
         return self._function(*args)
 
 
@@ -68,13 +73,14 @@ def all_sums(z: Tensor, scale: Tensor | None) -> Partials:
 
 
 def shifted_sums(z: Tensor, scale: Tensor | None, shift: Tensor) -> Partials:
-    """``all_sums`` against a given bound, in one look at each logit and by the cheaper power of two; large or not finite where
-    logits are far above it.
+    """``all_sums`` against a given bound, in one look at each logit and by the cheaper power of
+    two; large or not finite where logits are far above it.
 
     Args:
         z: See ``all_sums``.
         scale: See there.
-        shift: Near the largest of each token's logits, and attained in another tile; float32, shape (N,).
+        shift: Near the largest of each token's logits, and attained in another tile; float32, shape
+            (N,).
     """
     z = z.float()
     power = torch.exp2(((z if scale is None else z * scale) - shift[:, None]) * _LOG2_E)
@@ -88,12 +94,14 @@ def other_sums(
 
     Args:
         z: Any float dtype, shape (N, C).
-        index: The labels' columns, int32, shape (N,); those below 0 or from C on are not in this tile.
+        index: The labels' columns, int32, shape (N,); those below 0 or from C on are not in this
+            tile.
         scale: Float32 scalar, or None for 1.
         softcap: Float32 scalar c of ``c tanh(scale z / c)``, or None.
 
     Returns:
-        The sums, and the labels' logits (scaled and capped), 0 where not in this tile; float32, shape (N,).
+        The sums, and the labels' logits (scaled and capped), 0 where not in this tile; float32,
+        shape (N,).
     """
     columns = torch.arange(z.shape[1], dtype=torch.int32, device=z.device)
     mine = columns[None, :] == index[:, None]
@@ -103,7 +111,9 @@ def other_sums(
 
 
 def transformed(z: Tensor, scale: Tensor | float | None, softcap: Tensor | float | None) -> Tensor:
-    """The logits as the model's loss sees them: ``c tanh(scale z / c)``, or ``scale z`` without a cap."""
+    """The logits as the model's loss sees them: ``c tanh(scale z / c)``, or ``scale z`` without a
+    cap.
+    """
     z = z if scale is None else z * scale
     return z if softcap is None else softcap * torch.tanh(z / softcap)
 
@@ -114,21 +124,43 @@ def _sums(z: Tensor) -> Partials:
     return Partials(largest, power.sum(dim=1), (power * power).sum(dim=1))
 
 
-_all_sums, _shifted_sums, _other_sums = Compiled(all_sums), Compiled(shifted_sums), Compiled(other_sums)
+_all_sums, _shifted_sums, _other_sums = (
+    Compiled(all_sums),
+    Compiled(shifted_sums),
+    Compiled(other_sums),
+)
 
 
 def chunked_scores(
-    hidden: Tensor, weight: Tensor, labels: Tensor, *, bias: Tensor | None, softcap: float | None, scale: float
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    *,
+    bias: Tensor | None,
+    softcap: float | None,
+    scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """See ``head.head_scores``: one matrix product and one pass for each tile of tokens and classes."""
+    """See ``head.head_scores``: one matrix product and one pass for each tile of tokens and
+    classes.
+    """
     on_cpu = hidden.device.type == "cpu"
     dtype = product_dtype(hidden.dtype) if on_cpu else hidden.dtype
     rows, columns = _tile(len(labels), len(weight), on_cpu, dtype != hidden.dtype)
     bias = None if bias is None else bias.to(dtype)
     buffer = torch.empty(rows * columns, dtype=dtype, device=hidden.device)
-    copies = [hidden.new_empty((size, hidden.shape[1]), dtype=dtype) for size in (rows, columns)] if dtype != hidden.dtype else [None] * 2
-    factor = None if scale == 1.0 else torch.tensor(scale, dtype=torch.float32, device=hidden.device)
-    cap = None if softcap is None else torch.tensor(softcap, dtype=torch.float32, device=hidden.device)
+    copies = (
+        [hidden.new_empty((size, hidden.shape[1]), dtype=dtype) for size in (rows, columns)]
+        if dtype != hidden.dtype
+        else [None] * 2
+    )
+    factor = (
+        None if scale == 1.0 else torch.tensor(scale, dtype=torch.float32, device=hidden.device)
+    )
+    cap = (
+        None
+        if softcap is None
+        else torch.tensor(softcap, dtype=torch.float32, device=hidden.device)
+    )
     nll = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
     residual_sq = torch.empty_like(nll)
     for start in range(0, len(labels), rows):
@@ -149,7 +181,9 @@ def chunked_scores(
                 if sums is None or not sums.total.max() < _LARGEST_TOTAL:
                     sums = _all_sums(z, factor)
                     if sums.largest.isfinite().all():
-                        shift = sums.largest if shift is None else torch.maximum(shift, sums.largest)
+                        shift = (
+                            sums.largest if shift is None else torch.maximum(shift, sums.largest)
+                        )
                 parts.append(sums)
             else:
                 index = (targets - first).int()
@@ -162,7 +196,8 @@ def chunked_scores(
 
 
 def logit_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """``reference.token_scores`` of logits in float16, bfloat16 or float32, by the compiled pass; they are left as they are.
+    """``reference.token_scores`` of logits in float16, bfloat16 or float32, by the compiled pass;
+    they are left as they are.
 
     Args:
         logits: Shape (..., V).
@@ -177,13 +212,15 @@ def logit_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         some = slice(start, start + rows)
         sums, own = _other_sums(flat[some], targets[some].int(), None, None)
         own = own.masked_fill(targets[some] >= flat.shape[1], float("nan"))  # no such class
-        nll[some], residual_sq[some] = merge(Partials(*(tensor[None] for tensor in sums)), own, targets[some])
+        nll[some], residual_sq[some] = merge(
+            Partials(*(tensor[None] for tensor in sums)), own, targets[some]
+        )
     return nll.reshape(labels.shape), residual_sq.reshape(labels.shape)
 
 
 def _taken(z: Tensor, index: Tensor, own: Tensor, scale: Tensor | None) -> Tensor:
-    """The labels' logits found in this tile, else ``own``. In the tile -inf is left in their place: cheaper for the pass
-    over it than to compare every column.
+    """The labels' logits found in this tile, else ``own``. In the tile -inf is left in their place:
+    cheaper for the pass over it than to compare every column.
     """
     rows = ((index >= 0) & (index < z.shape[1])).nonzero().squeeze(1)
     place = (rows, index[rows])  # scatter_ would make a float32 copy of a bfloat16 tile
@@ -193,7 +230,9 @@ def _taken(z: Tensor, index: Tensor, own: Tensor, scale: Tensor | None) -> Tenso
 
 
 def _in_copy(operand: Tensor, copy: Tensor | None) -> Tensor:
-    """The operand, or what it becomes in ``copy``, which has another dtype and at least as many rows."""
+    """The operand, or what it becomes in ``copy``, which has another dtype and at least as many
+    rows.
+    """
     return operand if copy is None else copy[: len(operand)].copy_(operand)
 
 
@@ -202,7 +241,8 @@ def _tile(tokens: int, classes: int, on_cpu: bool, widened: bool) -> tuple[int, 
         limits = (_WIDENED_TOKENS, _WIDENED_CLASSES) if widened else (_CPU_TOKENS, _CPU_CLASSES)
         return _balanced(tokens, limits[0], 1), _balanced(classes, limits[1], 64)
     elements = _EAGER_ELEMENTS if _other_sums.failed else _GPU_ELEMENTS
-    elements = min(elements, max(tokens * classes // 16, 2**24))  # so that little is much less than all
+    # So that little is much less than all
+    elements = min(elements, max(tokens * classes // 16, 2**24))
     return _balanced(tokens, max(128, elements // classes), 128), classes
 
 

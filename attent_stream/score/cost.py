@@ -1,6 +1,8 @@
-"""What a way of scoring costs by count: weights that are multiplied with, times the tokens that meet them.
+"""What a way of scoring costs by count: weights that are multiplied with, times the tokens that
+meet them.
 
-Counted and not timed, so that a decision made by it is the same on every rank, on any machine and after a resume.
+Counted and not timed, so that a decision made by it is the same on every rank, on any machine and
+after a resume.
 """
 
 from dataclasses import dataclass
@@ -22,9 +24,10 @@ class ModelCost:
     Args:
         blocks: How many equal blocks.
         block: Weights in the matrix products of each.
-        width: Of the hidden states, by which attention over T tokens adds ``T width`` (scores and values, half of them masked);
-            0 where attention is not counted, as for images.
-        head: Weights of the output head, for each token that goes through it; 0 where it is not counted.
+        width: Of the hidden states, by which attention over T tokens adds ``T width`` (scores and
+            values, half of them masked); 0 where attention is not counted, as for images.
+        head: Weights of the output head, for each token that goes through it; 0 where it is not
+            counted.
         full_precision: Whether the full score is computed in fp32, so that bf16 would be faster.
     """
 
@@ -42,7 +45,8 @@ class ModelCost:
     def of(self, way: Fidelity, length: int) -> float:
         """A way's cost over that of the full score, for samples of ``length`` tokens."""
         full = self._multiplications(Fidelity(), length)
-        return self._multiplications(way, length) / full if full else 1.0  # tables alone: nothing is multiplied
+        # Tables alone: nothing is multiplied
+        return self._multiplications(way, length) / full if full else 1.0
 
     def _multiplications(self, way: Fidelity, length: int) -> float:
         seen = (way.resolution or 1.0) ** 2 * (way.patches or 1.0)
@@ -56,7 +60,9 @@ class ModelCost:
         return seen * (through + self.head * scored) * precision
 
 
-def model_cost(model: Module, blocks: Blocks | None, head: Module | None, *, full_precision: bool) -> ModelCost:
+def model_cost(
+    model: Module, blocks: Blocks | None, head: Module | None, *, full_precision: bool
+) -> ModelCost:
     """Count a model, wrapped and sharded or not, by the shapes its modules were made with.
 
     Args:
@@ -66,18 +72,32 @@ def model_cost(model: Module, blocks: Blocks | None, head: Module | None, *, ful
         full_precision: Whether it is scored in fp32.
     """
     head_weights = 0 if head is None else products(head, embeds=True)
-    width = 0 if head is None else getattr(head, "in_features", None) or getattr(head, "embedding_dim", 0)
+    width = (
+        0
+        if head is None
+        else getattr(head, "in_features", None) or getattr(head, "embedding_dim", 0)
+    )
     if blocks is None:
         return ModelCost(
-            blocks=1, block=products(unwrap(model)) - head_weights, width=0, head=head_weights, full_precision=full_precision
+            blocks=1,
+            block=products(unwrap(model)) - head_weights,
+            width=0,
+            head=head_weights,
+            full_precision=full_precision,
         )
     return ModelCost(
-        blocks=len(blocks), block=products(blocks.entry), width=width, head=head_weights, full_precision=full_precision
+        blocks=len(blocks),
+        block=products(blocks.entry),
+        width=width,
+        head=head_weights,
+        full_precision=full_precision,
     )
 
 
 def products(module: Module, *, embeds: bool = False) -> int:
-    """Weights that a token is multiplied with in a module and its parts; an embedding's only if asked for."""
+    """Weights that a token is multiplied with in a module and its parts; an embedding's only if
+    asked for.
+    """
     total = 0
     for part in module.modules():
         if isinstance(part, Linear):

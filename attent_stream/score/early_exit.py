@@ -1,9 +1,10 @@
 """Leaving a model after its first blocks, by its own final norm and head, without surgery.
 
-A transformer is a list of equal blocks in a module whose forward calls them in turn. For the time of a scoring forward the
-blocks behind the first n give back what the n-th returned, whatever that is (a tensor, a tuple), so that all the rest of the
-model's own forward runs as it does. As the skipped blocks themselves are not called, FSDP gathers none of their parameters
-(FSDP1's ``forward_prefetch`` and FSDP2's explicit prefetching still gather the first of them).
+A transformer is a list of equal blocks in a module whose forward calls them in turn. For the time
+of a scoring forward the blocks behind the first n give back what the n-th returned, whatever that
+is (a tensor, a tuple), so that all the rest of the model's own forward runs as it does. As the
+skipped blocks themselves are not called, FSDP gathers none of their parameters (FSDP1's
+``forward_prefetch`` and FSDP2's explicit prefetching still gather the first of them).
 """
 
 from collections import Counter
@@ -17,7 +18,8 @@ from torch.nn import Module, ModuleList, Sequential
 from attent_stream.base.errors import FidelityError
 from attent_stream.model.wrapping import is_compiled, model_name, unwrap
 
-_LEAST_SHARE = 0.1  # of a model's parameters that its blocks hold, or they are but some detail of it
+# Of a model's parameters that its blocks hold, or they are but some detail of it
+_LEAST_SHARE = 0.1
 
 
 class _Skipped(Module):
@@ -25,18 +27,25 @@ class _Skipped(Module):
 
     def __init__(self, block: Module, returned: list[Any]) -> None:
         super().__init__()
-        self.block = block  # a submodule: whoever goes through the model's modules meanwhile (FSDP's first forward) finds it
+        # A submodule: whoever goes through the model's modules meanwhile (FSDP's first forward)
+        # finds it
+        self.block = block
         self._returned = returned
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
-        except AttributeError:  # some models ask a block for its kind of attention before they call it
+        except (
+            AttributeError
+        ):  # some models ask a block for its kind of attention before they call it
             return getattr(super().__getattr__("block"), name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if not self._returned:
-            raise FidelityError("fidelity.layers: expected the model to call its blocks in turn, received a call of a later one")
+            raise FidelityError(
+                "fidelity.layers: expected the model to call its blocks in turn, received a call "
+                "of a later one"
+            )
         return self._returned[-1]
 
 
@@ -66,7 +75,10 @@ class Blocks:
             FidelityError: More than there are, or fewer than one.
         """
         if not 1 <= count <= len(self):
-            raise FidelityError(f"fidelity.layers: expected 1 to {len(self)} as the model has so many, received {count}")
+            raise FidelityError(
+                f"fidelity.layers: expected 1 to {len(self)} as the model has so many, received "
+                f"{count}"
+            )
         returned: list[Any] = []
 
         def remember(module: Module, args: tuple, output: Any) -> None:
@@ -85,20 +97,28 @@ class Blocks:
 
 
 def find_blocks(model: Module) -> Blocks:
-    """The equal blocks of a model, wrapped or not: of all its lists of such the one with most parameters; only looked at.
+    """The equal blocks of a model, wrapped or not: of all its lists of such the one with most
+    parameters; only looked at.
 
-    Equal is: of one class, with parameters of the same names and shapes. So LLaMA, GPT-2, GPT-NeoX, MPT and ViTs of
-    transformers, llm-foundry, timm and torchvision are known by what they are, not by name.
+    Equal is: of one class, with parameters of the same names and shapes. So LLaMA, GPT-2, GPT-NeoX,
+    MPT and ViTs of transformers, llm-foundry, timm and torchvision are known by what they are, not
+    by name.
 
     Raises:
         FidelityError: The model is compiled, an encoder-decoder, or has no such list.
     """
     inner = unwrap(model)
     if is_compiled(model):
-        raise FidelityError("fidelity.layers: expected a model that is not compiled, received one: leave compile_config away")
+        raise FidelityError(
+            "fidelity.layers: expected a model that is not compiled, received one: leave "
+            "compile_config away"
+        )
     config = getattr(inner, "config", None)
     if getattr(config, "is_encoder_decoder", False):
-        raise FidelityError("fidelity.layers: expected a model with one stack of blocks, received an encoder-decoder")
+        raise FidelityError(
+            "fidelity.layers: expected a model with one stack of blocks, received an "
+            "encoder-decoder"
+        )
     best, most = None, 0
     for module in inner.modules():
         if isinstance(module, (ModuleList, Sequential)) and len(module) > 1 and _alike(module):
@@ -107,14 +127,18 @@ def find_blocks(model: Module) -> Blocks:
                 best, most = module, size
     if best is None or most < _LEAST_SHARE * _size(inner):
         raise FidelityError(
-            f"fidelity.layers: expected a model that is a list of equal blocks, received {model_name(model)}, which is none"
+            "fidelity.layers: expected a model that is a list of equal blocks, received "
+            f"{model_name(model)}, which is none"
         )
     return Blocks(owner=best)
 
 
 def _alike(modules: ModuleList | Sequential) -> bool:
     kinds = Counter(
-        (type(_core(module)), tuple((name, tuple(param.shape)) for name, param in module.named_parameters()))
+        (
+            type(_core(module)),
+            tuple((name, tuple(param.shape)) for name, param in module.named_parameters()),
+        )
         for module in modules
     )
     return len(kinds) == 1

@@ -18,8 +18,9 @@ class Tokens:
 
     Args:
         share: In (0, 1).
-        take: ``strided``: the model sees all, and of the tokens with a label this share, evenly spaced, goes through the
-            output head. ``first``: the sample is cut behind this share of its length, which also saves in the blocks.
+        take: ``strided``: the model sees all, and of the tokens with a label this share, evenly
+            spaced, goes through the output head. ``first``: the sample is cut behind this share of
+            its length, which also saves in the blocks.
     """
 
     share: float
@@ -28,7 +29,9 @@ class Tokens:
     def __post_init__(self) -> None:
         _share("tokens.share", self.share)
         if self.take not in TAKES:
-            raise FidelityError(f"fidelity.tokens.take: expected one of {', '.join(TAKES)}, received {self.take!r}")
+            raise FidelityError(
+                f"fidelity.tokens.take: expected one of {', '.join(TAKES)}, received {self.take!r}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +39,9 @@ class ProxySettings:
     """A small model that scores in the learner's place.
 
     Args:
-        model: A folder with a Hugging Face model (``config.json`` and safetensors weights), the keys of a ``model`` section
-            (``name``, ``architecture``, ``config_overrides``) for one with random weights, or a ComposerModel.
+        model: A folder with a Hugging Face model (``config.json`` and safetensors weights), the
+            keys of a ``model`` section (``name``, ``architecture``, ``config_overrides``) for one
+            with random weights, or a ComposerModel.
         train: Whether it learns along, by steps on lesson batches.
         every: Lesson batches, of which it learns on one.
         lr: Learning rate of its AdamW.
@@ -51,19 +55,26 @@ class ProxySettings:
     weight_decay: float = 0.01
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.model, (str, Mapping)) or callable(getattr(self.model, "eval_forward", None))):
+        if not (
+            isinstance(self.model, (str, Mapping))
+            or callable(getattr(self.model, "eval_forward", None))
+        ):
             raise FidelityError(
-                "fidelity.proxy.model: expected a folder, the keys of a model section or a ComposerModel, received "
+                "fidelity.proxy.model: expected a folder, the keys of a model section or a "
+                "ComposerModel, received "
                 f"{type(self.model).__name__}"
             )
         if not isinstance(self.train, bool):
-            raise FidelityError(f"fidelity.proxy.train: expected true or false, received {self.train!r}")
+            raise FidelityError(
+                f"fidelity.proxy.train: expected true or false, received {self.train!r}"
+            )
         _whole("proxy.every", self.every)
         _number("proxy.lr", self.lr, above=0.0)
         _number("proxy.weight_decay", self.weight_decay, least=0.0)
         if isinstance(self.model, Mapping) and not self.train:
             raise FidelityError(
-                "fidelity.proxy.train: expected true for a model that starts with random weights, received false"
+                "fidelity.proxy.train: expected true for a model that starts with random weights, "
+                "received false"
             )
 
 
@@ -74,8 +85,10 @@ class Fidelity:
     Args:
         layers: Leave the model after so many of its blocks, by its own final norm and head.
         tokens: Of a language model's sample.
-        resolution: Side of an image over its full one, in (0, 1); position embeddings are interpolated.
-        patches: Share of an image's patches that a ViT sees, drawn at random for each window, in (0, 1).
+        resolution: Side of an image over its full one, in (0, 1); position embeddings are
+            interpolated.
+        patches: Share of an image's patches that a ViT sees, drawn at random for each window, in
+            (0, 1).
         precision: ``amp_bf16``: score under bfloat16 autocast whatever training does.
         proxy: Another model scores.
     """
@@ -94,9 +107,15 @@ class Fidelity:
             if getattr(self, name) is not None:
                 _share(name, getattr(self, name))
         if self.precision is not None and self.precision not in PRECISIONS:
-            raise FidelityError(f"fidelity.precision: expected one of {', '.join(PRECISIONS)}, received {self.precision!r}")
+            raise FidelityError(
+                f"fidelity.precision: expected one of {', '.join(PRECISIONS)}, received "
+                f"{self.precision!r}"
+            )
         if self.tokens is not None and (self.resolution or self.patches):
-            raise FidelityError("fidelity: expected tokens (of text) or resolution and patches (of images), received both")
+            raise FidelityError(
+                "fidelity: expected tokens (of text) or resolution and patches (of images), "
+                "received both"
+            )
 
     @property
     def full(self) -> bool:
@@ -127,8 +146,10 @@ class AutoFidelity:
     Args:
         agreement: Least rank correlation (Spearman) with the full score, in (0, 1).
         every: Scored windows from one measurement to the next.
-        samples: Candidates of all ranks together that are scored in every way, at least 32; fewer where a window has fewer.
-        ways: What to try, or None for the usual ways of the model's kind (``agreement.usual_ways``).
+        samples: Candidates of all ranks together that are scored in every way, at least 32; fewer
+            where a window has fewer.
+        ways: What to try, or None for the usual ways of the model's kind
+            (``agreement.usual_ways``).
     """
 
     agreement: float = 0.9
@@ -140,17 +161,24 @@ class AutoFidelity:
         _share("auto.agreement", self.agreement)
         _whole("auto.every", self.every)
         _whole("auto.samples", self.samples, least=32)
-        if self.ways is not None and (not self.ways or any(way.proxy or way.full for way in self.ways)):
+        if self.ways is not None and (
+            not self.ways or any(way.proxy or way.full for way in self.ways)
+        ):
             raise FidelityError(
-                "fidelity.auto.ways: expected at least one way, each less than full and without a proxy, received "
+                "fidelity.auto.ways: expected at least one way, each less than full and without a "
+                "proxy, received "
                 f"{[way.name for way in self.ways]}"
             )
         if self.ways is not None and len({way.name for way in self.ways}) < len(self.ways):
-            raise FidelityError(f"fidelity.auto.ways: expected each way once, received {[way.name for way in self.ways]}")
+            raise FidelityError(
+                "fidelity.auto.ways: expected each way once, received "
+                f"{[way.name for way in self.ways]}"
+            )
 
 
 def parse_fidelity(value: Any) -> Fidelity | AutoFidelity:
-    """``full``, ``auto``, ``{auto: {agreement, every, samples, ways}}``, or a mapping of ``Fidelity``'s parts.
+    """``full``, ``auto``, ``{auto: {agreement, every, samples, ways}}``, or a mapping of
+    ``Fidelity``'s parts.
 
     Raises:
         FidelityError: Anything else; names what was expected and received.
@@ -163,17 +191,26 @@ def parse_fidelity(value: Any) -> Fidelity | AutoFidelity:
         return AutoFidelity()
     if not isinstance(value, Mapping):
         raise FidelityError(
-            f"fidelity: expected full, auto, or a mapping of {', '.join(_names(Fidelity))}, received {value!r}"
+            f"fidelity: expected full, auto, or a mapping of {', '.join(_names(Fidelity))}, "
+            f"received {value!r}"
         )
     if "auto" in value:
         if len(value) > 1:
             others = [name for name in value if name != "auto"]
-            raise FidelityError(f"fidelity: expected auto alone or other parts, received auto with {', '.join(others)}")
+            raise FidelityError(
+                "fidelity: expected auto alone or other parts, received auto with "
+                f"{', '.join(others)}"
+            )
         settings = dict(_mapping(AutoFidelity, value["auto"] or {}, "fidelity.auto"))
         if settings.get("ways") is not None:
             if not isinstance(settings["ways"], (list, tuple)):
-                raise FidelityError(f"fidelity.auto.ways: expected a list of mappings, received {settings['ways']!r}")
-            settings["ways"] = tuple(_parts(way, f"fidelity.auto.ways[{i}]") for i, way in enumerate(settings["ways"]))
+                raise FidelityError(
+                    "fidelity.auto.ways: expected a list of mappings, received "
+                    f"{settings['ways']!r}"
+                )
+            settings["ways"] = tuple(
+                _parts(way, f"fidelity.auto.ways[{i}]") for i, way in enumerate(settings["ways"])
+            )
         return AutoFidelity(**settings)
     return _parts(value, "fidelity")
 
@@ -188,7 +225,9 @@ def _parts(value: Any, where: str) -> Fidelity:
             first = fields(kind)[0].name
             settings = _mapping(kind, given, f"{where}.{name}")
             if first not in settings:
-                raise FidelityError(f"{where}.{name}: expected {first}, received {', '.join(settings) or 'nothing'}")
+                raise FidelityError(
+                    f"{where}.{name}: expected {first}, received {', '.join(settings) or 'nothing'}"
+                )
             parts[name] = kind(**settings)
     return Fidelity(**parts)
 
@@ -196,7 +235,9 @@ def _parts(value: Any, where: str) -> Fidelity:
 def _mapping(kind: type, value: Any, where: str) -> Mapping[str, Any]:
     names = _names(kind)
     if not isinstance(value, Mapping):
-        raise FidelityError(f"{where}: expected a mapping of {', '.join(names)}, received {value!r}")
+        raise FidelityError(
+            f"{where}: expected a mapping of {', '.join(names)}, received {value!r}"
+        )
     for name in value:
         if name not in names:
             close = difflib.get_close_matches(str(name), names, n=1)
@@ -212,16 +253,26 @@ def _names(kind: type) -> list[str]:
 def _share(name: str, value: Any) -> None:
     _number(name, value, above=0.0)
     if not value < 1:
-        raise FidelityError(f"fidelity.{name}: expected a number above 0 and below 1, received {value!r}")
+        raise FidelityError(
+            f"fidelity.{name}: expected a number above 0 and below 1, received {value!r}"
+        )
 
 
-def _number(name: str, value: Any, *, above: float | None = None, least: float | None = None) -> None:
+def _number(
+    name: str, value: Any, *, above: float | None = None, least: float | None = None
+) -> None:
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or (above is not None and not value > above) or (least is not None and value < least):
+    if (
+        not good
+        or (above is not None and not value > above)
+        or (least is not None and value < least)
+    ):
         bound = f"above {above:g}" if above is not None else f"of at least {least:g}"
         raise FidelityError(f"fidelity.{name}: expected a number {bound}, received {value!r}")
 
 
 def _whole(name: str, value: Any, *, least: int = 1) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise FidelityError(f"fidelity.{name}: expected an integer of at least {least}, received {value!r}")
+        raise FidelityError(
+            f"fidelity.{name}: expected an integer of at least {least}, received {value!r}"
+        )

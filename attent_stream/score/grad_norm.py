@@ -1,11 +1,14 @@
-"""The exact norm of the last layer's gradient, per sample, without the logits of a batch or any backward pass.
+"""The exact norm of the last layer's gradient, per sample, without the logits of a batch or any
+backward pass.
 
-With final hidden states ``H`` (T, D), raw logits ``z = scale (H W^T + b)``, perhaps soft-capped, and the mean token loss of
-a sample over its n valid tokens, the gradient with respect to the output weight is ``R^T H / n``, where a row of R is
-``(p - e_y) scale`` times the cap's slope, and 0 where the label is ignored. Its norm is the square root of
-``sum((R R^T) * (H H^T))`` (Goodfellow, arXiv 1510.01799, for one token; the product form for sequences: Yousefpour et al.,
-arXiv 2109.12298, ghost norms). Katharopoulos and Fleuret (ICML 2018, arXiv 1803.00942, equation 16) bound a sample's gradient norm by the last
-layer's; on text the usual bound that leaves out the products between tokens is useless.
+With final hidden states ``H`` (T, D), raw logits ``z = scale (H W^T + b)``, perhaps soft-capped,
+and the mean token loss of a sample over its n valid tokens, the gradient with respect to the output
+weight is ``R^T H / n``, where a row of R is ``(p - e_y) scale`` times the cap's slope, and 0 where
+the label is ignored. Its norm is the square root of ``sum((R R^T) * (H H^T))`` (Goodfellow, arXiv
+1510.01799, for one token; the product form for sequences: Yousefpour et al., arXiv 2109.12298,
+ghost norms). Katharopoulos and Fleuret (ICML 2018, arXiv 1803.00942, equation 16) bound a sample's
+gradient norm by the last layer's; on text the usual bound that leaves out the products between
+tokens is useless.
 """
 
 from dataclasses import dataclass
@@ -47,9 +50,13 @@ class HeadInputs:
         dtype = self.logit_dtype or self.hidden.dtype
         bias = None if self.bias is None else self.bias.to(dtype)
         return HeadInputs(
-            hidden=self.hidden.to(dtype), weight=self.weight.to(dtype), labels=self.labels.long(), bias=bias,
-            softcap=self.softcap, scale=self.scale,
-        )  # fmt: skip
+            hidden=self.hidden.to(dtype),
+            weight=self.weight.to(dtype),
+            labels=self.labels.long(),
+            bias=bias,
+            softcap=self.softcap,
+            scale=self.scale,
+        )
 
 
 def head_grad_norms(head: HeadInputs) -> Tensor:
@@ -59,16 +66,19 @@ def head_grad_norms(head: HeadInputs) -> Tensor:
         head: What the logits are computed from.
 
     Returns:
-        Float32 (float64 for float64), shape (B,): NaN for a sample without any valid label, not finite where its logits are
-        not.
+        Float32 (float64 for float64), shape (B,): NaN for a sample without any valid label, not
+        finite where its logits are not.
     """
     with torch.no_grad(), torch.autocast(head.hidden.device.type, enabled=False):
         head = head.cast()
         samples, tokens, _ = head.hidden.shape
         limit = _ELEMENTS.get(head.hidden.device.type, _ELEMENTS["cuda"])
-        columns = min(len(head.weight), max(1024, limit // max(1, tokens)))  # one tile of classes, if a sample's logits fit
+        # One tile of classes, if a sample's logits fit
+        columns = min(len(head.weight), max(1024, limit // max(1, tokens)))
         size = max(1, limit // max(1, tokens * columns))
-        parts = [_norms(head, slice(first, first + size), columns) for first in range(0, samples, size)]
+        parts = [
+            _norms(head, slice(first, first + size), columns) for first in range(0, samples, size)
+        ]
         return torch.cat(parts) if parts else head.hidden.new_zeros(0)
 
 
@@ -82,9 +92,16 @@ def _norms(head: HeadInputs, some: slice, columns: int) -> Tensor:
     for first in tiles:
         z = _logits(head, hidden, first, columns, wide)
         lse = torch.logaddexp(lse, z.logsumexp(dim=-1))
-    # Of T x T products between tokens or of the gradient itself, a tile of classes at a time: whichever takes less.
+    # Of T x T products between tokens or of the gradient itself, a tile of classes at a time:
+    # whichever takes less.
     gram = hidden.shape[1] <= hidden.shape[2]
-    products = torch.zeros((len(hidden), hidden.shape[1], hidden.shape[1]), dtype=wide, device=hidden.device) if gram else None
+    products = (
+        torch.zeros(
+            (len(hidden), hidden.shape[1], hidden.shape[1]), dtype=wide, device=hidden.device
+        )
+        if gram
+        else None
+    )
     squares = torch.zeros(len(hidden), dtype=wide, device=hidden.device)
     for first in tiles:
         if len(tiles) > 1:
@@ -95,19 +112,24 @@ def _norms(head: HeadInputs, some: slice, columns: int) -> Tensor:
         else:
             squares += (residual.mT @ hidden.to(wide)).square().sum(dim=(1, 2))
     if gram:
-        states = hidden.to(wide).masked_fill(~valid[..., None], 0.0)  # what padding holds need not be finite
+        # What padding holds need not be finite
+        states = hidden.to(wide).masked_fill(~valid[..., None], 0.0)
         squares = (products * (states @ states.mT)).sum(dim=(1, 2))
     counts = valid.sum(dim=1)
     return torch.where(counts > 0, squares.clamp(min=0).sqrt() / counts, float("nan"))
 
 
-def _logits(head: HeadInputs, hidden: Tensor, first: int, columns: int, wide: torch.dtype) -> Tensor:
+def _logits(
+    head: HeadInputs, hidden: Tensor, first: int, columns: int, wide: torch.dtype
+) -> Tensor:
     bias = None if head.bias is None else head.bias[first : first + columns]
     z = F.linear(hidden, head.weight[first : first + columns], bias).to(wide)
     return transformed(z, head.scale, head.softcap)
 
 
-def _residuals(head: HeadInputs, z: Tensor, lse: Tensor, labels: Tensor, valid: Tensor, first: int) -> Tensor:
+def _residuals(
+    head: HeadInputs, z: Tensor, lse: Tensor, labels: Tensor, valid: Tensor, first: int
+) -> Tensor:
     """Rows of R for a tile of classes, shape (b, T, columns)."""
     residual = (z - lse[..., None]).exp()
     index = (labels - first)[..., None]

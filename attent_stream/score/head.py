@@ -1,4 +1,5 @@
-"""The output head without the logits: from hidden states and the output weight straight to each token's scores.
+"""The output head without the logits: from hidden states and the output weight straight to each
+token's scores.
 
 ``PATHS`` holds the ways to do it; ``auto`` chooses, here and nowhere else.
 """
@@ -23,9 +24,12 @@ log = logging.getLogger(__name__)
 
 Scores = tuple[Tensor, Tensor]  # (nll, residual_sq), each of shape (N,)
 
-SMALL = 2**22  # logits: below, eager passes over them cost less (about 30 ms on a CPU core) than compiling ever wins back
+# Logits: below, eager passes over them cost less (about 30 ms on a CPU core) than compiling ever
+# wins back
+SMALL = 2**22
 _CHUNK_ELEMENTS = 2**22  # logits that the reference holds at once
-_TOLERANCE = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 2e-3}  # of logits of size 1, by matrix products
+# Of logits of size 1, by matrix products
+_TOLERANCE = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 2e-3}
 
 
 def head_scores(
@@ -40,27 +44,33 @@ def head_scores(
     path: str = "auto",
     compact: bool | None = None,
 ) -> Scores:
-    """Negative log-likelihood and squared residual of every token, from what its logits are computed from.
+    """Negative log-likelihood and squared residual of every token, from what its logits are
+    computed from.
 
-    The logits are ``z = scale (hidden @ weight.T + bias)``, with ``softcap`` then ``softcap tanh(z / softcap)`` (Gemma 2,
-    arXiv 2408.00118, section 2); the scores are those of ``reference.token_scores``. No more than a small part of the
-    logits is held at any time. No gradients, and no autocast inside.
+    The logits are ``z = scale (hidden @ weight.T + bias)``, with ``softcap`` then ``softcap tanh(z
+    / softcap)`` (Gemma 2, arXiv 2408.00118, section 2); the scores are those of
+    ``reference.token_scores``. No more than a small part of the logits is held at any time. No
+    gradients, and no autocast inside.
 
     Args:
         hidden: The final hidden states, any float dtype, shape (N, D).
-        weight: The output embedding, shape (V, D), on the same device, of the same dtype unless ``logit_dtype`` is set.
+        weight: The output embedding, shape (V, D), on the same device, of the same dtype unless
+            ``logit_dtype`` is set.
         labels: Class indices, ints of shape (N,), already shifted; ``-100`` is ignored.
         bias: Shape (V,), or None.
         softcap: Positive, or None.
         scale: Positive.
-        logit_dtype: The dtype in which the matrix product is made, as autocast does; None: that of ``hidden``.
+        logit_dtype: The dtype in which the matrix product is made, as autocast does; None: that of
+            ``hidden``.
         path: A name in ``PATHS``.
-        compact: Whether tokens with an ignored label are left out before the matrix product, for which the host must know
-            how many there are. None: on a CPU, not on a GPU, which would have to wait for it.
+        compact: Whether tokens with an ignored label are left out before the matrix product, for
+            which the host must know how many there are. None: on a CPU, not on a GPU, which would
+            have to wait for it.
 
     Returns:
-        ``(nll, residual_sq)``, both float32 of shape (N,) (float64 for float64 by ``reference``), 0 where the label is
-        ignored, not finite where a logit is not. On a GPU NaN for a label that is no class.
+        ``(nll, residual_sq)``, both float32 of shape (N,) (float64 for float64 by ``reference``), 0
+        where the label is ignored, not finite where a logit is not. On a GPU NaN for a label that
+        is no class.
 
     Raises:
         ScoreError: A weight split over ranks (tensor parallelism).
@@ -69,7 +79,9 @@ def head_scores(
     _check(hidden, weight, labels, bias, softcap, scale, path)
     dtype = logit_dtype or hidden.dtype
     if logit_dtype is None and weight.dtype != dtype:
-        raise ValueError(f"weight must be {dtype} as hidden is, or logit_dtype be set, got {weight.dtype}")
+        raise ValueError(
+            f"weight must be {dtype} as hidden is, or logit_dtype be set, got {weight.dtype}"
+        )
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
         if compact is None:
             compact = hidden.device.type == "cpu"
@@ -79,9 +91,16 @@ def head_scores(
             residual_sq = torch.zeros_like(nll)
             if len(index):
                 some = head_scores(
-                    hidden[index], weight, labels[index], bias=bias, softcap=softcap, scale=scale,
-                    logit_dtype=logit_dtype, path=path, compact=False,
-                )  # fmt: skip
+                    hidden[index],
+                    weight,
+                    labels[index],
+                    bias=bias,
+                    softcap=softcap,
+                    scale=scale,
+                    logit_dtype=logit_dtype,
+                    path=path,
+                    compact=False,
+                )
                 nll, residual_sq = (
                     scores.new_zeros(len(labels)).index_copy_(0, index, scores) for scores in some
                 )
@@ -92,7 +111,13 @@ def head_scores(
 
 
 def reference_scores(
-    hidden: Tensor, weight: Tensor, labels: Tensor, *, bias: Tensor | None, softcap: float | None, scale: float
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    *,
+    bias: Tensor | None,
+    softcap: float | None,
+    scale: float,
 ) -> Scores:
     """``head_scores`` in plain torch, the logits of a few tokens at a time."""
     rows = max(1, _CHUNK_ELEMENTS // len(weight))
@@ -101,7 +126,9 @@ def reference_scores(
         z = F.linear(hidden[some], weight, bias)
         z = chunked.transformed(z.float() if z.dtype != torch.float64 else z, scale, softcap)
         parts.append(reference.token_scores(z, labels[some]))
-    nll, residual_sq = zip(*parts, strict=True) if parts else ((hidden.new_zeros(0),), (hidden.new_zeros(0),))
+    nll, residual_sq = (
+        zip(*parts, strict=True) if parts else ((hidden.new_zeros(0),), (hidden.new_zeros(0),))
+    )
     return torch.cat(nll), torch.cat(residual_sq)
 
 
@@ -132,27 +159,33 @@ def check_head(path: str | None) -> None:
 
 
 def logit_scores(logits: Tensor, labels: Tensor) -> Scores:
-    """``reference.token_scores``, by the compiled pass where there is much to pass over; arguments and result as there, but
-    for no gradients.
+    """``reference.token_scores``, by the compiled pass where there is much to pass over; arguments
+    and result as there, but for no gradients.
     """
     small = logits.numel() < SMALL or logits.dtype not in _TOLERANCE
-    with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):  # one state, or it is compiled for each
+    # One state, or it is compiled for each
+    with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
         return (reference.token_scores if small else chunked.logit_scores)(logits, labels)
 
 
 def logit_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """The first of ``logit_scores`` alone, by torch's own loss where there is little to pass over: half the time."""
+    """The first of ``logit_scores`` alone, by torch's own loss where there is little to pass over:
+    half the time.
+    """
     if logits.numel() >= SMALL or logits.shape[:-1] != labels.shape:
         return logit_scores(logits, labels)[0]
     with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
         flat = logits.reshape(-1, logits.shape[-1])
         wide = flat if flat.dtype == torch.float64 else flat.float()
-        return F.cross_entropy(wide, labels.reshape(-1).long(), reduction="none", ignore_index=IGNORED).reshape(labels.shape)
+        return F.cross_entropy(
+            wide, labels.reshape(-1).long(), reduction="none", ignore_index=IGNORED
+        ).reshape(labels.shape)
 
 
 def _choose(hidden: Tensor, weight: Tensor, labels: Tensor, given: dict) -> str:
-    """The path for this size: ``reference`` for little and for float64, ``chunked`` on a CPU, and on a GPU the one that was
-    fastest on the first such batch, timed there, and agrees with the reference.
+    """The path for this size: ``reference`` for little and for float64, ``chunked`` on a CPU, and
+    on a GPU the one that was fastest on the first such batch, timed there, and agrees with the
+    reference.
     """
     if len(labels) * len(weight) < SMALL or hidden.dtype not in _TOLERANCE:
         return "reference"
@@ -173,7 +206,8 @@ def measured(
     given: dict,
     seconds: Callable[[Callable[[], Scores]], float],
 ) -> str:
-    """Which path is fastest here, of those that run and agree with the reference on a few tokens; else ``reference``.
+    """Which path is fastest here, of those that run and agree with the reference on a few tokens;
+    else ``reference``.
 
     Args:
         names: In ``PATHS``.
@@ -188,9 +222,16 @@ def measured(
     times = {}
     for name in names:
         try:
-            error = difference(tuple(scores[::step] for scores in PATHS[name](hidden, weight, labels, **given)), expected)
+            error = difference(
+                tuple(scores[::step] for scores in PATHS[name](hidden, weight, labels, **given)),
+                expected,
+            )
             if error > _TOLERANCE[hidden.dtype]:
-                log.warning("The %s path of the output head is not used: its scores differ by %.2g.", name, error)
+                log.warning(
+                    "The %s path of the output head is not used: its scores differ by %.2g.",
+                    name,
+                    error,
+                )
                 continue
             times[name] = seconds(lambda name=name: PATHS[name](hidden, weight, labels, **given))
         except Exception as failure:
@@ -201,13 +242,19 @@ def measured(
     said = ", ".join(f"{name} {1e3 * value:.2f} ms" for name, value in times.items())
     best = min(times, key=times.get) if times else "reference"
     log.info(
-        "Output head of %d x %d for %d tokens: %s (%s).", *weight.shape, len(labels), best, said or "none works"
+        "Output head of %d x %d for %d tokens: %s (%s).",
+        *weight.shape,
+        len(labels),
+        best,
+        said or "none works",
     )
     return best
 
 
 def difference(scores: Scores, expected: Scores) -> float:
-    """The largest difference, relative where scores exceed 1, infinite where only one of two is finite."""
+    """The largest difference, relative where scores exceed 1, infinite where only one of two is
+    finite.
+    """
     worst = 0.0
     for got, want in zip(scores, expected, strict=True):
         if not torch.equal(got.isfinite(), want.isfinite()):
@@ -241,12 +288,14 @@ def _check(
         raise ValueError(f"path must be one of {', '.join(PATHS)}, got {path!r}")
     if isinstance(weight, DTensor):
         raise ScoreError(
-            f"the output head's weight must be whole on each rank, got a DTensor placed {weight.placements} (tensor "
+            "the output head's weight must be whole on each rank, got a DTensor placed "
+            f"{weight.placements} (tensor "
             "parallelism): scores of a split head are not supported, replicate it"
         )
     if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
         raise ValueError(
-            f"hidden (N, D) and weight (V, D) must have the same D, got {tuple(hidden.shape)} and {tuple(weight.shape)}"
+            f"hidden (N, D) and weight (V, D) must have the same D, got {tuple(hidden.shape)} and "
+            f"{tuple(weight.shape)}"
         )
     if labels.shape != hidden.shape[:1]:
         raise ValueError(f"labels must have shape ({len(hidden)},), got {tuple(labels.shape)}")
@@ -256,7 +305,10 @@ def _check(
         if value is not None and not 0 < value < float("inf"):
             raise ValueError(f"{name} must be positive and finite, got {value}")
     on_cpu = labels.device.type == "cpu" and len(labels)
-    if on_cpu and not (int(labels.max()) < len(weight) and ((labels >= 0) | (labels == IGNORED)).all()):
+    if on_cpu and not (
+        int(labels.max()) < len(weight) and ((labels >= 0) | (labels == IGNORED)).all()
+    ):
         raise ValueError(
-            f"labels must be in [0, {len(weight)}) or {IGNORED}, got {int(labels.min())} to {int(labels.max())}"
+            f"labels must be in [0, {len(weight)}) or {IGNORED}, got {int(labels.min())} to "
+            f"{int(labels.max())}"
         )

@@ -1,9 +1,11 @@
-"""A model's forward that stops short of the logits: token scores are computed where the model would compute them.
+"""A model's forward that stops short of the logits: token scores are computed where the model would
+compute them.
 
-A hook on the output head takes the final hidden states, scores them tile by tile (``head.head_scores``) and lets the
-head go on with a few of them only. It runs inside the model's own forward, so whatever wraps the model (DDP, FSDP 1 and
-2, autocast) has the head's parameters whole and in the right dtype there. What the model makes of the few is compared
-with what was computed, so that an unknown scaling, adapter or cap is found out and never scored wrongly.
+A hook on the output head takes the final hidden states, scores them tile by tile
+(``head.head_scores``) and lets the head go on with a few of them only. It runs inside the model's
+own forward, so whatever wraps the model (DDP, FSDP 1 and 2, autocast) has the head's parameters
+whole and in the right dtype there. What the model makes of the few is compared with what was
+computed, so that an unknown scaling, adapter or cap is found out and never scored wrongly.
 """
 
 import logging
@@ -30,11 +32,12 @@ log = logging.getLogger(__name__)
 _CHECK_EVERY = 256  # forwards: the comparison waits for the device
 _CHECKED = 4  # tokens of each sample that are compared
 _DENSE = 0.9  # share of tokens with a label, below which a GPU had better leave the others out
-# How far logits may be apart, as a share of their size: the same product in another shape rounds differently, and a
-# model scales and caps in its own dtype.
+# How far logits may be apart, as a share of their size: the same product in another shape rounds
+# differently, and a model scales and caps in its own dtype.
 _CLOSE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 2**-7, torch.float16: 2**-9}
 
-FITS, MISFIT, REFUSED = range(3)  # of an attempt: used; another scale or cap may fit; the logits are needed
+# Of an attempt: used; another scale or cap may fit; the logits are needed
+FITS, MISFIT, REFUSED = range(3)
 
 
 class HeadlessForward:
@@ -42,7 +45,8 @@ class HeadlessForward:
 
     Args:
         head: The model's.
-        path: A name in ``head.PATHS``. With ``auto`` few logits are left to a model that is not sharded.
+        path: A name in ``head.PATHS``. With ``auto`` few logits are left to a model that is not
+            sharded.
         sharded: Whether a forward needs all ranks, who then decide together.
 
     Attributes:
@@ -56,7 +60,8 @@ class HeadlessForward:
         self._head = head
         self._path = path
         self._sharded = sharded
-        self._after = list(head.after)  # the first is taken for true until the model shows that it is not
+        # The first is taken for true until the model shows that it is not
+        self._after = list(head.after)
         self._forwards = 0
         self._compact: bool | None = None
 
@@ -72,7 +77,8 @@ class HeadlessForward:
         """Token scores of one batch, or ``score`` of it.
 
         Args:
-            forward: Runs the model on it, without gradients; called again if the first attempt turns out to be wrong.
+            forward: Runs the model on it, without gradients; called again if the first attempt
+                turns out to be wrong.
             labels: Ints of shape (B, T), already shifted; ``-100`` is ignored.
             logits_of: The logits in what ``forward`` returns.
             positions: Ints of shape (B, K), which tokens are scored, -1 is none; None: all.
@@ -80,17 +86,32 @@ class HeadlessForward:
             must: Whether logits are of no use, however few they are.
 
         Returns:
-            ``((nll, residual_sq), None)`` of shape (B, T) each, or (B, K) with ``positions``; ``((score,), None)`` with
-            ``score``; or ``(None, outputs)`` with all logits in them.
+            ``((nll, residual_sq), None)`` of shape (B, T) each, or (B, K) with ``positions``;
+            ``((score,), None)`` with ``score``; or ``(None, outputs)`` with all logits in them.
 
         Raises:
             AttentError: A sharded model whose forward fails without all of its logits.
         """
-        # Ranks of a sharded model check together, so all count the same forwards whatever the size of their batches.
-        few = self._path == "auto" and not must and not self._sharded and labels.numel() * self._head.classes < SMALL
+        # Ranks of a sharded model check together, so all count the same forwards whatever the size
+        # of their batches.
+        few = (
+            self._path == "auto"
+            and not must
+            and not self._sharded
+            and labels.numel() * self._head.classes < SMALL
+        )
         while self.refused is None and not few:
             check = self._forwards % _CHECK_EVERY == 0
-            visit = _Visit(self._head, self._after[0], labels, positions, score, self._path, self._compact, check)
+            visit = _Visit(
+                self._head,
+                self._after[0],
+                labels,
+                positions,
+                score,
+                self._path,
+                self._compact,
+                check,
+            )
             outputs = self._run(forward, visit)
             if check:
                 visit.compare(outputs, logits_of)
@@ -101,12 +122,18 @@ class HeadlessForward:
                 self._forwards += 1
                 return (visit.scores, None) if visit.scores is not None else (None, outputs)
             if not check and self._sharded:
-                raise AttentError(f"scoring without logits worked before and no longer does on this rank: {visit.reason}")
+                raise AttentError(
+                    "scoring without logits worked before and no longer does on this rank: "
+                    f"{visit.reason}"
+                )
             if visit.verdict == MISFIT and len(self._after) > 1:
                 self._after.pop(0)
             else:
                 self.refused = visit.reason
-                log.warning("Scoring computes all logits, as this model cannot do without them: %s.", visit.reason)
+                log.warning(
+                    "Scoring computes all logits, as this model cannot do without them: %s.",
+                    visit.reason,
+                )
         return None, forward()
 
     def _run(self, forward: Callable[[], Any], visit: "_Visit") -> Any:
@@ -127,7 +154,9 @@ class HeadlessForward:
         return outputs
 
     def _agree(self, visit: "_Visit", device: torch.device) -> None:
-        """One verdict on all ranks of a sharded model: a forward by some only would wait for ever."""
+        """One verdict on all ranks of a sharded model: a forward by some only would wait
+        for ever.
+        """
         if not self._sharded or not dist.is_initialized():
             return
         verdict = torch.tensor(float(visit.verdict), device=device)
@@ -158,13 +187,21 @@ class _Visit:
         self.verdict = FITS
         self.reason: str | None = None
         self.scores: tuple[Tensor, ...] | None = None  # None: the outputs have all logits
-        self._head, self._labels, self._path, self._compact, self._check = head, labels, path, compact, check
+        self._head, self._labels, self._path, self._compact, self._check = (
+            head,
+            labels,
+            path,
+            compact,
+            check,
+        )
         self._scale, self._softcap = after
         self._taken, self._score = taken, score
         self._expected: Tensor | None = None
         self._positions: Tensor | None = None
 
-    def __call__(self, module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict] | None:
+    def __call__(
+        self, module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict] | None:
         hidden = hidden_states(args, kwargs)
         if hidden is None:
             return None
@@ -173,23 +210,41 @@ class _Visit:
         if self.calls > 1 or not self._fits(hidden, weight):
             return None
         if self._taken is not None:
-            hidden, self._labels = at(hidden, self._taken), at(self._labels, self._taken, reference.IGNORED)
+            hidden, self._labels = (
+                at(hidden, self._taken),
+                at(self._labels, self._taken, reference.IGNORED),
+            )
         length = hidden.shape[1]
-        self._positions = torch.arange(0, length, max(1, length // _CHECKED), device=hidden.device)[:_CHECKED]
+        self._positions = torch.arange(0, length, max(1, length // _CHECKED), device=hidden.device)[
+            :_CHECKED
+        ]
         few = hidden[:, self._positions] if self._check else hidden[:, :1]
         dtype = self._head.dtype
         if self._check:
             self._expected = self._logits(few, weight, bias, dtype or hidden.dtype)
         if self._score is not None:
             given = HeadInputs(
-                hidden=hidden, weight=weight, labels=self._labels, bias=bias, softcap=self._softcap, scale=self._scale, logit_dtype=dtype
+                hidden=hidden,
+                weight=weight,
+                labels=self._labels,
+                bias=bias,
+                softcap=self._softcap,
+                scale=self._scale,
+                logit_dtype=dtype,
             )
             self.scores = (self._score(given),)
             return ((few, *args[1:]), kwargs) if args else (args, {**kwargs, "input": few})
         scores = head_scores(
-            hidden.reshape(-1, hidden.shape[-1]), weight, self._labels.reshape(-1), bias=bias, softcap=self._softcap,
-            scale=self._scale, logit_dtype=dtype, path=self._path, compact=self._compact,
-        )  # fmt: skip
+            hidden.reshape(-1, hidden.shape[-1]),
+            weight,
+            self._labels.reshape(-1),
+            bias=bias,
+            softcap=self._softcap,
+            scale=self._scale,
+            logit_dtype=dtype,
+            path=self._path,
+            compact=self._compact,
+        )
         self.scores = tuple(values.reshape(self._labels.shape) for values in scores)
         return ((few, *args[1:]), kwargs) if args else (args, {**kwargs, "input": few})
 
@@ -206,9 +261,15 @@ class _Visit:
             return
         logits, expected = logits_of(outputs), self._expected
         if logits.shape != expected.shape:
-            self.refuse(f"its logits have shape {tuple(logits.shape)} where {tuple(expected.shape)} was expected")
+            self.refuse(
+                f"its logits have shape {tuple(logits.shape)} where {tuple(expected.shape)} was "
+                "expected"
+            )
             return
-        close = max(_CLOSE.get(dtype, _CLOSE[torch.bfloat16]) for dtype in (logits.dtype, self._head.dtype or logits.dtype))
+        close = max(
+            _CLOSE.get(dtype, _CLOSE[torch.bfloat16])
+            for dtype in (logits.dtype, self._head.dtype or logits.dtype)
+        )
         logits = _exact(logits)
         finite = logits.isfinite()
         size = logits[finite].norm().item()
@@ -216,7 +277,8 @@ class _Visit:
         if not torch.equal(finite, expected.isfinite()) or not gap <= close * max(size, 1e-3):
             self.verdict = MISFIT
             self.reason = (
-                f"it does to its logits what is not known here (they differ by {gap / max(size, 1e-3):.2g} of their size"
+                "it does to its logits what is not known here (they differ by "
+                f"{gap / max(size, 1e-3):.2g} of their size"
                 f" for scale {self._scale:.4g} and soft cap {self._softcap})"
             )
             return
@@ -224,22 +286,35 @@ class _Visit:
             return
         labels = self._labels[:, self._positions]
         error = difference(
-            tuple(values[:, self._positions] for values in self.scores), reference.token_scores(logits, labels)
+            tuple(values[:, self._positions] for values in self.scores),
+            reference.token_scores(logits, labels),
         )
         largest = max(1.0, logits[finite].abs().max().item() if finite.any() else 1.0)
         if error > 4 * close * largest:
-            self.refuse(f"the {self._path} path's scores differ by {error:.2g} from those of its logits")
+            self.refuse(
+                f"the {self._path} path's scores differ by {error:.2g} from those of its logits"
+            )
 
     def _fits(self, hidden: Tensor, weight: Tensor) -> bool:
         if isinstance(weight, DTensor):
-            self.reason = f"its output embedding is split over ranks by tensor parallelism ({weight.placements})"
+            self.reason = (
+                "its output embedding is split over ranks by tensor parallelism "
+                f"({weight.placements})"
+            )
         elif hidden.shape[:-1] != self._labels.shape or 0 in hidden.shape:
-            self.reason = f"hidden states of shape {tuple(hidden.shape)} for labels of shape {tuple(self._labels.shape)}"
+            self.reason = (
+                f"hidden states of shape {tuple(hidden.shape)} for labels of shape "
+                f"{tuple(self._labels.shape)}"
+            )
         return self.reason is None
 
-    def _logits(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    def _logits(
+        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype
+    ) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
-            z = F.linear(hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+            z = F.linear(
+                hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+            )
         return transformed(_exact(z), self._scale, self._softcap)
 
 

@@ -31,8 +31,11 @@ class LastLayer:
             raise HeadError("the model is compiled, and what its layers are given is not seen")
         self._module = layers[-1]
 
-    def grad_norms(self, forward: Callable[[], Any], target: Tensor, logits_of: Callable[[Any], Tensor]) -> Tensor:
-        """Norms of the gradient of each sample's loss with respect to the layer's weight, float32 of shape (B,).
+    def grad_norms(
+        self, forward: Callable[[], Any], target: Tensor, logits_of: Callable[[Any], Tensor]
+    ) -> Tensor:
+        """Norms of the gradient of each sample's loss with respect to the layer's weight, float32
+        of shape (B,).
 
         Args:
             forward: Runs the model.
@@ -43,18 +46,24 @@ class LastLayer:
             ScoreError: The layer does not make the logits, or the target is no class a sample.
         """
         seen: list[tuple[Tensor, Tensor]] = []
-        hook = self._module.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
+        hook = self._module.register_forward_hook(
+            lambda module, args, output: seen.append((args[0], output))
+        )
         try:
             logits = logits_of(forward())
         finally:
             hook.remove()
         if target.is_floating_point() or target.shape != logits.shape[:1] or logits.ndim != 2:
             raise ScoreError(
-                f"score 'grad_norm' needs logits (B, C) for classes (B,), got {tuple(logits.shape)} for {target.dtype} of shape "
+                "score 'grad_norm' needs logits (B, C) for classes (B,), got "
+                f"{tuple(logits.shape)} for {target.dtype} of shape "
                 f"{tuple(target.shape)}"
             )
         if len(seen) != 1 or not _same(seen[0][1], logits):
-            raise ScoreError("score 'grad_norm' needs a model whose last linear layer makes its logits, and this one's does not")
+            raise ScoreError(
+                "score 'grad_norm' needs a model whose last linear layer makes its logits, and "
+                "this one's does not"
+            )
         with torch.no_grad():
             return classifier_grad_norms(seen[0][0], logits, target).float()
 

@@ -25,8 +25,8 @@ class Partials(NamedTuple):
 def merge(parts: Partials, own: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood and squared residual from the parts of each token's logits.
 
-    ``||softmax(z) - onehot(y)||^2 = (S2 + S1^2) / (S1 + e^(z_y - m))^2`` with S1, S2 over the classes but y, so that
-    nothing cancels: as ``reference.token_scores``.
+    ``||softmax(z) - onehot(y)||^2 = (S2 + S1^2) / (S1 + e^(z_y - m))^2`` with S1, S2 over the
+    classes but y, so that nothing cancels: as ``reference.token_scores``.
 
     Args:
         parts: Each float32 of shape (parts, N).
@@ -34,7 +34,8 @@ def merge(parts: Partials, own: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]
         labels: Shape (N,); ``-100`` is ignored.
 
     Returns:
-        ``(nll, residual_sq)``, float32, shape (N,), 0 where the label is ignored, NaN where a logit is NaN or +inf.
+        ``(nll, residual_sq)``, float32, shape (N,), 0 where the label is ignored, NaN where a logit
+        is NaN or +inf.
     """
     largest = torch.maximum(parts.largest.amax(dim=0), own)
     rest = (parts.largest - largest).exp_()

@@ -6,14 +6,16 @@ import time
 import torch
 
 _HALVES = (torch.bfloat16, torch.float16)
-_SLOWER = 1.5  # by how much halves must be for float32 to be taken: far from both 0.5 (native) and 5 (emulated)
+# By how much halves must be for float32 to be taken: far from both 0.5 (native) and 5 (emulated)
+_SLOWER = 1.5
 _ROWS, _WIDTH = 128, 512
 
 
 @functools.cache
 def product_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype itself, or float32 for a half precision that this CPU only emulates (measured once, about 20 ms): there a
-    product of halves takes five times as long as one of the same numbers in float32, which also rounds less.
+    """The dtype itself, or float32 for a half precision that this CPU only emulates (measured once,
+    about 20 ms): there a product of halves takes five times as long as one of the same numbers in
+    float32, which also rounds less.
     """
     if dtype not in _HALVES or _seconds(dtype) <= _SLOWER * _seconds(torch.float32):
         return dtype

@@ -39,15 +39,21 @@ class Reduction:
     def __init__(self, fidelity: Fidelity, model: Module, *, text: bool) -> None:
         self.fidelity = fidelity
         if fidelity.tokens is not None and not text:
-            raise FidelityError("fidelity.tokens: expected a language model, received one without labels for tokens")
+            raise FidelityError(
+                "fidelity.tokens: expected a language model, received one without labels for tokens"
+            )
         if text and (fidelity.resolution or fidelity.patches):
-            raise FidelityError("fidelity: expected resolution and patches for images only, received a language model")
+            raise FidelityError(
+                "fidelity: expected resolution and patches for images only, received a language "
+                "model"
+            )
         self.blocks: Blocks | None = None
         if fidelity.layers is not None or fidelity.patches is not None:
             self.blocks = find_blocks(model)
         if fidelity.layers is not None and fidelity.layers > len(self.blocks):
             raise FidelityError(
-                f"fidelity.layers: expected 1 to {len(self.blocks)}, the model's blocks, received {fidelity.layers}"
+                f"fidelity.layers: expected 1 to {len(self.blocks)}, the model's blocks, received "
+                f"{fidelity.layers}"
             )
         self._cut = patch_embedding(model) if fidelity.patches is not None else None
         self._multiple = side_unit(model)
@@ -59,7 +65,11 @@ class Reduction:
         fidelity = self.fidelity
         if fidelity.tokens is not None and fidelity.tokens.take == "first":
             return first_tokens(batch, fidelity.tokens.share)
-        return batch if fidelity.resolution is None else shrunk(batch, fidelity.resolution, self._multiple)
+        return (
+            batch
+            if fidelity.resolution is None
+            else shrunk(batch, fidelity.resolution, self._multiple)
+        )
 
     @contextmanager
     def forward(self, draw: tuple[int, ...]) -> Iterator[None]:
@@ -80,14 +90,19 @@ class Reduction:
             if fidelity.resolution is not None:
                 stack.enter_context(interpolated_positions(self._interpolating))
             if fidelity.patches is not None:
-                stack.enter_context(some_patches(self._cut, self.blocks.entry, fidelity.patches, draw))
+                stack.enter_context(
+                    some_patches(self._cut, self.blocks.entry, fidelity.patches, draw)
+                )
             try:
                 yield
             except (RuntimeError, AssertionError, ValueError, TypeError) as error:
                 image = fidelity.resolution is not None or fidelity.patches is not None
                 if not image or out_of_memory(error) or isinstance(error, ScoreError):
                     raise
-                raise ScoreError(f"fidelity {fidelity.name} does not work with this model ({error}): leave it away") from error
+                raise ScoreError(
+                    f"fidelity {fidelity.name} does not work with this model ({error}): leave it "
+                    "away"
+                ) from error
 
     @property
     def strided(self) -> bool:
@@ -108,17 +123,23 @@ def first_tokens(batch: Any, share: float) -> Any:
         share: In (0, 1).
 
     Raises:
-        ScoreError: No such labels, or a tensor with T along another dimension (a mask over pairs of tokens).
+        ScoreError: No such labels, or a tensor with T along another dimension (a mask over pairs of
+            tokens).
     """
     labels = batch.get("labels") if isinstance(batch, Mapping) else None
     if not isinstance(labels, Tensor) or labels.ndim != 2:
-        raise ScoreError(f"fidelity.tokens needs a batch with labels of shape (B, T), got {describe(batch)}")
+        raise ScoreError(
+            f"fidelity.tokens needs a batch with labels of shape (B, T), got {describe(batch)}"
+        )
     size, length = labels.shape
     kept = min(length, max(2, -int(-(share * length - ROUNDING) // 1)))
     cut = {}
     for key, value in batch.items():
         along = isinstance(value, Tensor) and tuple(value.shape[:2]) == (size, length)
         if isinstance(value, Tensor) and length in value.shape[2 if along else 1 :]:
-            raise ScoreError(f"fidelity.tokens cannot cut {key!r} of shape {tuple(value.shape)} to its first tokens: use strided")
+            raise ScoreError(
+                f"fidelity.tokens cannot cut {key!r} of shape {tuple(value.shape)} to its first "
+                "tokens: use strided"
+            )
         cut[key] = value[:, :kept] if along else value
     return cut

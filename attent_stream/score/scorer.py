@@ -1,8 +1,8 @@
 """Scorers: from a model and a batch to one score per sample.
 
-A model is any ComposerModel, wrapped or not (DDP, FSDP, torch.compile): its own ``forward(batch)`` is called
-as in training, and what it is like is read from the module inside. Nothing here changes the batch, the model
-or its mode.
+A model is any ComposerModel, wrapped or not (DDP, FSDP, torch.compile): its own ``forward(batch)``
+is called as in training, and what it is like is read from the module inside. Nothing here changes
+the batch, the model or its mode.
 """
 
 import logging
@@ -58,8 +58,8 @@ class Scorer:
         headless: How to score without the logits, or None where there is no way.
         reduction: What ``scores`` leaves out of a sample and of the model, or None.
         last: A classifier's last layer, where the score is computed from what it is given.
-        reading: Which outputs are held against which labels, once the model's loss has shown it; None: as
-            the model's class and the names in outputs and batch suggest.
+        reading: Which outputs are held against which labels, once the model's loss has shown it;
+            None: as the model's class and the names in outputs and batch suggest.
         rows: How many samples a batch holds.
     """
 
@@ -78,14 +78,16 @@ class Scorer:
 
     @property
     def reads_outputs(self) -> bool:
-        """Whether ``from_outputs`` can score from a training forward's outputs: not with a callable, or by the head alone."""
+        """Whether ``from_outputs`` can score from a training forward's outputs: not with a
+        callable, or by the head alone.
+        """
         return self.function is None and bool(SCORES[self.name].outputs)
 
     def scores(self, model: Module, batch: Any, draw: tuple[int, ...] = ()) -> Tensor:
         """Scores of a batch on the model's device, by a forward of its own; see ``from_outputs``.
 
-        A language model's logits are not computed where they need not be, and nothing that ``reduction`` leaves out.
-        ``draw`` seeds what that draws at random.
+        A language model's logits are not computed where they need not be, and nothing that
+        ``reduction`` leaves out. ``draw`` seeds what that draws at random.
         """
         if self.reduction is None:
             return self._scores(model, batch)
@@ -108,7 +110,9 @@ class Scorer:
         labels = self._token_labels(batch)
         if labels is None:
             if self.reduction is not None and self.reduction.strided:
-                raise ScoreError(f"fidelity.tokens needs labels of shape (B, T), the batch has {describe(batch)}")
+                raise ScoreError(
+                    f"fidelity.tokens needs labels of shape (B, T), the batch has {describe(batch)}"
+                )
             return self.from_outputs(model, self.forward(model, batch), batch)
         positions = None if self.reduction is None else self.reduction.positions(labels)
         tokens, outputs = None, None
@@ -116,11 +120,18 @@ class Scorer:
         if self.headless is not None:
             must = not score.outputs
             tokens, outputs = self.headless(
-                lambda: self.forward(model, batch), labels, self._logits_of, positions,
-                None if score.tokens else score.head, must,
-            )  # fmt: skip
+                lambda: self.forward(model, batch),
+                labels,
+                self._logits_of,
+                positions,
+                None if score.tokens else score.head,
+                must,
+            )
             if tokens is None and must:
-                raise ScoreError(f"score {self.name!r} is computed at the output head, and {self.headless.refused}; {_CALLABLE}")
+                raise ScoreError(
+                    f"score {self.name!r} is computed at the output head, and "
+                    f"{self.headless.refused}; {_CALLABLE}"
+                )
             if tokens is not None and score.tokens is None:
                 return empty_marked(tokens[0].float(), labels)
         else:
@@ -135,11 +146,11 @@ class Scorer:
         return empty_marked(score.tokens(*tokens, labels != reference.IGNORED).float(), labels)
 
     def forward(self, model: Module, batch: Any) -> Any:
-        """The model's outputs for a batch on its device, without labels, so that it computes no loss of its
-        own.
+        """The model's outputs for a batch on its device, without labels, so that it computes no
+        loss of its own.
 
-        With a callable this is what the callable returns. Raises ScoreError for a batch without labels, and
-        for whatever the callable raises but for memory that runs out.
+        With a callable this is what the callable returns. Raises ScoreError for a batch without
+        labels, and for whatever the callable raises but for memory that runs out.
         """
         if self.function is not None:
             return self._called(model, batch)
@@ -148,17 +159,18 @@ class Scorer:
         return model(self._inputs(model, batch))
 
     def from_outputs(self, model: Module, outputs: Any, batch: Any) -> Tensor:
-        """Scores of a batch from the outputs of ``forward``, or of the training forward if ``reads_outputs``.
+        """Scores of a batch from the outputs of ``forward``, or of the training forward if
+        ``reads_outputs``.
 
         Args:
             model: The model.
-            outputs: A tensor, a mapping with ``logits``, or a tuple with the logits first (after the loss, if
-                any).
+            outputs: A tensor, a mapping with ``logits``, or a tuple with the logits first (after
+                the loss, if any).
             batch: A mapping with ``labels``, or (input, target).
 
         Returns:
-            Float32, shape (B,), detached, on the outputs' device. ``-inf`` (``EMPTY``) for a sample without
-            any label, else not finite where its outputs are not.
+            Float32, shape (B,), detached, on the outputs' device. ``-inf`` (``EMPTY``) for a sample
+            without any label, else not finite where its outputs are not.
 
         Raises:
             ScoreError: No labels, or outputs that give no score per sample.
@@ -169,14 +181,22 @@ class Scorer:
             kind, outputs, target = self._operands(outputs, batch)
             if kind not in SCORES[self.name].outputs:
                 raise ScoreError(
-                    f"score {self.name!r} is for {', '.join(SCORES[self.name].outputs) or 'what an output head is given'}, got"
+                    f"score {self.name!r} is for "
+                    f"{', '.join(SCORES[self.name].outputs) or 'what an output head is given'}, got"
                     f" a target that is {kind}; {_CALLABLE}"
                 )
             return self.of_operands(kind, outputs, target)
 
     def of_operands(self, kind: str, outputs: Tensor, target: Tensor) -> Tensor:
-        """Scores from outputs and their target, as ``reading.arrange`` gives them; see ``from_outputs``."""
-        if kind == CLASSES and self.name == "loss" and self.reading is not None and self.reading.smoothing:
+        """Scores from outputs and their target, as ``reading.arrange`` gives them; see
+        ``from_outputs``.
+        """
+        if (
+            kind == CLASSES
+            and self.name == "loss"
+            and self.reading is not None
+            and self.reading.smoothing
+        ):
             smooth = one_hot(target, outputs.shape[-1], self.reading.smoothing)
             scores = SCORES[self.name].outputs[PROBABILITIES](outputs, smooth).float()
         else:
@@ -187,19 +207,29 @@ class Scorer:
         """The kind of a target, and outputs and target as its score takes them."""
         if self.reading is None:
             logits = self._whole(_logits(outputs))
-            kind, outputs, target = self._arranged(logits, _target(batch), isinstance(batch, Mapping))
-            return kind, outputs, countable(target, outputs.shape[-1]) if kind == CLASSES else target
+            kind, outputs, target = self._arranged(
+                logits, _target(batch), isinstance(batch, Mapping)
+            )
+            return (
+                kind,
+                outputs,
+                countable(target, outputs.shape[-1]) if kind == CLASSES else target,
+            )
         try:
-            z, target = arrange(self.reading, self._logits_of(outputs), at_path(batch, self.reading.target))
+            z, target = arrange(
+                self.reading, self._logits_of(outputs), at_path(batch, self.reading.target)
+            )
         except LookupError as error:
             raise ScoreError(
-                f"score {self.name!r} is computed from {self.reading.describe()}, which this batch does not"
+                f"score {self.name!r} is computed from {self.reading.describe()}, which this batch "
+                "does not"
                 f" have ({error}); {_CALLABLE}"
             ) from error
         return self.reading.kind, self._whole(z), target
 
     def _logits_of(self, outputs: Any) -> Tensor:
-        # A Hugging Face model's tuple begins with the loss where it was given labels, and only there.
+        # A Hugging Face model's tuple begins with the loss where it was given labels, and only
+        # there.
         in_tuple = self.traits.forward_args is not None and isinstance(outputs, (tuple, list))
         if self.reading is None or self.reading.outputs is None or in_tuple:
             return _logits(outputs)
@@ -210,7 +240,10 @@ class Scorer:
         if reading is None:
             return _target(batch)
         if reading.kind != CLASSES or reading.smoothing:
-            raise ScoreError(f"score {self.name!r} is for one class a sample, got a loss of {reading.describe()}; {_CALLABLE}")
+            raise ScoreError(
+                f"score {self.name!r} is for one class a sample, got a loss of "
+                f"{reading.describe()}; {_CALLABLE}"
+            )
         target = at_path(batch, reading.target)
         target = target.reshape(len(target)) if target.numel() == len(target) else target
         return countable(target, torch.iinfo(torch.int64).max, reading.ignored)
@@ -221,19 +254,24 @@ class Scorer:
             return batch
         inputs = {key: value for key, value in batch.items() if key != "labels"}
         if "use_cache" in names:
-            inputs.setdefault("use_cache", False)  # keys and values of a whole sequence, which nobody reads
+            # Keys and values of a whole sequence, which nobody reads
+            inputs.setdefault("use_cache", False)
         if self.traits.encoder_decoder and "decoder_input_ids" not in inputs:
             prepare = getattr(unwrap(model).model, "prepare_decoder_input_ids_from_labels", None)
             if prepare is None:
                 raise ScoreError(
-                    f"an encoder-decoder batch needs decoder_input_ids, got {describe(batch)}; or {_CALLABLE}"
+                    f"an encoder-decoder batch needs decoder_input_ids, got {describe(batch)}; or "
+                    f"{_CALLABLE}"
                 )
             inputs["decoder_input_ids"] = prepare(labels=_target(batch))
         return inputs
 
-    def _arranged(self, outputs: Tensor, target: Tensor, classes_last: bool) -> tuple[str, Tensor, Tensor]:
-        """The kind of a target, with the classes of the outputs last and everything of the shape its score
-        takes."""
+    def _arranged(
+        self, outputs: Tensor, target: Tensor, classes_last: bool
+    ) -> tuple[str, Tensor, Tensor]:
+        """The kind of a target, with the classes of the outputs last and everything of the shape
+        its score takes.
+        """
         target = self._shifted(target)
         if target.shape == outputs.shape:
             kind = self.traits.dense
@@ -247,7 +285,8 @@ class Scorer:
             if not classes_last and outputs.shape[:1] + outputs.shape[2:] == target.shape:
                 outputs = outputs.movedim(1, -1)
             if outputs.shape[:-1] == target.shape:
-                if self.traits.forward_args is None and self.traits.dense == BINARY:  # one sigmoid a class
+                # One sigmoid a class
+                if self.traits.forward_args is None and self.traits.dense == BINARY:
                     classes = torch.arange(outputs.shape[-1], device=target.device)
                     return BINARY, outputs, target.unsqueeze(-1) == classes
                 return CLASSES, outputs, target
@@ -261,8 +300,10 @@ class Scorer:
         classes = None if self.headless is None else self.headless.classes
         if isinstance(logits, DTensor) or (classes is not None and logits.shape[-1] < classes):
             raise ScoreError(
-                f"score {self.name!r} needs each rank to have all {classes or logits.shape[-1]} classes' logits, got"
-                f" {tuple(logits.shape)} on this rank: replicate the output head of a tensor-parallel model, or {_CALLABLE}"
+                f"score {self.name!r} needs each rank to have all {classes or logits.shape[-1]} "
+                "classes' logits, got"
+                f" {tuple(logits.shape)} on this rank: replicate the output head of a "
+                f"tensor-parallel model, or {_CALLABLE}"
             )
         return logits
 
@@ -296,13 +337,17 @@ class Scorer:
             if out_of_memory(error):
                 raise
             kind = type(error).__name__
-            raise ScoreError(f"score {self.name!r} raised {kind} on {describe(batch)}: {error}") from error
+            raise ScoreError(
+                f"score {self.name!r} raised {kind} on {describe(batch)}: {error}"
+            ) from error
 
     def _checked(self, scores: Any, batch: Any) -> Tensor:
         expected = (self.rows(batch),)
         if not isinstance(scores, Tensor):
             got = describe(scores)
-            raise ScoreError(f"score {self.name!r} must return a float tensor of shape {expected}, got {got}")
+            raise ScoreError(
+                f"score {self.name!r} must return a float tensor of shape {expected}, got {got}"
+            )
         if tuple(scores.shape) != expected or not scores.is_floating_point():
             raise ScoreError(
                 f"score {self.name!r} must return a float tensor of shape {expected},"
@@ -321,11 +366,12 @@ def build_scorer(
     """The scorer for a model.
 
     Args:
-        score: A name in ``SCORES``, or a callable ``(model, batch) -> (B,)`` float tensor. The callable gets
-            the model as training has it (wrapped), in eval mode without gradients, and a microbatch on its
-            device.
+        score: A name in ``SCORES``, or a callable ``(model, batch) -> (B,)`` float tensor. The
+            callable gets the model as training has it (wrapped), in eval mode without gradients,
+            and a microbatch on its device.
         model: A ComposerModel, wrapped or not; only looked at.
-        head: How a language model's output head is scored without its logits, a name in ``head.PATHS``; None: not so.
+        head: How a language model's output head is scored without its logits, a name in
+            ``head.PATHS``; None: not so.
         fidelity: How much of a sample and of the model is looked at; its proxy must be ``model``.
 
     Raises:
@@ -335,18 +381,27 @@ def build_scorer(
     check_head(head)
     if isinstance(score, str) and score in SCORES:
         traits = Traits.of(model)
-        headless = None if head is None or traits.forward_args is None else _headless(model, head, traits)
+        headless = (
+            None if head is None or traits.forward_args is None else _headless(model, head, traits)
+        )
         text = headless is not None or traits.shift_labels
         own = replace(fidelity, proxy=None)
         reduction = None if own.full else Reduction(own, model, text=text)
-        last = None if headless is not None or SCORES[score].outputs else _last_layer(score, model, traits, head)
+        last = (
+            None
+            if headless is not None or SCORES[score].outputs
+            else _last_layer(score, model, traits, head)
+        )
         return Scorer(name=score, traits=traits, headless=headless, reduction=reduction, last=last)
     if callable(score):
         if not fidelity.full:
-            raise FidelityError(f"fidelity: expected full for a score that is a callable, received {fidelity.name}")
+            raise FidelityError(
+                f"fidelity: expected full for a score that is a callable, received {fidelity.name}"
+            )
         return Scorer(name=function_name(score), traits=Traits.of(model), function=score)
     raise ScoreError(
-        f"score must be one of {', '.join(SCORES)}, or a callable (model, batch) -> (B,), got {score!r}"
+        f"score must be one of {', '.join(SCORES)}, or a callable (model, batch) -> (B,), got "
+        f"{score!r}"
     )
 
 
@@ -360,8 +415,8 @@ def score_batch(
 ) -> Tensor:
     """Score a batch, ``microbatch`` samples at a time, without gradients.
 
-    The caller sets eval mode and the precision context, and makes sure that all ranks come here equally
-    often.
+    The caller sets eval mode and the precision context, and makes sure that all ranks come here
+    equally often.
 
     Args:
         scorer: How.
@@ -389,7 +444,9 @@ def _headless(model: Module, path: str, traits: Traits) -> HeadlessForward | Non
         return HeadlessForward(find_head(model), path=path, sharded=is_sharded(model))
     except HeadError as reason:
         if traits.shift_labels:  # of others, such as image classifiers, nobody expects it
-            log.warning("Scoring computes all logits, as this model cannot do without them: %s.", reason)
+            log.warning(
+                "Scoring computes all logits, as this model cannot do without them: %s.", reason
+            )
         return None
 
 
@@ -401,20 +458,24 @@ def _last_layer(score: str, model: Module, traits: Traits, head: str | None) -> 
             find_head(model)  # a language model's, which says why it has none
         return LastLayer(model)
     except HeadError as reason:
-        raise ScoreError(f"score {score!r} is computed at the output head, and {reason}; {_CALLABLE}") from reason
+        raise ScoreError(
+            f"score {score!r} is computed at the output head, and {reason}; {_CALLABLE}"
+        ) from reason
 
 
 def _target(batch: Any) -> Tensor:
     if isinstance(batch, Mapping):
         if not isinstance(batch.get("labels"), Tensor):
             raise ScoreError(
-                f"the batch has no tensor 'labels', it has {describe(batch)}; add labels or {_CALLABLE}"
+                f"the batch has no tensor 'labels', it has {describe(batch)}; add labels or "
+                f"{_CALLABLE}"
             )
         return batch["labels"]
     if isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[1], Tensor):
         return batch[1]
     raise ScoreError(
-        f"a batch must be a mapping with 'labels' or (input, target), got {describe(batch)}; or {_CALLABLE}"
+        f"a batch must be a mapping with 'labels' or (input, target), got {describe(batch)}; or "
+        f"{_CALLABLE}"
     )
 
 

@@ -31,9 +31,11 @@ class Score:
     """One score; higher = teach it.
 
     Args:
-        tokens: From a language model's token scores: (nll, residual_sq, valid), each (B, T) -> (B,).
+        tokens: From a language model's token scores: (nll, residual_sq, valid), each (B, T) ->
+            (B,).
         head: From what the logits are computed from -> (B,); None where ``tokens`` say all.
-        outputs: By kind of target: (outputs (B, ..., C), target) -> (B,). Empty where no outputs tell.
+        outputs: By kind of target: (outputs (B, ..., C), target) -> (B,). Empty where no outputs
+            tell.
     """
 
     tokens: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
@@ -81,7 +83,8 @@ def margins(z: Tensor, labels: Tensor) -> Tensor:
 
 
 class RowScore:
-    """A score that is the mean of something over a sample's valid tokens, each from its own logits, of few tokens at once.
+    """A score that is the mean of something over a sample's valid tokens, each from its own logits,
+    of few tokens at once.
 
     Args:
         rows: (logits of shape (N, C), labels of shape (N,)) -> (N,).
@@ -106,9 +109,13 @@ class RowScore:
     def of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """From logits of shape (..., C) and labels of shape (...)."""
         flat = logits.reshape(-1, logits.shape[-1])
-        return self._mean(lambda some: _wide(flat[some]), labels.long(), logits.shape[-1], logits.device)
+        return self._mean(
+            lambda some: _wide(flat[some]), labels.long(), logits.shape[-1], logits.device
+        )
 
-    def _mean(self, logits: Callable[[slice], Tensor], labels: Tensor, classes: int, device: torch.device) -> Tensor:
+    def _mean(
+        self, logits: Callable[[slice], Tensor], labels: Tensor, classes: int, device: torch.device
+    ) -> Tensor:
         flat = labels.reshape(-1)
         function = self._compiled if len(flat) * classes >= SMALL else self._rows
         size = max(1, (SMALL if device.type == "cpu" else 2**28) // classes)
@@ -117,7 +124,11 @@ class RowScore:
             some = slice(first, first + size)
             parts.append(function(logits(some), flat[some].clamp(min=0)))
         valid = labels != IGNORED
-        values = torch.cat(parts).reshape(labels.shape) if parts else torch.zeros(labels.shape, device=device)
+        values = (
+            torch.cat(parts).reshape(labels.shape)
+            if parts
+            else torch.zeros(labels.shape, device=device)
+        )
         return reference.sample_mean(values.masked_fill(~valid, 0.0), valid)
 
 
@@ -130,7 +141,8 @@ def _rows(function: Callable[[Tensor, Tensor], Tensor]) -> Score:
     return Score(head=score.of_head, outputs={CLASSES: score.of_logits})
 
 
-# Residual: AtteNT (arXiv 2602.20461). Entropy: uncertainty sampling (Lewis and Gale, 1994). Margin: Scheffer et al., 2001.
+# Residual: AtteNT (arXiv 2602.20461). Entropy: uncertainty sampling (Lewis and Gale, 1994). Margin:
+# Scheffer et al., 2001.
 SCORES: dict[str, Score] = {
     "residual": Score(
         tokens=_residual,

@@ -1,9 +1,10 @@
 """Token scores in one Triton kernel: the logits live in registers only (forward, GPU).
 
-A program takes a block of tokens and one of a few equal parts of the vocabulary, and goes over the part block by block
-with an online softmax (Milakov and Gimelshein, arXiv 1805.02867) extended by the sum of squares; ``partials.merge``
-joins the parts. Programs of one part are started side by side, so that a block of the weight is read from memory about
-once and else from the L2 cache. A block of tokens none of which counts costs nothing.
+A program takes a block of tokens and one of a few equal parts of the vocabulary, and goes over the
+part block by block with an online softmax (Milakov and Gimelshein, arXiv 1805.02867) extended by
+the sum of squares; ``partials.merge`` joins the parts. Programs of one part are started side by
+side, so that a block of the weight is read from memory about once and else from the L2 cache. A
+block of tokens none of which counts costs nothing.
 """
 
 import functools
@@ -19,18 +20,43 @@ from attent_stream.score.partials import Partials, merge
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _PROGRAMS_PER_PROCESSOR = 4  # so that the last ones to run do not leave most of the device idle
 _CONFIGS = [
-    triton.Config({"ROWS": rows, "COLUMNS": columns, "DEPTH": 64}, num_warps=warps, num_stages=stages)
-    for rows, columns, warps, stages in ((128, 256, 8, 3), (128, 128, 4, 4), (128, 128, 8, 3), (64, 256, 4, 3))
+    triton.Config(
+        {"ROWS": rows, "COLUMNS": columns, "DEPTH": 64}, num_warps=warps, num_stages=stages
+    )
+    for rows, columns, warps, stages in (
+        (128, 256, 8, 3),
+        (128, 128, 4, 4),
+        (128, 128, 8, 3),
+        (64, 256, 4, 3),
+    )
 ]
 
 
 @triton.jit
 def _kernel(
-    hidden, weight, bias, labels, largest_out, total_out, total_sq_out, own_out,
-    tokens, classes, width, hidden_stride, weight_stride, per_part, scale, softcap,
-    HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, PRECISION: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
-):  # fmt: skip
+    hidden,
+    weight,
+    bias,
+    labels,
+    largest_out,
+    total_out,
+    total_sq_out,
+    own_out,
+    tokens,
+    classes,
+    width,
+    hidden_stride,
+    weight_stride,
+    per_part,
+    scale,
+    softcap,
+    HAS_BIAS: tl.constexpr,
+    HAS_CAP: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+):
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     part = tl.program_id(1)
     label = tl.load(labels + rows, mask=rows < tokens, other=-100)
@@ -47,8 +73,16 @@ def _kernel(
             z = tl.zeros((ROWS, COLUMNS), tl.float32)
             for depth in range(0, width, DEPTH):
                 k = depth + tl.arange(0, DEPTH)
-                h = tl.load(row_start + k[None, :], mask=(rows[:, None] < tokens) & (k[None, :] < width), other=0.0)
-                w = tl.load(column_start + k[:, None], mask=(columns[None, :] < end) & (k[:, None] < width), other=0.0)
+                h = tl.load(
+                    row_start + k[None, :],
+                    mask=(rows[:, None] < tokens) & (k[None, :] < width),
+                    other=0.0,
+                )
+                w = tl.load(
+                    column_start + k[:, None],
+                    mask=(columns[None, :] < end) & (k[:, None] < width),
+                    other=0.0,
+                )
                 z = tl.dot(h, w, z, input_precision=PRECISION)
             if HAS_BIAS:
                 z += tl.load(bias + columns, mask=columns < end, other=0.0).to(tl.float32)[None, :]
@@ -72,21 +106,32 @@ def _kernel(
     tl.store(own_out + out, own, mask=rows < tokens)
 
 
-INTERPRETED = not isinstance(_kernel, triton.runtime.JITFunction)  # TRITON_INTERPRET=1: on the CPU, slowly
+# TRITON_INTERPRET=1: on the CPU, slowly
+INTERPRETED = not isinstance(_kernel, triton.runtime.JITFunction)
 
 
 @functools.cache
 def _tuned(device: torch.device) -> Any:
-    """The kernel that finds its block sizes for each width and vocabulary the first time (needs the device)."""
+    """The kernel that finds its block sizes for each width and vocabulary the first time (needs the
+    device).
+    """
     return triton.autotune(_CONFIGS, key=["classes", "width"])(_kernel)
 
 
 def triton_scores(
-    hidden: Tensor, weight: Tensor, labels: Tensor, *, bias: Tensor | None, softcap: float | None, scale: float
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    *,
+    bias: Tensor | None,
+    softcap: float | None,
+    scale: float,
 ) -> tuple[Tensor, Tensor]:
     """See ``head.head_scores``; float16, bfloat16 or float32, on a GPU."""
     if hidden.dtype not in _DTYPES:
-        raise ValueError(f"the triton path takes {', '.join(map(str, _DTYPES))}, got {hidden.dtype}")
+        raise ValueError(
+            f"the triton path takes {', '.join(map(str, _DTYPES))}, got {hidden.dtype}"
+        )
     if hidden.device.type != "cuda" and not INTERPRETED:
         raise ValueError(f"the triton path needs a CUDA device, got {hidden.device}")
     if INTERPRETED:  # Triton 3.3's interpreter multiplies bfloat16 as if its bits were integers
@@ -98,19 +143,37 @@ def triton_scores(
     parts, per_part = _parts(tokens, classes, hidden.device)
     results = torch.empty(4, parts, tokens, dtype=torch.float32, device=hidden.device)
     if tokens:
-        kernel, blocks = (_kernel, _CONFIGS[-1].kwargs) if INTERPRETED else (_tuned(hidden.device), {})
+        kernel, blocks = (
+            (_kernel, _CONFIGS[-1].kwargs) if INTERPRETED else (_tuned(hidden.device), {})
+        )
         kernel[lambda meta: (triton.cdiv(tokens, meta["ROWS"]), parts)](
-            hidden, weight, weight if bias is None else bias, labels.int(), *results,
-            tokens, classes, width, hidden.stride(0), weight.stride(0), per_part, scale, softcap or 1.0,
-            HAS_BIAS=bias is not None, HAS_CAP=softcap is not None, PRECISION=_precision(hidden.dtype), **blocks,
-        )  # fmt: skip
+            hidden,
+            weight,
+            weight if bias is None else bias,
+            labels.int(),
+            *results,
+            tokens,
+            classes,
+            width,
+            hidden.stride(0),
+            weight.stride(0),
+            per_part,
+            scale,
+            softcap or 1.0,
+            HAS_BIAS=bias is not None,
+            HAS_CAP=softcap is not None,
+            PRECISION=_precision(hidden.dtype),
+            **blocks,
+        )
     own = results[3].sum(dim=0).masked_fill(labels >= classes, float("nan"))  # no such class
     return merge(Partials(results[0], results[1], results[2]), own, labels)
 
 
 def _parts(tokens: int, classes: int, device: torch.device) -> tuple[int, int]:
     """Parts of the vocabulary, and classes in each: a multiple of every block size."""
-    processors = 1 if INTERPRETED else torch.cuda.get_device_properties(device).multi_processor_count
+    processors = (
+        1 if INTERPRETED else torch.cuda.get_device_properties(device).multi_processor_count
+    )
     blocks = max(1, -(-tokens // 128))
     parts = max(1, min(-(-_PROGRAMS_PER_PROCESSOR * processors // blocks), -(-classes // 2048)))
     per_part = -(-classes // (parts * 256)) * 256

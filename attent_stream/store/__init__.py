@@ -1,1 +1,3 @@
-"""Shards from an object store: fetched ahead, whole and checked, read, and what went wrong by name."""
+"""Shards from an object store: fetched ahead, whole and checked, read, and what went wrong by
+name.
+"""

@@ -1,7 +1,9 @@
-"""Who fetches a shard on this node, and what makes room for it: Streaming's shard states, without waits that do not end.
+"""Who fetches a shard on this node, and what makes room for it: Streaming's shard states, without
+waits that do not end.
 
-Streaming 0.13 leaves a shard as being fetched where a fetch fails, so others wait for ever; keeps its lock where no
-shard can be evicted; takes a damaged file that is in the cache for a good one; and evicts what has no remote.
+Streaming 0.13 leaves a shard as being fetched where a fetch fails, so others wait for ever; keeps
+its lock where no shard can be evicted; takes a damaged file that is in the cache for a good one;
+and evicts what has no remote.
 """
 
 import time
@@ -30,7 +32,9 @@ def take_over(data, begin: float) -> None:
     for number, stream in enumerate(data.streams):
         first = data.shard_offset_per_stream[number]
         fetch.check_stream(stream, f"stream {number}")
-        fetch.check_hashes(stream, f"stream {number}", data.shards[first : first + data.shards_per_stream[number]])
+        fetch.check_hashes(
+            stream, f"stream {number}", data.shards[first : first + data.shards_per_stream[number]]
+        )
         fetch.protect(stream)
     if data._unique_rank_world.is_local_leader:
         parts.remove_leftovers(data.streams, begin)
@@ -56,11 +60,14 @@ def prepare_shard(data, shard_id: int, blocking: bool) -> None:
             return
         if state == _CROWDED and time.monotonic() - begin > limit:
             raise CacheLimitError(
-                f"{where}: no room in the cache for {limit:.0f} s, because all of it is being filled (cache_limit is "
-                f"{data.cache_limit} bytes); raise cache_limit, or use fewer workers or a smaller predownload"
+                f"{where}: no room in the cache for {limit:.0f} s, because all of it is being "
+                "filled (cache_limit is "
+                f"{data.cache_limit} bytes); raise cache_limit, or use fewer workers or a smaller "
+                "predownload"
             )
         time.sleep(TICK)
-        # Without the lock: with it, dozens of waiters would keep those who fetch from saying that they are done.
+        # Without the lock: with it, dozens of waiters would keep those who fetch from saying that
+        # they are done.
         while state == _BUSY and _is_claimed(data, shard_id, limit):
             time.sleep(TICK)
     try:
@@ -89,14 +96,19 @@ def _claim(data, shard_id: int, limit: float, where: str) -> int:
             if fetch.is_torn(stream, shard):
                 if stream.remote in (None, stream.local):
                     raise CorruptError(
-                        f"{where}: its file has not the size that the index says; copy it anew, or give a remote"
+                        f"{where}: its file has not the size that the index says; copy it anew, or "
+                        "give a remote"
                     )
                 data._evict_shard(shard_id)
                 state = _ShardState.REMOTE
             elif fetch.is_whole(stream, shard):
                 data._shard_access_times[shard_id] = now
                 return _HERE
-        if state != _ShardState.LOCAL and data.cache_limit and not _make_room(data, shard.get_max_size(), where):
+        if (
+            state != _ShardState.LOCAL
+            and data.cache_limit
+            and not _make_room(data, shard.get_max_size(), where)
+        ):
             return _CROWDED
         data._shard_access_times[shard_id] = now
         data._shard_states[shard_id] = _ShardState.PREPARING
@@ -104,25 +116,35 @@ def _claim(data, shard_id: int, limit: float, where: str) -> int:
 
 
 def _is_claimed(data, shard_id: int, limit: float) -> bool:
-    """Whether a process has taken on a shard's fetching, and not so long ago that it must have been killed."""
+    """Whether a process has taken on a shard's fetching, and not so long ago that it must have been
+    killed.
+    """
     # Who took it on says since when in the access time.
     age = time.time_ns() - int(data._shard_access_times[shard_id])
     return data._shard_states[shard_id] == _ShardState.PREPARING and age < 1.5 * limit * 1e9
 
 
 def _make_room(data, size: int, where: str) -> bool:
-    """Evict the least recently read shards until ``size`` bytes fit; False if that must wait for fetches under way."""
+    """Evict the least recently read shards until ``size`` bytes fit; False if that must wait for
+    fetches under way.
+    """
     while data.cache_limit < data.cache_usage + size:
         states, times = data._shard_states.numpy(), data._shard_access_times.numpy()
         local = np.flatnonzero(states == _ShardState.LOCAL)
         streams = [data.streams[i] for i in data.stream_per_shard[local]]
-        local = local[[stream.remote not in (None, stream.local) for stream in streams]] if len(local) else local
+        local = (
+            local[[stream.remote not in (None, stream.local) for stream in streams]]
+            if len(local)
+            else local
+        )
         if not len(local):
             if (states == _ShardState.PREPARING).any():
                 return False
             raise CacheLimitError(
-                f"{where}: it needs {size} bytes of the cache, cache_limit is {data.cache_limit} and {data.cache_usage} "
-                f"are used by what cannot be evicted (indices, streams without a remote); raise cache_limit"
+                f"{where}: it needs {size} bytes of the cache, cache_limit is {data.cache_limit} "
+                f"and {data.cache_usage} "
+                "are used by what cannot be evicted (indices, streams without a remote); raise "
+                "cache_limit"
             )
         data._evict_shard(int(local[np.argmin(times[local])]))
     return True
@@ -143,7 +165,8 @@ class _BoundedLock:
             self._lock.acquire(timeout=self._limit)
         except Timeout:
             raise UnreachableError(
-                f"{self._where}: another process has held the cache's lock ({self._lock.lock_file}) for "
+                f"{self._where}: another process has held the cache's lock "
+                f"({self._lock.lock_file}) for "
                 f"{self._limit:.0f} s; end what is left of earlier runs, or raise download_timeout"
             ) from None
 
@@ -154,4 +177,6 @@ class _BoundedLock:
 def _where(data, shard_id: int) -> str:
     number = int(data.stream_per_shard[shard_id])
     stream, first = data.streams[number], int(data.sample_offset_per_shard[shard_id])
-    return fetch.describe(stream, number, data.shards[shard_id], shard_id, first, data._unique_rank_world.rank)
+    return fetch.describe(
+        stream, number, data.shards[shard_id], shard_id, first, data._unique_rank_world.rank
+    )

@@ -1,9 +1,11 @@
-"""A shard's files from its store into the cache: whole and checked, in bounded time, or an error with a name.
+"""A shard's files from its store into the cache: whole and checked, in bounded time, or an error
+with a name.
 
-Downloading is Streaming's own, of every store. What is added, because Streaming 0.13 lacks it: a file appears in the cache only
-when it has the size and the hash of the index (some downloaders leave a part behind where the next try takes it for the
-whole); ``download_timeout`` bounds the time a file takes (Streaming's S3 applies it to the wait for each packet, its
-GCS and Azure not at all); a download or decompression that failed is tried again, ``download_retry`` times in all.
+Downloading is Streaming's own, of every store. What is added, because Streaming 0.13 lacks it: a
+file appears in the cache only when it has the size and the hash of the index (some downloaders
+leave a part behind where the next try takes it for the whole); ``download_timeout`` bounds the time
+a file takes (Streaming's S3 applies it to the wait for each packet, its GCS and Azure not at all);
+a download or decompression that failed is tried again, ``download_retry`` times in all.
 """
 
 import copy
@@ -33,18 +35,25 @@ from attent_stream.store.parts import Part
 from attent_stream.store.s3 import FiniteS3Downloader
 from attent_stream.store.store_errors import is_of_a_store, kind_of, store_error
 
-_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}  # for good, as opposed to a folder that can be made again
+# For good, as opposed to a folder that can be made again
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def pause(attempt: int, longest: float) -> float:
-    """Seconds to wait after failed try number ``attempt`` (from 0): Streaming's own 1, 2, 4, ..., at most ``longest``."""
+    """Seconds to wait after failed try number ``attempt`` (from 0): Streaming's own 1, 2, 4, ...,
+    at most ``longest``.
+    """
     return min(2.0**attempt, longest)
 
 
 def patience(stream: Stream, files: int = 1) -> float:
-    """Seconds in which fetching a shard of so many files has succeeded or failed: a bound on every wait for it."""
+    """Seconds in which fetching a shard of so many files has succeeded or failed: a bound on every
+    wait for it.
+    """
     tries, timeout = stream.download_retry, stream.download_timeout
-    return tries * (files * timeout + 1) + sum(pause(attempt, timeout) + 0.5 for attempt in range(tries - 1))
+    return tries * (files * timeout + 1) + sum(
+        pause(attempt, timeout) + 0.5 for attempt in range(tries - 1)
+    )
 
 
 def fetch_shard(stream: Stream, shard: Reader, where: str) -> int:
@@ -66,9 +75,15 @@ def fetch_shard(stream: Stream, shard: Reader, where: str) -> int:
     def once() -> None:
         if downloads_itself(stream):
             for raw, zipped in shard.file_pairs:
-                if not _path(stream, raw).is_file() and not (zipped and _path(stream, zipped).is_file()):
+                if not _path(stream, raw).is_file() and not (
+                    zipped and _path(stream, zipped).is_file()
+                ):
                     info = zipped or raw
-                    fetch_file(stream, info.basename, lambda part, info=info: check_file(part, info, stream.validate_hash))
+                    fetch_file(
+                        stream,
+                        info.basename,
+                        lambda part, info=info: check_file(part, info, stream.validate_hash),
+                    )
         _unpack(stream, shard)
 
     retried(once, stream, where)
@@ -81,8 +96,8 @@ def retried(once: Callable[[], None], stream: Stream, where: str) -> None:
     Raises:
         StoreError: The last failure; at once where trying again cannot help.
         OpenFilesError: The last failure, where this process is out of file descriptors.
-        Exception: At once and as it is, what is neither of a store nor an OSError (no memory, no such module, a mistake in a
-            downloader): it would be hidden behind a store's name.
+        Exception: At once and as it is, what is neither of a store nor an OSError (no memory, no
+            such module, a mistake in a downloader): it would be hidden behind a store's name.
     """
     begin = time.monotonic()
     tries = stream.download_retry if downloads_itself(stream) else 1
@@ -98,8 +113,11 @@ def retried(once: Callable[[], None], stream: Stream, where: str) -> None:
                 if is_out_of_files(error):
                     raise open_files_error(where) from None
                 times = "1 try" if attempt == 0 else f"{attempt + 1} tries"
-                # The cause stays out of the traceback: its text has not been searched for credentials.
-                raise store_error(error, where, f"{times} in {time.monotonic() - begin:.0f} s", kind) from None
+                # The cause stays out of the traceback: its text has not been searched for
+                # credentials.
+                raise store_error(
+                    error, where, f"{times} in {time.monotonic() - begin:.0f} s", kind
+                ) from None
             time.sleep(pause(attempt, stream.download_timeout) + random.Random().random() / 2)
     raise AssertionError("download_retry is at least 1")
 
@@ -107,7 +125,8 @@ def retried(once: Callable[[], None], stream: Stream, where: str) -> None:
 def reconnect(stream: Stream) -> None:
     """Let the next download of a stream make a new connection and read the credentials anew.
 
-    Threads share a downloader, and one may be downloading: it goes on with the downloader that it has, and its connection.
+    Threads share a downloader, and one may be downloading: it goes on with the downloader that it
+    has, and its connection.
     """
     fresh = copy.copy(stream._downloader)
     fresh.clean_up()
@@ -167,7 +186,8 @@ def check_file(path: Path, info: FileInfo, algorithm: str | None) -> None:
     Args:
         path: The file.
         info: Its entry in the index.
-        algorithm: Hash to compare (Streaming's ``validate_hash``), or None for any that the index has.
+        algorithm: Hash to compare (Streaming's ``validate_hash``), or None for any that the index
+            has.
 
     Raises:
         CorruptError: They differ.
@@ -187,9 +207,13 @@ def check_stream(stream: Stream, which: str) -> None:
         ValueError: ``download_retry`` or ``download_timeout`` is out of range.
     """
     if stream.download_retry < 1:
-        raise ValueError(f"download_retry must be at least 1 (tries), got {stream.download_retry} for {which}")
+        raise ValueError(
+            f"download_retry must be at least 1 (tries), got {stream.download_retry} for {which}"
+        )
     if not stream.download_timeout > 0:
-        raise ValueError(f"download_timeout must be positive (s), got {stream.download_timeout} for {which}")
+        raise ValueError(
+            f"download_timeout must be positive (s), got {stream.download_timeout} for {which}"
+        )
 
 
 def check_hashes(stream: Stream, which: str, shards: Sequence[Reader]) -> None:
@@ -198,7 +222,9 @@ def check_hashes(stream: Stream, which: str, shards: Sequence[Reader]) -> None:
     Raises:
         ValueError: It says which hashes there are.
     """
-    for raw, zipped in (pair for shard in shards if stream.validate_hash for pair in shard.file_pairs):
+    for raw, zipped in (
+        pair for shard in shards if stream.validate_hash for pair in shard.file_pairs
+    ):
         known = (zipped or raw).hashes
         if stream.validate_hash not in known:
             raise ValueError(
@@ -207,7 +233,9 @@ def check_hashes(stream: Stream, which: str, shards: Sequence[Reader]) -> None:
             )
 
 
-def describe(stream: Stream, number: int, shard: Reader, shard_id: int, first_sample: int, rank: int) -> str:
+def describe(
+    stream: Stream, number: int, shard: Reader, shard_id: int, first_sample: int, rank: int
+) -> str:
     """A shard's place in words, for errors."""
     source = masked_text(os.path.join(stream.remote or stream.local, stream.split).rstrip("/"))
     names = ", ".join((zipped or raw).basename for raw, zipped in shard.file_pairs)
@@ -216,7 +244,9 @@ def describe(stream: Stream, number: int, shard: Reader, shard_id: int, first_sa
 
 
 def is_whole(stream: Stream, shard: Reader) -> bool:
-    """Whether every file of a shard that is in the cache has the index's size, and none is missing."""
+    """Whether every file of a shard that is in the cache has the index's size, and none is
+    missing.
+    """
     return all(_size(_path(stream, raw)) == raw.bytes for raw, _ in shard.file_pairs)
 
 
@@ -227,17 +257,27 @@ def is_torn(stream: Stream, shard: Reader) -> bool:
 
 
 def _unpack(stream: Stream, shard: Reader) -> None:
-    zips = [(raw, zipped) for raw, zipped in shard.file_pairs if zipped and not _path(stream, raw).is_file()]
+    zips = [
+        (raw, zipped)
+        for raw, zipped in shard.file_pairs
+        if zipped and not _path(stream, raw).is_file()
+    ]
     try:
         stream.prepare_shard(shard)
     except Exception as error:
         ours = isinstance(error, (MemoryError, ImportError))  # says nothing of the file
         for raw, zipped in zips:
             Path(f"{_path(stream, raw)}.tmp").unlink(missing_ok=True)
-            if stream.remote not in (None, stream.local) and not ours and not _is_final(error, _kind(error, stream)):
+            if (
+                stream.remote not in (None, stream.local)
+                and not ours
+                and not _is_final(error, _kind(error, stream))
+            ):
                 _path(stream, zipped).unlink(missing_ok=True)
         if zips and not ours and not isinstance(error, OSError):
-            raise CorruptError(f"{zips[0][1].basename} does not decompress: {type(error).__name__}: {error}") from error
+            raise CorruptError(
+                f"{zips[0][1].basename} does not decompress: {type(error).__name__}: {error}"
+            ) from error
         raise
 
 
@@ -247,11 +287,15 @@ def _kind(error: BaseException, stream: Stream) -> type[StoreError]:
 
 def _is_final(error: BaseException, kind: type[StoreError]) -> bool:
     """Whether the local disk would refuse a next try too."""
-    return kind is DiskFullError or (kind is CacheFolderError and getattr(error, "errno", None) in _REFUSED)
+    return kind is DiskFullError or (
+        kind is CacheFolderError and getattr(error, "errno", None) in _REFUSED
+    )
 
 
 def _finishes(work: Callable[[], None], seconds: float, discard: Callable[[], None]) -> bool:
-    """Run ``work``; False if it has not ended in time, and then ``discard`` is called when it has."""
+    """Run ``work``; False if it has not ended in time, and then ``discard`` is called when
+    it has.
+    """
     failure: list[BaseException] = []
     late = threading.Event()
 
@@ -276,7 +320,9 @@ def _finishes(work: Callable[[], None], seconds: float, discard: Callable[[], No
 
 
 def downloads_itself(stream: Stream) -> bool:
-    """Whether a stream gets its files in Streaming's own way, which is the one that is known here."""
+    """Whether a stream gets its files in Streaming's own way, which is the one that is
+    known here.
+    """
     own = ("_download_file", "_prepare_shard_part", "prepare_shard")
     return all(getattr(type(stream), name) is getattr(Stream, name) for name in own)
 
@@ -293,7 +339,12 @@ def _size(path: Path) -> int | None:
 
 
 def _bytes_here(stream: Stream, shard: Reader) -> int:
-    return sum(info.bytes for pair in shard.file_pairs for info in pair if info and _path(stream, info).exists())
+    return sum(
+        info.bytes
+        for pair in shard.file_pairs
+        for info in pair
+        if info and _path(stream, info).exists()
+    )
 
 
 def _slowness(algorithm: str) -> tuple[bool, str]:

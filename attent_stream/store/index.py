@@ -1,6 +1,7 @@
 """The indices of the streams, fetched like shards: whole, in bounded time, or an error with a name.
 
-Streaming 0.13 reads them while its data set is being constructed; it finds those that are here already.
+Streaming 0.13 reads them while its data set is being constructed; it finds those that are here
+already.
 """
 
 import json
@@ -29,8 +30,8 @@ def fetch_indices(settings: Mapping[str, Any]) -> None:
     One rank of the node does that.
 
     Args:
-        settings: StreamingDataset's arguments. Streams of other kinds, and those that make their own cache folder, are left
-            to Streaming.
+        settings: StreamingDataset's arguments. Streams of other kinds, and those that make their
+            own cache folder, are left to Streaming.
 
     Raises:
         StoreError: An index cannot be had, or the cached one is of older data than the store's.
@@ -39,7 +40,9 @@ def fetch_indices(settings: Mapping[str, Any]) -> None:
     if not world.is_local_leader:
         return
     plain = settings.get("stream_name", "stream") == "stream"
-    given = settings.get("streams") or ([None] if plain and settings.get("remote") and settings.get("local") else [])
+    given = settings.get("streams") or (
+        [None] if plain and settings.get("remote") and settings.get("local") else []
+    )
     unreachable: set[str] = set()  # stores are waited for once: a run may have all of its data
     for number, stream in enumerate(given):
         if stream is None or (stream.remote and stream._local and fetch.downloads_itself(stream)):
@@ -49,7 +52,8 @@ def fetch_indices(settings: Mapping[str, Any]) -> None:
 
 @contextmanager
 def index_errors_named(remote: str | None, rank: int) -> Iterator[None]:
-    """Raise what goes wrong with a store inside as errors of this package: for indices that Streaming fetches.
+    """Raise what goes wrong with a store inside as errors of this package: for indices that
+    Streaming fetches.
 
     Raises:
         StoreError: Instead of the store's own.
@@ -61,18 +65,33 @@ def index_errors_named(remote: str | None, rank: int) -> Iterator[None]:
         if not torn and not is_of_a_store(error):
             raise
         cause = CorruptError(f"{error}; remove that file") if torn else error
-        raise store_error(cause, f"{get_index_basename()} of {remote or 'a stream'}, rank {rank}") from None
+        raise store_error(
+            cause, f"{get_index_basename()} of {remote or 'a stream'}, rank {rank}"
+        ) from None
 
 
 def _with_defaults(stream: Stream | None, settings: Mapping[str, Any]) -> Stream:
-    """A stream of its own with what the data set's arguments leave open; one that is the arguments', for None."""
-    own = {} if stream is None else {"remote": stream.remote, "local": stream.local, "split": stream.split or None}
+    """A stream of its own with what the data set's arguments leave open; one that is the
+    arguments', for None.
+    """
+    own = (
+        {}
+        if stream is None
+        else {"remote": stream.remote, "local": stream.local, "split": stream.split or None}
+    )
     if stream is not None:
-        own |= {"download_retry": stream._download_retry, "download_timeout": stream._download_timeout}
+        own |= {
+            "download_retry": stream._download_retry,
+            "download_timeout": stream._download_timeout,
+        }
     defaults = {"split": None, "download_retry": 2, "download_timeout": DEFAULT_TIMEOUT}
     names = ("remote", "local", *defaults)
-    chosen = {name: own.get(name) if own.get(name) is not None else settings.get(name) for name in names}
-    return Stream(**{name: defaults.get(name) if value is None else value for name, value in chosen.items()})
+    chosen = {
+        name: own.get(name) if own.get(name) is not None else settings.get(name) for name in names
+    }
+    return Stream(
+        **{name: defaults.get(name) if value is None else value for name, value in chosen.items()}
+    )
 
 
 def _have_index(stream: Stream, which: str, rank: int, unreachable: set[str]) -> None:

@@ -1,4 +1,6 @@
-"""A stream's shard readers from its index, made once a process and without Streaming's copy of each entry."""
+"""A stream's shard readers from its index, made once a process and without Streaming's copy of each
+entry.
+"""
 
 import json
 import os
@@ -12,7 +14,8 @@ _SUPPORTED = 2  # version of an index
 
 
 def read_shards(stream: Stream, world: Any, allow_unsafe_types: bool) -> list[Reader]:
-    """As ``stream.get_shards``, which is what is called wherever an index is not plainly of MDS shards and here.
+    """As ``stream.get_shards``, which is what is called wherever an index is not plainly of MDS
+    shards and here.
 
     Args:
         stream: The stream, its defaults applied.
@@ -57,7 +60,10 @@ def _mds_readers(stream: Stream, path: str, allow_unsafe_types: bool) -> list[Re
             entries[number] = None  # its memory is the reader's from here on
             if entry.pop("version") != _SUPPORTED or entry.pop("format") != "mds":
                 return None
-            mine = {name: entry.pop(name) for name in ("column_names", "column_encodings", "column_sizes", "hashes")}
+            mine = {
+                name: entry.pop(name)
+                for name in ("column_names", "column_encodings", "column_sizes", "hashes")
+            }
             fresh = mine != columns
             if fresh:  # as a rule all shards have the same, and share it
                 columns = mine

@@ -1,8 +1,9 @@
 """Shards fetched ahead of the samples that need them, by one thread a reader.
 
-Streaming runs two threads a worker that lock the cache once for every sample; most of the time a sample costs there is
-theirs. Looking at the shard states first, a block of samples at a time, and locking only for shards that are not here
-leaves the same downloads, ahead by the same ``predownload``.
+Streaming runs two threads a worker that lock the cache once for every sample; most of the time a
+sample costs there is theirs. Looking at the shard states first, a block of samples at a time, and
+locking only for shards that are not here leaves the same downloads, ahead by the same
+``predownload``.
 """
 
 import threading
@@ -19,7 +20,8 @@ _GRACE = 1.0  # seconds in which a thread without a fetch under way has ended
 
 
 class ShardFetcher:
-    """Prepares the shards of coming samples in the background, each at the latest before its first sample is read.
+    """Prepares the shards of coming samples in the background, each at the latest before its first
+    sample is read.
 
     Args:
         dataset: The StreamingDataset that is read.
@@ -28,7 +30,8 @@ class ShardFetcher:
 
     def __init__(self, dataset, predownload: int) -> None:
         for stream in dataset.streams:
-            # A forked worker has its parent's connections; two workers on one of them read each other's answers.
+            # A forked worker has its parent's connections; two workers on one of them read each
+            # other's answers.
             fetch.reconnect(stream)
         self._dataset = dataset
         self._predownload = predownload
@@ -48,10 +51,12 @@ class ShardFetcher:
             self._turn.notify()
 
     def advance(self, count: int) -> None:
-        """Say that the next ``count`` of them are being read now; their shards have been prepared once when this returns.
+        """Say that the next ``count`` of them are being read now; their shards have been prepared
+        once when this returns.
 
         Raises:
-            Exception: What went wrong in the background, if anything did, or in preparing one of these shards.
+            Exception: What went wrong in the background, if anything did, or in preparing one of
+                these shards.
         """
         with self._turn:
             ids = self._coming[self._read : self._read + count]
@@ -59,16 +64,18 @@ class ShardFetcher:
             self._turn.notify()
         if self._error is not None:
             raise self._error
-        # A file that was in the cache from the start may be cut: it is not to be read before it was looked at.
+        # A file that was in the cache from the start may be cut: it is not to be read before it was
+        # looked at.
         shards = self._shards_of(ids)
         self._prepare(shards[~self._touched[shards]], True)
 
     def close(self) -> None:
         """Stop the thread after the shard it is at.
 
-        In a loader's worker, which may end now, also wait for it: a shard that is left claimed and not fetched would keep
-        everybody on the node who needs it waiting until the claim is too old. Elsewhere wait for a
-        moment: the thread holds the data set, whose memory is closed only after it has ended.
+        In a loader's worker, which may end now, also wait for it: a shard that is left claimed and
+        not fetched would keep everybody on the node who needs it waiting until the claim is too
+        old. Elsewhere wait for a moment: the thread holds the data set, whose memory is closed only
+        after it has ended.
         """
         with self._turn:
             self._closed = True
@@ -105,7 +112,8 @@ class ShardFetcher:
         return np.searchsorted(self._dataset.sample_offset_per_shard, ids, side="right") - 1
 
     def _prepare(self, shards: NDArray[np.int64], blocking: bool) -> None:
-        # One that another process prepares now counts as looked at: who claims a cut file removes it first.
+        # One that another process prepares now counts as looked at: who claims a cut file removes
+        # it first.
         for shard in dict.fromkeys(shards.tolist()):
             if self._closed:
                 return

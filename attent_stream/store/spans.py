@@ -1,7 +1,7 @@
 """Which shard a sample is in, by binary search.
 
-Streaming's ``Spanner`` answers the same, but goes through an array of all samples when it is made: 8 bytes a sample and more
-at its peak, 2 GB for 61,000 shards of 4,096 samples, in every process.
+Streaming's ``Spanner`` answers the same, but goes through an array of all samples when it is made:
+8 bytes a sample and more at its peak, 2 GB for 61,000 shards of 4,096 samples, in every process.
 """
 
 from bisect import bisect_right
@@ -25,7 +25,8 @@ class SearchedSpanner:
         self.shard_sizes = shard_sizes
         self.num_samples = int(shard_sizes.sum())
         self.shard_bounds = np.concatenate([np.zeros(1, np.int64), shard_sizes.cumsum()])
-        self._bounds = self.shard_bounds.tolist()  # which is searched four times as fast, for one index, as an array
+        # Which is searched four times as fast, for one index, as an array
+        self._bounds = self.shard_bounds.tolist()
 
     def __getitem__(self, index: int) -> tuple[int, int]:
         """Shard of a sample, and its place in it.
@@ -41,7 +42,9 @@ class SearchedSpanner:
 
 @contextmanager
 def searched_spans() -> Iterator[None]:
-    """Let a StreamingDataset that is constructed inside find shards by search; it has no argument for that."""
+    """Let a StreamingDataset that is constructed inside find shards by search; it has no argument
+    for that.
+    """
     stock = streaming_dataset.Spanner
     streaming_dataset.Spanner = SearchedSpanner
     try:

@@ -1,7 +1,7 @@
 """What a store's exception means, in this package's own errors and without anybody's credentials.
 
-Every store's library has its own exceptions; what they share is looked for (an HTTP status, an errno), so that none of
-these libraries need be installed or imported.
+Every store's library has its own exceptions; what they share is looked for (an HTTP status, an
+errno), so that none of these libraries need be installed or imported.
 """
 
 import errno
@@ -22,24 +22,47 @@ from attent_stream.base.redaction import masked_text
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Those that Streaming's downloaders use, and what these use to speak HTTP.
-_LIBRARIES = {"boto3", "botocore", "s3transfer", "google", "azure", "huggingface_hub", "alipcs_py", "paramiko", "databricks", "oci"}
+_LIBRARIES = {
+    "boto3",
+    "botocore",
+    "s3transfer",
+    "google",
+    "azure",
+    "huggingface_hub",
+    "alipcs_py",
+    "paramiko",
+    "databricks",
+    "oci",
+}
 _LIBRARIES |= {"requests", "urllib3", "http", "httpx", "httpcore", "aiohttp"}
-# Exceptions without an HTTP status that are about credentials: those of botocore, google.auth and azure.identity.
-_CREDENTIALS = re.compile(r"Credential|Unauthorized|Authentication|RefreshError|TokenRetrieval|ExpiredToken|InvalidAccessKey")
+# Exceptions without an HTTP status that are about credentials: those of botocore, google.auth and
+# azure.identity.
+_CREDENTIALS = re.compile(
+    r"Credential|Unauthorized|Authentication|RefreshError|TokenRetrieval|ExpiredToken|InvalidAccessKey"
+)
 _LONGEST = 300
 
 ADVICE = {
-    UnreachableError: "check that the store can be reached, or raise download_retry (each try waits twice as long as the "
-    "one before) or download_timeout",
-    DeniedError: "check the credentials (they may have expired) and that they allow reading this object",
+    UnreachableError: (
+        "check that the store can be reached, or raise download_retry (each try waits twice "
+        "as long as the one before) or download_timeout"
+    ),
+    DeniedError: (
+        "check the credentials (they may have expired) and that they allow reading this object"
+    ),
     MissingError: "check remote and split, and that the upload of the corpus was completed",
     CorruptError: "write this shard anew, and look for what damages it on the way",
     DiskFullError: "free some space, set cache_limit, or give a local folder on a larger disk",
-    CacheFolderError: "check that this user may write the local folder, that its disk is not read-only, and that nothing removes it",
+    CacheFolderError: (
+        "check that this user may write the local folder, that its disk is not read-only, and that "
+        "nothing removes it"
+    ),
 }
 
 
-def store_error(error: BaseException, where: str, what: str = "", kind: type[StoreError] | None = None) -> StoreError:
+def store_error(
+    error: BaseException, where: str, what: str = "", kind: type[StoreError] | None = None
+) -> StoreError:
     """The error of this package for one of a store's library or of the local disk.
 
     Args:
@@ -79,7 +102,11 @@ def kind_of(error: BaseException, local: str = "", remote: str | None = None) ->
     if local and _is_in_cache(error, local, remote):
         return CacheFolderError
     # S3 answers 400 to an expired token, where it has no body to say so in.
-    if status in (400, 401, 403) or isinstance(error, RecursionError) or _is_about_credentials(error):
+    if (
+        status in (400, 401, 403)
+        or isinstance(error, RecursionError)
+        or _is_about_credentials(error)
+    ):
         return DeniedError
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return MissingError
@@ -101,12 +128,16 @@ def is_of_a_store(error: BaseException) -> bool:
     """Whether an exception comes from a store or the way to it, rather than from wrong settings."""
     known = type(error).__module__.split(".")[0] in _LIBRARIES or http_status(error) is not None
     full = isinstance(error, OSError) and error.errno in _DISK
-    plain = isinstance(error, (ConnectionError, TimeoutError, FileNotFoundError, EOFError, StoreError))
+    plain = isinstance(
+        error, (ConnectionError, TimeoutError, FileNotFoundError, EOFError, StoreError)
+    )
     return known or full or plain or _is_about_credentials(error)
 
 
 def _is_about_credentials(error: BaseException) -> bool:
-    """Streaming's GCS raises a ValueError in handling google.auth's error, so what was being handled counts too."""
+    """Streaming's GCS raises a ValueError in handling google.auth's error, so what was being
+    handled counts too.
+    """
     return any(_CREDENTIALS.search(type(one).__name__) for one in (error, error.__context__))
 
 

@@ -1,9 +1,10 @@
 """The board: shared memory in which a rank publishes to its loader workers what to read next.
 
-Two slots are enough: segment ``k + 2`` is chosen from candidates that stand in segment ``k + 1``, and a DataLoader hands
-batches out in order, so every step of segment ``k`` has been read by then. A worker that is late and had no step in ``k`` (few
-steps, many workers) may find ``k + 2`` in its place, and goes on. The memory has no name: it is a shared torch
-tensor, passed on to workers by fork or spawn, and goes when the last process that maps it goes, however it ends.
+Two slots are enough: segment ``k + 2`` is chosen from candidates that stand in segment ``k + 1``,
+and a DataLoader hands batches out in order, so every step of segment ``k`` has been read by then. A
+worker that is late and had no step in ``k`` (few steps, many workers) may find ``k + 2`` in its
+place, and goes on. The memory has no name: it is a shared torch tensor, passed on to workers by
+fork or spawn, and goes when the last process that maps it goes, however it ends.
 """
 
 import time
@@ -29,12 +30,15 @@ class Posting:
 
     Args:
         first_step: Number of the first step, counted through the epoch.
-        ids: Sample ids of each step, int64 of shape (steps, width); a short step is filled up with -1. Of a step of several
-            pieces a sample's id * pieces + which piece, batch_size * pieces of them.
+        ids: Sample ids of each step, int64 of shape (steps, width); a short step is filled up with
+            -1. Of a step of several pieces a sample's id * pieces + which piece, batch_size *
+            pieces of them.
         pieces: Of each step, into how many its samples are cut, int64 of shape (steps,).
-        wants: What is wanted of each step's batch, int64 of shape (steps,): 0 the batch, else see ``features.wanted``.
+        wants: What is wanted of each step's batch, int64 of shape (steps,): 0 the batch, else see
+            ``features.wanted``.
         last: Whether the epoch ends with it.
-        ahead: Sample ids that will be wanted after this segment, int64 of shape (n,): shards to fetch in time.
+        ahead: Sample ids that will be wanted after this segment, int64 of shape (n,): shards to
+            fetch in time.
     """
 
     first_step: int
@@ -113,17 +117,24 @@ class Board:
         """
         words = self._memory.numpy()
         if index != words[_PUBLISHED]:
-            raise ValueError(f"expected segment {words[_PUBLISHED]} to be published next, got {index}")
+            raise ValueError(
+                f"expected segment {words[_PUBLISHED]} to be published next, got {index}"
+            )
         count = len(posting.ids)
         width = posting.ids.shape[1]
-        fits = width in range(self.batch_size, self.batch_size * MOST + 1) and posting.wants.shape == posting.pieces.shape == (count,)
+        fits = width in range(
+            self.batch_size, self.batch_size * MOST + 1
+        ) and posting.wants.shape == posting.pieces.shape == (count,)
         if count > self.steps or not fits or len(posting.ahead) > self.ahead:
             raise ValueError(
-                f"expected at most {self.steps} steps of {self.batch_size} ids and {self.ahead} ids ahead, got ids of "
+                f"expected at most {self.steps} steps of {self.batch_size} ids and {self.ahead} "
+                "ids ahead, got ids of "
                 f"shape {posting.ids.shape} and {len(posting.ahead)} ahead"
             )
         slot = self._slot_of(index)
-        body = np.concatenate([posting.ids.reshape(-1), posting.pieces, posting.wants, posting.ahead])
+        body = np.concatenate(
+            [posting.ids.reshape(-1), posting.pieces, posting.wants, posting.ahead]
+        )
         slot[_META : _META + len(body)] = body
         slot[:_CRC] = posting.first_step, count, posting.last, len(posting.ahead), width
         slot[_CRC] = _checksum(slot, len(body), words[_GENERATION], index)
@@ -141,20 +152,38 @@ class Board:
         published = int(words[_PUBLISHED])
         if published <= index:
             return None
-        if published > index + 2:  # overwritten: all of its steps have been handed out, so this reader has none of them
+        # Overwritten: all of its steps have been handed out, so this reader has none of them
+        if published > index + 2:
             none = np.empty(0, np.int64)
-            return Posting(first_step=0, ids=none.reshape(0, self.batch_size), pieces=none, wants=none, last=False, ahead=none)
+            return Posting(
+                first_step=0,
+                ids=none.reshape(0, self.batch_size),
+                pieces=none,
+                wants=none,
+                last=False,
+                ahead=none,
+            )
         slot = self._slot_of(index).copy()
         first, count, last, ahead, width = (int(word) for word in slot[:_CRC])
         size = count * (width + 2)
-        if not (0 <= count <= self.steps and 0 <= ahead <= self.ahead and 0 < width <= self.batch_size * MOST) or slot[_CRC] != _checksum(
-            slot, size + ahead, generation, index
-        ):
-            return None  # the writer's stores are not all visible yet, or a new epoch has begun: look again
+        if not (
+            0 <= count <= self.steps
+            and 0 <= ahead <= self.ahead
+            and 0 < width <= self.batch_size * MOST
+        ) or slot[_CRC] != _checksum(slot, size + ahead, generation, index):
+            # The writer's stores are not all visible yet, or a new epoch has begun: look again
+            return None
         body = slot[_META:]
         ids, pieces, wants = np.split(body[:size], [count * width, count * (width + 1)])
         ids = ids.reshape(count, width)
-        return Posting(first_step=first, ids=ids, pieces=pieces, wants=wants, last=bool(last), ahead=body[size : size + ahead])
+        return Posting(
+            first_step=first,
+            ids=ids,
+            pieces=pieces,
+            wants=wants,
+            last=bool(last),
+            ahead=body[size : size + ahead],
+        )
 
     def wait(self, generation: int, index: int, timeout: float) -> Posting:
         """Segment ``index``, as soon as it is published.
@@ -172,8 +201,10 @@ class Board:
                 raise BoardClosed
             if time.monotonic() - start > timeout:
                 raise TeacherError(
-                    f"a loader worker of {here()} waited {timeout:.0f} s for segment {index} and the teacher did not publish "
-                    f"it: the training process is stuck or very slow (raise teacher_timeout if it is slow on purpose)"
+                    f"a loader worker of {here()} waited {timeout:.0f} s for segment {index} and "
+                    "the teacher did not publish "
+                    "it: the training process is stuck or very slow (raise teacher_timeout if it "
+                    "is slow on purpose)"
                 )
             time.sleep(pause)
             pause = min(pause * 1.5, 0.01)
@@ -189,6 +220,10 @@ class BoardClosed(Exception):
 
 
 def _checksum(slot: NDArray[np.int64], size: int, generation: int, index: int) -> int:
-    """Of a posting and of which it is, so that a slot's last posting is not taken for a new one whose stores are late."""
+    """Of a posting and of which it is, so that a slot's last posting is not taken for a new one
+    whose stores are late.
+    """
     which = zlib.crc32(np.array([generation, index], np.int64).tobytes())
-    return zlib.crc32(slot[_META : _META + size].tobytes(), zlib.crc32(slot[:_CRC].tobytes(), which))
+    return zlib.crc32(
+        slot[_META : _META + size].tobytes(), zlib.crc32(slot[:_CRC].tobytes(), which)
+    )

@@ -1,4 +1,6 @@
-"""A taught epoch: segment after segment from the order, the teacher and the scores, in the main process of each rank."""
+"""A taught epoch: segment after segment from the order, the teacher and the scores, in the main
+process of each rank.
+"""
 
 import zlib
 from dataclasses import replace
@@ -101,7 +103,8 @@ class TaughtEpoch:
             "order (shuffle, its seed, stream proportions)": self._order,
             "seed": self.teacher.settings.seed,
             "ranks": layout.ranks if layout.batching == "device_per_stream" else None,
-            "order kind": self.order.kind if self.order.kind != STREAMING else None,  # which older positions do not tell
+            # Which older positions do not tell
+            "order kind": self.order.kind if self.order.kind != STREAMING else None,
         }
 
     @property
@@ -116,7 +119,9 @@ class TaughtEpoch:
 
     @property
     def lesson(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Ids and weights of the lesson handed out last, each of shape (n,); of several pieces one after the other."""
+        """Ids and weights of the lesson handed out last, each of shape (n,); of several pieces one
+        after the other.
+        """
         ids = self.segment.lessons[self._lesson]
         return ids[ids >= 0], self.segment.weights[self._lesson][ids >= 0]
 
@@ -134,7 +139,9 @@ class TaughtEpoch:
     def position(self) -> Position:
         """Where it stands after the lesson handed out last; the inbox must be empty."""
         scores = None if self._scores is None else self._scores.astype(np.float32)
-        features = None if self._features is None else self._features.reshape(len(self._features), -1)
+        features = (
+            None if self._features is None else self._features.reshape(len(self._features), -1)
+        )
         return Position(
             identity=self.identity,
             epoch=self.order.epoch,
@@ -152,7 +159,8 @@ class TaughtEpoch:
         )
 
     def expect(self) -> int:
-        """Number of the step that the loader must hand out next; moves on to the next segment where one ends.
+        """Number of the step that the loader must hand out next; moves on to the next segment where
+        one ends.
 
         Raises:
             TeacherError: The next window has not been chosen.
@@ -160,7 +168,8 @@ class TaughtEpoch:
         while self._step == len(self.segment.roles):
             if self._waiting is None:
                 raise TeacherError(
-                    f"window {self.segment.index + 1} of epoch {self.order.epoch} was not chosen in time: call "
+                    f"window {self.segment.index + 1} of epoch {self.order.epoch} was not chosen "
+                    "in time: call "
                     f"loader.teach(score) once for every batch (AtteNT does so at AFTER_DATALOADER)"
                 )
             self._published_steps += len(self.segment.roles)
@@ -191,7 +200,9 @@ class TaughtEpoch:
         """
         canonical = self._canonical(scores.astype(np.float64))
         self._scores[rows] = canonical
-        self.teacher.remember(self._next[0].ids[rows], canonical, self.teacher.time(self.order.epoch))
+        self.teacher.remember(
+            self._next[0].ids[rows], canonical, self.teacher.time(self.order.epoch)
+        )
 
     def record_features(self, rows: list[int], features: NDArray[np.float16]) -> None:
         """Take the features of candidate rows of the next window.
@@ -201,26 +212,37 @@ class TaughtEpoch:
             features: Of all ranks' samples, shape (ranks, n, batch_size, d).
         """
         if self._features is None:
-            self._features = np.full((*self._next[0].ids.shape, features.shape[-1]), np.nan, np.float16)
+            self._features = np.full(
+                (*self._next[0].ids.shape, features.shape[-1]), np.nan, np.float16
+            )
         self._features[rows] = self._canonical(features)
 
     def _canonical(self, values: NDArray) -> NDArray:
-        """All ranks' values in canonical slots: (ranks, n, batch_size, ...) -> (n, row_size, ...)."""
+        """All ranks' values in canonical slots: (ranks, n, batch_size, ...) -> (n,
+        row_size, ...).
+        """
         size, inner = self.order.layout.row_size, values.shape[3:]
         canonical = np.empty((values.shape[1], size, *inner), values.dtype)
-        # All ranks at once: a loop over 8,192 of them, for each drained inbox, would be what stops a large job first.
-        canonical[:, canonical_slots(self.order.origin)] = values.swapaxes(0, 1).reshape(values.shape[1], size, *inner)
+        # All ranks at once: a loop over 8,192 of them, for each drained inbox, would be what stops
+        # a large job first.
+        canonical[:, canonical_slots(self.order.origin)] = values.swapaxes(0, 1).reshape(
+            values.shape[1], size, *inner
+        )
         return canonical
 
     def stop_scoring(self) -> None:
-        """Keep the next window whole where it was to be chosen by scores; all ranks call this together."""
+        """Keep the next window whole where it was to be chosen by scores; all ranks call this
+        together.
+        """
         if self._next is not None and self._next[1].by == SCORED:
             window, decision = self._next
             self._next = window, replace(decision, by=ALL, lessons=len(window.ids))
             self._scores = None
 
     def choose(self, crew: Crew = ALONE) -> None:
-        """Choose and publish the next segment; to be called when ``due``, by all of a crew together."""
+        """Choose and publish the next segment; to be called when ``due``, by all of a crew
+        together.
+        """
         index = self.segment.index + 1
         if self._next is None:
             self._waiting = self._publish(self._tail_segment(index))
@@ -247,14 +269,19 @@ class TaughtEpoch:
     def _restore(self, position: Position) -> Segment:
         last = self._planned(position)
         following = position.following
-        # The decision about the next window was used up when a choice follows already; what it was stands in that choice.
+        # The decision about the next window was used up when a choice follows already; what it was
+        # stands in that choice.
         decision = following.decision if following else last
         segment = self._rebuild(position.current, position.segment, decision)
         self._lesson = position.lesson - 1
-        self._step = int(np.flatnonzero(segment.roles == LESSON)[self._lesson]) + 1 if position.lesson else 0
+        self._step = (
+            int(np.flatnonzero(segment.roles == LESSON)[self._lesson]) + 1 if position.lesson else 0
+        )
         self._published_steps = -self._step
         self._publish(segment, skip=self._step)
-        tail_follows = last is None and segment.index + 1 < self._segments and self._lesson >= segment.due
+        tail_follows = (
+            last is None and segment.index + 1 < self._segments and self._lesson >= segment.due
+        )
         if following or tail_follows:
             self.segment = segment  # where the next one's first step is counted from
             self._waiting = self._publish(self._rebuild(following, position.segment + 1, last))
@@ -263,24 +290,36 @@ class TaughtEpoch:
         if position.features is not None and self._next is not None and self._next[1].balanced:
             rows, size = self._next[0].ids.shape
             if len(position.features) != rows or position.features.shape[1] % size:
-                raise ValueError(f"expected features of {rows} rows of {size} samples, got shape {position.features.shape}")
+                raise ValueError(
+                    f"expected features of {rows} rows of {size} samples, got shape "
+                    f"{position.features.shape}"
+                )
             self._features = position.features.reshape(rows, size, -1)
         return segment
 
     def _planned(self, position: Position) -> Decision | None:
-        """What was decided of the window to be chosen next; decided anew where this teacher could not carry it out."""
+        """What was decided of the window to be chosen next; decided anew where this teacher could
+        not carry it out.
+        """
         if position.next_by is None:
             return None
         window = self._window(position.segment + (2 if position.following else 1))
         settings, pieces = self.teacher.settings, position.next_pieces
-        # The turns of some of its candidates may have passed: it is not balanced where it was not to be, nor by other pieces.
+        # The turns of some of its candidates may have passed: it is not balanced where it was not
+        # to be, nor by other pieces.
         balanced = position.next_balanced and settings.balance is not None
         if pieces > 1 and not settings.seq_len.some:
             pieces, balanced = 1, False
-        decision = Decision(by=position.next_by, lessons=position.next_lessons, balanced=balanced, pieces=pieces)
+        decision = Decision(
+            by=position.next_by, lessons=position.next_lessons, balanced=balanced, pieces=pieces
+        )
         if self.teacher.stands(decision, window):
             return decision
-        ahead = position.current.lessons - position.lesson + (position.following.lessons if position.following else 0)
+        ahead = (
+            position.current.lessons
+            - position.lesson
+            + (position.following.lessons if position.following else 0)
+        )
         fresh = replace(self.teacher.decide(window, ahead), balanced=balanced, pieces=pieces)
         # The turns of some of its candidates have passed: it is kept whole, like an epoch's first.
         return replace(fresh, by=ALL, lessons=len(window.ids)) if fresh.by == SCORED else fresh
@@ -299,9 +338,19 @@ class TaughtEpoch:
         lanes = lane_labels(ids, self.order.layout, self.order.stream_starts)
         share, until = (row / max(1, self.order.full) for row in (begin, end))
         unit = self.order.layout.unit
-        return Window(epoch=self.order.epoch, index=index, ids=ids, lanes=lanes, unit=unit, share=share, until=until)
+        return Window(
+            epoch=self.order.epoch,
+            index=index,
+            ids=ids,
+            lanes=lanes,
+            unit=unit,
+            share=share,
+            until=until,
+        )
 
-    def _compose(self, choice: Choice, index: int, remaining: int, decision: Decision | None = None) -> Segment:
+    def _compose(
+        self, choice: Choice, index: int, remaining: int, decision: Decision | None = None
+    ) -> Segment:
         lessons = self._of_rank(choice, choice.ids)
         candidates = np.empty((0, self.board.batch_size), np.int64)
         window = self._window(index + 1)
@@ -326,7 +375,9 @@ class TaughtEpoch:
         )
 
     def _of_rank(self, choice: Choice, values: NDArray) -> NDArray:
-        """This rank's part of what a choice has of each piece: (L, row_size * pieces) -> (L, batch_size * pieces)."""
+        """This rank's part of what a choice has of each piece: (L, row_size * pieces) -> (L,
+        batch_size * pieces).
+        """
         rows = values.reshape(len(values), -1, choice.decision.pieces)
         return self.order.of_rank(rows, self.rank).reshape(len(values), -1)
 
@@ -358,29 +409,46 @@ class TaughtEpoch:
         # None where a checkpoint was balanced: what stands in it was read.
         if balance is not None and self._next is not None and self._next[1].balanced:
             decision = self._next[1]
-            wants[segment.roles == CANDIDATE] = wanted(balance, whole=decision.by == SCORED, pieces=decision.pieces)
+            wants[segment.roles == CANDIDATE] = wanted(
+                balance, whole=decision.by == SCORED, pieces=decision.pieces
+            )
         first = self._published_steps + len(self.segment.roles) if self._postings else 0
         last = segment.index + 1 >= self._segments
         ahead = self._ahead(segment.index)
-        posting = Posting(first_step=first, ids=ids[skip:], pieces=pieces[skip:], wants=wants[skip:], last=last, ahead=ahead)
+        posting = Posting(
+            first_step=first,
+            ids=ids[skip:],
+            pieces=pieces[skip:],
+            wants=wants[skip:],
+            last=last,
+            ahead=ahead,
+        )
         self.board.publish(self._postings, posting)
         self._postings += 1
         return segment
 
     def _ahead(self, index: int) -> NDArray[np.int64]:
-        """Ids of this rank that will be wanted after a segment. Of a window that is chosen without reading its candidates only
-        what would be chosen now, so that no shard is fetched for what is dropped.
+        """Ids of this rank that will be wanted after a segment. Of a window that is chosen without
+        reading its candidates only what would be chosen now, so that no shard is fetched for what
+        is dropped.
         """
         near = np.empty(0, np.int64)
         if self._next is not None:
             window, decision = self._next
-            if not decision.reads and decision.by in (RANDOM, REMEMBERED) and self.teacher.stands(decision, window):  # after a resume it may not
+            # After a resume it may not
+            if (
+                not decision.reads
+                and decision.by in (RANDOM, REMEMBERED)
+                and self.teacher.stands(decision, window)
+            ):
                 likely = self.teacher.choose(window, replace(decision, pieces=1), None)
                 return self.order.of_rank(likely.ids, self.rank).reshape(-1)
             if decision.by == ALL and not decision.reads:
                 near = self.order.of_rank(window.ids, self.rank).reshape(-1)
         begin, end = window_rows(self.order.full, self.first_row, self.window, index + 2)
-        return np.concatenate([near, self.order.of_rank(self.order.window(begin, end), self.rank).reshape(-1)])
+        return np.concatenate(
+            [near, self.order.of_rank(self.order.window(begin, end), self.rank).reshape(-1)]
+        )
 
 
 def _fingerprint(ids: NDArray) -> str:
@@ -388,6 +456,12 @@ def _fingerprint(ids: NDArray) -> str:
 
 
 def _order_fingerprint(order: Order) -> str:
-    """Of some rows from all over the epoch: another shuffle, seed or set of streams changes nearly all of them."""
-    places = np.unique(np.linspace(0, order.full, 16, endpoint=False).astype(np.int64)) if order.full else []
+    """Of some rows from all over the epoch: another shuffle, seed or set of streams changes nearly
+    all of them.
+    """
+    places = (
+        np.unique(np.linspace(0, order.full, 16, endpoint=False).astype(np.int64))
+        if order.full
+        else []
+    )
     return _fingerprint(np.array([order.window(place, place + 1) for place in places]))

@@ -1,4 +1,6 @@
-"""How long epochs will be: how many rows a teacher will leave of each, told before it has chosen."""
+"""How long epochs will be: how many rows a teacher will leave of each, told before it has
+chosen.
+"""
 
 import numpy as np
 
@@ -11,8 +13,8 @@ _LOOKS = 32  # windows of an epoch that are looked at for an estimate
 def most_rows(teacher: Teacher, rows: int, window: int, epoch: int, done: int) -> int:
     """Rows that will be left of an epoch at most, of a foreseeable teacher.
 
-    An epoch that turns out shorter than said only ends early; one that turns out longer would be cut off by the Trainer, so
-    the first window counts as untaught though the ledger may know it.
+    An epoch that turns out shorter than said only ends early; one that turns out longer would be
+    cut off by the Trainer, so the first window counts as untaught though the ledger may know it.
 
     Args:
         teacher: Whose clock reads now.
@@ -32,8 +34,11 @@ def most_rows(teacher: Teacher, rows: int, window: int, epoch: int, done: int) -
         index += 1
 
 
-def expected_rows(teacher: Teacher, rows: int, window: int, epochs: range, done: int, again: bool) -> int:
-    """Rows that will be left of epochs, by some of their windows: for what is planned ahead, such as learning rates.
+def expected_rows(
+    teacher: Teacher, rows: int, window: int, epochs: range, done: int, again: bool
+) -> int:
+    """Rows that will be left of epochs, by some of their windows: for what is planned ahead, such
+    as learning rates.
 
     Args:
         teacher: Whose clock reads now.
@@ -54,5 +59,9 @@ def expected_rows(teacher: Teacher, rows: int, window: int, epochs: range, done:
         for first, behind in zip(borders[:-1], borders[1:], strict=True):
             begin, end = first * window, min(behind * window, rows)
             clock = teacher.clock(round(lessons) - done, epoch, begin / rows)
-            lessons += (end - begin) * lesson_count(window, teacher.expected_keep(clock, first == 0, remembered)) / window
+            lessons += (
+                (end - begin)
+                * lesson_count(window, teacher.expected_keep(clock, first == 0, remembered))
+                / window
+            )
     return round(lessons)

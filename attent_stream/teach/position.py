@@ -1,7 +1,8 @@
-"""Where a taught epoch stands, and what cannot be computed again: the part of a checkpoint that is ours.
+"""Where a taught epoch stands, and what cannot be computed again: the part of a checkpoint that is
+ours.
 
-Everything is plain numbers and text in one JSON string, because Composer's sharded checkpoints flatten a data set's state
-and lose nested values.
+Everything is plain numbers and text in one JSON string, because Composer's sharded checkpoints
+flatten a data set's state and lose nested values.
 """
 
 import base64
@@ -18,7 +19,8 @@ from attent_stream.window.choice import Decision
 
 VERSION = 5
 _BITS = {"bool": 1, "float16": 16, "float32": 32, "int32": 32}
-_LARGEST = 1 << 28  # candidates of a window, far beyond 1,024 nodes: what a few bytes of zlib may ask for ends here
+# Candidates of a window, far beyond 1,024 nodes: what a few bytes of zlib may ask for ends here
+_LARGEST = 1 << 28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +31,11 @@ class Chosen:
         by: How it was chosen.
         lessons: How many lesson rows.
         kept: Which candidates, bool of shape (C, row_size).
-        weights: Of the lessons, float16 of shape (lessons, row_size * pieces); None where all are 1.
-        positions: Which candidate (of several pieces, which of all pieces) each lesson is, int32 of shape (lessons, row_size * pieces);
-            None where it can be told without: those kept in stream order, or their pieces as drawn.
+        weights: Of the lessons, float16 of shape (lessons, row_size * pieces); None where all are
+            1.
+        positions: Which candidate (of several pieces, which of all pieces) each lesson is, int32 of
+            shape (lessons, row_size * pieces); None where it can be told without: those kept in
+            stream order, or their pieces as drawn.
         balanced: Whether it was made by features.
         pieces: Into how many each sample is cut.
     """
@@ -47,7 +51,9 @@ class Chosen:
     @property
     def decision(self) -> Decision:
         """What was decided of it before."""
-        return Decision(by=self.by, lessons=self.lessons, balanced=self.balanced, pieces=self.pieces)
+        return Decision(
+            by=self.by, lessons=self.lessons, balanced=self.balanced, pieces=self.pieces
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +72,10 @@ class Position:
         next_lessons: How many lesson rows it will have.
         next_balanced: Whether its lessons will be.
         next_pieces: Into how many its samples will be cut.
-        scores: Its scores so far, float32 of shape (C, row_size), NaN where not yet known; None if none is wanted.
-        features: Its features so far, float16 of shape (C, row_size * pieces * d), NaN where not yet known; None if none are wanted.
+        scores: Its scores so far, float32 of shape (C, row_size), NaN where not yet known; None if
+            none is wanted.
+        features: Its features so far, float16 of shape (C, row_size * pieces * d), NaN where not
+            yet known; None if none are wanted.
     """
 
     identity: dict[str, Any]
@@ -94,14 +102,16 @@ class Position:
         """From ``dump``'s string.
 
         Raises:
-            ValueError: Another version, or no such string; its arrays may not unpack to more than their shapes say, nor these
-                be absurd.
+            ValueError: Another version, or no such string; its arrays may not unpack to more than
+                their shapes say, nor these be absurd.
         """
         try:
             fields = json.loads(text)
             version = fields.pop("version")
         except (json.JSONDecodeError, AttributeError, KeyError, RecursionError, TypeError) as error:
-            raise ValueError(f"expected a position written by attent_stream, got {str(text)[:40]!r}...") from error
+            raise ValueError(
+                f"expected a position written by attent_stream, got {str(text)[:40]!r}..."
+            ) from error
         if version != VERSION:
             raise ValueError(f"expected a position of version {VERSION}, got version {version}")
         try:
@@ -124,8 +134,13 @@ class Position:
         names = sorted(set(identity) | set(self.identity))
         differ = [n for n in names if identity.get(n) != self.identity.get(n)]
         if differ:
-            told = ", ".join(f"{n}: {self.identity.get(n)} in the checkpoint, {identity.get(n)} now" for n in differ)
-            raise ValueError(f"the checkpoint's teaching position was reached under other settings ({told})")
+            told = ", ".join(
+                f"{n}: {self.identity.get(n)} in the checkpoint, {identity.get(n)} now"
+                for n in differ
+            )
+            raise ValueError(
+                f"the checkpoint's teaching position was reached under other settings ({told})"
+            )
 
 
 def _pack(value: Any) -> Any:
@@ -143,16 +158,29 @@ def _array(value: Any) -> NDArray | None:
         return None
     shape, kind = value["shape"], value["dtype"]
     if kind not in _BITS:
-        raise ValueError(f"expected an array of {', '.join(_BITS)} in a position, got {str(kind)[:40]!r}")
-    counts = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and 0 <= n <= _LARGEST for n in shape)
+        raise ValueError(
+            f"expected an array of {', '.join(_BITS)} in a position, got {str(kind)[:40]!r}"
+        )
+    counts = (
+        isinstance(shape, list)
+        and len(shape) == 2
+        and all(type(n) is int and 0 <= n <= _LARGEST for n in shape)
+    )
     if not counts or shape[0] * shape[1] > _LARGEST:
-        raise ValueError(f"expected an array of two axes and at most {_LARGEST} candidates, got shape {str(shape)[:40]}")
+        raise ValueError(
+            f"expected an array of two axes and at most {_LARGEST} candidates, got shape "
+            f"{str(shape)[:40]}"
+        )
     count = shape[0] * shape[1]
     size = -(-count * _BITS[kind] // 8)
     unpacker = zlib.decompressobj()
-    data = unpacker.decompress(base64.b64decode(value["data"], validate=True), size + 1)  # 1 more tells that there is more
+    # 1 more tells that there is more
+    data = unpacker.decompress(base64.b64decode(value["data"], validate=True), size + 1)
     if len(data) != size or not unpacker.eof:
-        raise ValueError(f"expected {size} bytes for shape {shape} of {kind}, got {'more' if len(data) > size else len(data)}")
+        raise ValueError(
+            f"expected {size} bytes for shape {shape} of {kind}, got "
+            f"{'more' if len(data) > size else len(data)}"
+        )
     if kind == "bool":
         return np.unpackbits(np.frombuffer(data, np.uint8), count=count).astype(bool).reshape(shape)
     return np.frombuffer(data, kind).reshape(shape).copy()
@@ -160,34 +188,60 @@ def _array(value: Any) -> NDArray | None:
 
 def _count(value: Any, name: str) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"expected {name} to be a whole number of at least 0, got {str(value)[:40]!r}")
+        raise ValueError(
+            f"expected {name} to be a whole number of at least 0, got {str(value)[:40]!r}"
+        )
     return value
 
 
 def _chosen(value: Any) -> Chosen | None:
     if value is None:
         return None
-    lessons, kept, weights = _count(value["lessons"], "lessons"), _array(value["kept"]), _array(value["weights"])
+    lessons, kept, weights = (
+        _count(value["lessons"], "lessons"),
+        _array(value["kept"]),
+        _array(value["weights"]),
+    )
     balanced, pieces = _truth(value["balanced"], "balanced"), _pieces(value["pieces"])
     if kept is None:
         raise ValueError("expected which candidates were kept, got nothing")
     shape = lessons, kept.shape[1] * pieces
     if kept.size * pieces > _LARGEST:
-        raise ValueError(f"expected at most {_LARGEST} pieces of candidates, got {kept.size} in {pieces}")
-    if weights is not None and (weights.shape != shape or not (np.isfinite(weights) & (weights >= 0)).all()):
-        raise ValueError(f"expected finite weights of shape {shape}, got shape {weights.shape} or a weight that is none")
+        raise ValueError(
+            f"expected at most {_LARGEST} pieces of candidates, got {kept.size} in {pieces}"
+        )
+    if weights is not None and (
+        weights.shape != shape or not (np.isfinite(weights) & (weights >= 0)).all()
+    ):
+        raise ValueError(
+            f"expected finite weights of shape {shape}, got shape {weights.shape} or a weight that "
+            "is none"
+        )
     positions = _array(value["positions"])
     if balanced and positions is None:
         raise ValueError(f"expected positions of shape {shape}, got none")
-    if positions is not None and not (positions.shape == shape and _those_of(kept, pieces, positions)):
-        raise ValueError(f"expected the positions of what was kept, shape {shape}, got others, shape {positions.shape}")
+    if positions is not None and not (
+        positions.shape == shape and _those_of(kept, pieces, positions)
+    ):
+        raise ValueError(
+            f"expected the positions of what was kept, shape {shape}, got others, shape "
+            f"{positions.shape}"
+        )
     return Chosen(
-        by=str(value["by"]), lessons=lessons, kept=kept, weights=weights, positions=positions, balanced=balanced, pieces=pieces
+        by=str(value["by"]),
+        lessons=lessons,
+        kept=kept,
+        weights=weights,
+        positions=positions,
+        balanced=balanced,
+        pieces=pieces,
     )
 
 
 def _those_of(kept: NDArray[np.bool_], pieces: int, positions: NDArray[np.int32]) -> bool:
-    return np.array_equal(np.sort(positions, axis=None), np.flatnonzero(kept.reshape(-1).repeat(pieces)))
+    return np.array_equal(
+        np.sort(positions, axis=None), np.flatnonzero(kept.reshape(-1).repeat(pieces))
+    )
 
 
 def _truth(value: Any, name: str) -> bool:
@@ -198,5 +252,7 @@ def _truth(value: Any, name: str) -> bool:
 
 def _pieces(value: Any) -> int:
     if type(value) is not int or value not in [2**n for n in range(MOST.bit_length())]:
-        raise ValueError(f"expected pieces to be a power of 2 of at most {MOST}, got {str(value)[:40]!r}")
+        raise ValueError(
+            f"expected pieces to be a power of 2 of at most {MOST}, got {str(value)[:40]!r}"
+        )
     return value

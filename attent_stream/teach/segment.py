@@ -16,11 +16,13 @@ class Segment:
 
     Args:
         index: Which segment of the epoch.
-        lessons: Sample ids of its lesson steps, int64 of shape (L, batch_size * pieces), filled up with -1 where short.
+        lessons: Sample ids of its lesson steps, int64 of shape (L, batch_size * pieces), filled up
+            with -1 where short.
         parts: Which piece of its sample each is, int64, same shape.
         pieces: Into how many each sample is cut.
         weights: Of each, float32, same shape.
-        candidates: Sample ids of its candidate steps, int64 of shape (C, batch_size); they are of the next window.
+        candidates: Sample ids of its candidate steps, int64 of shape (C, batch_size); they are of
+            the next window.
         roles: Role of each step, int8 of shape (L + C,).
         due: Index of the lesson at which the next window is chosen.
         choice: What the lessons were chosen from, or None for what follows the last full row.

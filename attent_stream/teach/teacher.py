@@ -21,7 +21,9 @@ from attent_stream.window.selection import below_ceiling, lane_weights, select_l
 from attent_stream.window.selectors import NEEDS_SCORES, SELECTORS
 
 AUTO = "auto"  # a select: by the design that pays most, and not at all while none pays
-_ENOUGH = 0.9  # known, so that a window is not read and forwarded for the few that an epoch left out or that had no score
+# Known, so that a window is not read and forwarded for the few that an epoch left out or that had
+# no score
+_ENOUGH = 0.9
 _HALF = 0.5  # where nothing is forwarded to learn the rest
 _SOME = 4096  # samples, by which it is told how much is remembered
 _SAMPLE = 24  # scores, from which the spread of a window's is estimated
@@ -42,13 +44,15 @@ class TeacherSettings:
         phases: When to teach.
         seed: Of every draw.
         ceiling: Share of the highest scores, of each lane of a window, that are taken for noise.
-        again: With ``auto`` the selector of windows whose scores are remembered, whatever its predicted gain; None: by the design
-            that pays.
-        balance: By which features, a name in ``FEATURES``, a window's lessons are ordered so that its batches are alike, or None.
+        again: With ``auto`` the selector of windows whose scores are remembered, whatever its
+            predicted gain; None: by the design that pays.
+        balance: By which features, a name in ``FEATURES``, a window's lessons are ordered so that
+            its batches are alike, or None.
         seq_len: Share of a sample's positions that a lesson has, over time (``pieces.pieces_at``).
 
     Raises:
-        ValueError: A selector that is none, a temperature not positive, a negative seed, a ceiling out of [0, 1).
+        ValueError: A selector that is none, a temperature not positive, a negative seed, a ceiling
+            out of [0, 1).
     """
 
     keep: ShareSchedule
@@ -64,9 +68,14 @@ class TeacherSettings:
 
     def __post_init__(self) -> None:
         if self.select not in (AUTO, *SELECTORS):
-            raise ValueError(f"select must be one of {sorted([AUTO, *SELECTORS])}, got {self.select!r}")
+            raise ValueError(
+                f"select must be one of {sorted([AUTO, *SELECTORS])}, got {self.select!r}"
+            )
         if self.again is not None and (self.select != AUTO or self.again not in SELECTORS):
-            raise ValueError(f"again must be None or, with select {AUTO!r}, one of {sorted(SELECTORS)}, got {self.again!r}")
+            raise ValueError(
+                f"again must be None or, with select {AUTO!r}, one of {sorted(SELECTORS)}, got "
+                f"{self.again!r}"
+            )
         if not self.temperature > 0 or not np.isfinite(self.temperature):
             raise ValueError(f"temperature must be a positive number, got {self.temperature!r}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
@@ -85,7 +94,8 @@ class Teacher:
         total: Length of training, or None where it is not known.
         ledger: Memory of scores, or None to remember nothing.
         payoff: Says when ``auto`` teaches.
-        forwards: Whether candidates may be forwarded to score them; else they are chosen by the ledger or all kept.
+        forwards: Whether candidates may be forwarded to score them; else they are chosen by the
+            ledger or all kept.
     """
 
     def __init__(
@@ -112,22 +122,30 @@ class Teacher:
 
     @property
     def weighs(self) -> bool:
-        """Whether it may come to give lessons weights by its own choice (``auto``, by the design that pays)."""
+        """Whether it may come to give lessons weights by its own choice (``auto``, by the design
+        that pays).
+        """
         return self.settings.select == AUTO and self.settings.keep.some
 
     @property
     def _by_prediction(self) -> bool:
-        """Whether windows whose scores are remembered are taught only where that pays by prediction."""
+        """Whether windows whose scores are remembered are taught only where that pays by
+        prediction.
+        """
         return self.settings.select == AUTO and self.settings.again is None
 
     @property
     def foreseeable(self) -> bool:
-        """Whether the number of lessons of an epoch can be told before it: what samples and tokens will be is not known, nor
-        which windows ``auto`` will teach, nor, where nothing is forwarded to score it, which will be remembered."""
+        """Whether the number of lessons of an epoch can be told before it: what samples and tokens
+        will be is not known, nor which windows ``auto`` will teach, nor, where nothing is forwarded
+        to score it, which will be remembered.
+        """
         settings = self.settings
         if settings.select == AUTO or not self.forwards:
             return False
-        spans = [span for span in (settings.phases.warmup, settings.phases.anneal) if span.value > 0]
+        spans = [
+            span for span in (settings.phases.warmup, settings.phases.anneal) if span.value > 0
+        ]
         if settings.keep.start != settings.keep.end:
             spans.append(settings.keep.over)
         total = self.total.unit if self.total else None
@@ -143,7 +161,9 @@ class Teacher:
 
     def stop_pieces(self) -> None:
         """Cut no samples any more; all ranks call this together."""
-        self.settings = replace(self.settings, seq_len=ShareSchedule(start=1.0, end=1.0, setting="seq_len"))
+        self.settings = replace(
+            self.settings, seq_len=ShareSchedule(start=1.0, end=1.0, setting="seq_len")
+        )
 
     def keep(self, clock: Clock) -> float:
         """Share of rows to keep at a time: 1 outside of teaching."""
@@ -163,10 +183,14 @@ class Teacher:
             return self.keep(clock)
         if remembered:
             return 1.0 if self._by_prediction else self.keep(clock)
-        return 1.0 if first or not self.forwards or self.settings.select == AUTO else self.keep(clock)
+        return (
+            1.0 if first or not self.forwards or self.settings.select == AUTO else self.keep(clock)
+        )
 
     def remembers_most(self, clock: Clock) -> bool:
-        """Whether a window of any of its samples would be chosen at a time by what is remembered now."""
+        """Whether a window of any of its samples would be chosen at a time by what is remembered
+        now.
+        """
         if self.ledger is None:
             return False
         some = np.linspace(0, len(self.ledger) - 1, min(len(self.ledger), _SOME)).astype(np.int64)
@@ -176,10 +200,15 @@ class Teacher:
         """Whether what an epoch has will have remembered scores in those behind it.
 
         Args:
-            recorded: Whether training forwards are; candidates are scored anyway, but by ``auto`` only where that pays.
+            recorded: Whether training forwards are; candidates are scored anyway, but by ``auto``
+                only where that pays.
         """
         settings = self.settings
-        return self.ledger is not None and settings.interval.outlasts_an_epoch and (recorded or settings.select != AUTO)
+        return (
+            self.ledger is not None
+            and settings.interval.outlasts_an_epoch
+            and (recorded or settings.select != AUTO)
+        )
 
     def decide(self, window: Window, ahead: int) -> Decision:
         """Say how a window will be chosen.
@@ -193,7 +222,11 @@ class Teacher:
         end = self.clock(ahead + decision.lessons, window.epoch, window.until)
         pieces = pieces_at(self.settings.seq_len.at(end))
         # An epoch's first window is there before any of its candidates could be read.
-        balanced = self.settings.balance is not None and window.index > 0 and window.ids.size * pieces <= LARGEST
+        balanced = (
+            self.settings.balance is not None
+            and window.index > 0
+            and window.ids.size * pieces <= LARGEST
+        )
         return replace(decision, balanced=balanced, pieces=pieces)
 
     def _decide(self, window: Window, ahead: int) -> Decision:
@@ -209,33 +242,47 @@ class Teacher:
                 return Decision(by=ALL, lessons=rows)
             return Decision(by=REMEMBERED, lessons=lessons)
         if window.index == 0 or not self.forwards:
-            return Decision(by=ALL, lessons=rows)  # nothing of this epoch has been trained on while it could be scored
+            # Nothing of this epoch has been trained on while it could be scored
+            return Decision(by=ALL, lessons=rows)
         if self.settings.select == AUTO and not self.payoff.scores(lessons / rows):
             # Scored and kept whole, to see what it would gain, or not even scored.
-            return Decision(by=SCORED if self.payoff.probes(window.index, window.share) else ALL, lessons=rows)
+            return Decision(
+                by=SCORED if self.payoff.probes(window.index, window.share) else ALL, lessons=rows
+            )
         return Decision(by=SCORED, lessons=lessons)
 
     def stands(self, decision: Decision, window: Window) -> bool:
-        """Whether a decision made before a resume is one that this teacher, perhaps of other settings, can carry out."""
+        """Whether a decision made before a resume is one that this teacher, perhaps of other
+        settings, can carry out.
+        """
         if decision.by == ALL:
             return True
         if not self.settings.keep.some or (decision.by == RANDOM) == self.scores:
-            return False  # where all is kept now, nothing is dropped; with scores not at random, without them not by them
+            # Where all is kept now, nothing is dropped; with scores not at random, without them not
+            # by them
+            return False
         if decision.by != REMEMBERED:
             return True
         return self.ledger is not None and self._enough(is_known(self.ledger.recall(window.ids)))
 
     def choose(
-        self, window: Window, decision: Decision, scores: NDArray | None, features: NDArray | None = None, crew: Crew = ALONE
+        self,
+        window: Window,
+        decision: Decision,
+        scores: NDArray | None,
+        features: NDArray | None = None,
+        crew: Crew = ALONE,
     ) -> Choice:
         """Choose a window's lessons.
 
         Args:
             window: The window.
             decision: What ``decide`` said of it.
-            scores: Its candidates' scores, float of shape (C, row_size), if ``decision.by`` is ``SCORED``.
-            features: Those of their pieces, side by side, float16 of shape (C, row_size, pieces * d), if
-                ``decision.balanced``; without, lessons stay in stream order, and pieces in one drawn.
+            scores: Its candidates' scores, float of shape (C, row_size), if ``decision.by`` is
+                ``SCORED``.
+            features: Those of their pieces, side by side, float16 of shape (C, row_size, pieces *
+                d), if ``decision.balanced``; without, lessons stay in stream order, and pieces in
+                one drawn.
             crew: Ranks that choose it together, each with the same arguments.
         """
         choice, pieces = self._chosen(window, decision, scores), decision.pieces
@@ -250,7 +297,9 @@ class Teacher:
             off = imbalance(positions, known) if crew.rank == 0 else None  # for the log
         weights = np.ones(window.ids.size, np.float32)
         weights[choice.positions] = choice.weights
-        return replace(choice, positions=positions, weights=weights[positions // pieces], imbalance=off)
+        return replace(
+            choice, positions=positions, weights=weights[positions // pieces], imbalance=off
+        )
 
     def _chosen(self, window: Window, decision: Decision, scores: NDArray | None) -> Choice:
         if decision.by == REMEMBERED:
@@ -258,7 +307,10 @@ class Teacher:
         elif decision.by != SCORED:
             scores = None
         if scores is None:
-            return replace(self._choice(window, decision, None, self.settings.select), gain=self._seen_again(window, decision))
+            return replace(
+                self._choice(window, decision, None, self.settings.select),
+                gain=self._seen_again(window, decision),
+            )
         raw, scores = scores, below_ceiling(scores, window.lanes, self.settings.ceiling)
         select = (decision.by == REMEMBERED and self.settings.again) or self.settings.select
         if select != AUTO:
@@ -269,23 +321,39 @@ class Teacher:
         design = best_design(scores, lessons * window.ids.shape[1], self.settings.temperature)
         if decision.by == SCORED and lessons < rows:
             self.payoff.see(design.gain)
-        return replace(self._choice(window, decision, scores, design.name), scores=raw, gain=design.gain)
+        return replace(
+            self._choice(window, decision, scores, design.name), scores=raw, gain=design.gain
+        )
 
     @property
     def promising(self) -> bool:
-        """Whether, by what it has seen last, ``auto`` would teach a window whose scores are remembered."""
-        return self.payoff.gain is not None and self.payoff.pays(self.payoff.gain, 1.0, scored=False)
+        """Whether, by what it has seen last, ``auto`` would teach a window whose scores are
+        remembered.
+        """
+        return self.payoff.gain is not None and self.payoff.pays(
+            self.payoff.gain, 1.0, scored=False
+        )
 
     def recover(self, window: Window, chosen: Chosen) -> Choice:
         """A choice that was made before, from what was kept of it; it has no scores."""
         decision = chosen.decision
         choice = self._choice(window, decision, chosen.kept.astype(np.float64), "hard")
-        positions = self._in_pieces(choice) if chosen.positions is None else chosen.positions.astype(np.int64)
-        weights = np.ones(positions.shape, np.float32) if chosen.weights is None else chosen.weights.astype(np.float32)
+        positions = (
+            self._in_pieces(choice)
+            if chosen.positions is None
+            else chosen.positions.astype(np.int64)
+        )
+        weights = (
+            np.ones(positions.shape, np.float32)
+            if chosen.weights is None
+            else chosen.weights.astype(np.float32)
+        )
         return replace(choice, scores=None, weights=weights, positions=positions)
 
     def _in_pieces(self, choice: Choice) -> NDArray[np.int64]:
-        """Where a choice's samples are cut, their pieces' positions, mixed within each lane; else theirs."""
+        """Where a choice's samples are cut, their pieces' positions, mixed within each lane; else
+        theirs.
+        """
         window, pieces = choice.window, choice.decision.pieces
         if pieces == 1:
             return choice.positions
@@ -303,19 +371,27 @@ class Teacher:
             self.ledger.record(ids, scores, time)
 
     def _seen_again(self, window: Window, decision: Decision) -> float | None:
-        """The gain that ``auto`` predicts for a window that it keeps whole, from those samples of it that are remembered."""
+        """The gain that ``auto`` predicts for a window that it keeps whole, from those samples of
+        it that are remembered.
+        """
         if decision.by != ALL or not self._by_prediction or self.ledger is None:
             return None
-        lessons = lesson_count(len(window.ids), self.keep(self.clock(0, window.epoch, window.share)))
+        lessons = lesson_count(
+            len(window.ids), self.keep(self.clock(0, window.epoch, window.share))
+        )
         scores = self.ledger.recall(window.ids)
         known = scores[np.isfinite(scores)]
         if lessons == len(window.ids) or len(known) < _SAMPLE:
             return None
-        gain = best_design(known, round(len(known) * lessons / len(window.ids)), self.settings.temperature).gain
+        gain = best_design(
+            known, round(len(known) * lessons / len(window.ids)), self.settings.temperature
+        ).gain
         self.payoff.see(gain)
         return gain
 
-    def _choice(self, window: Window, decision: Decision, scores: NDArray | None, select: str) -> Choice:
+    def _choice(
+        self, window: Window, decision: Decision, scores: NDArray | None, select: str
+    ) -> Choice:
         settings = self.settings
         if decision.by == ALL:
             positions = np.arange(window.ids.size).reshape(window.ids.shape)
@@ -331,8 +407,12 @@ class Teacher:
                 epoch=window.epoch,
                 window=window.index,
             )
-        weights = lane_weights(scores, window.lanes, positions, select=select, temperature=settings.temperature)
-        return Choice(decision=decision, positions=positions, weights=weights, scores=scores, window=window)
+        weights = lane_weights(
+            scores, window.lanes, positions, select=select, temperature=settings.temperature
+        )
+        return Choice(
+            decision=decision, positions=positions, weights=weights, scores=scores, window=window
+        )
 
     def _known(self, ids: NDArray[np.int64], clock: Clock) -> bool:
         """Whether a window of these samples would be chosen at a time by what is remembered now."""
@@ -346,10 +426,16 @@ class Teacher:
         return bool(known.mean() >= (_ENOUGH if self.forwards else _HALF))
 
     def _recalled(self, window: Window) -> NDArray[np.float32]:
-        """Remembered scores; what is not known has the highest of them, or it would never be trained on and become known."""
+        """Remembered scores; what is not known has the highest of them, or it would never be
+        trained on and become known.
+        """
         scores = self.ledger.recall(window.ids)
         known = is_known(scores)
-        return scores if known.all() else np.where(known, scores, scores[known].max(initial=0.0)).astype(np.float32)
+        return (
+            scores
+            if known.all()
+            else np.where(known, scores, scores[known].max(initial=0.0)).astype(np.float32)
+        )
 
     def _pays(self, window: Window, lessons: int) -> bool:
         scores = below_ceiling(self._recalled(window), window.lanes, self.settings.ceiling)
@@ -362,7 +448,9 @@ class Teacher:
 
 
 def untaught(seed: int) -> Teacher:
-    """A teacher that keeps everything and needs no scores: what a taught epoch goes on with when AtteNT is taken away."""
+    """A teacher that keeps everything and needs no scores: what a taught epoch goes on with when
+    AtteNT is taken away.
+    """
     settings = TeacherSettings(
         keep=ShareSchedule(start=1.0, end=1.0),
         select="random",
@@ -371,4 +459,7 @@ def untaught(seed: int) -> Teacher:
         phases=Phases(),
         seed=seed,
     )
-    return Teacher(settings, clock=lambda ahead, epoch, share: Clock(ep=epoch + share, ba=0, sp=0, tok=0, dur=0))
+    return Teacher(
+        settings,
+        clock=lambda ahead, epoch, share: Clock(ep=epoch + share, ba=0, sp=0, tok=0, dur=0),
+    )

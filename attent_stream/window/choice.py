@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 # How a window is chosen.
-ALL = "all"  # everything is kept: before the warm-up is over, in the anneal, at keep 1, and the first window of an epoch
+# Everything is kept: before the warm-up is over, in the anneal, at keep 1, and the first window of
+# an epoch
+ALL = "all"
 RANDOM = "random"  # no score is asked for
 SCORED = "scored"  # its candidates are read and forwarded
 REMEMBERED = "remembered"  # the ledger knows enough of its samples
@@ -37,7 +39,8 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """How a window will be chosen: made one segment ahead, so that its candidates can be read in time.
+    """How a window will be chosen: made one segment ahead, so that its candidates can be read in
+    time.
 
     Args:
         by: One of the above.
@@ -63,14 +66,14 @@ class Choice:
 
     Args:
         decision: How it was chosen.
-        positions: Which pieces of candidates (whole ones where ``decision.pieces`` is 1), as flat positions among all of the
-            window's, int64 of shape (L, row_size * pieces).
+        positions: Which pieces of candidates (whole ones where ``decision.pieces`` is 1), as flat
+            positions among all of the window's, int64 of shape (L, row_size * pieces).
         weights: Of the loss of each, float32 of the same shape.
         scores: Of all candidates, float of shape (C, row_size), or None where none was asked for.
         window: What was chosen from.
         gain: Predicted by ``auto``, in plain steps a step; None where it did not look.
-        imbalance: Of its batches (``balance.imbalance``); None where they are not balanced, and on other ranks than the
-            first.
+        imbalance: Of its batches (``balance.imbalance``); None where they are not balanced, and on
+            other ranks than the first.
     """
 
     decision: Decision

@@ -1,11 +1,14 @@
-"""Inclusion probabilities: how likely each candidate is to become a lesson, and the weight that makes up for it.
+"""Inclusion probabilities: how likely each candidate is to become a lesson, and the weight that
+makes up for it.
 
-A design gives every candidate of a lane a probability ``pi`` in [0, 1] with ``sum(pi) = count``; ``draw`` selects exactly
-``count`` of them with these probabilities; and a lesson of weight ``count / (size * pi)`` makes the mean over the lessons an
-unbiased estimate of the mean over the candidates (Horvitz and Thompson, 1952). Pure functions on numpy arrays.
+A design gives every candidate of a lane a probability ``pi`` in [0, 1] with ``sum(pi) = count``;
+``draw`` selects exactly ``count`` of them with these probabilities; and a lesson of weight ``count
+/ (size * pi)`` makes the mean over the lessons an unbiased estimate of the mean over the candidates
+(Horvitz and Thompson, 1952). Pure functions on numpy arrays.
 
-A score that is not finite is unknown: its candidate is drawn only where too few others are known, and weighs 1. A sample
-that is known to have no label (``-inf``) is drawn only where nothing else is left.
+A score that is not finite is unknown: its candidate is drawn only where too few others are known,
+and weighs 1. A sample that is known to have no label (``-inf``) is drawn only where nothing else is
+left.
 """
 
 from collections.abc import Callable
@@ -21,10 +24,12 @@ _UNIFORM = 0.2  # share of the uniform in ``unbiased``: no weight exceeds 5
 
 
 def prune(scores: NDArray[np.floating], count: int, temperature: float) -> NDArray[np.float64]:
-    """The easy, below the mean score, are dropped at random, all alike, and the rest is kept (InfoBatch, Qin et al., ICLR
-    2024, arXiv 2303.04947, equations 3 and 4; there the share dropped of the easy is given, here the count).
+    """The easy, below the mean score, are dropped at random, all alike, and the rest is kept
+    (InfoBatch, Qin et al., ICLR 2024, arXiv 2303.04947, equations 3 and 4; there the share dropped
+    of the easy is given, here the count).
 
-    Where more than three quarters of the easy would have to go, more of the lowest scores count as easy.
+    Where more than three quarters of the easy would have to go, more of the lowest scores count as
+    easy.
 
     Args:
         scores: Float of shape (size,).
@@ -49,13 +54,15 @@ def prune(scores: NDArray[np.floating], count: int, temperature: float) -> NDArr
 
 
 def unbiased(scores: NDArray[np.floating], count: int, temperature: float) -> NDArray[np.float64]:
-    """In proportion to the score, mixed with the uniform: the least variance where scores are gradient norms (Zhao and Zhang,
-    ICML 2015, arXiv 1401.2753; Katharopoulos and Fleuret, ICML 2018, arXiv 1803.00942).
+    """In proportion to the score, mixed with the uniform: the least variance where scores are
+    gradient norms (Zhao and Zhang, ICML 2015, arXiv 1401.2753; Katharopoulos and Fleuret, ICML
+    2018, arXiv 1803.00942).
 
     Args:
         scores: Float of shape (size,); what is below 0 counts as 0.
         count: How many are selected, in [0, size].
-        temperature: In proportion to ``score ** (1 / temperature)``: towards infinity all are alike; positive.
+        temperature: In proportion to ``score ** (1 / temperature)``: towards infinity all are
+            alike; positive.
 
     Returns:
         Float64 of shape (size,), of sum ``count``.
@@ -68,8 +75,11 @@ def unbiased(scores: NDArray[np.floating], count: int, temperature: float) -> ND
     return _with_unknown(scores, count, of_known)
 
 
-def proportional(scores: NDArray[np.floating], count: int, temperature: float) -> NDArray[np.float64]:
-    """In proportion to the score, and to nothing else: for lessons that are meant to be another mix than the candidates.
+def proportional(
+    scores: NDArray[np.floating], count: int, temperature: float
+) -> NDArray[np.float64]:
+    """In proportion to the score, and to nothing else: for lessons that are meant to be another mix
+    than the candidates.
 
     Args:
         scores: Float of shape (size,); what is below 0 counts as 0.
@@ -79,15 +89,23 @@ def proportional(scores: NDArray[np.floating], count: int, temperature: float) -
     Returns:
         Float64 of shape (size,), of sum ``count``.
     """
-    return _with_unknown(scores, count, lambda known, kept: _capped(_shares(known, temperature), kept))
+    return _with_unknown(
+        scores, count, lambda known, kept: _capped(_shares(known, temperature), kept)
+    )
 
 
 # Of designs whose lessons are weighted: name -> (scores, count, temperature) -> probabilities
-INCLUSIONS: dict[str, Callable[[NDArray, int, float], NDArray[np.float64]]] = {"prune": prune, "unbiased": unbiased}
+INCLUSIONS: dict[str, Callable[[NDArray, int, float], NDArray[np.float64]]] = {
+    "prune": prune,
+    "unbiased": unbiased,
+}
 
 
 def draw(
-    pi: NDArray[np.floating], count: int, rng: np.random.Generator, along: NDArray[np.floating] | None = None
+    pi: NDArray[np.floating],
+    count: int,
+    rng: np.random.Generator,
+    along: NDArray[np.floating] | None = None,
 ) -> NDArray[np.int64]:
     """Select ``count`` with these probabilities: systematic sampling (Madow, 1949).
 
@@ -95,8 +113,8 @@ def draw(
         pi: Probabilities of shape (size,), of sum ``count``.
         count: How many.
         rng: Drawn from for the order and the offset.
-        along: Values in whose order the candidates stand, so that those of one value get their expected number but for
-            rounding; of shape (size,). None, and among equal ones: random.
+        along: Values in whose order the candidates stand, so that those of one value get their
+            expected number but for rounding; of shape (size,). None, and among equal ones: random.
 
     Returns:
         Ascending int64 positions, shape (count,).
@@ -108,15 +126,24 @@ def draw(
     drawn = count - int(sure.sum())
     chosen = np.flatnonzero(sure)
     if drawn > 0:
-        # Each candidate is an interval as long as its probability; points one apart fall into ``drawn`` different ones.
+        # Each candidate is an interval as long as its probability; points one apart fall into
+        # ``drawn`` different ones.
         edges = np.cumsum(pi[order])
         points = (np.arange(drawn) + rng.random()) * (edges[-1] / drawn)
-        chosen = np.concatenate([chosen, order[np.minimum(np.searchsorted(edges, points, side="right"), len(order) - 1)]])
+        chosen = np.concatenate(
+            [
+                chosen,
+                order[np.minimum(np.searchsorted(edges, points, side="right"), len(order) - 1)],
+            ]
+        )
     return np.sort(chosen).astype(np.int64)
 
 
-def weights(pi: NDArray[np.floating], scores: NDArray[np.floating], count: int) -> NDArray[np.float64]:
-    """Weight of each candidate, should it be drawn: shape (size,), 1 for an unknown score and where ``pi`` is 0.
+def weights(
+    pi: NDArray[np.floating], scores: NDArray[np.floating], count: int
+) -> NDArray[np.float64]:
+    """Weight of each candidate, should it be drawn: shape (size,), 1 for an unknown score and where
+    ``pi`` is 0.
 
     Args:
         pi: Probabilities of shape (size,).
@@ -131,16 +158,18 @@ def weights(pi: NDArray[np.floating], scores: NDArray[np.floating], count: int) 
 
 
 def moment_gain(scores: NDArray[np.floating], pi: NDArray[np.floating]) -> float:
-    """How much smaller the weighted lessons' gradients are in the second moment than those of as many drawn uniformly, if
-    the scores are in proportion to gradient norms: the predicted speed-up of a step, before the cost of scoring
-    (Katharopoulos and Fleuret, ICML 2018, equation 14, for draws without replacement).
+    """How much smaller the weighted lessons' gradients are in the second moment than those of as
+    many drawn uniformly, if the scores are in proportion to gradient norms: the predicted speed-up
+    of a step, before the cost of scoring (Katharopoulos and Fleuret, ICML 2018, equation 14, for
+    draws without replacement).
 
     Args:
         scores: Shape (size,); the finite ones count.
         pi: Probabilities of the same shape.
 
     Returns:
-        ``mean(g^2) / (keep * mean(g^2 / pi))``, above 0; 1 for uniform probabilities and where nothing is known.
+        ``mean(g^2) / (keep * mean(g^2 / pi))``, above 0; 1 for uniform probabilities and where
+        nothing is known.
     """
     known = np.isfinite(scores) & (pi > 0)
     squares, chances = np.square(scores[known].astype(np.float64)), pi[known]
@@ -149,9 +178,15 @@ def moment_gain(scores: NDArray[np.floating], pi: NDArray[np.floating]) -> float
 
 
 def _shares(known: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """Of sum 1, in proportion to ``known ** (1 / temperature)``; all alike where none is above 0."""
+    """Of sum 1, in proportion to ``known ** (1 / temperature)``; all alike where none is
+    above 0.
+    """
     largest = known.max(initial=0.0)
-    share = np.clip(known / largest, 0.0, 1.0) ** (1 / temperature) if largest > 0 else np.ones(len(known))
+    share = (
+        np.clip(known / largest, 0.0, 1.0) ** (1 / temperature)
+        if largest > 0
+        else np.ones(len(known))
+    )
     return share / share.sum()
 
 

@@ -1,9 +1,12 @@
-"""Pure index arithmetic: windows of rows, how a segment interleaves its steps, which slots belong to whom.
+"""Pure index arithmetic: windows of rows, how a segment interleaves its steps, which slots belong
+to whom.
 
-A *row* is one global batch of the order. Rows are handled in **canonical** slot order, which does not depend on how many
-nodes and ranks read them: under node-wise batching, canonical slot ``i`` of a row is read by node ``i % nodes``, by rank
-``(i // nodes) % ranks_per_node`` of it, as that rank's sample ``i // (nodes * ranks_per_node)``. This is Streaming's own
-striping (``streaming/base/partition/orig.py``), so a row keeps its slots when a run resumes on another number of nodes.
+A *row* is one global batch of the order. Rows are handled in **canonical** slot order, which does
+not depend on how many nodes and ranks read them: under node-wise batching, canonical slot ``i`` of
+a row is read by node ``i % nodes``, by rank ``(i // nodes) % ranks_per_node`` of it, as that rank's
+sample ``i // (nodes * ranks_per_node)``. This is Streaming's own striping
+(``streaming/base/partition/orig.py``), so a row keeps its slots when a run resumes on another
+number of nodes.
 """
 
 from dataclasses import dataclass
@@ -18,8 +21,9 @@ from attent_stream.window.selection import quota_rows
 CANDIDATE = 0
 LESSON = 1
 
-# How each of Streaming's batching methods lays samples into a global batch: `striped` over canonical nodes, or
-# `blocked` (slots in reading order). `unit` is the part of a row that always holds a single stream, if any.
+# How each of Streaming's batching methods lays samples into a global batch: `striped` over
+# canonical nodes, or `blocked` (slots in reading order). `unit` is the part of a row that always
+# holds a single stream, if any.
 STRIPED = frozenset({"random", "per_stream"})
 UNIT = {"random": None, "stratified": None, "per_stream": "row", "device_per_stream": "device"}
 
@@ -63,12 +67,16 @@ class Layout:
 
     @property
     def node_lanes(self) -> int:
-        """Lanes by place: the finest split that every row divides evenly and no node count of the run can cross."""
+        """Lanes by place: the finest split that every row divides evenly and no node count of the
+        run can cross.
+        """
         return gcd(max(self.canonical_nodes, self.initial_nodes), self.row_size)
 
     @property
     def unit(self) -> int:
-        """Slots that must stay of one stream and so move together (``row_size`` where nothing is smaller)."""
+        """Slots that must stay of one stream and so move together (``row_size`` where nothing is
+        smaller).
+        """
         return self.batch_size if UNIT[self.batching] == "device" else self.row_size
 
 
@@ -77,12 +85,16 @@ def canonical_slots(layout: Layout) -> NDArray[np.int64]:
     """Canonical slot of each slot in reading order (node, rank, sample).
 
     Returns:
-        Read-only int64 array of shape (row_size,), a permutation; it is asked for many times a window.
+        Read-only int64 array of shape (row_size,), a permutation; it is asked for many times a
+        window.
     """
     slots = np.arange(layout.row_size)
     if layout.batching in STRIPED:
         node, rank, sample = np.meshgrid(
-            np.arange(layout.nodes), np.arange(layout.ranks_per_node), np.arange(layout.batch_size), indexing="ij"
+            np.arange(layout.nodes),
+            np.arange(layout.ranks_per_node),
+            np.arange(layout.batch_size),
+            indexing="ij",
         )
         slots = ((sample * layout.ranks_per_node + rank) * layout.nodes + node).reshape(-1)
     slots.flags.writeable = False
@@ -90,11 +102,15 @@ def canonical_slots(layout: Layout) -> NDArray[np.int64]:
 
 
 def rank_slots(layout: Layout, origin: Layout, rank: int) -> NDArray[np.int64]:
-    """Canonical slots that a rank reads of rows laid out as ``origin``, shape (batch_size,), in reading order."""
+    """Canonical slots that a rank reads of rows laid out as ``origin``, shape (batch_size,), in
+    reading order.
+    """
     return canonical_slots(origin).reshape(layout.ranks, layout.batch_size)[rank]
 
 
-def lane_labels(rows: NDArray[np.int64], layout: Layout, stream_starts: NDArray[np.int64]) -> NDArray[np.int64]:
+def lane_labels(
+    rows: NDArray[np.int64], layout: Layout, stream_starts: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Lane of every slot.
 
     Args:
@@ -126,7 +142,8 @@ def lesson_count(candidates: int, keep: float) -> int:
 def interleave(candidates: int, lessons: int, gap: int) -> NDArray[np.int8]:
     """The roles of a segment's steps, in order.
 
-    Candidates are spread evenly before the lessons up to ``due_lesson``, so that none is left for the last ones.
+    Candidates are spread evenly before the lessons up to ``due_lesson``, so that none is left for
+    the last ones.
 
     Args:
         candidates: Candidate steps, of the next window; 0 or more.
@@ -146,9 +163,11 @@ def interleave(candidates: int, lessons: int, gap: int) -> NDArray[np.int8]:
 
 
 def due_lesson(lessons: int, gap: int) -> int:
-    """Index of the lesson at which all candidates of its segment have been read: the next window is chosen here.
+    """Index of the lesson at which all candidates of its segment have been read: the next window is
+    chosen here.
 
-    At most a quarter of the lessons (but one) is left without candidates, so that most steps read alike.
+    At most a quarter of the lessons (but one) is left without candidates, so that most steps read
+    alike.
     """
     return lessons - 1 - min(gap, max(1, lessons // 4), lessons - 1)
 
@@ -156,16 +175,20 @@ def due_lesson(lessons: int, gap: int) -> int:
 def window_rows(num_rows: int, first_row: int, window: int, index: int) -> tuple[int, int]:
     """Rows ``[begin, end)`` of window ``index`` of an epoch whose windows start at ``first_row``.
 
-    The last window is shorter where the rows do not divide evenly; past the end both are ``num_rows``.
+    The last window is shorter where the rows do not divide evenly; past the end both are
+    ``num_rows``.
     """
     begin = min(num_rows, first_row + index * window)
     return begin, min(num_rows, begin + window)
 
 
-def lesson_lanes(lanes: NDArray[np.int64], count: int, unit: int, offset: float) -> NDArray[np.int64]:
+def lesson_lanes(
+    lanes: NDArray[np.int64], count: int, unit: int, offset: float
+) -> NDArray[np.int64]:
     """Lanes of the slots of a window's lesson rows.
 
-    Each column of units keeps its share of every stream, so a row (or device batch) that was of one stream stays so.
+    Each column of units keeps its share of every stream, so a row (or device batch) that was of one
+    stream stays so.
 
     Args:
         lanes: Lanes of the candidate slots, shape (C, row_size).

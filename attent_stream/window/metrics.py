@@ -9,7 +9,9 @@ from attent_stream.window.choice import SCORED, Choice
 QUANTILES = (0.1, 0.5, 0.9)
 
 
-def choice_metrics(choice: Choice, stream_starts: NDArray[np.int64]) -> tuple[dict[str, float], dict[str, int]]:
+def choice_metrics(
+    choice: Choice, stream_starts: NDArray[np.int64]
+) -> tuple[dict[str, float], dict[str, int]]:
     """Numbers of one choice, and what it adds to the run's counts.
 
     Args:
@@ -17,10 +19,11 @@ def choice_metrics(choice: Choice, stream_starts: NDArray[np.int64]) -> tuple[di
         stream_starts: First sample id of each stream, shape (num_streams,).
 
     Returns:
-        Metrics by name: ``keep``, ``gain`` (predicted, of ``auto``), ``imbalance`` (where batches are balanced), ``kept_q10`` ... ``dropped_q90`` (score quantiles; only where there are scores) and
-        ``stream_0_candidates`` / ``stream_0_kept`` ... (shares, where there are several streams). And counts by name:
-        ``candidates`` (samples forwarded to score them), ``lessons``, ``dropped``, ``nonfinite`` and
-        ``empty`` (samples without a label).
+        Metrics by name: ``keep``, ``gain`` (predicted, of ``auto``), ``imbalance`` (where batches
+        are balanced), ``kept_q10`` ... ``dropped_q90`` (score quantiles; only where there are
+        scores) and ``stream_0_candidates`` / ``stream_0_kept`` ... (shares, where there are several
+        streams). And counts by name: ``candidates`` (samples forwarded to score them), ``lessons``,
+        ``dropped``, ``nonfinite`` and ``empty`` (samples without a label).
     """
     kept = choice.kept
     metrics = {"keep": kept.mean().item()}
@@ -35,7 +38,10 @@ def choice_metrics(choice: Choice, stream_starts: NDArray[np.int64]) -> tuple[di
         for name, mask in (("kept", kept & finite), ("dropped", ~kept & finite)):
             if mask.any():
                 values = np.quantile(choice.scores[mask], QUANTILES)
-                metrics |= {f"{name}_q{int(100 * q)}": float(v) for q, v in zip(QUANTILES, values, strict=True)}
+                metrics |= {
+                    f"{name}_q{int(100 * q)}": float(v)
+                    for q, v in zip(QUANTILES, values, strict=True)
+                }
     if len(stream_starts) > 1:
         streams = np.searchsorted(stream_starts, choice.window.ids, side="right") - 1
         for stream in range(len(stream_starts)):

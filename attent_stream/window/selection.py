@@ -1,4 +1,6 @@
-"""Selection: which of a window's candidates become lessons, lane by lane. Pure functions on numpy arrays."""
+"""Selection: which of a window's candidates become lessons, lane by lane. Pure functions on numpy
+arrays.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +32,8 @@ def select_lanes(
         scores: Float of shape (C, S), one for each candidate, or None if ``select`` is not in
             ``NEEDS_SCORES``.
         lanes: Lane of each candidate, non-negative ints of shape (C, S).
-        wanted: Lane of each slot of the lessons, shape (L, S); as many candidates of a lane are selected as
-            it has slots here.
+        wanted: Lane of each slot of the lessons, shape (L, S); as many candidates of a lane are
+            selected as it has slots here.
         select: Name of a selector.
         temperature: Of ``soft``.
         seed: With epoch, window and lane the seed of a lane's draw:
@@ -40,11 +42,12 @@ def select_lanes(
         window: See ``seed``.
 
     Returns:
-        Flat positions into the ``C * S`` candidates, int64 of shape (L, S). Keeping everything (``wanted``
-        equal to ``lanes``) gives ``arange(C * S)``, whatever the scores.
+        Flat positions into the ``C * S`` candidates, int64 of shape (L, S). Keeping everything
+        (``wanted`` equal to ``lanes``) gives ``arange(C * S)``, whatever the scores.
 
     Raises:
-        ValueError: An unknown selector, missing or misshapen scores, or a lane with fewer candidates than
+        ValueError: An unknown selector, missing or misshapen scores, or a lane with fewer
+            candidates than
         slots.
     """
     if select not in SELECTORS:
@@ -54,7 +57,9 @@ def select_lanes(
     if select == "soft":
         check_temperature(temperature)
     if scores is not None and scores.shape != lanes.shape:
-        raise ValueError(f"scores must have the candidates' shape {lanes.shape}, got {scores.shape}")
+        raise ValueError(
+            f"scores must have the candidates' shape {lanes.shape}, got {scores.shape}"
+        )
     if np.array_equal(lanes, wanted):
         return np.arange(lanes.size, dtype=np.int64).reshape(lanes.shape)
 
@@ -91,12 +96,14 @@ def select_lanes(
 
 
 def below_ceiling(scores: NDArray, lanes: NDArray[np.integer], ceiling: float) -> NDArray:
-    """Scores of which the highest of each lane are taken for noise: made NaN, so that they are preferred over nothing.
+    """Scores of which the highest of each lane are taken for noise: made NaN, so that they are
+    preferred over nothing.
 
     Args:
         scores: Float of shape (C, S).
         lanes: Lane of each, non-negative ints of the same shape.
-        ceiling: Share of a lane's finite scores that goes, rounded down, in [0, 1); of equal ones the later go first.
+        ceiling: Share of a lane's finite scores that goes, rounded down, in [0, 1); of equal ones
+            the later go first.
 
     Returns:
         ``scores`` itself for 0, else a copy.
@@ -108,16 +115,23 @@ def below_ceiling(scores: NDArray, lanes: NDArray[np.integer], ceiling: float) -
     lane = np.repeat(np.arange(len(starts)), sizes)
     known = np.isfinite(flat[members])
     members, lane = members[known], lane[known]
-    members = members[np.lexsort((flat[members], lane))]  # stable: of equal ones the later stand behind
+    # Stable: of equal ones the later stand behind
+    members = members[np.lexsort((flat[members], lane))]
     counts = np.bincount(lane, minlength=len(starts))
-    behind = np.repeat(np.cumsum(counts), counts) - np.arange(len(members))  # from a lane's highest, 1, on
+    # From a lane's highest, 1, on
+    behind = np.repeat(np.cumsum(counts), counts) - np.arange(len(members))
     out = scores.reshape(-1).copy()
     out[members[behind <= np.repeat(np.floor(ceiling * counts + 1e-9), counts)]] = np.nan
     return out.reshape(scores.shape)
 
 
 def lane_weights(
-    scores: NDArray | None, lanes: NDArray[np.integer], positions: NDArray[np.int64], *, select: str, temperature: float
+    scores: NDArray | None,
+    lanes: NDArray[np.integer],
+    positions: NDArray[np.int64],
+    *,
+    select: str,
+    temperature: float,
 ) -> NDArray[np.float32]:
     """Weights of the lessons that ``select_lanes`` selected.
 
@@ -129,14 +143,17 @@ def lane_weights(
         temperature: As there.
 
     Returns:
-        Float32 of shape (L, S), exact in 16 bits, so that a checkpoint holds what was trained with. 1 but for selectors of
-        ``INCLUSIONS``, where each weighs as much more as it was less likely to be selected (``inclusion.weights``).
+        Float32 of shape (L, S), exact in 16 bits, so that a checkpoint holds what was trained with.
+        1 but for selectors of ``INCLUSIONS``, where each weighs as much more as it was less likely
+        to be selected (``inclusion.weights``).
     """
     if select not in INCLUSIONS or positions.size == lanes.size:
         return np.ones(positions.shape, np.float32)
     flat_scores, flat_lanes = scores.reshape(-1).astype(np.float64), lanes.reshape(-1)
     labels, starts, sizes, order = by_lane(lanes)
-    counts = np.bincount(np.searchsorted(labels, flat_lanes[positions.reshape(-1)]), minlength=len(labels))
+    counts = np.bincount(
+        np.searchsorted(labels, flat_lanes[positions.reshape(-1)]), minlength=len(labels)
+    )
     out = np.ones(lanes.size)
     for start, size, count in zip(starts, sizes, counts, strict=True):
         members = order[start : start + size]
@@ -146,10 +163,12 @@ def lane_weights(
 
 
 def quota_rows(keys: NDArray[np.integer], count: int, u: float) -> NDArray[np.int64]:
-    """Choose rows so that every key keeps its share: systematic sampling over the rows sorted by key.
+    """Choose rows so that every key keeps its share: systematic sampling over the rows sorted by
+    key.
 
-    Every row is chosen with probability ``count / C`` over a uniform ``u``; a key of ``W`` rows gets the
-    floor or the ceiling of ``count * W / C``; the chosen rows of a key are evenly spread over its rows.
+    Every row is chosen with probability ``count / C`` over a uniform ``u``; a key of ``W`` rows
+    gets the floor or the ceiling of ``count * W / C``; the chosen rows of a key are evenly spread
+    over its rows.
 
     Args:
         keys: Key of each row, ints of shape (C,).
@@ -166,9 +185,9 @@ def quota_rows(keys: NDArray[np.integer], count: int, u: float) -> NDArray[np.in
     check_count(rows, count)
     if not 0 <= u < 1:
         raise ValueError(f"u must be in [0, 1), got {u!r}")
-    # The points are u, u + 1, ... on an axis where each row is count / rows long. In integers, where u is
-    # rounded down to a multiple of 1 / rows: rounding of the shares could otherwise give a key one row too
-    # many.
+    # The points are u, u + 1, ... on an axis where each row is count / rows long. In integers,
+    # where u is rounded down to a multiple of 1 / rows: rounding of the shares could otherwise give
+    # a key one row too many.
     offset = min(int(u * rows), max(rows - 1, 0))
     points = -((offset - count * np.arange(rows + 1, dtype=np.int64)) // max(rows, 1))
     chosen = np.flatnonzero(np.diff(points))
@@ -176,7 +195,9 @@ def quota_rows(keys: NDArray[np.integer], count: int, u: float) -> NDArray[np.in
 
 
 def by_lane(lanes: NDArray[np.integer]) -> tuple[NDArray, NDArray, NDArray, NDArray[np.int64]]:
-    """Every lane's label, first place and size in the flat positions sorted by lane, ascending within one; and these."""
+    """Every lane's label, first place and size in the flat positions sorted by lane, ascending
+    within one; and these.
+    """
     flat = lanes.reshape(-1)
     if flat.size and flat.min() < 0:
         raise ValueError(f"lanes must be non-negative, got {flat.min()}")

@@ -1,9 +1,11 @@
 """Selectors: which candidates of a lane become lessons. Pure functions on numpy arrays.
 
-``selector(scores, size, count, rng, temperature) -> positions``, where ``scores`` is a float array of shape (size,), higher =
-teach it, or None for a selector outside of ``NEEDS_SCORES``; ``positions`` are ``count`` different positions in [0, size),
-ascending int64. A score that is not finite is unknown: it is never preferred over a known one, and when fewer than ``count``
-are known the rest is drawn at random from the unknown. Samples that are known to have no label (``-inf``) come last of all.
+``selector(scores, size, count, rng, temperature) -> positions``, where ``scores`` is a float array
+of shape (size,), higher = teach it, or None for a selector outside of ``NEEDS_SCORES``;
+``positions`` are ``count`` different positions in [0, size), ascending int64. A score that is not
+finite is unknown: it is never preferred over a known one, and when fewer than ``count`` are known
+the rest is drawn at random from the unknown. Samples that are known to have no label (``-inf``)
+come last of all.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,8 +22,8 @@ Selector = Callable[[NDArray | None, int, int, np.random.Generator, float], NDAr
 def hard(
     scores: NDArray | None, size: int, count: int, rng: np.random.Generator, temperature: float
 ) -> NDArray[np.int64]:
-    """The ``count`` highest scores; of equal ones the earlier (AtteNT, arXiv 2602.20461: the m largest
-    residuals).
+    """The ``count`` highest scores; of equal ones the earlier (AtteNT, arXiv 2602.20461: the m
+    largest residuals).
 
     Args:
         scores: Float of shape (size,).
@@ -42,12 +44,13 @@ def hard(
 def soft(
     scores: NDArray | None, size: int, count: int, rng: np.random.Generator, temperature: float
 ) -> NDArray[np.int64]:
-    """Gumbel top-k over standardised scores: a draw without replacement with log-weights ``z / temperature``.
+    """Gumbel top-k over standardised scores: a draw without replacement with log-weights ``z /
+    temperature``.
 
-    The scores are brought to mean 0 and standard deviation 1 first, so neither their unit nor their spread
-    matters (the released code of arXiv 2602.20461 does not, and is close to random when losses spread little;
-    it also applies the temperature to the noise as well, where it cancels). Scores without any spread select
-    at random.
+    The scores are brought to mean 0 and standard deviation 1 first, so neither their unit nor their
+    spread matters (the released code of arXiv 2602.20461 does not, and is close to random when
+    losses spread little; it also applies the temperature to the noise as well, where it cancels).
+    Scores without any spread select at random.
 
     Args:
         scores: Float of shape (size,).
@@ -62,6 +65,7 @@ def soft(
     Raises:
         ValueError: As ``hard``, or a temperature that is not positive.
     """
+
     def keys(known: NDArray) -> NDArray:
         return _soft_keys(_standardised(known), rng.gumbel(size=len(known)), temperature)
 
@@ -72,7 +76,8 @@ def soft(
 def random(
     scores: NDArray | None, size: int, count: int, rng: np.random.Generator, temperature: float
 ) -> NDArray[np.int64]:
-    """Any ``count``, all subsets equally likely: the control, which needs no scores and ignores any.
+    """Any ``count``, all subsets equally likely: the control, which needs no scores and ignores
+    any.
 
     Args:
         scores: Unused.
@@ -91,13 +96,17 @@ def random(
     return np.sort(rng.permutation(size)[:count]).astype(np.int64)
 
 
-def _by_inclusion(design: Callable[[NDArray, int, float], NDArray[np.float64]], ordered: bool = False) -> Selector:
+def _by_inclusion(
+    design: Callable[[NDArray, int, float], NDArray[np.float64]], ordered: bool = False
+) -> Selector:
     def selector(
         scores: NDArray | None, size: int, count: int, rng: np.random.Generator, temperature: float
     ) -> NDArray[np.int64]:
         check_temperature(temperature)
         checked = _checked(scores, size, count)
-        return draw(design(checked, count, temperature), count, rng, along=checked if ordered else None)
+        return draw(
+            design(checked, count, temperature), count, rng, along=checked if ordered else None
+        )
 
     return selector
 
@@ -121,16 +130,20 @@ def select_each(
     rng_of: Callable[[int], np.random.Generator],
     temperature: float,
 ) -> NDArray[np.int64]:
-    """``SELECTORS[select]`` of each of ``lanes`` alike lanes, ``scores`` of shape (lanes, size); shape (lanes, count).
+    """``SELECTORS[select]`` of each of ``lanes`` alike lanes, ``scores`` of shape (lanes, size);
+    shape (lanes, count).
 
-    Where there is a function for all lanes together, it has those whose scores are all known, to the same result.
+    Where there is a function for all lanes together, it has those whose scores are all known, to
+    the same result.
     """
     positions = np.empty((lanes, count), np.int64)
     alone = np.arange(lanes)
     if select in _TOGETHER:
         known = np.isfinite(scores).all(axis=1)
         together, alone = np.flatnonzero(known), np.flatnonzero(~known)
-        keys = _TOGETHER[select](scores[together].astype(np.float64), map(rng_of, together), temperature)
+        keys = _TOGETHER[select](
+            scores[together].astype(np.float64), map(rng_of, together), temperature
+        )
         positions[together] = _top_of_each(keys, count)
     for lane in alone:
         lane_scores = None if scores is None else scores[lane]
@@ -138,14 +151,17 @@ def select_each(
     return positions
 
 
-def _soft_together(scores: NDArray[np.float64], rngs: Iterable[np.random.Generator], temperature: float) -> NDArray:
+def _soft_together(
+    scores: NDArray[np.float64], rngs: Iterable[np.random.Generator], temperature: float
+) -> NDArray:
     noise = np.empty(scores.shape)
     for lane, rng in enumerate(rngs):
         noise[lane] = rng.gumbel(size=scores.shape[1])
     return _soft_keys(_standardised(scores), noise, temperature)
 
 
-# (finite scores of shape (lanes, size), a generator a lane, temperature) -> keys of the same shape, the largest are selected
+# (finite scores of shape (lanes, size), a generator a lane, temperature) -> keys of the same shape,
+# the largest are selected
 _TOGETHER: dict[str, Callable[[NDArray, Iterable[np.random.Generator], float], NDArray]] = {
     "hard": lambda scores, rngs, temperature: scores,
     "soft": _soft_together,
@@ -153,7 +169,9 @@ _TOGETHER: dict[str, Callable[[NDArray, Iterable[np.random.Generator], float], N
 
 
 def _top_of_each(keys: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Ascending positions of each row's ``count`` largest keys, of equal ones the earlier; without a sort."""
+    """Ascending positions of each row's ``count`` largest keys, of equal ones the earlier; without
+    a sort.
+    """
     lanes, size = keys.shape
     if not lanes or not count:
         return np.empty((lanes, count), np.int64)
@@ -172,12 +190,17 @@ def check_count(size: int, count: int) -> None:
 def _checked(scores: NDArray | None, size: int, count: int) -> NDArray[np.float64]:
     check_count(size, count)
     if scores is None or scores.shape != (size,):
-        raise ValueError(f"scores must have shape ({size},), got {None if scores is None else scores.shape}")
+        raise ValueError(
+            f"scores must have shape ({size},), got {None if scores is None else scores.shape}"
+        )
     return scores.astype(np.float64)
 
 
 def _top(
-    scores: NDArray[np.float64], keys: Callable[[NDArray], NDArray], count: int, rng: np.random.Generator
+    scores: NDArray[np.float64],
+    keys: Callable[[NDArray], NDArray],
+    count: int,
+    rng: np.random.Generator,
 ) -> NDArray[np.int64]:
     """Positions of the ``count`` largest keys of the known scores, filled from the unknown."""
     finite = np.isfinite(scores)
@@ -203,7 +226,9 @@ def _soft_keys(z: NDArray, noise: NDArray, temperature: float) -> NDArray:
 
 
 def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``values`` with mean 0 and standard deviation 1 along the last axis, or zeros where they have no spread."""
+    """``values`` with mean 0 and standard deviation 1 along the last axis, or zeros where they have
+    no spread.
+    """
     if not values.size:
         return np.zeros_like(values)
     flat = values.min(axis=-1, keepdims=True) == values.max(axis=-1, keepdims=True)
