@@ -1,7 +1,5 @@
 """What all tests share."""
 
-import atexit
-import contextlib
 import gc
 import os
 import shutil
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from streaming_memory import streaming_cleaned_up
 
 # The same examples every time, and no test that a slow machine fails.
 settings.register_profile(
@@ -29,40 +28,13 @@ def pytest_collection_modifyitems(items):
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-@contextlib.contextmanager
-def streaming_cleaned_up():
-    """Streaming closes its shared memory when the process ends, and each data set opens that of all
-    before it: a test session would run out of open files. So do afterwards what would be done at
-    exit, for what was made inside.
-    """
-    if "streaming" not in sys.modules:
-        yield
-        return
-    cleanups = []
-
-    class Collected:
-        """``atexit`` as Streaming's shared memory sees it."""
-
-        register = staticmethod(cleanups.append)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("streaming.base.shared.memory.atexit", Collected)
-        yield
-    gc.collect()
-    for cleanup in cleanups:
-        try:
-            cleanup()
-        except BufferError:  # somebody still looks at it, so it is closed at exit after all
-            atexit.register(cleanup)
-
-
 @pytest.fixture(scope="module")
 def zygote():
     """Forks what ``faulty.py`` has, imported once."""
     from zygote import Zygote
 
     tests = Path(__file__).parent
-    made = Zygote(["streaming", "faulty"], [str(tests), str(tests.parent)])
+    made = Zygote(["streaming", "faulty"], [str(tests / "support"), str(tests.parent)])
     yield made
     made.close()
 

@@ -61,7 +61,7 @@ def test_text_corpus(tmp_path, capsys):
 
 
 def test_image_corpus(tmp_path, capsys):
-    from test_corpus_images import fill
+    from image_files import fill
 
     fill(tmp_path / "in", ["cat", "dog"], 3)
     status, out, err = run(

@@ -9,11 +9,12 @@ import tempfile
 import warnings
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1])]
-from conftest import streaming_cleaned_up  # noqa: E402
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT)]
 from field_jobs import Job  # noqa: E402
 from field_models import JOBS  # noqa: E402
 from field_run import Result, run_job  # noqa: E402
+from streaming_memory import streaming_cleaned_up  # noqa: E402
 
 from attent_stream import AtteNT  # noqa: E402
 

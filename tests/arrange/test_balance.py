@@ -1,0 +1,211 @@
+"""Balanced batches. Oracles: greedy herding written out in exact integers, counting, and the run
+that is not balanced.
+"""
+
+import numpy as np
+import pytest
+import torch
+from corpora import write_ids, write_tokens
+from fits import LENGTH, VOCAB, fit
+from fits import make_loader as make_lm_loader
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from taught import features_of, make_loader, run_epochs
+
+from attent_stream import AtteNT
+from attent_stream.arrange.balance import BLOCK, balance_lanes, herded, imbalance
+from attent_stream.arrange.features import WIDTH, token_counts
+from attent_stream.base.errors import CollateError, ScoreError
+
+
+def greedy(features: np.ndarray) -> list[int]:
+    """Sum after sum, each in Python's integers."""
+    n = len(features)
+    rows = [
+        [n * int(v) - int(total) for v, total in zip(row, features.sum(axis=0), strict=True)]
+        for row in features
+    ]
+    left, order, so_far = list(range(n)), [], [0] * features.shape[1]
+    while left:
+        lengths = [sum((a + b) ** 2 for a, b in zip(so_far, rows[i], strict=True)) for i in left]
+        best = left.pop(lengths.index(min(lengths)))
+        so_far = [a + b for a, b in zip(so_far, rows[best], strict=True)]
+        order.append(best)
+    return order
+
+
+@settings(max_examples=60)
+@given(
+    arrays(
+        np.int64,
+        st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(1, 4)),
+        elements=st.integers(-2048, 2048),
+    )
+)
+def test_greedy_herding(features):
+    found = herded(features)
+    assert found.tolist() == [greedy(block) for block in features]
+    assert herded(features.astype(np.float16)).tolist() == found.tolist()
+
+
+def test_samples_that_are_alike_stay_where_they_are():
+    assert herded(np.full((2, 9, 3), 7)).tolist() == [list(range(9))] * 2
+
+
+def test_lessons_stay_in_their_lanes_slots():
+    rng = np.random.default_rng(0)
+    lanes = rng.integers(0, 3, (600, 8))  # about 1,600 a lane: more than one block
+    features = rng.integers(0, 9, (600, 8, 5))
+    positions = np.sort(rng.permutation(4800)[:4000]).reshape(500, 8)
+    wanted = lanes.reshape(-1)[positions]
+    found = balance_lanes(positions, wanted, features.astype(np.float16))
+    assert sorted(found.reshape(-1)) == sorted(positions.reshape(-1))
+    assert (lanes.reshape(-1)[found] == wanted).all() and (found != positions).any()
+    assert np.bincount(wanted.reshape(-1)).min() > BLOCK
+    one = balance_lanes(positions, np.zeros_like(wanted), features)
+    assert imbalance(one, features) < 0.2 < imbalance(positions, features)
+
+
+def test_imbalance_of_random_batches_is_one():
+    rng = np.random.default_rng(1)
+    features = rng.integers(0, 50, (32, 8, 6))
+    drawn = [imbalance(rng.permutation(256).reshape(32, 8), features) for _ in range(200)]
+    assert np.mean(drawn) == pytest.approx(1, abs=0.03)
+    assert imbalance(np.arange(8).reshape(1, 8), features) == 1
+    assert imbalance(np.arange(256).reshape(32, 8), np.ones((32, 8, 2))) == 1
+
+
+def test_counts_of_few_words_are_exact():
+    tokens = torch.from_numpy(np.random.default_rng(2).integers(0, WIDTH, (5, 300)))
+    mask = torch.arange(300)[None] < torch.tensor([300, 20, 0, 7, 299])[:, None]
+    counted = token_counts({"input_ids": tokens, "attention_mask": mask.long()})
+    assert counted.dtype == torch.float16
+    for row, ids, present in zip(counted.numpy(), tokens.numpy(), mask.numpy(), strict=True):
+        assert row.tolist() == np.bincount(ids[present], minlength=WIDTH).tolist()
+
+
+def test_counts_of_many_words_keep_their_products():
+    """Hashed with signs: the products of two samples' counts are right but for noise that no sample
+    has on its side.
+    """
+    rng = np.random.default_rng(3)
+    tokens = (rng.zipf(1.3, (64, 512)) - 1).clip(max=49_999)
+    exact = np.zeros((64, 50_000))
+    for row, ids in zip(exact, tokens, strict=True):
+        np.add.at(row, ids, 1)
+    hashed = token_counts({"input_ids": torch.from_numpy(tokens)}).double().numpy()
+    apart = ~np.eye(64, dtype=bool)
+    off = (hashed @ hashed.T - exact @ exact.T)[apart] / (exact @ exact.T)[apart].mean()
+    assert abs(off.mean()) < 0.02 and off.std() < 0.1
+
+
+def test_counts_too_high_for_float16_are_cut():
+    assert token_counts({"input_ids": torch.zeros(1, 5000, dtype=torch.int64)})[0, 0] == 2048
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"pixels": torch.zeros(2, 3)},
+        (torch.zeros(2, 3), torch.zeros(2)),
+        {"input_ids": torch.zeros(2, 3)},
+    ],
+)
+def test_a_batch_without_tokens(batch):
+    with pytest.raises(ScoreError, match="balance 'tokens' needs input_ids of shape"):
+        token_counts(batch)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_corpus_without_tokens_ends_before_the_first_step(tmp_path, workers):
+    data = {
+        "local": write_ids(tmp_path / "data", 200),
+        "batch_size": 4,
+        "num_canonical_nodes": 1,
+        "window": 6,
+        "gap": 1,
+    }
+    loader = make_loader(data, {"num_workers": workers}, {"balance": "tokens"})
+    with pytest.raises(
+        CollateError,
+        match="balance 'tokens' needs input_ids .* got keys .*'difficulty', 'id'.*; for .*sample",
+    ):
+        next(iter(loader))
+
+
+def test_a_name_that_is_none():
+    with pytest.raises(ValueError, match=r"balance must be one of \[.*'tokens'.*\], got 'words'"):
+        AtteNT(balance="words")
+
+
+@pytest.mark.parametrize(
+    "teacher",
+    [
+        {"select": "random", "keep": 1.0},
+        {"select": "hard", "keep": 0.5},
+        {"select": "random", "keep": 0.5},
+    ],
+)
+def test_only_the_order_within_windows_changes(tmp_path, teacher):
+    data = {
+        "local": write_ids(tmp_path / "data", 500),
+        "batch_size": 4,
+        "shuffle": True,
+        "num_canonical_nodes": 2,
+    }
+    data |= {"window": 12, "gap": 1}
+    plain = run_epochs(make_loader(data, {}, teacher), 2)
+    ours = run_epochs(make_loader(data, {"num_workers": 2}, teacher | {"balance": "ids"}), 2)
+    uneven = []
+    for one, other in zip(plain["choices"], ours["choices"], strict=True):
+        assert one[:3] == other[:3] and sorted(sum(one[3], [])) == sorted(sum(other[3], []))
+        if one[1] == 0:
+            assert one == other  # nothing of it could be read before
+            continue
+        lengths = []
+        for choice in (one, other):
+            of = features_of(np.array(choice[3]).reshape(-1)).astype(float).reshape(-1, 4, 4)
+            lengths.append(((of.mean(axis=1) - of.mean(axis=(0, 1))) ** 2).sum())
+        uneven.append(lengths)
+    assert np.mean(uneven, axis=0)[1] < 0.6 * np.mean(uneven, axis=0)[0]
+    assert bool(ours["scored"]) == (teacher["select"] == "hard")
+
+
+def test_a_checkpoint_taken_up_with_balancing_and_without(tmp_path):
+    """What was decided stands; from the next window on the new settings hold. Nothing is trained on
+    twice or left out.
+    """
+    data = {
+        "local": write_ids(tmp_path / "data", 200),
+        "batch_size": 4,
+        "shuffle": True,
+        "num_canonical_nodes": 1,
+    }
+    data |= {"window": 6, "gap": 1}
+    for before, after in (("ids", None), (None, "ids")):
+        loader = make_loader(data, {}, {"select": "random", "keep": 1.0, "balance": before})
+        seen = []
+        for step, batch in enumerate(loader):
+            loader.teach(None)
+            seen += batch["id"].tolist()
+            loader.teacher.clock.batches += 1
+            if step == 8:
+                break
+        state = loader.dataset.state_dict(9 * 4, True)
+        other = make_loader(data, {}, {"select": "random", "keep": 1.0, "balance": after})
+        other.dataset.load_state_dict(state)
+        other.teacher.clock.batches = 9
+        rest = run_epochs(other)
+        assert sorted(seen + sum(rest["lessons"], [])) == list(range(200))
+
+
+def test_a_run_is_balanced_and_says_how_much(tmp_path):
+    folder = write_tokens(tmp_path / "tokens", 200, length=LENGTH, vocab=VOCAB)
+    plain, _, _ = fit(make_lm_loader(folder, window=8), [AtteNT(keep=1.0, select="random")])
+    ours, memory, _ = fit(make_lm_loader(folder, window=8), [AtteNT(balance="tokens", seq_len=1.0)])
+    assert sorted(map(str, sum(plain.tokens, []))) == sorted(map(str, sum(ours.tokens, [])))
+    assert plain.tokens != ours.tokens
+    found = [float(value) for _, value in memory.data["attent/imbalance"]]
+    assert np.mean(found) < 0.9
+    assert int(memory.data["attent/candidates"][-1][1]) == 0  # no model was asked

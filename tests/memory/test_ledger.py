@@ -1,0 +1,310 @@
+"""The ledger. Oracles: a dict, a loop over groups, one process for several."""
+
+import numpy as np
+import pytest
+import torch
+from corpora import write_ids, write_tokens
+from fits import LENGTH, VOCAB, fit
+from fits import make_loader as make_lm_loader
+from hypothesis import given
+from hypothesis import strategies as st
+from taught import make_loader, run_epochs
+from taught_ranks import run_ranks
+
+from attent_stream import AtteNT
+from attent_stream.memory.ledger import GroupLedger, SampleLedger, sample_bytes
+from attent_stream.memory.ledger_settings import LedgerSettings, open_ledger
+
+SAMPLES = 23
+RECORDS = st.lists(
+    st.tuples(
+        st.lists(st.integers(0, SAMPLES - 1), min_size=1, max_size=8, unique=True),
+        st.one_of(st.floats(-5, 5, width=32), st.just(float("nan")), st.just(float("inf"))),
+        st.floats(0, 1e4),
+    ),
+    max_size=8,
+)
+
+
+@given(RECORDS, st.booleans(), st.sampled_from([0.0, 0.75]), st.floats(0.1, 1e4))
+def test_sample_ledger_is_a_dict(records, ages, decay, age):
+    ledger, known = SampleLedger(SAMPLES, ages=ages, decay=decay), {}
+    for ids, first, now in sorted(records, key=lambda record: record[2]):
+        scores = np.float32(first) + np.arange(len(ids), dtype=np.float32) / 7
+        ledger.record(np.array(ids), scores, now)
+        for sample, score in zip(ids, scores.tolist(), strict=True):
+            if not np.isfinite(score):
+                known.pop(sample, None)
+                continue
+            old = known.get(sample)
+            known[sample] = (score if old is None else decay * old[0] + (1 - decay) * score, now)
+    again = SampleLedger(SAMPLES, ages=ages, decay=decay)
+    again.load_state_dict(ledger.state_dict())
+    for sample in range(SAMPLES):
+        recalled = again.recall(np.array([[sample]]))
+        assert recalled.shape == (1, 1) and recalled.dtype == np.float32
+        if sample not in known:
+            assert np.isnan(recalled[0, 0]) and not again.known(np.array([sample]), 1e4, 1e9)[0]
+            continue
+        score, then = known[sample]
+        assert recalled[0, 0] == pytest.approx(
+            score, rel=2e-3 if decay else 5e-4, abs=1e-2 if decay else 1e-7
+        )
+        found = again.known(np.array([sample]), 1e4, age)[0]
+        if not ages:
+            assert found
+        elif 1e4 - then >= age:
+            assert not found  # never taken for younger
+        elif 1e4 - then * (1 - 2**-7) < age:
+            assert found
+
+
+def test_whole_epochs_are_kept_exactly():
+    ledger = SampleLedger(300)
+    for epoch in range(256):
+        ledger.record(np.array([epoch]), np.array([1.0]), float(epoch))
+    assert ledger.known(np.arange(256), 255.0, 10.0).tolist() == [
+        epoch > 245 for epoch in range(256)
+    ]
+
+
+@given(RECORDS, st.sampled_from([0.0, 0.75]))
+def test_a_detrended_ledger_is_the_loop_over_its_model(records, decay):
+    ledger = SampleLedger(SAMPLES, decay=decay, detrend=True)
+    differences, trend, seen = {}, 0.0, 0
+    for ids, first, now in records:
+        scores = first + np.arange(len(ids)) / 7
+        ledger.record(np.array(ids), scores, now)
+        if not np.isfinite(first):
+            for sample in ids:
+                differences.pop(sample, None)
+            continue
+        new = [
+            score for sample, score in zip(ids, scores, strict=True) if sample not in differences
+        ]
+        if new:
+            trend += (np.mean(new) - trend) * len(new) / (len(new) + seen)
+            seen = min(seen + len(new), 144)
+        for sample, score in zip(ids, scores, strict=True):
+            before = differences.get(sample, score - trend)
+            differences[sample] = decay * before + (1 - decay) * (score - trend)
+    expected = [differences.get(sample, np.nan) + trend for sample in range(SAMPLES)]
+    np.testing.assert_allclose(ledger.recall(np.arange(SAMPLES)), expected, rtol=2e-3, atol=5e-2)
+    again = SampleLedger(SAMPLES, decay=decay, detrend=True)
+    again.load_state_dict(ledger.state_dict())
+    np.testing.assert_array_equal(
+        again.recall(np.arange(SAMPLES)), ledger.recall(np.arange(SAMPLES))
+    )
+    again.record(np.arange(3), np.array([1.0, 2.0, 3.0]), 1e5)
+    ledger.record(np.arange(3), np.array([1.0, 2.0, 3.0]), 1e5)
+    np.testing.assert_array_equal(
+        again.recall(np.arange(SAMPLES)), ledger.recall(np.arange(SAMPLES))
+    )
+
+
+def test_what_was_seen_early_is_not_taken_for_hard():
+    """Losses fall by seven times what samples differ."""
+    rng, count, batch = np.random.default_rng(5), 2000, 16
+    hardness = rng.normal(0.0, 0.4, count)
+    raw, detrended = SampleLedger(count), SampleLedger(count, detrend=True)
+    for step, ids in enumerate(rng.permutation(count).reshape(-1, batch)):
+        scores = 3.0 + 3.0 * np.exp(-step / 40) + hardness[ids]
+        for ledger in (raw, detrended):
+            ledger.record(ids, scores, float(step))
+    ranks = [
+        np.corrcoef(ledger.recall(np.arange(count)), hardness)[0, 1] for ledger in (raw, detrended)
+    ]
+    assert ranks[0] < 0.75 and ranks[1] > 0.95
+    before = detrended.recall(np.arange(count))
+    # What they would be by now
+    assert before.mean() == pytest.approx(scores.mean() - hardness[ids].mean(), abs=0.2)
+    seen = np.arange(0, count, 2)
+    # Well remembered by the model, which says nothing of the others
+    detrended.record(seen, np.full(len(seen), 1.0), 1e3)
+    np.testing.assert_allclose(
+        detrended.recall(np.arange(count)), np.where(np.arange(count) % 2, before, 1.0), atol=2e-3
+    )
+
+
+def test_large_scores_stay_finite_and_small_ones_apart_from_unknown():
+    ledger = SampleLedger(4, ages=False)
+    ledger.record(np.arange(3), np.array([1e30, 0.0, -1e30]), 0.0)
+    np.testing.assert_array_equal(ledger.recall(np.arange(4)), [65504.0, 0.0, -65504.0, np.nan])
+    assert (
+        sample_bytes(10, ages=False) == 20 + 16 and ledger.state_dict()["codes"].element_size() == 2
+    )
+
+
+@given(RECORDS)
+def test_group_ledger_is_the_loop_over_groups(records):
+    starts = np.array([0, 4, 5, 15])
+    sizes = np.diff(starts, append=SAMPLES)
+    ledger = GroupLedger(starts, SAMPLES, "shard")
+    means, counts = np.zeros(4), np.zeros(4, int)
+    for ids, first, now in records:
+        scores = np.full(len(ids), first)
+        ledger.record(np.array(ids), scores, now)
+        for group in range(4):
+            mine = [
+                s
+                for i, s in zip(ids, scores, strict=True)
+                if np.searchsorted(starts, i, "right") - 1 == group and np.isfinite(s)
+            ]
+            if mine:
+                old = min(counts[group], max(sizes[group] - len(mine), 0))
+                means[group] = (means[group] * old + sum(mine)) / (old + len(mine))
+                counts[group] = old + len(mine)
+    again = GroupLedger(starts, SAMPLES, "shard")
+    again.load_state_dict(ledger.state_dict())
+    expected = np.where(counts > 0, means, np.nan).repeat(sizes)
+    np.testing.assert_allclose(again.recall(np.arange(SAMPLES)), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(again.known(np.arange(SAMPLES), 1e5, 1e9), np.isfinite(expected))
+
+
+def test_states_of_another_kind_are_refused_by_name():
+    with pytest.raises(ValueError, match="is kept per shard, this run's per sample"):
+        SampleLedger(5).load_state_dict(GroupLedger(np.array([0, 3]), 5, "shard").state_dict())
+    with pytest.raises(ValueError, match="of a data set of 5 samples, this one has 6"):
+        SampleLedger(6).load_state_dict(SampleLedger(5).state_dict())
+    with pytest.raises(ValueError, match="of a data set of 2 streams, this one has 3"):
+        GroupLedger(np.array([0, 3, 4]), 5, "stream").load_state_dict(
+            GroupLedger(np.array([0, 3]), 5, "stream").state_dict()
+        )
+    with pytest.raises(
+        ValueError,
+        match="of scores that never grow old, this run's interval needs one with the time",
+    ):
+        SampleLedger(5).load_state_dict(SampleLedger(5, ages=False).state_dict())
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"of scores as they were given \(ledger.detrend: false\), this run's of their "
+            r"differences"
+        ),
+    ):
+        SampleLedger(5, detrend=True).load_state_dict(SampleLedger(5).state_dict())
+    with pytest.raises(
+        ValueError,
+        match="of their differences from a trend .*, this run's of scores as they were given",
+    ):
+        SampleLedger(5).load_state_dict(SampleLedger(5, detrend=True).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("samples", "ledger.per must be one of sample, shard, stream, got 'samples'"),
+        ({"per": "sample", "size": 3}, "a mapping of per, limit, decay, detrend, score, got"),
+        ({"detrend": 1}, "ledger.detrend must be true, false or null, got 1"),
+        ({"decay": 1}, r"ledger.decay must be a share in \[0, 1\), got 1"),
+        ({"limit": "many"}, "ledger.limit must be bytes or a size such as '2gb', got 'many'"),
+        ({"limit": 0}, "ledger.limit must be"),
+        ({"score": "grade"}, "score must be one of"),
+    ],
+)
+def test_mistakes_are_named(value, says):
+    with pytest.raises(ValueError, match=says):
+        AtteNT(score="remembered", ledger=value)
+
+
+def test_more_than_the_limit_is_kept_per_shard(tmp_path, caplog):
+    data = {
+        "local": write_ids(tmp_path / "data", 300),
+        "batch_size": 4,
+        "num_canonical_nodes": 1,
+        "window": 8,
+    }
+    dataset = make_loader(data, {}, {}).dataset
+    ledger = open_ledger(
+        LedgerSettings(limit=1000), dataset, ages=True, local_rank=0, ranks_per_node=1
+    )
+    assert (
+        isinstance(ledger, GroupLedger) and len(ledger.state_dict()["means"]) == dataset.num_shards
+    )
+    assert "takes 1216 bytes a node, more than ledger.limit of 1000" in caplog.text
+    enough = open_ledger(
+        LedgerSettings(limit="1kb"), dataset, ages=False, local_rank=0, ranks_per_node=1
+    )
+    assert isinstance(enough, SampleLedger)
+
+
+def test_remembered_alone(tmp_path):
+    """Nothing is ever forwarded to score it; a window is chosen by what training has said of it,
+    and the unknown is trained on.
+    """
+    data = {
+        "local": write_ids(tmp_path / "data", 320),
+        "batch_size": 4,
+        "num_canonical_nodes": 1,
+        "window": 8,
+        "gap": 2,
+    }
+    loader = make_loader(data, {}, {"keep": 0.5, "interval": "9ep", "ledger": 320})
+    loader.teacher.forwards = False
+    first = run_epochs(loader, 1)
+    assert {by for _, _, by, _ in first["choices"]} == {"all"} and not first["scored"]
+    ids = np.arange(320)
+    scores = np.where(ids % 10 == 3, np.nan, ids.astype(float))  # a tenth is unknown
+    loader.teacher.remember(ids, scores, 0.0)
+    second = run_epochs(loader, 1)
+    assert {by for _, _, by, _ in second["choices"]} == {"remembered"} and not second["scored"]
+    trained = [i for batch in second["lessons"] for i in batch]
+    assert set(ids[ids % 10 == 3]) <= set(trained) and len(trained) == 160
+    loader.teacher.remember(ids, np.where(ids % 3 == 0, 1.0, np.nan), 1.0)  # most are unknown
+    assert {by for _, _, by, _ in run_epochs(loader, 1)["choices"]} == {"all"}
+
+
+@pytest.mark.parametrize("per", ["sample", "shard", "stream"])
+def test_a_run_that_only_remembers(tmp_path, per):
+    folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
+    algorithm = AtteNT(score="remembered", select="soft", keep=0.5, ledger=per)
+    assert algorithm.settings.record == "always"
+    watch, memory, _ = fit(make_lm_loader(folder), [algorithm], max_duration="3ep")
+    assert memory.data["attent/candidates"][-1][1] == 0
+    kept = {epoch: [] for epoch in range(3)}
+    for time, value in memory.data["attent/keep"]:
+        kept[int(time.epoch)].append(value)
+    if per == "sample":
+        # And the first epoch was not cut off
+        assert set(kept[0]) == {1.0} and len(watch.losses) >= 25 + 2 * 13
+    assert set(kept[1]) == set(kept[2]) == {0.5, 1.0}  # of a window of one row nothing is dropped
+    with pytest.raises(
+        ValueError, match="score='remembered' needs record to be always or warmup, got 'never'"
+    ):
+        AtteNT(score="remembered", record="never")
+
+
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_ranks_share_one_ledger(tmp_path, world):
+    """What one rank writes all choose by: they train on the lessons of one process."""
+    data = {
+        "local": write_ids(tmp_path / "data", 16 * 20),
+        "shuffle": True,
+        "num_canonical_nodes": 1,
+        "window": 5,
+        "gap": 1,
+    }
+    teacher = {"keep": 0.5, "interval": "2ep", "ledger": 16 * 20}
+    one = make_loader(data | {"batch_size": 16}, {}, teacher)
+    one.teacher.remember(np.arange(320), np.arange(320) % 7 / 7, 0.0)
+    alone = run_epochs(one, 3)
+    spec = {
+        "data": data | {"batch_size": 16 // world},
+        "loader": {},
+        "teacher": teacher,
+        "epochs": 3,
+        "shared": 7,
+    }
+    for log in run_ranks(tmp_path, world, spec):
+        assert log["choices"] == alone["choices"]
+        assert log["shared"] == ["uint16", False]
+    assert {by for _, _, by, _ in alone["choices"]} == {"scored", "remembered", "all"}
+
+
+def test_state_shares_memory():
+    ledger = SampleLedger(100)
+    state = ledger.state_dict()
+    ledger.record(np.array([3]), np.array([2.0]), 1.0)
+    again = SampleLedger(100)
+    again.load_state_dict(state)
+    assert again.recall(np.array([3]))[0] == 2.0 and state["codes"].dtype == torch.int16

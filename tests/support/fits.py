@@ -1,0 +1,99 @@
+"""A small language model, its loader, and a fit that keeps what it trained on."""
+
+import copy
+
+import torch
+from composer import Trainer
+from composer.core import Callback, Event
+from composer.loggers import InMemoryLogger
+from composer.models import HuggingFaceModel
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
+from attent_stream.corpus.batches import TokenCollator
+
+VOCAB, LENGTH, BATCH = 61, 24, 4
+
+
+def make_model(dropout: float = 0.0, seed: int = 0) -> HuggingFaceModel:
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=VOCAB,
+        n_positions=LENGTH,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=dropout,
+    )
+    return HuggingFaceModel(
+        GPT2LMHeadModel(config), tokenizer=None, use_logits=True, shift_labels=True
+    )
+
+
+def make_loader(folder: str, window: int = 4, **kwargs) -> TeachingDataLoader:
+    dataset = TeachingDataset(
+        local=folder, batch_size=BATCH, window=window, gap=1, shuffle=True, num_canonical_nodes=1
+    )
+    return TeachingDataLoader(
+        dataset, batch_size=BATCH, **{"collate_fn": TokenCollator(), **kwargs}
+    )
+
+
+class Watched(AtteNT):
+    """AtteNT that checks that teaching leaves modes, buffers, gradients and random numbers as they
+    were.
+    """
+
+    taught = 0
+
+    def apply(self, event, state, logger):
+        def snapshot():
+            model = state.model
+            grads = [p.grad.clone() if p.grad is not None else None for p in model.parameters()]
+            return (
+                torch.get_rng_state(),
+                [m.training for m in model.modules()],
+                [*model.buffers()],
+                grads,
+            )
+
+        before = copy.deepcopy(snapshot())
+        super().apply(event, state, logger)
+        if event == Event.AFTER_DATALOADER:
+            self.taught += 1
+            torch.testing.assert_close(list(snapshot()), list(before), rtol=0, atol=0)
+
+
+class Watch(Callback):
+    """Keeps what was trained on, and the losses."""
+
+    def __init__(self) -> None:
+        self.tokens, self.losses = [], []
+
+    def run_event(self, event, state, logger):
+        if event == Event.BATCH_START:
+            batch = state.batch["input_ids"] if isinstance(state.batch, dict) else state.batch[1]
+            self.tokens.append(batch.tolist())
+        elif event == Event.BATCH_END:
+            self.losses.append(state.loss.item())
+
+
+def fit(loader, algorithms, model=None, **kwargs):
+    model = model or make_model()
+    watch, memory = Watch(), InMemoryLogger()
+    trainer = Trainer(
+        model=model,
+        train_dataloader=loader,
+        optimizers=torch.optim.SGD(model.parameters(), lr=0.1),
+        max_duration=kwargs.pop("max_duration", "1ep"),
+        algorithms=algorithms,
+        callbacks=[watch],
+        loggers=[memory],
+        progress_bar=False,
+        **kwargs,
+    )
+    trainer.fit()
+    trainer.close()
+    return watch, memory, trainer

@@ -1,0 +1,104 @@
+"""Scores of a GPT-2 with tied embeddings on one of two ranks, wrapped in every way. ``python
+ranks_head.py RANK PORT OUT``.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from head_models import build, text
+from ranks_fit import LENGTH
+from torch import distributed as dist
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.tensor import DeviceMesh, Replicate, Shard
+from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
+from torch.nn.parallel import DistributedDataParallel
+from transformers.models.gpt2.modeling_gpt2 import GPT2Block
+
+from attent_stream.base.errors import ScoreError
+from attent_stream.score import headless
+from attent_stream.score.scorer import build_scorer, score_batch
+
+
+def ddp(model, mesh):
+    return DistributedDataParallel(model)
+
+
+def fsdp1(model, mesh):
+    torch.cuda.current_device = lambda: torch.device("cpu")  # what FSDP 1 asks for even on a CPU
+    policy = lambda module, recurse, nonwrapped_numel: recurse or isinstance(module, GPT2Block)  # noqa: E731
+    return FullyShardedDataParallel(
+        model, auto_wrap_policy=policy, use_orig_params=True, device_id=torch.device("cpu")
+    )
+
+
+def fsdp2(model, mesh):
+    for block in model.model.transformer.h:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
+
+
+def tensor(model, mesh):
+    untie(model)
+    parallelize_module(model.model.lm_head, mesh, ColwiseParallel(output_layouts=Replicate()))
+    return model
+
+
+def split_logits(model, mesh):
+    untie(model)
+    parallelize_module(model.model.lm_head, mesh, ColwiseParallel(output_layouts=Shard(-1)))
+    return model
+
+
+def untie(model):
+    model.model.lm_head.weight = torch.nn.Parameter(model.model.lm_head.weight.detach().clone())
+
+
+def scored(wrap, mesh, batch, spoil: bool = False) -> dict:
+    """Scores of a batch, two samples at once and twice, the lengths of what its head made, and why
+    it was refused.
+    """
+    model = build("gpt2")
+    lengths = []
+    model.model.lm_head.register_forward_hook(
+        lambda module, args, out: lengths.append(out.shape[1])
+    )
+    model = wrap(model, mesh)
+    scorer = build_scorer("residual", model, head="reference")
+    right = headless.head_scores
+    if spoil:
+        headless.head_scores = lambda *args, **given: tuple(
+            2 * scores for scores in right(*args, **given)
+        )
+    try:
+        for _ in range(2):
+            scores = score_batch(scorer, model, batch, 2)
+    except ScoreError as error:
+        return {"error": str(error)}
+    finally:
+        headless.head_scores = right
+    return {"scores": scores.tolist(), "lengths": lengths, "refused": scorer.headless.refused}
+
+
+def main(rank: int, port: str, out: str) -> None:
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    mesh = DeviceMesh("cpu", [0, 1])
+    batch = text()
+    keep = torch.tensor([0, 1, 2, 4])[2 * rank : 2 * rank + 2]
+    mine = {name: values[keep] for name, values in batch.items()}
+    both = {name: values[:2] for name, values in batch.items()}
+    logs = {wrap.__name__: scored(wrap, mesh, mine) for wrap in (ddp, fsdp1, fsdp2)}
+    logs["tensor"] = scored(tensor, mesh, both)
+    # Scores that are wrong on rank 1 only: both compute their logits from then on, and none waits
+    # for the other.
+    logs["odd one out"] = scored(fsdp2, mesh, mine, spoil=rank == 1)
+    logs["split logits"] = scored(split_logits, mesh, both)
+    Path(out).write_text(json.dumps(logs))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    assert LENGTH == 24
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])

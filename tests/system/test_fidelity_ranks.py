@@ -1,0 +1,76 @@
+"""``fidelity`` on two ranks, under DDP, FSDP1 and FSDP2: the choices of one rank that has the whole
+batch.
+"""
+
+import pytest
+from corpora import write_tokens
+from ranks_fit import LENGTH, VOCAB, fit
+from ranks_jobs import rate, run_ranks, settings
+
+pytestmark = pytest.mark.slow
+
+AUTO = {
+    "auto": {
+        "agreement": 0.3,
+        "every": 2,
+        "samples": 32,
+        "ways": [{"layers": 1}, {"tokens": {"share": 0.5}}],
+    }
+}
+WAYS = {
+    "layers": {"layers": 1, "tokens": {"share": 0.5}},
+    "first": {"tokens": {"share": 0.5, "take": "first"}},
+    "auto": AUTO,
+    "proxy": {
+        "proxy": {
+            "model": {
+                "name": "hf_causal_lm",
+                "architecture": "gpt2",
+                "config_overrides": {
+                    "vocab_size": VOCAB,
+                    "n_positions": LENGTH,
+                    "n_embd": 8,
+                    "n_layer": 1,
+                    "n_head": 1,
+                },
+            },
+            "train": True,
+        }
+    },
+}
+
+
+def test_ranks_choose_as_one(tmp_path):
+    folder = write_tokens(tmp_path / "data", 160, length=LENGTH, vocab=VOCAB)
+    taught = {name: {"select": "hard", "keep": 0.5, "fidelity": way} for name, way in WAYS.items()}
+    alone = {name: fit(data=settings(folder, 1), attent=attent) for name, attent in taught.items()}
+    assert len({str(log["choices"]) for log in alone.values()}) == len(WAYS)
+    jobs = {
+        f"{parallel} {name}": {
+            "data": settings(folder, 2),
+            "attent": attent,
+            "parallel": parallel,
+            "lr": rate(parallel),
+        }
+        for parallel in (None, "fsdp1", "fsdp2")
+        for name, attent in taught.items()
+    }
+    logs = run_ranks(tmp_path, jobs)
+    for rank in logs:
+        for name, log in rank.items():
+            assert "error" not in log, log
+            want = alone[name.split(" ")[1]]["choices"]
+            assert [choice[:2] for choice in log["choices"]] == [choice[:2] for choice in want], (
+                name
+            )
+    for name in jobs:
+        if name.endswith("auto"):
+            said = [
+                {
+                    k: v
+                    for k, v in log[name]["metrics"].items()
+                    if "fidelity" in k and "time" not in k
+                }
+                for log in logs
+            ]
+            assert said[0] == said[1] and "attent/fidelity/layers_1/spearman" in said[0]
