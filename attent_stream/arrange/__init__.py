@@ -1,0 +1,1 @@
+"""What becomes of a window's selected samples: their order, and how they are cut."""

@@ -1,0 +1,1 @@
+"""What teaching changes in training itself: weights, recorded losses, lengths."""

@@ -1,0 +1,4 @@
+"""What has not paid yet. Each may go; see README.md beside this file."""
+
+# Kind of plug-in -> name -> where it is
+NAMES: dict[str, dict[str, str]] = {}

@@ -1,0 +1,1 @@
+"""AtteNT: settings, and what one fit is built of."""

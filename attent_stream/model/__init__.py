@@ -1,0 +1,1 @@
+"""What a model and its batches are like, and how its outputs are read."""

@@ -1,0 +1,1 @@
+"""Scores of samples, and cheaper ways to compute them."""

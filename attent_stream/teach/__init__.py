@@ -1,0 +1,1 @@
+"""A taught epoch: the teacher, its segments, and where training stands."""

@@ -1,0 +1,1 @@
+"""A window of the stream as index arithmetic: lanes, slots, and which samples are selected."""
