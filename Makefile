@@ -18,6 +18,7 @@ slow: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 wheel: $(VENV)/.installed
 	$(RUN) -m pip wheel --no-deps --quiet -w dist .

@@ -1,4 +1,4 @@
-"""Plug-ins by name: a table of them, those on trial, and a user's own as ``package.module:name``."""
+"""Plug-ins by name: a table, those on trial, and a user's own as ``package.module:name``."""
 
 import difflib
 from collections.abc import Iterable, Mapping
