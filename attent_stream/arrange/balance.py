@@ -1,41 +1,92 @@
-"""Balanced batches: lessons in an order of which every stretch has nearly the window's mean
-features. Pure functions on numpy arrays.
+"""Balanced batches: a window's lessons, ordered so that every stretch of them has nearly the window's
+mean features.
 
-Greedy herding (Welling, "Herding dynamical weights to learn", ICML 2009; as an order of training
-samples Lu et al., "GraB: Finding provably better data permutations than random reshuffling",
-NeurIPS 2022, algorithm 1): of the samples left, the next is the one with which the sum of all so
-far, less as many times the mean, is shortest. What lessons have in common then cancels out of the
-noise of a batch's gradient, and more so out of what an optimizer's momentum sees of several.
-Nothing is dropped or weighted.
+The order is greedy herding (Welling, "Herding dynamical weights to learn", ICML 2009; as an order
+of training samples: Lu et al., "GraB: Finding provably better data permutations than random
+reshuffling", NeurIPS 2022, algorithm 1). What lessons have in common then cancels out of the noise
+of a batch's gradient, and more so out of an optimizer's momentum. Nothing is dropped or weighted.
 """
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from attent_stream.arrange.arrangement import Arrangement, Selected
+from attent_stream.arrange.cutting import apart, cuttable
+from attent_stream.arrange.features import FEATURES
 from attent_stream.base.gather import ALONE, RankGroup
+from attent_stream.base.span import Clock
+from attent_stream.window.choice import Window
 from attent_stream.window.selection import by_lane
 
-# Samples that are ordered together: the work grows with n squared, what is gained hardly
-BLOCK = 1024
-# Samples of a window: a larger one is left as it is, as each rank would hold a gigabyte a million
-# of their features
+BLOCK = 1024  # samples ordered together: the work grows with its square, the gain hardly
+# Samples of the largest window that is ordered: each rank holds a kilobyte of features a sample.
 LARGEST = 1 << 16
 _AT_ONCE = 1 << 24  # numbers
-# Float32 holds whole numbers up to twice that, and no product of two samples is larger than the
-# largest's own
-_EXACT = 1 << 23
+_EXACT = 1 << 23  # float32 is exact up to twice this, and no product exceeds the largest square
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balance(Arrangement):
+    """Orders the lessons of every window but an epoch's first.
+
+    Args:
+        by: A name in ``features.FEATURES``.
+
+    Raises:
+        ValueError: An unknown name.
+    """
+
+    by: str = "tokens"
+    reads: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        FEATURES.get(self.by)
+
+    @classmethod
+    def parse(cls, value: Any) -> "Balance":
+        """From a name in ``features.FEATURES``."""
+        return cls(by=value)
+
+    def check(self, batch: Any) -> None:
+        """See ``Arrangement``."""
+        FEATURES.get(self.by)(batch)
+
+    def decide(self, window: Window, end: Clock, units: int) -> int:
+        """See ``Arrangement``. The candidates of an epoch's first window cannot be read before."""
+        return int(window.index > 0 and window.ids.size * units <= LARGEST)
+
+    def features(self, batch: Any, units: int) -> Tensor:
+        """See ``Arrangement``."""
+        if units > 1:
+            cuttable(batch, units)
+            batch = apart(batch, units, len(batch["input_ids"]))
+        counted = FEATURES.get(self.by)(batch)
+        return counted.reshape(len(counted) // units, -1)
+
+    def arrange(self, selected: Selected, note: int) -> tuple[NDArray[np.int64], dict[str, float]]:
+        """See ``Arrangement``. Without features the order stays as it is."""
+        features, group = selected.features, selected.group
+        if features is None:
+            return selected.places, {}
+        places = balance_lanes(selected.places, selected.lanes, features, group)
+        # One rank logs.
+        return places, {"imbalance": imbalance(places, features)} if group.rank == 0 else {}
 
 
 def herded(features: NDArray) -> NDArray[np.int64]:
     """Order samples so that the mean of any that follow each other is near the mean of all.
 
     Args:
-        features: Shape (blocks, n, d), whole numbers of at most 2^20, of any dtype: sums of their
-            products are then exact, so that every machine finds the same order.
+        features: Shape (blocks, n, d), whole numbers up to 2^20 of any dtype. Sums of their
+            products are then exact, so every machine finds the same order.
 
     Returns:
-        Of each block the places of its samples in their new order, int64 of shape (blocks, n). Of
-        equally good ones the earlier comes first: samples that are all alike stay where they are.
+        The samples of each block in their new order, as indices, int64 of shape (blocks, n). Ties
+        go to the earlier sample, so samples that are all alike keep their order.
     """
     blocks, n, _ = features.shape
     wide = features.astype(np.float32)
@@ -44,8 +95,8 @@ def herded(features: NDArray) -> NDArray[np.int64]:
     gram = wide @ wide.swapaxes(1, 2)
     rows = gram.sum(axis=2, dtype=np.float64)
     total = rows.sum(axis=1)[:, None]
-    # |sum + x|^2 = |sum|^2 + 2 <sum, x> + |x|^2, of which the first is the same for all. Here with
-    # features less their mean, and times n^2, which makes them whole numbers again.
+    # The next sample x minimises |sum + x|^2 = |sum|^2 + 2 <sum, x> + |x|^2, and |sum|^2 is the same
+    # for all. Features are less their mean, and times n^2, so they are whole numbers again.
     longer = n * (n * np.diagonal(gram, axis1=1, axis2=2).astype(np.float64) - 2 * rows) + total
     order, every = np.empty((blocks, n), np.int64), np.arange(blocks)
     for place in range(n):
@@ -59,28 +110,28 @@ def herded(features: NDArray) -> NDArray[np.int64]:
 
 
 def balance_lanes(
-    positions: NDArray[np.int64],
-    wanted: NDArray[np.integer],
+    places: NDArray[np.int64],
+    lanes: NDArray[np.integer],
     features: NDArray,
     group: RankGroup = ALONE,
 ) -> NDArray[np.int64]:
     """Order a window's lessons, each within its lane, up to ``BLOCK`` of a lane at a time.
 
     Args:
-        positions: Of the lessons in the window's candidates, shape (L, S).
-        wanted: Lane of each, non-negative ints of the same shape.
-        features: Of the candidates, shape (C, S, d), as ``herded`` has them.
-        group: Ranks that have the same arguments and share the work; they call this together.
+        places: Flat index of each lesson among the window's candidates, shape (L, S).
+        lanes: Lane of each lesson, non-negative ints of the same shape.
+        features: Features of the candidates, shape (C, S, d); see ``herded``.
+        group: Ranks that share the work: all have the same arguments and call together.
 
     Returns:
-        The same positions in each lane's slots, int64 of shape (L, S).
+        The same places, each within the slots of its lane, int64 of shape (L, S).
     """
-    flat, known = positions.reshape(-1), features.reshape(-1, features.shape[-1])
-    _, starts, sizes, slots = by_lane(wanted)
-    lanes = np.split(slots, starts[1:])
+    flat, known = places.reshape(-1), features.reshape(-1, features.shape[-1])
+    _, starts, sizes, slots = by_lane(lanes)
+    of_lanes = np.split(slots, starts[1:])
     blocks = [
         part
-        for lane, size in zip(lanes, sizes, strict=True)
+        for lane, size in zip(of_lanes, sizes, strict=True)
         for part in np.array_split(lane, -(-size // BLOCK))
     ]
     out = np.zeros_like(flat)
@@ -91,22 +142,22 @@ def balance_lanes(
         for first in range(0, len(alike), step):
             some = flat[alike[first : first + step]]
             out[alike[first : first + step]] = np.take_along_axis(some, herded(known[some]), axis=1)
-    return group.total(out).reshape(positions.shape)
+    return group.total(out).reshape(places.shape)
 
 
-def imbalance(positions: NDArray[np.int64], features: NDArray) -> float:
-    """How far the batches are from the window's mean, squared, in what it would be on average of
-    batches drawn at random.
+def imbalance(places: NDArray[np.int64], features: NDArray) -> float:
+    """Squared distance of the batches' mean features from the window's, over what random batches
+    have on average.
 
     Args:
-        positions: As of ``balance_lanes``; a row is a batch.
-        features: As there.
+        places: See ``balance_lanes``; a row is a batch.
+        features: See ``balance_lanes``.
 
     Returns:
-        0 where all are alike; 1 of random batches; 1 where there is nothing to balance.
+        0 if all batches are alike, 1 for random batches, and 1 if there is nothing to balance.
     """
-    of = features.reshape(-1, features.shape[-1])[positions].astype(np.float32)
-    count, size = positions.shape
+    of = features.reshape(-1, features.shape[-1])[places].astype(np.float32)
+    count, size = places.shape
     batches = of.mean(axis=1, dtype=np.float64)
     mean = batches.mean(axis=0)
     spread = (

@@ -1,18 +1,13 @@
-"""Features by name, by which batches are balanced (``teaching.balance``): what a sample is like,
-read off it without a model.
-"""
+"""Features by name: what a sample is like, read off its batch without a model."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from attent_stream.arrange.cutting import apart, cuttable
-from attent_stream.arrange.pieces import MOST
 from attent_stream.base.errors import ScoreError
+from attent_stream.base.registry import Registry
 from attent_stream.model.batch import describe
 from attent_stream.model.reference import IGNORED
 
@@ -23,8 +18,10 @@ _LARGEST = 2048  # above it float16 has no longer every whole number
 
 
 def token_counts(batch: Any) -> Tensor:
-    """How often each token occurs in a sample, words hashed to ``WIDTH`` counts, with a sign each,
-    where there are more (feature hashing: Weinberger et al., ICML 2009; count sketch).
+    """Count the tokens of each sample.
+
+    The first ``WIDTH`` tokens have a count each. The others are hashed onto these with a random
+    sign (feature hashing, Weinberger et al., ICML 2009).
 
     Args:
         batch: A mapping with ``input_ids``, ints of shape (B, T), perhaps an ``attention_mask`` of
@@ -39,7 +36,7 @@ def token_counts(batch: Any) -> Tensor:
     tokens = batch.get("input_ids") if isinstance(batch, Mapping) else None
     if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.is_floating_point():
         raise ScoreError(
-            "balance 'tokens' needs input_ids of shape (samples, tokens) in a batch, got "
+            "arrange.balance 'tokens' needs input_ids of shape (samples, tokens) in a batch, got "
             f"{describe(batch)}"
         )
     tokens = tokens.long()
@@ -54,34 +51,4 @@ def token_counts(batch: Any) -> Tensor:
     return counts.clamp(-_LARGEST, _LARGEST).half()
 
 
-FEATURES: dict[str, Callable[[Any], Tensor]] = {"tokens": token_counts}
-
-
-def wanted(name: str, whole: bool, pieces: int) -> int:
-    """As a number that a loader's worker is told: what to make of a candidate batch.
-
-    Args:
-        name: Of its features, in ``FEATURES``.
-        whole: Whether the batch is wanted, too.
-        pieces: Into how many each sample is cut.
-    """
-    return 1 + whole + 2 * (pieces - 1 + MOST * list(FEATURES).index(name))
-
-
-def made(wants: int, batch: Any) -> tuple[Any, NDArray[np.float16] | None]:
-    """What is wanted of a batch by its number: itself or None, and its features or None, float16 of
-    shape (B, pieces * d).
-
-    Raises:
-        ScoreError: As the features' function, or ``cuttable``.
-    """
-    if not wants:
-        return batch, None
-    rest, whole = divmod(wants - 1, 2)
-    which, pieces = divmod(rest, MOST)
-    seen, pieces = batch, pieces + 1
-    if pieces > 1:
-        cuttable(batch, pieces)
-        seen = apart(batch, pieces, len(batch["input_ids"]))
-    counted = list(FEATURES.values())[which](seen).numpy()
-    return (batch if whole else None), counted.reshape(len(counted) // pieces, -1)
+FEATURES: Registry[Callable[[Any], Tensor]] = Registry("arrange.balance", {"tokens": token_counts})

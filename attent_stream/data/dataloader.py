@@ -20,16 +20,18 @@ from attent_stream.base.batch_seed import random_numbers_kept
 from attent_stream.base.errors import CollateError, ScoreError, TeacherError
 from attent_stream.base.gather import RankGroup, gather_ranks
 from attent_stream.base.watch import WORKER_TIMEOUT, here, next_batch, open_files_named
-from attent_stream.data.dataset import EpochStart, Tagged, TeachingDataset
+from attent_stream.data.dataset import EpochStart, TeachingDataset
 from attent_stream.data.loader_arguments import check_has_batches, check_loader_arguments
 from attent_stream.data.places import places
+from attent_stream.data.tagged import Collated
 from attent_stream.data.tagged_collate import TaggedCollate
 from attent_stream.teach.board import Board
 from attent_stream.teach.epoch import TaughtEpoch
 from attent_stream.teach.lengths import expected_rows, most_rows
 from attent_stream.teach.position import Position
 from attent_stream.teach.teacher import Teacher, untaught
-from attent_stream.window.choice import SCORED, Choice
+from attent_stream.window.choice import Choice
+from attent_stream.window.decision import SCORED
 from attent_stream.window.layout import CANDIDATE
 
 _GLANCE = 8  # samples
@@ -281,12 +283,12 @@ class TeachingDataLoader(StreamingDataLoader):
                 self.dataset.end_iteration(self._board, generation)
                 raise
             self.dataset.follow(self.epoch)
-            if self.teacher is None and self.epoch.pieces > 1:
+            if self.teacher is None and self.epoch.units > 1:
                 log.warning(
                     "Teaching was taken away in the middle of a window of short pieces: up to two "
                     "windows are trained on as they were "
                     "chosen, each row %d pieces of different samples.",
-                    self.epoch.pieces,
+                    self.epoch.units,
                 )
         try:
             yield from self._taught(self.epoch) if begun else self._plain()
@@ -340,7 +342,7 @@ class TeachingDataLoader(StreamingDataLoader):
             has_begun()
         return islice(self._lessons(epoch, batches), at_most)
 
-    def _lessons(self, epoch: TaughtEpoch, batches: Iterator[Tagged]) -> Iterator[Any]:
+    def _lessons(self, epoch: TaughtEpoch, batches: Iterator[Collated]) -> Iterator[Any]:
         self.num_samples_yielded = 0
         while not epoch.done:
             expected = epoch.expect()
@@ -353,13 +355,13 @@ class TeachingDataLoader(StreamingDataLoader):
             role, index = epoch.advance()
             self._see(tagged.fault)
             if role == CANDIDATE:
-                self.inbox.append(Candidate(index, tagged.value, tagged.features, tagged.fault))
+                self.inbox.append(Candidate(index, tagged.batch, tagged.features, tagged.fault))
                 continue
             self.fault = tagged.fault
-            self.num_samples_yielded += len(epoch.lesson[0]) // epoch.pieces
+            self.num_samples_yielded += len(epoch.lesson[0]) // epoch.units
             if self.teacher is None and epoch.due:
                 epoch.choose()  # nobody teaches any more, and everything is kept
-            yield tagged.value
+            yield tagged.batch
 
     def _see(self, fault: str) -> None:
         if fault and self._strict:
@@ -401,7 +403,7 @@ class TeachingDataLoader(StreamingDataLoader):
                 )
                 self.unscored = self.unscored or bool(np.isposinf(scores).all(axis=-1).any())
                 epoch.record(rows, scores)
-            if epoch.next.balanced:
+            if epoch.next.features:
                 features = [
                     to_device(torch.from_numpy(candidate.features)) for candidate in self.inbox
                 ]

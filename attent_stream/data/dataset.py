@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from streaming import StreamingDataset
 from torch import distributed as dist
 from torch.utils.data import get_worker_info
 
+from attent_stream.arrange.arrangements import Arrangements
 from attent_stream.base.batch_seed import seed_batch
 from attent_stream.base.epoch_number import tell_epoch
 from attent_stream.base.errors import TeacherError
@@ -36,29 +37,14 @@ from attent_stream.store.index_check import CheckedStreams
 from attent_stream.store.shards import ShardFetcher
 from attent_stream.store.shared_memory import ClosesMemory
 from attent_stream.store.spans import searched_spans
+from attent_stream.data.tagged import Tagged, Task
 from attent_stream.teach.board import Board, BoardClosed, Posting
 from attent_stream.teach.epoch import TaughtEpoch
 from attent_stream.teach.position import Position
+from attent_stream.window.decision import ALL, SCORED
+from attent_stream.window.layout import CANDIDATE, LESSON
 
 log = logging.getLogger(__name__)
-
-
-class Tagged(NamedTuple):
-    """Samples (with their ids) or a batch with the number of the step they belong to, so that
-    nothing of ours is inside them.
-
-    ``parts``: of samples in pieces, which of its pieces each is there for. ``wants``: what is
-    wanted of a sample's batch (``Posting.wants``). ``fault``: why the rows of a batch are not its
-    samples. ``features``: of a batch, float16 of shape (B, d), if they are.
-    """
-
-    step: int
-    value: Any
-    sample_ids: Sequence[int] = ()
-    parts: Sequence[int] = (0,)
-    wants: int = 0
-    features: NDArray[np.float16] | None = None
-    fault: str = ""
 
 
 class EpochStart(NamedTuple):
@@ -438,27 +424,29 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
         world = self._unique_rank_world.detect_workers()
         worker, workers = world.worker_of_rank, world.workers_per_rank
         index, epoch = 0, board.epoch(generation)
+        arrangements: Arrangements | None = None
         fetcher = ShardFetcher(self, self.predownload)
         try:
             while True:
                 posting = board.wait(generation, index, self._teacher_timeout)
+                if arrangements is None:
+                    arrangements = Arrangements.load(board.arrangements)
                 steps = np.arange(len(posting.ids)) + posting.first_step
                 mine = steps % workers == worker
-                fetcher.expect(_reading_list(posting, mine, worker, workers))
+                tasks = _tasks(posting, arrangements)
+                fetcher.expect(_reading_list(posting, mine, tasks[LESSON].units, worker, workers))
                 for step in np.flatnonzero(mine).tolist():
-                    pieces, number = int(posting.pieces[step]), int(steps[step])
+                    task = tasks[int(posting.roles[step])]
                     wanted = posting.ids[step][posting.ids[step] >= 0]
-                    ids, parts = (wanted // pieces).tolist(), (wanted % pieces).tolist()
+                    ids, pieces = (wanted // task.units).tolist(), (wanted % task.units).tolist()
                     fetcher.advance(len(ids))
-                    seed_batch(self.shuffle_seed, epoch, wanted, pieces)
-                    # A DataLoader's batch has as many samples as ever: those of several pieces
-                    # stand together for one.
-                    for first in range(0, len(ids), pieces):
-                        some = slice(first, first + pieces)
+                    seed_batch(self.shuffle_seed, epoch, wanted, task.units)
+                    # A DataLoader's batch has as many samples as ever: pieces go together as one.
+                    for first in range(0, len(ids), task.units):
+                        some = slice(first, first + task.units)
                         samples = [self[sample_id] for sample_id in ids[some]]
-                        yield Tagged(
-                            number, samples, ids[some], parts[some], int(posting.wants[step])
-                        )
+                        number = int(steps[step])
+                        yield Tagged(number, samples, ids[some], pieces[some], task)
                 if posting.last:
                     return
                 index += 1
@@ -468,9 +456,23 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
             fetcher.close()
 
 
+def _tasks(posting: Posting, arrangements: Arrangements) -> dict[int, Task]:
+    """What is made of the batches of each role."""
+    lesson = arrangements.from_vector(ALL, posting.lesson_notes)
+    by = SCORED if posting.scored else ALL
+    candidate = arrangements.from_vector(by, posting.candidate_notes)
+    return {
+        LESSON: Task(arrangements=arrangements, decision=lesson, lesson=True),
+        CANDIDATE: Task(
+            arrangements=arrangements, decision=candidate, lesson=False, scored=posting.scored
+        ),
+    }
+
+
 def _reading_list(
-    posting: Posting, mine: NDArray[np.bool_], worker: int, workers: int
+    posting: Posting, mine: NDArray[np.bool_], units: int, worker: int, workers: int
 ) -> NDArray[np.int64]:
-    """What a worker reads of a posting, and after it its share of what will be wanted then."""
-    own = posting.ids[mine] // posting.pieces[mine, None]  # -1 stays so
+    """What a worker reads of a posting, and after it its share of what will be needed then."""
+    per_sample = np.where(posting.roles == LESSON, units, 1)
+    own = posting.ids[mine] // per_sample[mine, None]  # -1 stays -1
     return np.concatenate([own[own >= 0], posting.ahead[worker::workers]])

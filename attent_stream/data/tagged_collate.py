@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from attent_stream.arrange.cutting import together
-from attent_stream.arrange.features import made
 from attent_stream.base.errors import CollateError, ScoreError
 from attent_stream.base.watch import here
-from attent_stream.data.dataset import Tagged, TeachingDataset
+from attent_stream.data.dataset import TeachingDataset
+from attent_stream.data.tagged import Collated, Tagged
 from attent_stream.data.places import collate_fault, collate_name, places
 from attent_stream.data.rows import miscounted, reordered
 
@@ -38,25 +37,22 @@ class TaggedCollate:
     def __call__(self, samples: list) -> Any:
         if not isinstance(samples[0], Tagged):
             return self._plain(samples)
-        given = [sample for some in samples for sample in some.value]
-        pieces = len(samples[0].parts)
-        twin = self._twin() if pieces == 1 else None
+        given = [sample for some in samples for sample in some.samples]
+        task = samples[0].task
+        twin = self._twin() if task.units == 1 else None
         try:
             batch = self.collate(given)
         except Exception as error:
             raise CollateError(collate_fault(self.collate, error, self._places(samples))) from error
-        fault = ""
+        fault = "" if task.units > 1 else self._fault(samples, given, batch, twin)
         try:
-            if pieces > 1:
-                batch = together(batch, [part for some in samples for part in some.parts], pieces)
-            else:
-                fault = self._fault(samples, given, batch, twin)
-            batch, features = made(samples[0].wants, batch)
+            batch, features = task.made(batch, [piece for some in samples for piece in some.pieces])
         except ScoreError as error:
             raise CollateError(f"{error}; for {self._places(samples)}") from error
-        if features is not None and len(features) != len(given) // pieces:
-            features = np.resize(features[:0], (len(given) // pieces, features.shape[1]))
-        return Tagged(samples[0].step, batch, features=features, fault=fault)
+        expected = len(given) // task.units
+        if features is not None and len(features) != expected:
+            features = np.resize(features[:0], (expected, features.shape[1]))
+        return Collated(samples[0].step, batch, features=features, fault=fault)
 
     def _twin(self) -> Callable[[list], Any] | None:
         """Before the first batch a copy of the collate function, to be tried without a trace in it;
@@ -117,4 +113,4 @@ class TaggedCollate:
         )
 
     def _places(self, samples: list[Tagged]) -> str:
-        return places(self._dataset, [number for some in samples for number in some.sample_ids])
+        return places(self._dataset, [number for some in samples for number in some.ids])

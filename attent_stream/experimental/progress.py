@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attent_stream.memory.ledger import check_state, groups_of
+from attent_stream.memory.ledger import Ledger, check_state, groups_of
+from attent_stream.memory.open_ledger import Request
+from attent_stream.score.recipe import Recipe
 
 _KIND = "stream, as progress"  # in a state
 # A loss recorded after n' samples weighs (n' / n) ** 2 after n: the last third counts for most
@@ -100,3 +102,14 @@ class ProgressLedger:
         check_state(state, _KIND, len(self._starts), "sums", "streams")
         self._sums[:] = state["sums"].cpu().numpy()
         self._seen = int(state["seen"])
+
+
+def open_progress(request: Request) -> Ledger:
+    """A ``ProgressLedger`` for a data set."""
+    return ProgressLedger(request.dataset.sample_offset_per_stream, request.dataset.num_samples)
+
+
+# What ``score: progress`` stands for.
+RECIPE = Recipe(
+    {"score": "remembered", "select": "proportional", "remember": {"per": "progress"}}
+)

@@ -1,276 +1,333 @@
-"""AtteNT's arguments, checked together."""
+"""AtteNT's arguments, checked, and what they come to in a run."""
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
-from attent_stream.arrange.features import FEATURES
-from attent_stream.arrange.pieces import pieces_at
-from attent_stream.base.schedule import Phases, ShareSchedule, parse_interval, parse_share
+from attent_stream.arrange.arrangements import Arrangements
+from attent_stream.base.schedule import Phases, parse_interval, parse_share
 from attent_stream.base.span import Span
-from attent_stream.experimental.learnability import LEARNABILITY, ReferenceSettings
-from attent_stream.experimental.reweighting import ReweightSettings
-from attent_stream.experimental.skipped_compute import SkippedComputeSettings
-from attent_stream.memory.ledger_settings import LedgerSettings
-from attent_stream.score.fidelity import FULL, AutoFidelity, Fidelity, parse_fidelity
-from attent_stream.score.head import check_head
-from attent_stream.score.scores import SCORES
-from attent_stream.teach.teacher import AUTO, TeacherSettings
-from attent_stream.window.choice import REMEMBERED
-from attent_stream.window.selectors import NEEDS_SCORES
+from attent_stream.fit.scoring import Scoring
+from attent_stream.memory.open_ledger import LEDGERS
+from attent_stream.memory.remember import ALWAYS, NEVER, Remember
+from attent_stream.score.fidelity import FULL
+from attent_stream.score.recipe import Recipe, RelativeScore
+from attent_stream.score.scores import SCORES, Score
+from attent_stream.teach.teacher import TeacherSettings
+from attent_stream.window.decision import REMEMBERED
+from attent_stream.window.selectors import selector
 
-PROGRESS = "progress"  # a score: how fast the sample's stream is being learnt
-PROPORTIONAL = "proportional"  # the selector that goes with it
-RECORDS = ("never", "warmup", "always")
-_DEFAULTS = {
-    "score": "residual",
-    "keep": 0.7,
-    "temperature": 1.0,
-    "interval": "1ep",
-    "anneal": "0ba",
-    "record": "never",
+ScoreFunction = Callable[[Any, Any], Tensor]
+NONE = "none"  # no arrangement
+
+# Where the arguments are left away: in a run whose windows are chosen by scores,
+_CHOSEN: dict[str, Any] = {
+    "keep": 0.7, "score": "residual", "select": "soft", "temperature": 1.0, "interval": "1ep",
+    "anneal": "0ba", "when": NEVER,
 }
-_AUTO_DEFAULTS = _DEFAULTS | {"interval": "1dur", "anneal": "0.125dur", "record": "always"}
-# Of ``auto`` where a language model sees its samples again, which are then remembered without the
-# trend (``of_run``): what saved on both tasks of docs/log.md.
-_AGAIN = {"select": "soft", "score": "loss", "keep": 0.5, "temperature": 0.5, "anneal": "0ba"}
-# Of ``auto`` where packed text is seen once (docs/log.md, 2026-11-27, second).
-_ONCE = {
+# in one whose scores are remembered,
+_REMEMBERED = _CHOSEN | {"score": "loss", "interval": "1dur", "when": ALWAYS}
+# in one of a language model that sees its text again (docs/log.md, 2026-11-26, sixth),
+_AGAIN = _REMEMBERED | {"keep": 0.5, "temperature": 0.5}
+# and in any other, which streams everything; a language model that sees packed text once is given
+# arrangements (docs/log.md, 2026-11-27, second).
+_PLAIN = _CHOSEN | {"keep": 1.0, "select": "random"}
+_ONCE: dict[str, Any] = {
+    "pieces": {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2},
     "balance": "tokens",
-    "seq_len": {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2},
 }
-NONE = "none"  # a balance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of a run at its start.
+
+    Args:
+        text: The model is a causal language model.
+        once: No sample is seen twice.
+        packed: Samples are text of one length without padding.
+        endless: The end of training cannot be foreseen.
+    """
+
+    text: bool = False
+    once: bool = False
+    packed: bool = False
+    endless: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What AtteNT does in a run.
+
+    Args:
+        teacher: How windows are chosen.
+        score: Name of a score, or a function.
+        forwards: Whether candidates are scored by forwards of their own.
+        remember: What is remembered; ``when`` and ``detrend`` are set.
+        scoring: How scores are computed.
+        told: What it does, in words.
+    """
+
+    teacher: TeacherSettings
+    score: str | ScoreFunction
+    forwards: bool
+    remember: Remember
+    scoring: Scoring
+    told: str
+
+    @property
+    def relative(self) -> RelativeScore | None:
+        """The score, if it is relative to a reference."""
+        found = None if callable(self.score) else SCORES.get(self.score)
+        return found if isinstance(found, RelativeScore) else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What one AtteNT does; see there for what its arguments mean.
+    """AtteNT's arguments as they were given; None for those that were not.
 
     Args:
-        teacher: How windows are chosen.
-        score: A name in ``SCORES``, ``learnability``, or a callable.
-        forwards: Whether candidates may be forwarded to score them.
-        record: When training forwards fill the ledger, a name in ``RECORDS``.
-        defaults: Arguments whose default depends on more, and that nobody has given.
-        ledger: What is remembered.
-        progress: Whether it remembers how fast each stream is being learnt instead.
-        reweight: How lessons are weighted by their own losses, or None.
-        skips: What a batch's training leaves out.
-        resolution: Share of the sides of images.
-        fidelity: How much of a candidate is looked at.
-        head: How the output head is scored.
-        reference: Of ``learnability``, else None.
-        score_batch: Samples per scoring forward, or None.
+        keep: See ``AtteNT``, as all others.
+        score: See there.
+        select: See there.
+        temperature: See there.
+        interval: See there.
+        warmup: See there.
+        anneal: See there.
+        remember: Parsed.
+        arrange: Setting of each arrangement by name, without those that are off; None for the
+            default of the run.
+        scoring: Parsed.
+        seed: See there.
+        without: Arrangements that the default of the run leaves out.
+        asked: Names of the arguments that were given.
+
+    Raises:
+        ValueError: One is out of range, or two contradict each other.
     """
 
-    teacher: TeacherSettings
-    score: str | Callable[[Any, Any], Tensor]
-    forwards: bool
-    record: str
-    defaults: frozenset[str]
-    ledger: LedgerSettings
-    progress: bool
-    reweight: ReweightSettings | None
-    skips: SkippedComputeSettings
-    resolution: ShareSchedule
-    fidelity: Fidelity | AutoFidelity
-    head: str | None
-    reference: ReferenceSettings | None
-    score_batch: int | None
+    keep: Any
+    score: str | ScoreFunction | None
+    select: str | None
+    temperature: float | None
+    interval: Any
+    warmup: str
+    anneal: str | None
+    remember: Remember
+    arrange: Mapping[str, Any] | None
+    scoring: Scoring
+    seed: int
+    without: frozenset[str] = frozenset()
+    asked: frozenset[str]
+
+    def __post_init__(self) -> None:
+        self._check_score()
+        # Whatever the run is, it can be carried out.
+        for facts in (Facts(), Facts(text=True), Facts(text=True, once=True, packed=True)):
+            self.of_run(facts)
 
     @property
-    def asks_for_scores(self) -> bool:
-        """Whether scores were asked for by name, so that a model without is an error, not a reason
-        to stream plainly.
+    def remembers_by_name(self) -> bool:
+        """Whether losses are to be remembered by name, so that it is an error if they cannot be."""
+        by_name = self.remember.when not in (None, NEVER)
+        return by_name or self.score == REMEMBERED
+
+    @property
+    def arranges_by_name(self) -> frozenset[str]:
+        """Arrangements that were asked for by name."""
+        return frozenset() if self.arrange is None else frozenset(self.arrange)
+
+    def of_run(self, facts: Facts) -> Run:
+        """What these come to in a run.
+
+        Raises:
+            ValueError: They cannot be carried out.
         """
-        by_name = "score" not in self.defaults or self.teacher.select in NEEDS_SCORES
-        return by_name or self.fidelity != FULL
-
-    @property
-    def asks_for_records(self) -> bool:
-        """Whether recording was asked for by name, likewise."""
-        return self.record != "never" and ("record" not in self.defaults or not self.forwards)
-
-    @property
-    def needs_rows(self) -> bool:
-        """Whether what was asked for by name needs to know which row of a batch is which sample."""
-        return self.asks_for_scores or self.asks_for_records or self.reweight is not None
-
-    @property
-    def forwarded_score(self) -> str | Callable[[Any, Any], Tensor]:
-        """What a candidate's own forward gives: of ``learnability`` the loss, from which the
-        reference's is taken.
-        """
-        return "loss" if self.reference is not None else self.score
-
-    def of_run(self, *, text: bool, once: bool, packed: bool, endless: bool) -> "Settings":
-        """These in a run, with what is known of it only at its start.
-
-        Args:
-            text: The model is a causal language model.
-            once: It is known to see no sample again.
-            packed: Its samples are whole text, without padding.
-            endless: No end of training can be seen coming.
-        """
-        auto = text and self.teacher.select == AUTO
-        again = auto and not once and self.record == "always"
-        better = _AGAIN if again else {}
-        if auto and once and packed and self.teacher.keep.some:
-            better = _ONCE
-        if endless:
-            better = better | {"anneal": "0ba"}
-        taken = {key: value for key, value in better.items() if key in self.defaults}
-        teacher = replace(self.teacher, again=better.get("select"))
-        if "keep" in taken:
-            teacher = replace(teacher, keep=parse_share(taken["keep"]))
-        if "temperature" in taken:
-            teacher = replace(teacher, temperature=taken["temperature"])
-        if "anneal" in taken:
-            teacher = replace(
-                teacher, phases=replace(teacher.phases, anneal=Span.parse(taken["anneal"]))
-            )
-        if "balance" in taken:
-            teacher = replace(teacher, balance=taken["balance"])
-        if "seq_len" in taken:
-            teacher = replace(teacher, seq_len=parse_share(taken["seq_len"], "seq_len"))
-        detrend = again if self.ledger.detrend is None else self.ledger.detrend
-        return replace(
-            self,
-            teacher=teacher,
-            score=taken.get("score", self.score),
-            ledger=replace(self.ledger, detrend=detrend),
+        recordable = self.score is None or self.score == REMEMBERED or _recordable(self.score)
+        when = self.remember.when
+        again = (
+            facts.text and not facts.once and self.select is None and when in (None, ALWAYS)
+            and recordable and self.score != REMEMBERED
         )
+        chosen = self.score is not None or self.select is not None or self.scoring.fidelity != FULL
+        chosen = chosen or (self.keep is not None and parse_share(self.keep).some)
+        remembered = self.score == REMEMBERED
+        if again:
+            defaults, told = _AGAIN, "text seen again: the harder samples by their remembered losses"
+        elif remembered:
+            defaults, told = _REMEMBERED, "samples are chosen by their remembered losses"
+        elif chosen:
+            defaults, told = _CHOSEN, "samples are chosen"
+        else:
+            defaults, told = _PLAIN, "samples are streamed plainly"
+        taken = defaults | {k: v for k, v in self._given().items() if v is not None}
+        score = self.remember.score if remembered else taken["score"]
+        select = selector(taken["select"])
+        keep = parse_share(taken["keep"])
+        once = (
+            facts.text and facts.once and facts.packed and self.select is None
+            and (self.keep is None or keep.some)
+        )
+        arrange = self.arrange
+        if arrange is None:
+            arrange = {k: v for k, v in _ONCE.items() if k not in self.without} if once else {}
+            if arrange and not chosen:
+                told = f"packed text seen once: nothing is dropped, {_listed(arrange)}"
+        if not recordable:
+            taken["when"] = self.remember.when or NEVER
+        forwards = select.needs_scores and keep.some and not (again or remembered)
+        teacher = TeacherSettings(
+            keep=keep,
+            select=taken["select"],
+            temperature=taken["temperature"],
+            interval=parse_interval(taken["interval"]),
+            phases=Phases(
+                warmup=Span.parse(self.warmup),
+                anneal=Span.parse("0ba" if again and facts.endless else taken["anneal"]),
+            ),
+            seed=self.seed,
+            ceiling=self.scoring.ceiling,
+            arrangements=Arrangements.parse(arrange),
+            **({"enough": 0.5} if remembered else {}),
+        )
+        detrend = self.remember.detrend
+        remember = replace(
+            self.remember, when=taken["when"], detrend=again if detrend is None else detrend
+        )
+        return Run(
+            teacher=teacher,
+            score=score,
+            forwards=forwards,
+            remember=remember,
+            scoring=self.scoring,
+            told=self._told(told, keep.some, taken, arrange),
+        )
+
+    def _given(self) -> dict[str, Any]:
+        names = ("keep", "select", "temperature", "interval", "anneal")
+        given = {name: getattr(self, name) for name in names}
+        if self.score != REMEMBERED:
+            given["score"] = self.score
+        return given | {"when": self.remember.when}
+
+    def _told(
+        self, told: str, drops: bool, taken: Mapping[str, Any], arrange: Mapping[str, Any]
+    ) -> str:
+        if drops:
+            name = taken["score"] if isinstance(taken["score"], str) else "a score of your own"
+            told += f" (select: {taken['select']}, score: {name}, keep: {taken['keep']})"
+        if arrange and "dropped" not in told:
+            told += f"; {_listed(arrange)}"
+        return told
+
+    def _check_score(self) -> None:
+        score, remember = self.score, self.remember
+        if remember.per not in LEDGERS:
+            LEDGERS.get(remember.per)  # says which names are known
+        if score == REMEMBERED:
+            if remember.when == NEVER:
+                raise ValueError("score 'remembered' needs remember.when, got 'never'")
+            score = remember.score
+        if score is None:
+            return
+        found = score if callable(score) else SCORES.get(score)
+        relative = isinstance(found, RelativeScore)
+        if relative != (self.scoring.reference is not None):
+            raise ValueError(
+                f"score {score!r} and scoring.reference do not go together: a reference is for "
+                "scores that are relative to one"
+            )
+        if relative:
+            found.parse(self.scoring.reference)
+        if not isinstance(found, (Score, RelativeScore)) and self.scoring.fidelity != FULL:
+            raise ValueError(
+                "scoring.fidelity must be full for a score of your own, which looks at what it likes"
+            )
+        if remember.when not in (None, NEVER) and not _recordable(score):
+            name = score if isinstance(score, str) else "a function"
+            raise ValueError(
+                f"remember.when={remember.when!r} needs a score of the training forward's own "
+                f"outputs, got {name}"
+            )
 
 
 def parse_settings(
     *,
-    keep: float | Mapping[str, Any] | None,
-    score: str | Callable[[Any, Any], Tensor] | None,
-    select: str,
-    interval: str | Mapping[str, Any] | None,
-    warmup: str,
-    anneal: str | None,
-    temperature: float | None,
-    ceiling: float,
-    seed: int,
-    reweight: str | Mapping[str, Any] | None,
-    positions: float,
-    backward: float,
-    resolution: float | Mapping[str, Any],
-    record: str | None,
-    ledger: str | Mapping[str, Any] | None,
-    score_batch: int | None,
-    fidelity: str | Mapping[str, Any],
-    head: str | None,
-    reference: Mapping[str, Any] | None,
-    balance: str | None,
-    seq_len: float | Mapping[str, Any] | None,
+    keep: Any = None,
+    score: str | ScoreFunction | None = None,
+    select: str | None = None,
+    temperature: float | None = None,
+    interval: Any = None,
+    warmup: str = "0ba",
+    anneal: str | None = None,
+    remember: str | Mapping[str, Any] | None = None,
+    arrange: str | Mapping[str, Any] | None = None,
+    scoring: str | Mapping[str, Any] | None = None,
+    seed: int = 17,
+    without: frozenset[str] = frozenset(),
 ) -> Settings:
     """AtteNT's arguments as settings.
 
     Raises:
-        ValueError: One out of range, a bad name (the good ones are listed), or two that contradict
+        ValueError: One is out of range, a bad name (the good ones are listed), or two contradict
             each other.
     """
-    asked = {
-        "score": score,
-        "keep": keep,
-        "temperature": temperature,
-        "anneal": anneal,
-        "record": record,
-        "balance": balance,
-        "seq_len": seq_len,
-    }
-    score = _DEFAULTS["score"] if score is None else score
-    remembered = LedgerSettings.parse(ledger)
-    forwards = callable(score) or score not in (REMEMBERED, PROGRESS)
-    progress = not callable(score) and score == PROGRESS
-    if progress:
-        if select not in (AUTO, PROPORTIONAL) or remembered.per == "shard":
+    if isinstance(score, str) and score != REMEMBERED and isinstance(SCORES.get(score), Recipe):
+        recipe = copy.deepcopy(dict(SCORES.get(score).settings))
+        if select not in (None, recipe.get("select")):
             raise ValueError(
-                f"score={PROGRESS!r} is of whole streams: select must be {PROPORTIONAL!r} and "
-                "ledger.per left away, "
-                f"got {select!r} and {remembered.per!r}"
+                f"score {score!r} needs select to be {recipe.get('select')!r}, got {select!r}"
             )
-        select = PROPORTIONAL
-    defaults = _AUTO_DEFAULTS if select == AUTO else _DEFAULTS
-    if not forwards:
-        if record == "never":
-            raise ValueError(f"score={score!r} needs record to be always or warmup, got 'never'")
-        defaults = _AUTO_DEFAULTS | {"anneal": defaults["anneal"]}
-        score = remembered.score
-    if not callable(score) and score not in (LEARNABILITY, *SCORES):
-        raise ValueError(
-            f"score must be one of {sorted([*SCORES, LEARNABILITY, PROGRESS, REMEMBERED])} or a "
-            f"callable, got {score!r}"
-        )
-    if (reference is not None) != (score == LEARNABILITY):
-        raise ValueError(
-            f"score {LEARNABILITY!r} and reference go together, got score {score!r} and reference "
-            f"{reference!r}"
-        )
-    if balance is not None and balance not in (NONE, *FEATURES):
-        raise ValueError(f"balance must be one of {sorted([*FEATURES, NONE])}, got {balance!r}")
-    lengths = parse_share(1.0 if seq_len is None else seq_len, "seq_len")
-    if lengths.some and pieces_at(lengths.least) == 1:
-        raise ValueError(
-            "seq_len must be 1, or below 0.7 somewhere to cut samples in two or more, got "
-            f"{seq_len!r}"
-        )
-    teacher = TeacherSettings(
-        keep=parse_share(defaults["keep"] if keep is None else keep),
-        select=select,
-        temperature=defaults["temperature"] if temperature is None else temperature,
-        ceiling=ceiling,
-        interval=parse_interval(defaults["interval"] if interval is None else interval),
-        phases=Phases(
-            warmup=Span.parse(warmup),
-            anneal=Span.parse(defaults["anneal"] if anneal is None else anneal),
-        ),
-        seed=seed,
-        balance=None if balance == NONE else balance,
-        seq_len=lengths,
-    )
-    if score_batch is not None and score_batch < 1:
-        raise ValueError(f"score_batch must be at least 1 sample or None, got {score_batch!r}")
-    looks = parse_fidelity(fidelity)
-    if callable(score) and looks != FULL:
-        raise ValueError(
-            "fidelity must be full where score is a callable, which looks at what it likes, got "
-            f"{fidelity!r}"
-        )
-    check_head(head)
+        given = {"when": remember} if isinstance(remember, str) else dict(remember or {})
+        if given.get("per", recipe["remember"]["per"]) != recipe["remember"]["per"]:
+            raise ValueError(f"score {score!r} needs remember.per to be left away, got {remember!r}")
+        score, select = recipe["score"], recipe["select"]
+        remember = recipe["remember"] | given
+    given = {
+        "keep": keep, "score": score, "select": select, "temperature": temperature,
+        "interval": interval, "anneal": anneal, "remember": remember, "arrange": arrange,
+        "scoring": scoring,
+    }
     return Settings(
-        teacher=teacher,
+        keep=keep,
         score=score,
-        forwards=forwards,
-        record=_record(record, score, defaults["record"]),
-        defaults=frozenset(name for name, value in asked.items() if value is None),
-        ledger=remembered,
-        progress=progress,
-        reweight=None if reweight is None else ReweightSettings.parse(reweight),
-        skips=SkippedComputeSettings(positions=positions, backward=backward),
-        resolution=parse_share(resolution, "resolution"),
-        fidelity=looks,
-        head=head,
-        reference=None if reference is None else ReferenceSettings.parse(reference),
-        score_batch=score_batch,
+        select=select,
+        temperature=temperature,
+        interval=interval,
+        warmup=warmup,
+        anneal=anneal,
+        remember=Remember.parse(remember),
+        arrange=_parsed_arrange(arrange),
+        scoring=Scoring.parse(scoring),
+        seed=seed,
+        without=without,
+        asked=frozenset(name for name, value in given.items() if value is not None),
     )
 
 
-def _record(record: str | None, score: str | Callable[[Any, Any], Tensor], default: str) -> str:
-    recordable = [name for name, known in SCORES.items() if known.outputs]
-    told = not callable(score) and score in recordable
-    if record is None:
-        return default if told else "never"
-    if record not in RECORDS:
-        raise ValueError(f"record must be one of {list(RECORDS)}, got {record!r}")
-    if record != "never" and not told:
-        got = "a callable" if callable(score) else repr(score)
+def _parsed_arrange(arrange: str | Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if arrange is None:
+        return None
+    if arrange == NONE:
+        return {}
+    if isinstance(arrange, str):
+        return {arrange: None}
+    if not isinstance(arrange, Mapping):
         raise ValueError(
-            f"record={record!r} needs a score that the training forward gives ({recordable}), got "
-            f"{got}"
+            f"arrange must be {NONE!r}, a name, or a mapping of arrangements, got {arrange!r}"
         )
-    return record
+    return {name: value for name, value in arrange.items() if value != NONE and value is not False}
+
+
+def _recordable(score: str | ScoreFunction) -> bool:
+    """Whether the outputs of a training forward give this score."""
+    found = None if callable(score) or score == REMEMBERED else SCORES.get(score)
+    return isinstance(found, Score) and bool(found.outputs)
+
+
+def _listed(arrange: Mapping[str, Any]) -> str:
+    words = {"pieces": "short pieces of samples come first", "balance": "batches are balanced"}
+    return ", ".join(words.get(name, name) for name in arrange)

@@ -68,8 +68,6 @@ class SampleLedger:
     Args:
         num_samples: Samples in the data set.
         ages: Whether scores may become too old.
-        decay: Share of the score before in the one that is remembered, in [0, 1): 0 is the last
-            alone.
         detrend: Whether a score is remembered as its difference from the trend, and recalled as
             what it would be with today's: the running mean of the scores of samples that had none
             before. It stands still once all have one: by how much the losses of samples that come
@@ -85,7 +83,6 @@ class SampleLedger:
         num_samples: int,
         *,
         ages: bool = True,
-        decay: float = 0.0,
         detrend: bool = False,
         memory: Any = None,
         writes: bool = True,
@@ -100,7 +97,6 @@ class SampleLedger:
         words = np.frombuffer(memory, np.uint16, count, _TREND_BYTES)
         self._codes = words[:num_samples]  # 0: not known, else 1 + the bits of a float16
         self._stamps = words[num_samples:] if ages else None  # the upper half of a float32
-        self._decay = decay
         self._writes = writes
         self._settle, self._settled = settle, True
 
@@ -113,15 +109,10 @@ class SampleLedger:
         if not self._writes:
             return
         ids, scores = ids.reshape(-1), scores.reshape(-1).astype(np.float32)
-        # Its own, so it waits for nobody
-        before = _decoded(self._codes[ids]) if self._decay or self._trend is not None else None
         if self._trend is not None:
+            before = _decoded(self._codes[ids])  # this process wrote it, so nothing is waited for
             self._follow(scores[np.isfinite(scores) & ~np.isfinite(before)])
             scores = scores - np.float32(self._trend[0])
-        if self._decay:
-            scores = np.where(
-                np.isfinite(before), self._decay * before + (1 - self._decay) * scores, scores
-            )
         self._codes[ids] = _encoded(scores)
         if self._stamps is not None:
             self._stamps[ids] = np.float32(now).view(np.uint32) >> 16
@@ -166,8 +157,8 @@ class SampleLedger:
             )
         if (state.get("trend") is None) != (self._trend is None):
             told = (
-                "of scores as they were given (ledger.detrend: false)",
-                "of their differences from a trend (ledger.detrend: true)",
+                "of scores as they were given (remember.detrend: false)",
+                "of their differences from a trend (remember.detrend: true)",
             )
             raise ValueError(
                 "the checkpoint's ledger is {}, this run's {}".format(

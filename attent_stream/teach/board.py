@@ -1,10 +1,10 @@
 """The board: shared memory in which a rank publishes to its loader workers what to read next.
 
-Two slots are enough: segment ``k + 2`` is chosen from candidates that stand in segment ``k + 1``,
-and a DataLoader hands batches out in order, so every step of segment ``k`` has been read by then. A
-worker that is late and had no step in ``k`` (few steps, many workers) may find ``k + 2`` in its
-place, and goes on. The memory has no name: it is a shared torch tensor, passed on to workers by
-fork or spawn, and goes when the last process that maps it goes, however it ends.
+Two slots are enough. Segment ``k + 2`` is chosen from candidates in segment ``k + 1``, and a
+DataLoader hands batches out in order, so every step of segment ``k`` has been read by then. A late
+worker that had no step in ``k`` (few steps, many workers) may find ``k + 2`` in its place, and goes
+on. The memory has no name: it is a shared torch tensor, which workers get by fork or spawn. It is
+freed when the last process that maps it ends, however it ends.
 """
 
 import time
@@ -15,13 +15,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attent_stream.arrange.pieces import MOST
+from attent_stream.arrange.arrangements import MOST as MOST_NOTES
+from attent_stream.arrange.cutting import MOST as MOST_PIECES
 from attent_stream.base.errors import TeacherError
 from attent_stream.base.watch import here, parent_gone
 
-_GENERATION, _CLOSED, _PUBLISHED, _TAUGHT, _HEADER = 0, 1, 2, 3, 4
-_KNOWN = 62  # generations of which the board knows the epoch, and whether they are taught
-_STEP, _COUNT, _LAST, _AHEAD, _WIDTH, _CRC, _META = 0, 1, 2, 3, 4, 5, 6
+_GENERATION, _CLOSED, _PUBLISHED, _TAUGHT, _TEXT, _HEADER = 0, 1, 2, 3, 4, 5
+_KNOWN = 62  # generations whose epoch is known, and whether they are taught
+_META = 6 + 2 * MOST_NOTES  # numbers before a posting's arrays
+_CRC = _META - 1
+_LONGEST = 1 << 14  # bytes of the arrangements' settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,20 +34,22 @@ class Posting:
     Args:
         first_step: Number of the first step, counted through the epoch.
         ids: Sample ids of each step, int64 of shape (steps, width); a short step is filled up with
-            -1. Of a step of several pieces a sample's id * pieces + which piece, batch_size *
-            pieces of them.
-        pieces: Of each step, into how many its samples are cut, int64 of shape (steps,).
-        wants: What is wanted of each step's batch, int64 of shape (steps,): 0 the batch, else see
-            ``features.wanted``.
-        last: Whether the epoch ends with it.
-        ahead: Sample ids that will be wanted after this segment, int64 of shape (n,): shards to
-            fetch in time.
+            -1. Where lessons are pieces: ``id * units + piece`` in lesson steps.
+        roles: ``LESSON`` or ``CANDIDATE`` of each step, int64 of shape (steps,).
+        lesson_notes: Note of each arrangement of ``Board.arrangements`` for the lesson steps.
+        candidate_notes: The same for the candidate steps.
+        scored: Whether candidates are scored. If not, only their features are needed.
+        last: Whether the epoch ends with this segment.
+        ahead: Sample ids that will be needed after this segment, int64 of shape (n,), so that
+            their shards are fetched in time.
     """
 
     first_step: int
     ids: NDArray[np.int64]
-    pieces: NDArray[np.int64]
-    wants: NDArray[np.int64]
+    roles: NDArray[np.int64]
+    lesson_notes: tuple[int, ...]
+    candidate_notes: tuple[int, ...]
+    scored: bool
     last: bool
     ahead: NDArray[np.int64]
 
@@ -53,33 +58,42 @@ class Board:
     """Postings from one writer (a rank's main process) to many readers (its loader workers).
 
     Args:
-        steps: Most steps a posting may have.
-        batch_size: Samples a step.
-        ahead: Most ids of ``Posting.ahead``.
+        steps: Largest number of steps in a posting.
+        batch_size: Samples of a step.
+        ahead: Largest number of ids in ``Posting.ahead``.
     """
 
     def __init__(self, *, steps: int, batch_size: int, ahead: int) -> None:
         self.steps, self.batch_size, self.ahead = steps, batch_size, ahead
-        self._slot = _META + steps * (batch_size * MOST + 2) + ahead
+        self._slot = _META + steps * (batch_size * MOST_PIECES + 1) + ahead
         self._memory = torch.zeros(_HEADER + 2 * self._slot, dtype=torch.int64).share_memory_()
         self._epochs = torch.zeros(_KNOWN, dtype=torch.int64).share_memory_()
+        self._text = torch.zeros(_LONGEST, dtype=torch.uint8).share_memory_()
 
     @property
     def nbytes(self) -> int:
         """Bytes of shared memory."""
-        return (self._memory.numel() + self._epochs.numel()) * 8
+        return (self._memory.numel() + self._epochs.numel()) * 8 + self._text.numel()
 
     @property
     def generation(self) -> int:
         """Number of the latest iteration over the loader, from 1."""
         return int(self._memory[_GENERATION])
 
+    @property
+    def arrangements(self) -> str:
+        """The arrangements of the current iteration, as ``Arrangements.dump`` writes them."""
+        return bytes(self._text[: int(self._memory[_TEXT])].tolist()).decode()
+
     def begin(self, taught: bool, epoch: int = 0) -> int:
-        """Start an iteration, and return its generation; readers of earlier ones stop.
+        """Start an iteration; readers of earlier ones stop.
 
         Args:
             taught: Whether it is of a taught epoch.
-            epoch: The epoch's number.
+            epoch: Number of the epoch.
+
+        Returns:
+            The iteration's generation.
         """
         words = self._memory.numpy()
         generation = words[_GENERATION] + 1
@@ -90,23 +104,35 @@ class Board:
         words[_GENERATION] = generation
         return int(generation)
 
+    def arrange(self, arrangements: str) -> None:
+        """Tell readers the arrangements, before the first segment is published.
+
+        Raises:
+            ValueError: They are too long.
+        """
+        data = arrangements.encode()
+        if len(data) > _LONGEST:
+            raise ValueError(f"arrange takes at most {_LONGEST} bytes as JSON, got {len(data)}")
+        self._text[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        self._memory[_TEXT] = len(data)
+
     def cancel(self, generation: int) -> None:
-        """Take back the iteration begun last, of which no reader was told."""
+        """Take back the latest iteration, of which no reader was told."""
         words = self._memory.numpy()
         if words[_GENERATION] == generation:
             words[_GENERATION] = generation - 1
 
     def end(self, generation: int) -> None:
-        """End that iteration and those before: their readers stop, also those that wait."""
+        """End that iteration and those before. Their readers stop, also those that wait."""
         words = self._memory.numpy()
         words[_CLOSED] = max(words[_CLOSED], generation)
 
     def taught(self, generation: int) -> bool:
-        """Whether that iteration is a taught one."""
+        """Whether that iteration is of a taught epoch."""
         return bool(int(self._memory[_TAUGHT]) >> (generation % _KNOWN) & 1)
 
     def epoch(self, generation: int) -> int:
-        """Number of the epoch that iteration is of."""
+        """Number of that iteration's epoch."""
         return int(self._epochs[generation % _KNOWN])
 
     def publish(self, index: int, posting: Posting) -> None:
@@ -120,31 +146,29 @@ class Board:
             raise ValueError(
                 f"expected segment {words[_PUBLISHED]} to be published next, got {index}"
             )
-        count = len(posting.ids)
-        width = posting.ids.shape[1]
-        fits = width in range(
-            self.batch_size, self.batch_size * MOST + 1
-        ) and posting.wants.shape == posting.pieces.shape == (count,)
-        if count > self.steps or not fits or len(posting.ahead) > self.ahead:
+        count, width = posting.ids.shape
+        fits = self._fits(count, width, len(posting.ahead)) and posting.roles.shape == (count,)
+        if not fits or max(len(posting.lesson_notes), len(posting.candidate_notes)) > MOST_NOTES:
             raise ValueError(
                 f"expected at most {self.steps} steps of {self.batch_size} ids and {self.ahead} "
-                "ids ahead, got ids of "
-                f"shape {posting.ids.shape} and {len(posting.ahead)} ahead"
+                f"ids ahead, got ids of shape {posting.ids.shape} and {len(posting.ahead)} ahead"
             )
         slot = self._slot_of(index)
-        body = np.concatenate(
-            [posting.ids.reshape(-1), posting.pieces, posting.wants, posting.ahead]
-        )
+        body = np.concatenate([posting.ids.reshape(-1), posting.roles, posting.ahead])
         slot[_META : _META + len(body)] = body
-        slot[:_CRC] = posting.first_step, count, posting.last, len(posting.ahead), width
+        slot[:_CRC] = 0
+        last = int(posting.last) + 2 * int(posting.scored)
+        slot[:5] = posting.first_step, count, last, len(posting.ahead), width
+        slot[5 : 5 + len(posting.lesson_notes)] = posting.lesson_notes
+        slot[5 + MOST_NOTES : 5 + MOST_NOTES + len(posting.candidate_notes)] = posting.candidate_notes
         slot[_CRC] = _checksum(slot, len(body), words[_GENERATION], index)
-        words[_PUBLISHED] = index + 1  # only now: a reader that sees the number sees the posting
+        words[_PUBLISHED] = index + 1  # only now: who sees the number sees the posting
 
     def read(self, generation: int, index: int) -> Posting | None:
-        """Segment ``index``, or None while it is not published.
+        """Segment ``index``, or None while it is not published. Notes are filled up with 0.
 
         Raises:
-            BoardClosed: The iteration ``generation`` is over.
+            BoardClosed: That iteration is over.
         """
         words = self._memory.numpy()
         if words[_GENERATION] != generation or words[_CLOSED] >= generation:
@@ -152,44 +176,38 @@ class Board:
         published = int(words[_PUBLISHED])
         if published <= index:
             return None
-        # Overwritten: all of its steps have been handed out, so this reader has none of them
         if published > index + 2:
+            # Overwritten: all of its steps have been handed out, so this reader has none of them.
             none = np.empty(0, np.int64)
             return Posting(
-                first_step=0,
-                ids=none.reshape(0, self.batch_size),
-                pieces=none,
-                wants=none,
-                last=False,
-                ahead=none,
+                first_step=0, ids=none.reshape(0, self.batch_size), roles=none,
+                lesson_notes=(), candidate_notes=(), scored=False, last=False, ahead=none,
             )
         slot = self._slot_of(index).copy()
-        first, count, last, ahead, width = (int(word) for word in slot[:_CRC])
-        size = count * (width + 2)
-        if not (
-            0 <= count <= self.steps
-            and 0 <= ahead <= self.ahead
-            and 0 < width <= self.batch_size * MOST
-        ) or slot[_CRC] != _checksum(slot, size + ahead, generation, index):
-            # The writer's stores are not all visible yet, or a new epoch has begun: look again
+        first, count, last, ahead, width = (int(word) for word in slot[:5])
+        size = count * (width + 1)
+        if not self._fits(count, width, ahead) or slot[_CRC] != _checksum(
+            slot, size + ahead, generation, index
+        ):
+            # The writer's stores are not all visible yet, or a new epoch has begun: look again.
             return None
         body = slot[_META:]
-        ids, pieces, wants = np.split(body[:size], [count * width, count * (width + 1)])
-        ids = ids.reshape(count, width)
         return Posting(
             first_step=first,
-            ids=ids,
-            pieces=pieces,
-            wants=wants,
-            last=bool(last),
+            ids=body[: count * width].reshape(count, width),
+            roles=body[count * width : size],
+            lesson_notes=tuple(slot[5 : 5 + MOST_NOTES].tolist()),
+            candidate_notes=tuple(slot[5 + MOST_NOTES : _CRC].tolist()),
+            scored=bool(last & 2),
+            last=bool(last & 1),
             ahead=body[size : size + ahead],
         )
 
     def wait(self, generation: int, index: int, timeout: float) -> Posting:
-        """Segment ``index``, as soon as it is published.
+        """Segment ``index``, as soon as it is published; see ``read``.
 
         Args:
-            timeout: Seconds to wait at most.
+            timeout: Longest time to wait, in seconds.
 
         Raises:
             BoardClosed: The epoch is over, or the process that publishes has gone.
@@ -202,13 +220,17 @@ class Board:
             if time.monotonic() - start > timeout:
                 raise TeacherError(
                     f"a loader worker of {here()} waited {timeout:.0f} s for segment {index} and "
-                    "the teacher did not publish "
-                    "it: the training process is stuck or very slow (raise teacher_timeout if it "
-                    "is slow on purpose)"
+                    "the teacher did not publish it: the training process is stuck or very slow "
+                    "(raise teacher_timeout if it is slow on purpose)"
                 )
             time.sleep(pause)
             pause = min(pause * 1.5, 0.01)
         return posting
+
+    def _fits(self, count: int, width: int, ahead: int) -> bool:
+        widest = self.batch_size * MOST_PIECES
+        good_width = self.batch_size <= width <= widest
+        return 0 <= count <= self.steps and 0 <= ahead <= self.ahead and good_width
 
     def _slot_of(self, index: int) -> NDArray[np.int64]:
         begin = _HEADER + (index % 2) * self._slot
@@ -220,10 +242,9 @@ class BoardClosed(Exception):
 
 
 def _checksum(slot: NDArray[np.int64], size: int, generation: int, index: int) -> int:
-    """Of a posting and of which it is, so that a slot's last posting is not taken for a new one
-    whose stores are late.
+    """Checksum of a posting and its number, so that an old posting in the same slot is not taken
+    for a new one.
     """
     which = zlib.crc32(np.array([generation, index], np.int64).tobytes())
-    return zlib.crc32(
-        slot[_META : _META + size].tobytes(), zlib.crc32(slot[:_CRC].tobytes(), which)
-    )
+    head = zlib.crc32(slot[:_CRC].tobytes(), which)
+    return zlib.crc32(slot[_META : _META + size].tobytes(), head)

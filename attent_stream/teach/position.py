@@ -1,8 +1,7 @@
-"""Where a taught epoch stands, and what cannot be computed again: the part of a checkpoint that is
-ours.
+"""Where a taught epoch stands, with all that cannot be computed again: our part of a checkpoint.
 
-Everything is plain numbers and text in one JSON string, because Composer's sharded checkpoints
-flatten a data set's state and lose nested values.
+It is one JSON string of plain numbers and text, because Composer's sharded checkpoints flatten a
+data set's state and lose nested values.
 """
 
 import base64
@@ -14,46 +13,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attent_stream.arrange.pieces import MOST
-from attent_stream.window.choice import Decision
+from attent_stream.arrange.cutting import MOST
+from attent_stream.window.decision import ALL, RANDOM, REMEMBERED, SCORED, Decision
 
-VERSION = 5
+VERSION = 6
 _BITS = {"bool": 1, "float16": 16, "float32": 32, "int32": 32}
-# Candidates of a window, far beyond 1,024 nodes: what a few bytes of zlib may ask for ends here
+# Candidates of a window, far beyond 1,024 nodes: a few bytes of zlib may ask for no more memory.
 _LARGEST = 1 << 28
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """A window's choice, short.
+    """A window's choice in short.
 
     Args:
-        by: How it was chosen.
-        lessons: How many lesson rows.
-        kept: Which candidates, bool of shape (C, row_size).
-        weights: Of the lessons, float16 of shape (lessons, row_size * pieces); None where all are
-            1.
-        positions: Which candidate (of several pieces, which of all pieces) each lesson is, int32 of
-            shape (lessons, row_size * pieces); None where it can be told without: those kept in
-            stream order, or their pieces as drawn.
-        balanced: Whether it was made by features.
-        pieces: Into how many each sample is cut.
+        decision: How it was chosen.
+        kept: Which candidates are kept, bool of shape (C, row_size).
+        weights: Weights of the lessons, float16 of shape (lessons, row_size * units); None if all
+            are 1.
+        places: See ``Choice.places``, int32 of shape (lessons, row_size * units). None if they can
+            be drawn again: they cannot where features of candidates were needed.
     """
 
-    by: str
-    lessons: int
+    decision: Decision
     kept: NDArray[np.bool_]
     weights: NDArray[np.float16] | None
-    positions: NDArray[np.int32] | None = None
-    balanced: bool = False
-    pieces: int = 1
-
-    @property
-    def decision(self) -> Decision:
-        """What was decided of it before."""
-        return Decision(
-            by=self.by, lessons=self.lessons, balanced=self.balanced, pieces=self.pieces
-        )
+    places: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,49 +46,46 @@ class Position:
     """A point between two lessons of a taught epoch.
 
     Args:
-        identity: Settings under which it was reached; a resume under others is refused.
-        epoch: Which epoch.
+        identity: Settings under which it was reached. A resume under others is refused.
+        arrangements: The run's arrangements, as ``Arrangements.dump`` writes them; not trusted.
+        epoch: Number of the epoch.
         first_row: Row at which its first window starts.
-        segment: Index of the segment that is under way.
-        lesson: Lessons of it that have been trained on.
-        current: Choice of the segment's window, None after the last full row.
-        following: Choice of the next window, once made.
-        next_by: How the window after those will be chosen, None if there is none.
-        next_lessons: How many lesson rows it will have.
-        next_balanced: Whether its lessons will be.
-        next_pieces: Into how many its samples will be cut.
-        scores: Its scores so far, float32 of shape (C, row_size), NaN where not yet known; None if
-            none is wanted.
-        features: Its features so far, float16 of shape (C, row_size * pieces * d), NaN where not
-            yet known; None if none are wanted.
+        segment: Index of the current segment.
+        lesson: Number of its lessons that have been trained on.
+        current: Choice of its window; None after the last full row.
+        following: Choice of the window after it, once made.
+        next: Decision about the window after those; None if there is none.
+        scores: Scores of that window so far, float32 of shape (C, row_size), NaN where not known;
+            None if none are needed.
+        features: Its features so far, float16 of shape (C, row_size * units * d), NaN where not
+            known; None if none are needed.
     """
 
     identity: dict[str, Any]
+    arrangements: str
     epoch: int
     first_row: int
     segment: int
     lesson: int
     current: Chosen | None
     following: Chosen | None
-    next_by: str | None
-    next_lessons: int
-    next_balanced: bool
-    next_pieces: int
+    next: Decision | None
     scores: NDArray[np.float32] | None
     features: NDArray[np.float16] | None
 
     def dump(self) -> str:
         """As a JSON string."""
-        fields = {name: _pack(value) for name, value in vars(self).items()}
+        fields = {name: _packed(value) for name, value in vars(self).items()}
         return json.dumps({"version": VERSION, **fields}, sort_keys=True)
 
     @classmethod
     def load(cls, text: str) -> "Position":
-        """From ``dump``'s string.
+        """From ``dump``'s string, or that of version 5.
+
+        Arrays may not unpack to more than their shapes say, nor may shapes be absurd.
 
         Raises:
-            ValueError: Another version, or no such string; its arrays may not unpack to more than
-                their shapes say, nor these be absurd.
+            ValueError: Another version, or not such a string.
         """
         try:
             fields = json.loads(text)
@@ -112,24 +94,30 @@ class Position:
             raise ValueError(
                 f"expected a position written by attent_stream, got {str(text)[:40]!r}..."
             ) from error
-        if version != VERSION:
+        if version not in (5, VERSION):
             raise ValueError(f"expected a position of version {VERSION}, got version {version}")
         try:
-            for name in ("epoch", "first_row", "segment", "lesson", "next_lessons"):
+            fields = _of_version_5(fields) if version == 5 else fields
+            for name in ("epoch", "first_row", "segment", "lesson"):
                 _count(fields[name], name)
-            chosen = {name: _chosen(fields[name]) for name in ("current", "following")}
-            _truth(fields["next_balanced"], "next_balanced")
-            _pieces(fields["next_pieces"])
-            arrays = {name: _array(fields[name]) for name in ("scores", "features")}
-            return cls(**{**fields, **chosen, **arrays})
-        except (KeyError, TypeError, ValueError, zlib.error) as error:
+            return cls(
+                **{
+                    **fields,
+                    "current": _chosen(fields["current"]),
+                    "following": _chosen(fields["following"]),
+                    "next": _decision(fields["next"]),
+                    "scores": _array(fields["scores"]),
+                    "features": _array(fields["features"]),
+                }
+            )
+        except (AttributeError, KeyError, TypeError, ValueError, zlib.error) as error:
             raise ValueError(f"the checkpoint's teaching position is damaged: {error}") from error
 
     def check(self, identity: dict[str, Any]) -> None:
         """Refuse to resume under other settings.
 
         Raises:
-            ValueError: The settings that differ, by name.
+            ValueError: Names the settings that differ.
         """
         names = sorted(set(identity) | set(self.identity))
         differ = [n for n in names if identity.get(n) != self.identity.get(n)]
@@ -143,13 +131,15 @@ class Position:
             )
 
 
-def _pack(value: Any) -> Any:
+def _packed(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         data = np.packbits(value) if value.dtype == bool else value
         text = base64.b64encode(zlib.compress(data.tobytes(), 1)).decode()
         return {"dtype": str(value.dtype), "shape": list(value.shape), "data": text}
     if isinstance(value, Chosen):
-        return {name: _pack(part) for name, part in vars(value).items()}
+        return {name: _packed(part) for name, part in vars(value).items()}
+    if isinstance(value, Decision):
+        return {**vars(value), "notes": [list(note) for note in value.notes]}
     return value
 
 
@@ -174,7 +164,7 @@ def _array(value: Any) -> NDArray | None:
     count = shape[0] * shape[1]
     size = -(-count * _BITS[kind] // 8)
     unpacker = zlib.decompressobj()
-    # 1 more tells that there is more
+    # One byte more tells whether there is more.
     data = unpacker.decompress(base64.b64decode(value["data"], validate=True), size + 1)
     if len(data) != size or not unpacker.eof:
         raise ValueError(
@@ -194,65 +184,80 @@ def _count(value: Any, name: str) -> int:
     return value
 
 
+def _decision(value: Any) -> Decision | None:
+    if value is None:
+        return None
+    kinds, pieces = (ALL, RANDOM, SCORED, REMEMBERED), [2**n for n in range(MOST.bit_length())]
+    if value["by"] not in kinds:
+        raise ValueError(f"expected a choice by {', '.join(kinds)}, got {str(value['by'])[:40]!r}")
+    if type(value["units"]) is not int or value["units"] not in pieces:
+        raise ValueError(f"expected one of {pieces} pieces, got {str(value['units'])[:40]!r}")
+    if type(value["features"]) is not bool:
+        raise ValueError(f"expected features to be true or false, got {value['features']!r:.40}")
+    notes = [(name, _count(note, "a note")) for name, note in value["notes"]]
+    if not all(isinstance(name, str) for name, _ in notes):
+        raise ValueError(f"expected names of arrangements, got {notes!r:.80}")
+    return Decision(**{**value, "lessons": _count(value["lessons"], "lessons"), "notes": tuple(notes)})
+
+
 def _chosen(value: Any) -> Chosen | None:
     if value is None:
         return None
-    lessons, kept, weights = (
-        _count(value["lessons"], "lessons"),
-        _array(value["kept"]),
-        _array(value["weights"]),
-    )
-    balanced, pieces = _truth(value["balanced"], "balanced"), _pieces(value["pieces"])
-    if kept is None:
-        raise ValueError("expected which candidates were kept, got nothing")
-    shape = lessons, kept.shape[1] * pieces
-    if kept.size * pieces > _LARGEST:
+    decision = _decision(value["decision"])
+    kept, weights, places = (_array(value[name]) for name in ("kept", "weights", "places"))
+    if kept is None or decision is None:
+        raise ValueError("expected how a window was chosen and what was kept, got nothing")
+    shape = decision.lessons, kept.shape[1] * decision.units
+    if kept.size * decision.units > _LARGEST:
         raise ValueError(
-            f"expected at most {_LARGEST} pieces of candidates, got {kept.size} in {pieces}"
+            f"expected at most {_LARGEST} pieces of candidates, got {kept.size} in {decision.units}"
         )
-    if weights is not None and (
-        weights.shape != shape or not (np.isfinite(weights) & (weights >= 0)).all()
+    if weights is not None:
+        good = (np.isfinite(weights) & (weights >= 0)).all()
+        if weights.shape != shape or not good:
+            raise ValueError(
+                f"expected finite weights of at least 0 of shape {shape}, got shape {weights.shape}"
+            )
+    if decision.features and places is None:
+        raise ValueError(f"expected places of shape {shape}, got none")
+    if places is not None and not (
+        places.shape == shape and _are_units_of(kept, decision.units, places)
     ):
         raise ValueError(
-            f"expected finite weights of shape {shape}, got shape {weights.shape} or a weight that "
-            "is none"
+            f"expected the places of what was kept, shape {shape}, got others of shape "
+            f"{places.shape}"
         )
-    positions = _array(value["positions"])
-    if balanced and positions is None:
-        raise ValueError(f"expected positions of shape {shape}, got none")
-    if positions is not None and not (
-        positions.shape == shape and _those_of(kept, pieces, positions)
-    ):
-        raise ValueError(
-            f"expected the positions of what was kept, shape {shape}, got others, shape "
-            f"{positions.shape}"
-        )
-    return Chosen(
-        by=str(value["by"]),
-        lessons=lessons,
-        kept=kept,
-        weights=weights,
-        positions=positions,
-        balanced=balanced,
-        pieces=pieces,
+    return Chosen(decision=decision, kept=kept, weights=weights, places=places)
+
+
+def _are_units_of(kept: NDArray[np.bool_], units: int, places: NDArray[np.int32]) -> bool:
+    wanted = np.flatnonzero(kept.reshape(-1).repeat(units))
+    return np.array_equal(np.sort(places, axis=None), wanted)
+
+
+def _of_version_5(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of version 5, in which the two arrangements had fields of their own."""
+
+    def decision(by: Any, lessons: Any, pieces: Any, balanced: Any) -> dict[str, Any]:
+        notes = [["pieces", pieces]] if pieces != 1 else []
+        notes += [["balance", 1]] if balanced else []
+        return {"by": by, "lessons": lessons, "notes": notes, "units": pieces, "features": balanced}
+
+    def chosen(old: Any) -> dict[str, Any] | None:
+        if old is None:
+            return None
+        how = decision(old["by"], old["lessons"], old["pieces"], old["balanced"])
+        parts = {"kept": old["kept"], "weights": old["weights"], "places": old["positions"]}
+        return {"decision": how, **parts}
+
+    old = dict(fields)
+    by, lessons, balanced, pieces = (
+        old.pop(f"next_{name}") for name in ("by", "lessons", "balanced", "pieces")
     )
-
-
-def _those_of(kept: NDArray[np.bool_], pieces: int, positions: NDArray[np.int32]) -> bool:
-    return np.array_equal(
-        np.sort(positions, axis=None), np.flatnonzero(kept.reshape(-1).repeat(pieces))
-    )
-
-
-def _truth(value: Any, name: str) -> bool:
-    if type(value) is not bool:
-        raise ValueError(f"expected {name} to be true or false, got {str(value)[:40]!r}")
-    return value
-
-
-def _pieces(value: Any) -> int:
-    if type(value) is not int or value not in [2**n for n in range(MOST.bit_length())]:
-        raise ValueError(
-            f"expected pieces to be a power of 2 of at most {MOST}, got {str(value)[:40]!r}"
-        )
-    return value
+    return {
+        **old,
+        "arrangements": json.dumps([["pieces", 0.5], ["balance", "tokens"]]),
+        "current": chosen(old["current"]),
+        "following": chosen(old["following"]),
+        "next": None if by is None else decision(by, lessons, pieces, balanced),
+    }

@@ -5,14 +5,7 @@ arrays.
 import numpy as np
 from numpy.typing import NDArray
 
-from attent_stream.window.inclusion import INCLUSIONS, weights
-from attent_stream.window.selectors import (
-    NEEDS_SCORES,
-    SELECTORS,
-    check_count,
-    check_temperature,
-    select_each,
-)
+from attent_stream.window.selectors import check_count, select_each, selector
 
 
 def select_lanes(
@@ -25,43 +18,38 @@ def select_lanes(
     seed: int,
     epoch: int,
     window: int,
-) -> NDArray[np.int64]:
-    """Select a window's lessons lane by lane and refill the slots of each lane in stream order.
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Select a window's lessons lane by lane, and fill each lane's slots in stream order.
 
     Args:
-        scores: Float of shape (C, S), one for each candidate, or None if ``select`` is not in
-            ``NEEDS_SCORES``.
+        scores: Score of each candidate, float of shape (C, S); None if the selector needs none.
         lanes: Lane of each candidate, non-negative ints of shape (C, S).
-        wanted: Lane of each slot of the lessons, shape (L, S); as many candidates of a lane are
-            selected as it has slots here.
+        wanted: Lane of each lesson slot, shape (L, S). A lane has as many lessons as slots here.
         select: Name of a selector.
-        temperature: Of ``soft``.
-        seed: With epoch, window and lane the seed of a lane's draw:
-            ``default_rng([seed, epoch, window, lane])``.
+        temperature: See the selector.
+        seed: Seeds each lane's draw, as ``default_rng([seed, epoch, window, lane])``.
         epoch: See ``seed``.
         window: See ``seed``.
 
     Returns:
-        Flat positions into the ``C * S`` candidates, int64 of shape (L, S). Keeping everything
-        (``wanted`` equal to ``lanes``) gives ``arange(C * S)``, whatever the scores.
+        Flat positions into the ``C * S`` candidates, int64, and weights, float32 that is exact in
+        16 bits (so a checkpoint holds what was trained with); both of shape (L, S). If everything is
+        kept (``wanted`` equals ``lanes``), ``arange(C * S)`` and ones.
 
     Raises:
         ValueError: An unknown selector, missing or misshapen scores, or a lane with fewer
-            candidates than
-        slots.
+            candidates than slots.
     """
-    if select not in SELECTORS:
-        raise ValueError(f"select must be one of {', '.join(SELECTORS)}, got {select!r}")
-    if scores is None and select in NEEDS_SCORES:
+    chosen = selector(select)
+    if scores is None and chosen.needs_scores:
         raise ValueError(f"select={select!r} needs scores of shape {lanes.shape}, got None")
-    if select == "soft":
-        check_temperature(temperature)
     if scores is not None and scores.shape != lanes.shape:
         raise ValueError(
             f"scores must have the candidates' shape {lanes.shape}, got {scores.shape}"
         )
     if np.array_equal(lanes, wanted):
-        return np.arange(lanes.size, dtype=np.int64).reshape(lanes.shape)
+        every = np.arange(lanes.size, dtype=np.int64).reshape(lanes.shape)
+        return every, np.ones(lanes.shape, np.float32)
 
     flat_scores = None if scores is None else scores.reshape(-1)
     labels, starts, sizes, order = by_lane(lanes)
@@ -75,7 +63,7 @@ def select_lanes(
     if len(short):
         lane, has, asked = (int(part[short[0]]) for part in (lessons, available, counts))
         raise ValueError(f"lane {lane} has {has} candidates for {asked} lesson slots")
-    selected = np.empty(wanted.size, np.int64)
+    selected, weights = np.empty(wanted.size, np.int64), np.empty(wanted.size, np.float32)
     # Thousands of lanes are selected from together where they are alike: as rows of one array.
     alike = np.stack([available, counts], axis=1)
     kinds, kind_of = np.unique(alike, axis=0, return_inverse=True)
@@ -90,9 +78,12 @@ def select_lanes(
         def rng_of(lane: int, names: list[int] = names) -> np.random.Generator:
             return np.random.default_rng([seed, epoch, window, names[lane]])
 
-        positions = select_each(select, lane_scores, len(which), size, count, rng_of, temperature)
+        positions, weights[slots] = select_each(
+            chosen, lane_scores, len(which), size, count, rng_of, temperature
+        )
         selected[slots] = np.take_along_axis(members, positions, axis=1)
-    return selected.reshape(wanted.shape)
+    exact = weights.astype(np.float16).astype(np.float32)
+    return selected.reshape(wanted.shape), exact.reshape(wanted.shape)
 
 
 def below_ceiling(scores: NDArray, lanes: NDArray[np.integer], ceiling: float) -> NDArray:
@@ -123,43 +114,6 @@ def below_ceiling(scores: NDArray, lanes: NDArray[np.integer], ceiling: float) -
     out = scores.reshape(-1).copy()
     out[members[behind <= np.repeat(np.floor(ceiling * counts + 1e-9), counts)]] = np.nan
     return out.reshape(scores.shape)
-
-
-def lane_weights(
-    scores: NDArray | None,
-    lanes: NDArray[np.integer],
-    positions: NDArray[np.int64],
-    *,
-    select: str,
-    temperature: float,
-) -> NDArray[np.float32]:
-    """Weights of the lessons that ``select_lanes`` selected.
-
-    Args:
-        scores: As there.
-        lanes: As there.
-        positions: What it returned, shape (L, S).
-        select: As there.
-        temperature: As there.
-
-    Returns:
-        Float32 of shape (L, S), exact in 16 bits, so that a checkpoint holds what was trained with.
-        1 but for selectors of ``INCLUSIONS``, where each weighs as much more as it was less likely
-        to be selected (``inclusion.weights``).
-    """
-    if select not in INCLUSIONS or positions.size == lanes.size:
-        return np.ones(positions.shape, np.float32)
-    flat_scores, flat_lanes = scores.reshape(-1).astype(np.float64), lanes.reshape(-1)
-    labels, starts, sizes, order = by_lane(lanes)
-    counts = np.bincount(
-        np.searchsorted(labels, flat_lanes[positions.reshape(-1)]), minlength=len(labels)
-    )
-    out = np.ones(lanes.size)
-    for start, size, count in zip(starts, sizes, counts, strict=True):
-        members = order[start : start + size]
-        pi = INCLUSIONS[select](flat_scores[members], int(count), temperature)
-        out[members] = weights(pi, flat_scores[members], int(count))
-    return out[positions].astype(np.float16).astype(np.float32)
 
 
 def quota_rows(keys: NDArray[np.integer], count: int, u: float) -> NDArray[np.int64]:

@@ -1,22 +1,51 @@
 """Selectors: which candidates of a lane become lessons. Pure functions on numpy arrays.
 
-``selector(scores, size, count, rng, temperature) -> positions``, where ``scores`` is a float array
-of shape (size,), higher = teach it, or None for a selector outside of ``NEEDS_SCORES``;
-``positions`` are ``count`` different positions in [0, size), ascending int64. A score that is not
-finite is unknown: it is never preferred over a known one, and when fewer than ``count`` are known
-the rest is drawn at random from the unknown. Samples that are known to have no label (``-inf``)
-come last of all.
+A selector is ``(scores, size, count, rng, temperature) -> positions``:
+
+- ``scores``: float of shape (size,), higher = teach it; None if the selector needs none.
+- ``positions``: ``count`` different positions in [0, size), ascending int64. A selector may return
+  ``(positions, weights)`` instead, where weights are floats of shape (count,) for the lessons'
+  losses.
+
+A score that is not finite is unknown. It is never preferred over a known one. When fewer than
+``count`` are known, the rest is drawn at random from the unknown. Samples that are known to have no
+label (``-inf``) come last.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attent_stream.base.empty import is_empty, is_known
-from attent_stream.window.inclusion import INCLUSIONS, draw, proportional
+from attent_stream.base.registry import Registry
 
-Selector = Callable[[NDArray | None, int, int, np.random.Generator, float], NDArray[np.int64]]
+Selected = NDArray[np.int64] | tuple[NDArray[np.int64], NDArray[np.floating]]
+Choose = Callable[[NDArray | None, int, int, np.random.Generator, float], Selected]
+# (finite scores of shape (lanes, size), a generator a lane, temperature) -> keys of the same shape,
+# of which the largest are selected
+Keys = Callable[[NDArray, Iterable[np.random.Generator], float], NDArray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selector:
+    """A selector and what it needs.
+
+    Args:
+        choose: Selects from one lane.
+        needs_scores: Whether it needs scores.
+        keys: Selects from many lanes at once, with the same result as ``choose`` where all scores
+            are known; None if there is no such way.
+        teacher: Class of the teacher that uses it, as ``package.module:Class``; None for the usual.
+        checked: Whether to check what ``choose`` returns, as for a user's own function.
+    """
+
+    choose: Choose
+    needs_scores: bool = True
+    keys: Keys | None = None
+    teacher: str | None = None
+    checked: bool = False
 
 
 def hard(
@@ -38,7 +67,7 @@ def hard(
     Raises:
         ValueError: No scores, scores of another shape, or a count outside of [0, size].
     """
-    return _top(_checked(scores, size, count), lambda known: known, count, rng)
+    return _top(checked_scores(scores, size, count), lambda known: known, count, rng)
 
 
 def soft(
@@ -70,7 +99,7 @@ def soft(
         return _soft_keys(_standardised(known), rng.gumbel(size=len(known)), temperature)
 
     check_temperature(temperature)
-    return _top(_checked(scores, size, count), keys, count, rng)
+    return _top(checked_scores(scores, size, count), keys, count, rng)
 
 
 def random(
@@ -96,62 +125,7 @@ def random(
     return np.sort(rng.permutation(size)[:count]).astype(np.int64)
 
 
-def _by_inclusion(
-    design: Callable[[NDArray, int, float], NDArray[np.float64]], ordered: bool = False
-) -> Selector:
-    def selector(
-        scores: NDArray | None, size: int, count: int, rng: np.random.Generator, temperature: float
-    ) -> NDArray[np.int64]:
-        check_temperature(temperature)
-        checked = _checked(scores, size, count)
-        return draw(
-            design(checked, count, temperature), count, rng, along=checked if ordered else None
-        )
-
-    return selector
-
-
-SELECTORS: dict[str, Selector] = {
-    "hard": hard,
-    "soft": soft,
-    "random": random,
-    "proportional": _by_inclusion(proportional, ordered=True),
-    **{name: _by_inclusion(design) for name, design in INCLUSIONS.items()},
-}
-NEEDS_SCORES: frozenset[str] = frozenset(SELECTORS) - {"random"}
-
-
-def select_each(
-    select: str,
-    scores: NDArray | None,
-    lanes: int,
-    size: int,
-    count: int,
-    rng_of: Callable[[int], np.random.Generator],
-    temperature: float,
-) -> NDArray[np.int64]:
-    """``SELECTORS[select]`` of each of ``lanes`` alike lanes, ``scores`` of shape (lanes, size);
-    shape (lanes, count).
-
-    Where there is a function for all lanes together, it has those whose scores are all known, to
-    the same result.
-    """
-    positions = np.empty((lanes, count), np.int64)
-    alone = np.arange(lanes)
-    if select in _TOGETHER:
-        known = np.isfinite(scores).all(axis=1)
-        together, alone = np.flatnonzero(known), np.flatnonzero(~known)
-        keys = _TOGETHER[select](
-            scores[together].astype(np.float64), map(rng_of, together), temperature
-        )
-        positions[together] = _top_of_each(keys, count)
-    for lane in alone:
-        lane_scores = None if scores is None else scores[lane]
-        positions[lane] = SELECTORS[select](lane_scores, size, count, rng_of(lane), temperature)
-    return positions
-
-
-def _soft_together(
+def _soft_keys_of_lanes(
     scores: NDArray[np.float64], rngs: Iterable[np.random.Generator], temperature: float
 ) -> NDArray:
     noise = np.empty(scores.shape)
@@ -160,12 +134,84 @@ def _soft_together(
     return _soft_keys(_standardised(scores), noise, temperature)
 
 
-# (finite scores of shape (lanes, size), a generator a lane, temperature) -> keys of the same shape,
-# the largest are selected
-_TOGETHER: dict[str, Callable[[NDArray, Iterable[np.random.Generator], float], NDArray]] = {
-    "hard": lambda scores, rngs, temperature: scores,
-    "soft": _soft_together,
-}
+SELECTORS: Registry[Selector | Choose] = Registry(
+    "select",
+    {
+        "hard": Selector(choose=hard, keys=lambda scores, rngs, temperature: scores),
+        "soft": Selector(choose=soft, keys=_soft_keys_of_lanes),
+        "random": Selector(choose=random, needs_scores=False),
+    },
+)
+
+
+def selector(name: str) -> Selector:
+    """The selector of this name. A user's own function is one that needs scores.
+
+    Raises:
+        ValueError: An unknown name.
+    """
+    found = SELECTORS.get(name)
+    return found if isinstance(found, Selector) else Selector(choose=found, checked=True)
+
+
+def select_each(
+    chosen: Selector,
+    scores: NDArray | None,
+    lanes: int,
+    size: int,
+    count: int,
+    rng_of: Callable[[int], np.random.Generator],
+    temperature: float,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Select from each of several lanes of one size.
+
+    Args:
+        chosen: The selector.
+        scores: Shape (lanes, size), or None.
+        lanes: Number of lanes.
+        size: Candidates of a lane.
+        count: Lessons of a lane.
+        rng_of: Random numbers of a lane.
+        temperature: See the selector.
+
+    Returns:
+        Positions and weights, both of shape (lanes, count).
+
+    Raises:
+        ValueError: The selector returned something else.
+    """
+    positions, weights = np.empty((lanes, count), np.int64), np.ones((lanes, count))
+    alone = np.arange(lanes)
+    if chosen.keys is not None and scores is not None:
+        known = np.isfinite(scores).all(axis=1)
+        at_once, alone = np.flatnonzero(known), np.flatnonzero(~known)
+        keys = chosen.keys(scores[at_once].astype(np.float64), map(rng_of, at_once), temperature)
+        positions[at_once] = _top_of_each(keys, count)
+    for lane in alone:
+        lane_scores = None if scores is None else scores[lane]
+        found = chosen.choose(lane_scores, size, count, rng_of(lane), temperature)
+        if chosen.checked:
+            found = _checked_selection(found, size, count)
+        if isinstance(found, tuple):
+            positions[lane], weights[lane] = found
+        else:
+            positions[lane] = found
+    return positions, weights
+
+
+def _checked_selection(found: Selected, size: int, count: int) -> tuple[NDArray, NDArray]:
+    places, weights = found if isinstance(found, tuple) else (found, np.ones(count))
+    places, weights = np.asarray(places), np.asarray(weights)
+    good = places.shape == weights.shape == (count,) and places.dtype.kind in "iu"
+    if not good or len(np.unique(places)) != count or not ((places >= 0) & (places < size)).all():
+        raise ValueError(
+            f"select: expected {count} different positions below {size}, and as many weights if any, "
+            f"got {places!r:.200}"
+        )
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError(f"select: expected finite weights of at least 0, got {weights!r:.200}")
+    order = np.argsort(places, kind="stable")
+    return places[order], weights[order]
 
 
 def _top_of_each(keys: NDArray[np.float64], count: int) -> NDArray[np.int64]:
@@ -187,7 +233,7 @@ def check_count(size: int, count: int) -> None:
         raise ValueError(f"count must be between 0 and the {size} candidates, got {count}")
 
 
-def _checked(scores: NDArray | None, size: int, count: int) -> NDArray[np.float64]:
+def checked_scores(scores: NDArray | None, size: int, count: int) -> NDArray[np.float64]:
     check_count(size, count)
     if scores is None or scores.shape != (size,):
         raise ValueError(

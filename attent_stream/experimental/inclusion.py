@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attent_stream.base.empty import is_empty, is_known
+from attent_stream.window.selectors import Choose, Selector, check_temperature, checked_scores
 
 _MOST_PRUNED = 0.75  # of the easy: beyond it the few that are left weigh more than 4
 _ROUNDING = 1e-9  # of sums of probabilities
@@ -94,7 +95,7 @@ def proportional(
     )
 
 
-# Of designs whose lessons are weighted: name -> (scores, count, temperature) -> probabilities
+# Designs whose lessons are weighted: name -> (scores, count, temperature) -> probabilities
 INCLUSIONS: dict[str, Callable[[NDArray, int, float], NDArray[np.float64]]] = {
     "prune": prune,
     "unbiased": unbiased,
@@ -222,3 +223,27 @@ def _with_unknown(
             pi[rest] = missing / rest.sum()
             kept += missing
     return pi
+
+
+def _drawn(
+    design: Callable[[NDArray, int, float], NDArray[np.float64]], *, weighted: bool, ordered: bool
+) -> Choose:
+    def choose(
+        scores: NDArray | None,
+        size: int,
+        count: int,
+        rng: np.random.Generator,
+        temperature: float,
+    ) -> NDArray[np.int64] | tuple[NDArray[np.int64], NDArray[np.float64]]:
+        check_temperature(temperature)
+        known = checked_scores(scores, size, count)
+        pi = design(known, count, temperature)
+        positions = draw(pi, count, rng, along=known if ordered else None)
+        return (positions, weights(pi, known, count)[positions]) if weighted else positions
+
+    return choose
+
+
+PRUNE = Selector(choose=_drawn(prune, weighted=True, ordered=False))
+UNBIASED = Selector(choose=_drawn(unbiased, weighted=True, ordered=False))
+PROPORTIONAL = Selector(choose=_drawn(proportional, weighted=False, ordered=True))
