@@ -201,11 +201,9 @@ def parse_settings(
             raise ValueError(f"score={score!r} needs record to be always or warmup, got 'never'")
         defaults = _AUTO_DEFAULTS | {"anneal": defaults["anneal"]}
         score = remembered.score
-    if not callable(score) and score not in (LEARNABILITY, *SCORES):
-        raise ValueError(
-            f"score must be one of {sorted([*SCORES, LEARNABILITY, PROGRESS, REMEMBERED])} or a "
-            f"callable, got {score!r}"
-        )
+    if not callable(score) and score not in (LEARNABILITY, *SCORES.names):
+        known = sorted([*SCORES.names, LEARNABILITY, PROGRESS, REMEMBERED])
+        raise ValueError(f"score must be one of {known} or a callable, got {score!r}")
     if (reference is not None) != (score == LEARNABILITY):
         raise ValueError(
             f"score {LEARNABILITY!r} and reference go together, got score {score!r} and reference "
@@ -261,7 +259,7 @@ def parse_settings(
 
 
 def _record(record: str | None, score: str | Callable[[Any, Any], Tensor], default: str) -> str:
-    recordable = [name for name, known in SCORES.items() if known.outputs]
+    recordable = [name for name in SCORES.names if SCORES.get(name).outputs]
     told = not callable(score) and score in recordable
     if record is None:
         return default if told else "never"
