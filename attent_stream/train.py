@@ -98,7 +98,7 @@ def train(config: TrainConfig) -> None:
 def _fit(trainer: Any, config: TrainConfig) -> None:
     from composer import Callback
 
-    from attent_stream.base.watch import together
+    from attent_stream.base.watch import collective
 
     class Started(Callback):
         """Notes that a first batch has come: what is refused before is the configuration, or a
@@ -115,7 +115,7 @@ def _fit(trainer: Any, config: TrainConfig) -> None:
     if config.eval_first and trainer.state.timestamp.batch == 0:
         trainer.eval()
     try:
-        with together("training"):
+        with collective("training"):
             trainer.fit()
     except (TypeError, ValueError) as error:
         if note.started:

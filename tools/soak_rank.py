@@ -20,7 +20,7 @@ from composer.utils import dist
 from streaming import MDSWriter
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
-from attent_stream.base.watch import together
+from attent_stream.base.watch import collective
 
 VOCAB, LENGTH = 64, 32
 
@@ -163,7 +163,7 @@ def run(spec: dict) -> None:
         load_path=str(newest) if several_nodes and newest.exists() else None,
     )
     if trainer.state.get_elapsed_duration() < 1.0:
-        with together("training"):
+        with collective("training"):
             trainer.fit()
     trainer.close()
 

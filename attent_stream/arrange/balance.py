@@ -12,7 +12,7 @@ Nothing is dropped or weighted.
 import numpy as np
 from numpy.typing import NDArray
 
-from attent_stream.base.gather import ALONE, Crew
+from attent_stream.base.gather import ALONE, RankGroup
 from attent_stream.window.selection import by_lane
 
 # Samples that are ordered together: the work grows with n squared, what is gained hardly
@@ -59,7 +59,10 @@ def herded(features: NDArray) -> NDArray[np.int64]:
 
 
 def balance_lanes(
-    positions: NDArray[np.int64], wanted: NDArray[np.integer], features: NDArray, crew: Crew = ALONE
+    positions: NDArray[np.int64],
+    wanted: NDArray[np.integer],
+    features: NDArray,
+    group: RankGroup = ALONE,
 ) -> NDArray[np.int64]:
     """Order a window's lessons, each within its lane, up to ``BLOCK`` of a lane at a time.
 
@@ -67,7 +70,7 @@ def balance_lanes(
         positions: Of the lessons in the window's candidates, shape (L, S).
         wanted: Lane of each, non-negative ints of the same shape.
         features: Of the candidates, shape (C, S, d), as ``herded`` has them.
-        crew: Ranks that have the same arguments and share the work; they call this together.
+        group: Ranks that have the same arguments and share the work; they call this together.
 
     Returns:
         The same positions in each lane's slots, int64 of shape (L, S).
@@ -81,14 +84,14 @@ def balance_lanes(
         for part in np.array_split(lane, -(-size // BLOCK))
     ]
     out = np.zeros_like(flat)
-    mine = blocks[crew.rank :: crew.ranks]
+    mine = blocks[group.rank :: group.ranks]
     for size in sorted({len(block) for block in mine}):
         alike = np.array([block for block in mine if len(block) == size])
         step = max(1, _AT_ONCE // (size * max(size, known.shape[1])))
         for first in range(0, len(alike), step):
             some = flat[alike[first : first + step]]
             out[alike[first : first + step]] = np.take_along_axis(some, herded(known[some]), axis=1)
-    return crew.total(out).reshape(positions.shape)
+    return group.total(out).reshape(positions.shape)
 
 
 def imbalance(positions: NDArray[np.int64], features: NDArray) -> float:

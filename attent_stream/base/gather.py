@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import distributed as dist
 
 from attent_stream.base.errors import AttentError
-from attent_stream.base.watch import together
+from attent_stream.base.watch import collective
 
 
 def gather_ranks(values: torch.Tensor, *, ranks: int, replication: int = 1) -> NDArray:
@@ -40,7 +40,7 @@ def gather_ranks(values: torch.Tensor, *, ranks: int, replication: int = 1) -> N
         return values.detach().cpu().numpy()[None]
     # Into one tensor: a list of thousands is thousands of copies on the device.
     everyone = values.new_empty((world * values.shape[0], *values.shape[1:]))
-    with together("the gathering of all ranks' scores"):
+    with collective("the gathering of all ranks' scores"):
         dist.all_gather_into_tensor(everyone, values.detach().contiguous())
         return np.ascontiguousarray(
             everyone.view(world, *values.shape)[::replication].cpu().numpy()
@@ -53,7 +53,7 @@ def first_fault(fault: str | None) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Crew:
+class RankGroup:
     """Ranks that share work of which all need the results.
 
     Args:
@@ -67,7 +67,7 @@ class Crew:
     to_device: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
 
     @classmethod
-    def of_world(cls, to_device: Callable[[torch.Tensor], torch.Tensor]) -> "Crew":
+    def of_world(cls, to_device: Callable[[torch.Tensor], torch.Tensor]) -> "RankGroup":
         """All ranks of torch.distributed; this one alone where it is not initialised."""
         if not dist.is_available() or not dist.is_initialized():
             return cls()
@@ -80,9 +80,9 @@ class Crew:
         if self.ranks == 1:
             return values
         shared = self.to_device(torch.from_numpy(values))
-        with together("the balancing of a window"):
+        with collective("the balancing of a window"):
             dist.all_reduce(shared)
             return shared.cpu().numpy()
 
 
-ALONE = Crew()
+ALONE = RankGroup()

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from torch import distributed as dist
 
 from attent_stream.base.errors import AttentError
-from attent_stream.base.watch import here, together
+from attent_stream.base.watch import collective, here
 
 _FOLDER = "/dev/shm"
 
@@ -51,8 +51,8 @@ def node_file(path: str) -> Iterator[BinaryIO]:
 
 
 def meet(purpose: str) -> None:
-    """Wait until all ranks are here; see ``together``."""
-    with together(purpose):
+    """Wait until all ranks are here; see ``collective``."""
+    with collective(purpose):
         dist.barrier()
 
 

@@ -165,7 +165,7 @@ def open_files_named() -> Iterator[None]:
 
 
 @contextmanager
-def together(what: str) -> Iterator[None]:
+def collective(what: str) -> Iterator[None]:
     """Name the ranks that are missing if a collective within does not come to its end.
 
     Args:

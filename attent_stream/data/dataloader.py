@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, default_collate
 from attent_stream.arrange.cutting import Packed
 from attent_stream.base.batch_seed import random_numbers_kept
 from attent_stream.base.errors import CollateError, ScoreError, TeacherError
-from attent_stream.base.gather import Crew, gather_ranks
+from attent_stream.base.gather import RankGroup, gather_ranks
 from attent_stream.base.watch import WORKER_TIMEOUT, here, next_batch, open_files_named
 from attent_stream.data.dataset import EpochStart, Tagged, TeachingDataset
 from attent_stream.data.loader_arguments import check_has_batches, check_loader_arguments
@@ -408,7 +408,7 @@ class TeachingDataLoader(StreamingDataLoader):
                 epoch.record_features(rows, self._everyone(features))
             self.inbox = []
         if epoch.due:
-            epoch.choose(Crew.of_world(to_device))
+            epoch.choose(RankGroup.of_world(to_device))
         return epoch.take_choices()
 
     def _everyone(self, values: list[torch.Tensor]) -> NDArray:

@@ -22,7 +22,7 @@ from composer import State
 from torch import Tensor
 from torch import distributed as dist
 
-from attent_stream.base.watch import together
+from attent_stream.base.watch import collective
 
 HISTORY = 64  # microbatches of late that a loss is compared with
 
@@ -91,7 +91,7 @@ class KeptBackward:
         parts = [loss["total"]] if isinstance(loss, Mapping) and "total" in loss else _tensors(loss)
         mean = torch.stack([part.detach().float().mean() for part in parts]).sum()
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            with together("the choice of microbatches to go backward"):
+            with collective("the choice of microbatches to go backward"):
                 dist.all_reduce(mean)
             mean /= dist.get_world_size()
         return mean.item()

@@ -10,7 +10,7 @@ from torch.nn import Module
 from torch.nn.utils import parameters_to_vector
 
 from attent_stream.base.errors import FidelityError
-from attent_stream.base.watch import together
+from attent_stream.base.watch import collective
 from attent_stream.launch.config_check import ConfigError, typed
 from attent_stream.launch.config_sections import ModelConfig
 from attent_stream.launch.models import build_model
@@ -97,7 +97,7 @@ class Proxy:
             return
         params = [param for param in self.model.parameters() if param.grad is not None]
         mean = parameters_to_vector([param.grad for param in params])
-        with together("the mean of the proxy's gradients"):
+        with collective("the mean of the proxy's gradients"):
             dist.all_reduce(mean)
         mean /= dist.get_world_size()
         for param, part in zip(

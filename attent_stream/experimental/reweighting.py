@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from attent_stream.base.watch import together
+from attent_stream.base.watch import collective
 
 # name -> h in [-1, 1] -> preference
 STRATEGIES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -114,7 +114,7 @@ class Reweighting:
             mine = torch.full((size,), math.nan, dtype=losses.dtype, device=losses.device)
             mine[: len(losses)] = losses
             losses = mine.new_empty(dist.get_world_size() * size)
-            with together("the reweighting of a batch"):
+            with collective("the reweighting of a batch"):
                 dist.all_gather_into_tensor(losses, mine)
         finite = losses.isfinite()
         low = torch.where(finite, losses, math.inf).min()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from attent_stream.arrange.features import wanted
 from attent_stream.base.errors import TeacherError
-from attent_stream.base.gather import ALONE, Crew
+from attent_stream.base.gather import ALONE, RankGroup
 from attent_stream.order.order import STREAMING, Order
 from attent_stream.teach.board import Board, Posting
 from attent_stream.teach.position import Chosen, Position
@@ -239,8 +239,8 @@ class TaughtEpoch:
             self._next = window, replace(decision, by=ALL, lessons=len(window.ids))
             self._scores = None
 
-    def choose(self, crew: Crew = ALONE) -> None:
-        """Choose and publish the next segment; to be called when ``due``, by all of a crew
+    def choose(self, group: RankGroup = ALONE) -> None:
+        """Choose and publish the next segment; to be called when ``due``, by all of a group
         together.
         """
         index = self.segment.index + 1
@@ -248,7 +248,7 @@ class TaughtEpoch:
             self._waiting = self._publish(self._tail_segment(index))
             return
         window, decision = self._next
-        choice = self.teacher.choose(window, decision, self._scores, self._features, crew)
+        choice = self.teacher.choose(window, decision, self._scores, self._features, group)
         self._made.append(choice)
         remaining = len(self.segment.lessons) - self._lesson
         self._waiting = self._publish(self._compose(choice, index, remaining))

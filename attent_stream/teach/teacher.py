@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from attent_stream.arrange.balance import LARGEST, balance_lanes, imbalance
 from attent_stream.arrange.pieces import cut, mixed, pieces_at
 from attent_stream.base.empty import is_known
-from attent_stream.base.gather import ALONE, Crew
+from attent_stream.base.gather import ALONE, RankGroup
 from attent_stream.base.schedule import Interval, Phases, ShareSchedule
 from attent_stream.base.span import Clock, Span
 from attent_stream.experimental.payoff import Payoff, best_design
@@ -271,7 +271,7 @@ class Teacher:
         decision: Decision,
         scores: NDArray | None,
         features: NDArray | None = None,
-        crew: Crew = ALONE,
+        group: RankGroup = ALONE,
     ) -> Choice:
         """Choose a window's lessons.
 
@@ -283,7 +283,7 @@ class Teacher:
             features: Those of their pieces, side by side, float16 of shape (C, row_size, pieces *
                 d), if ``decision.balanced``; without, lessons stay in stream order, and pieces in
                 one drawn.
-            crew: Ranks that choose it together, each with the same arguments.
+            group: Ranks that choose it together, each with the same arguments.
         """
         choice, pieces = self._chosen(window, decision, scores), decision.pieces
         balanced = decision.balanced and features is not None
@@ -293,8 +293,8 @@ class Teacher:
         if balanced:
             known = features.reshape(len(window.ids), window.ids.shape[1] * pieces, -1)
             lanes = window.lanes.reshape(-1)[choice.positions].repeat(pieces, axis=1)
-            positions = balance_lanes(positions, lanes, known, crew)
-            off = imbalance(positions, known) if crew.rank == 0 else None  # for the log
+            positions = balance_lanes(positions, lanes, known, group)
+            off = imbalance(positions, known) if group.rank == 0 else None  # for the log
         weights = np.ones(window.ids.size, np.float32)
         weights[choice.positions] = choice.weights
         return replace(
