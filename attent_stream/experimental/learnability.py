@@ -23,10 +23,8 @@ from attent_stream.model.reading import Reading
 from attent_stream.model.wrapping import is_sharded, unwrap
 from attent_stream.score.fidelity import FULL
 from attent_stream.score.fitting import FittingScorer
+from attent_stream.score.recipe import RelativeScore
 from attent_stream.score.scorer import build_scorer
-
-LEARNABILITY = "learnability"
-
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceSettings:
@@ -153,3 +151,6 @@ class Reference:
                 f"({str(error).splitlines()[0]})"
             ) from error
         self._taken = int(state["taken"])
+
+
+LEARNABILITY = RelativeScore(base="loss", parse=ReferenceSettings.parse, open=Reference)

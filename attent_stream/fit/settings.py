@@ -49,13 +49,11 @@ class Facts:
         text: The model is a causal language model.
         once: No sample is seen twice.
         packed: Samples are text of one length without padding.
-        endless: The end of training cannot be foreseen.
     """
 
     text: bool = False
     once: bool = False
     packed: bool = False
-    endless: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,15 +144,15 @@ class Settings:
         Raises:
             ValueError: They cannot be carried out.
         """
-        recordable = self.score is None or self.score == REMEMBERED or _recordable(self.score)
-        when = self.remember.when
-        again = (
-            facts.text and not facts.once and self.select is None and when in (None, ALWAYS)
-            and recordable and self.score != REMEMBERED
-        )
-        chosen = self.score is not None or self.select is not None or self.scoring.fidelity != FULL
-        chosen = chosen or (self.keep is not None and parse_share(self.keep).some)
         remembered = self.score == REMEMBERED
+        recordable = self.score is None or remembered or _recordable(self.score)
+        when = self.remember.when
+        # What a language model sees again is remembered unasked.
+        again = self.select is None and not facts.once and recordable
+        again = again and (when == ALWAYS or (when is None and facts.text))
+        chosen = any(x is not None for x in (self.score, self.select))
+        chosen = chosen or self.scoring.fidelity != FULL
+        chosen = chosen or (self.keep is not None and parse_share(self.keep).some)
         if again:
             defaults, told = _AGAIN, "text seen again: the harder samples by their remembered losses"
         elif remembered:
@@ -186,7 +184,7 @@ class Settings:
             interval=parse_interval(taken["interval"]),
             phases=Phases(
                 warmup=Span.parse(self.warmup),
-                anneal=Span.parse("0ba" if again and facts.endless else taken["anneal"]),
+                anneal=Span.parse(taken["anneal"]),
             ),
             seed=self.seed,
             ceiling=self.scoring.ceiling,

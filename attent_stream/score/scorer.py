@@ -39,7 +39,7 @@ from attent_stream.score.head import check_head
 from attent_stream.score.headless import HeadlessForward
 from attent_stream.score.last_layer import LastLayer
 from attent_stream.score.reduction import Reduction
-from attent_stream.score.scores import SCORES, empty_marked
+from attent_stream.score.scores import SCORES, Score, empty_marked
 from attent_stream.score.token_share import at
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Scorer:
         """Whether ``from_outputs`` can score from a training forward's outputs: not with a
         callable, or by the head alone.
         """
-        return self.function is None and bool(SCORES[self.name].outputs)
+        return self.function is None and bool(SCORES.get(self.name).outputs)
 
     def scores(self, model: Module, batch: Any, draw: tuple[int, ...] = ()) -> Tensor:
         """Scores of a batch on the model's device, by a forward of its own; see ``from_outputs``.
@@ -116,7 +116,7 @@ class Scorer:
             return self.from_outputs(model, self.forward(model, batch), batch)
         positions = None if self.reduction is None else self.reduction.positions(labels)
         tokens, outputs = None, None
-        score = SCORES[self.name]
+        score = SCORES.get(self.name)
         if self.headless is not None:
             must = not score.outputs
             tokens, outputs = self.headless(
@@ -179,10 +179,10 @@ class Scorer:
             return self._checked(outputs, batch)
         with torch.no_grad():
             kind, outputs, target = self._operands(outputs, batch)
-            if kind not in SCORES[self.name].outputs:
+            if kind not in SCORES.get(self.name).outputs:
                 raise ScoreError(
                     f"score {self.name!r} is for "
-                    f"{', '.join(SCORES[self.name].outputs) or 'what an output head is given'}, got"
+                    f"{', '.join(SCORES.get(self.name).outputs) or 'what an output head is given'}, got"
                     f" a target that is {kind}; {_CALLABLE}"
                 )
             return self.of_operands(kind, outputs, target)
@@ -198,9 +198,9 @@ class Scorer:
             and self.reading.smoothing
         ):
             smooth = one_hot(target, outputs.shape[-1], self.reading.smoothing)
-            scores = SCORES[self.name].outputs[PROBABILITIES](outputs, smooth).float()
+            scores = SCORES.get(self.name).outputs[PROBABILITIES](outputs, smooth).float()
         else:
-            scores = SCORES[self.name].outputs[kind](outputs, target).float()
+            scores = SCORES.get(self.name).outputs[kind](outputs, target).float()
         return empty_marked(scores, target) if kind == CLASSES else scores
 
     def _operands(self, outputs: Any, batch: Any) -> tuple[str, Tensor, Tensor]:
@@ -366,8 +366,8 @@ def build_scorer(
     """The scorer for a model.
 
     Args:
-        score: A name in ``SCORES``, or a callable ``(model, batch) -> (B,)`` float tensor. The
-            callable gets the model as training has it (wrapped), in eval mode without gradients,
+        score: A name in ``SCORES``, ``package.module:name`` of a ``Score`` or a callable, or a
+            callable ``(model, batch) -> (B,)`` float tensor. The callable gets the model as training has it (wrapped), in eval mode without gradients,
             and a microbatch on its device.
         model: A ComposerModel, wrapped or not; only looked at.
         head: How a language model's output head is scored without its logits, a name in
@@ -379,7 +379,10 @@ def build_scorer(
         FidelityError: The model cannot be scored at this fidelity.
     """
     check_head(head)
-    if isinstance(score, str) and score in SCORES:
+    if isinstance(score, str) and (score in SCORES or ":" in score):
+        found = _found(score)
+        if not isinstance(found, Score):
+            return build_scorer(found, model, head=head, fidelity=fidelity)
         traits = Traits.of(model)
         headless = (
             None if head is None or traits.forward_args is None else _headless(model, head, traits)
@@ -389,7 +392,7 @@ def build_scorer(
         reduction = None if own.full else Reduction(own, model, text=text)
         last = (
             None
-            if headless is not None or SCORES[score].outputs
+            if headless is not None or found.outputs
             else _last_layer(score, model, traits, head)
         )
         return Scorer(name=score, traits=traits, headless=headless, reduction=reduction, last=last)
@@ -400,9 +403,16 @@ def build_scorer(
             )
         return Scorer(name=function_name(score), traits=Traits.of(model), function=score)
     raise ScoreError(
-        f"score must be one of {', '.join(SCORES)}, or a callable (model, batch) -> (B,), got "
+        f"score must be one of {', '.join(SCORES.names)}, or a callable (model, batch) -> (B,), got "
         f"{score!r}"
     )
+
+
+def _found(score: str) -> Any:
+    try:
+        return SCORES.get(score)
+    except ValueError as error:
+        raise ScoreError(str(error)) from error
 
 
 def score_batch(

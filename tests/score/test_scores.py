@@ -11,9 +11,11 @@ from torch.nn import functional as F
 
 from attent_stream import AtteNT
 from attent_stream.base.errors import ScoreError
-from attent_stream.score import grad_norm, scores
+from attent_stream.experimental import uncertainty
+from attent_stream.score import grad_norm
 from attent_stream.score.grad_norm import HeadInputs, classifier_grad_norms, head_grad_norms
 from attent_stream.score.scorer import build_scorer, score_batch
+from attent_stream.score.scores import SCORES
 
 FAMILIES = ("llama", "gpt2", "bert")
 
@@ -147,16 +149,16 @@ def test_rows_in_parts_and_compiled(monkeypatch, score):
     logits = torch.randn(7, 5, 11, generator=torch.Generator().manual_seed(3))
     labels = torch.randint(11, (7, 5), generator=torch.Generator().manual_seed(4))
     labels[1, 2:] = -100
-    rows = scores.SCORES[score].outputs["classes"]
+    rows = SCORES.get(score).outputs["classes"]
     whole = rows(logits, labels)
-    monkeypatch.setattr(scores, "SMALL", 33)  # three rows at once, by the compiled pass
+    monkeypatch.setattr(uncertainty, "SMALL", 33)  # three rows at once, by the compiled pass
     torch.testing.assert_close(rows(logits, labels), whole)
 
 
 def test_entropy_of_a_sure_model_is_finite():
     z = torch.tensor([[0.0, float("-inf"), float("-inf")], [0.0, 0.0, float("-inf")]])
     torch.testing.assert_close(
-        scores.entropies(z, torch.zeros(2, dtype=torch.long)),
+        uncertainty.entropies(z, torch.zeros(2, dtype=torch.long)),
         torch.tensor([0.0, np.log(2)]).float(),
     )
 
