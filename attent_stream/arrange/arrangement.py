@@ -62,7 +62,9 @@ class Arrangement:
         Raises:
             ValueError: A bad setting.
         """
-        return cls() if value is None else cls(**value) if isinstance(value, Mapping) else cls(value)
+        return (
+            cls() if value is None else cls(**value) if isinstance(value, Mapping) else cls(value)
+        )
 
     def check(self, batch: Any) -> None:
         """Raise ScoreError if samples like those of a collated batch cannot be arranged."""

@@ -146,7 +146,11 @@ class Arrangements:
         return self.noted(decision, notes)
 
     def arranged(
-        self, choice: Choice, features: NDArray[np.float16] | None, seed: int, group: RankGroup = ALONE
+        self,
+        choice: Choice,
+        features: NDArray[np.float16] | None,
+        seed: int,
+        group: RankGroup = ALONE,
     ) -> Choice:
         """Arrange the lessons of a choice of whole samples.
 
@@ -207,4 +211,6 @@ def _parsed(made: type[Arrangement], name: str, value: Any) -> Arrangement:
         json.dumps(value)
         return made.parse(value)
     except TypeError as error:
-        raise ValueError(f"arrange.{name} must be of plain values, got {value!r}: {error}") from error
+        raise ValueError(
+            f"arrange.{name} must be of plain values, got {value!r}: {error}"
+        ) from error

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping
 from importlib import import_module
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -54,9 +54,9 @@ class Registry(Generic[T]):
             return self.known[name]
         on_trial = _on_trial(self.kind)
         if name in on_trial:
-            return _imported(on_trial[name], self.kind)
+            return imported(on_trial[name], self.kind)
         if isinstance(name, str) and ":" in name:
-            return _imported(name, self.kind)
+            return imported(name, self.kind)
         raise ValueError(f"{self.kind} has no {name!r}, {nearest(name, self.names)}")
 
 
@@ -65,7 +65,16 @@ def _on_trial(kind: str) -> Mapping[str, str]:
     return import_module("attent_stream.experimental").NAMES.get(kind, {})
 
 
-def _imported(path: str, kind: str) -> T:
+def imported(path: str, kind: str) -> Any:
+    """What a path such as ``package.module:attribute`` names.
+
+    Args:
+        path: The path.
+        kind: The setting that names it, for messages.
+
+    Raises:
+        ValueError: It cannot be imported.
+    """
     module, _, attribute = path.partition(":")
     try:
         return getattr(import_module(module), attribute)

@@ -119,8 +119,6 @@ class TeachingDataLoader(StreamingDataLoader):
         self.epoch: TaughtEpoch | None = None
         self.fault = ""  # why the rows of the lesson batch handed out last are not its samples
         self._strict, self._told = True, False
-        # A rank gave infinity for all candidates of a batch: it could not score them
-        self.unscored = False
         self._board = Board(
             steps=2 * dataset.window, batch_size=batch_size, ahead=2 * dataset.window * batch_size
         )
@@ -176,7 +174,6 @@ class TeachingDataLoader(StreamingDataLoader):
         if teacher is not None:
             self._peeked = None
         self.teacher, self._begun, self._at_most = teacher, begun, at_most
-        self.unscored = False
         self.forecast()
 
     @property
@@ -394,15 +391,8 @@ class TeachingDataLoader(StreamingDataLoader):
         if self.inbox:
             rows = [candidate.row for candidate in self.inbox]
             if epoch.next.by == SCORED:
-                unknown = to_device(torch.full((self.batch_size,), torch.inf))
-                scores = self._everyone(
-                    [
-                        unknown if candidate.fault else self._scored(score, candidate).float()
-                        for candidate in self.inbox
-                    ]
-                )
-                self.unscored = self.unscored or bool(np.isposinf(scores).all(axis=-1).any())
-                epoch.record(rows, scores)
+                scores = [self._scored(score, candidate).float() for candidate in self.inbox]
+                epoch.record(rows, self._everyone(scores))
             if epoch.next.features:
                 features = [
                     to_device(torch.from_numpy(candidate.features)) for candidate in self.inbox

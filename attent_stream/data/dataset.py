@@ -20,6 +20,7 @@ from attent_stream.base.errors import TeacherError
 from attent_stream.base.node_memory import meet
 from attent_stream.base.open_files import leave_when_out_of_files
 from attent_stream.base.watch import leave_with_parent, open_files_named
+from attent_stream.data.tagged import Tagged, Task
 from attent_stream.order.lazy_order import lazy_steps
 from attent_stream.order.order import (
     AUTO,
@@ -37,7 +38,6 @@ from attent_stream.store.index_check import CheckedStreams
 from attent_stream.store.shards import ShardFetcher
 from attent_stream.store.shared_memory import ClosesMemory
 from attent_stream.store.spans import searched_spans
-from attent_stream.data.tagged import Tagged, Task
 from attent_stream.teach.board import Board, BoardClosed, Posting
 from attent_stream.teach.epoch import TaughtEpoch
 from attent_stream.teach.position import Position

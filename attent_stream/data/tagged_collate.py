@@ -11,9 +11,9 @@ import numpy as np
 from attent_stream.base.errors import CollateError, ScoreError
 from attent_stream.base.watch import here
 from attent_stream.data.dataset import TeachingDataset
-from attent_stream.data.tagged import Collated, Tagged
 from attent_stream.data.places import collate_fault, collate_name, places
 from attent_stream.data.rows import miscounted, reordered
+from attent_stream.data.tagged import Collated, Tagged
 
 log = logging.getLogger(__name__)
 

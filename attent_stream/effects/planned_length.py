@@ -4,49 +4,56 @@ them.
 
 from typing import Any
 
-from composer import State
+from composer import Callback, State
+from composer.loggers import Logger
 
 from attent_stream.base.duration import total_span
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.effects.planned_rates import PlannedRates
 
 
-class PlannedLength:
-    """Tells a Trainer the lengths of taught epochs, by which it counts, as do schedules over
-    epochs.
+class PlannedLength(Callback):
+    """Tells a Trainer the lengths of taught epochs, by which it and schedules over epochs count.
+
+    Args:
+        loader: Forecasts the lengths.
+        told: Length of the epoch that the Trainer was told in the fit before; None if none was.
+        recorded: Whether the losses of training forwards are remembered.
     """
 
-    def __init__(self) -> None:
-        self._loader: TeachingDataLoader | None = None
+    def __init__(self, loader: TeachingDataLoader, told: int | None, *, recorded: bool) -> None:
+        self._loader, self._told, self._recorded = loader, told, recorded
         self._rates = PlannedRates()
-        self._told: int | None = None  # the epoch's length as the Trainer was told it
 
-    def attach(self, state: State, loader: TeachingDataLoader) -> None:
-        """Begin with a run; nothing is told before ``begin_epoch``."""
-        self._loader = loader
-        self._rates.attach(state, loader)
+    @property
+    def told(self) -> int | None:
+        """Length of the epoch that the Trainer was told, or None."""
+        return self._told
 
-    def detach(self) -> None:
+    def attach(self, state: State) -> None:
+        """Begin to plan a run's learning rates."""
+        self._rates.attach(state, self._loader)
+
+    def fit_end(self, state: State, logger: Logger) -> None:
         """Leave the run's learning rates to themselves."""
         self._rates.detach()
 
-    def subset(self, state: State, loader: TeachingDataLoader) -> int | None:
+    def epoch_start(self, state: State, logger: Logger) -> None:
+        """See ``begin_epoch``."""
+        self.begin_epoch(state)
+
+    def subset(self, state: State) -> int | None:
         """Batches an epoch where the user asked for a part of it (``train_subset_num_batches``)."""
         batches = None if state.dataloader_len is None else int(state.dataloader_len)
         return (
             None
-            if batches is None or batches >= loader.plain_batches or batches == self._told
+            if batches is None or batches >= self._loader.plain_batches or batches == self._told
             else batches
         )
 
-    def begin_epoch(self, state: State, *, recorded: bool) -> None:
-        """Tell what the epoch is forecast to have; a subset asked for by the user stays.
-
-        Args:
-            state: Of the run.
-            recorded: Whether training forwards fill the ledger.
-        """
-        loader, subset = self._loader, self.subset(state, self._loader)
+    def begin_epoch(self, state: State) -> None:
+        """Tell the length that the epoch is forecast to have. A subset that the user asked for stays."""
+        loader, subset = self._loader, self.subset(state)
         done = int(state.timestamp.batch_in_epoch)
         length = loader.forecast(done=done)
         if subset is not None or state.dataloader_len is None:
@@ -55,7 +62,9 @@ class PlannedLength:
         time, total = state.timestamp, total_span(state.max_duration)
         self._rates.batches = None
         if total is not None and total.unit == "ep":
-            left = loader.expect(int(total.value) - int(time.epoch), done=done, recorded=recorded)
+            left = loader.expect(
+                int(total.value) - int(time.epoch), done=done, recorded=self._recorded
+            )
             self._rates.batches = int(time.batch) - done + left
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from composer import Callback, State
+from composer.loggers import Logger
 from composer.utils import dist
 from numpy.typing import NDArray
 from torch.nn import Module, functional
@@ -14,6 +16,7 @@ from torch.nn import Module, functional
 from attent_stream.base.empty import is_empty
 from attent_stream.base.errors import AttentError, ScoreError, in_words
 from attent_stream.base.gather import gather_ranks
+from attent_stream.base.stopwatch import Stopwatch
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.device_memory import out_of_memory
@@ -24,34 +27,30 @@ from attent_stream.model.saved import saved_losses
 from attent_stream.model.wrapping import model_name
 from attent_stream.score.scorer import Scorer
 from attent_stream.teach.teacher import Teacher
-from attent_stream.window.choice import ALL
+from attent_stream.window.decision import ALL
 
-THRIFTY_EVERY = 8  # batches, of which one is recorded to see the spread of scores
 _STOPPED = -np.inf  # in place of a time: a rank could not score a batch
 
 log = logging.getLogger(__name__)
 
 
-class Recorder:
-    """Scores lessons by their own training forwards, and gathers all ranks' once a window.
+class Recorder(Callback):
+    """Scores lessons by their own training forwards, and gathers all ranks' scores once a window.
 
     Args:
         scorer: Scores outputs.
-        loader: Says which samples a batch has.
+        loader: Tells which samples a batch has.
         teacher: Remembers.
-        check: Says how the model's outputs are read, by its loss.
-        form: Counts the samples of a microbatch.
-        always: Whether lessons of taught windows are recorded too, or only of those that are kept
-            whole.
-        thrifty: Whether one batch in ``THRIFTY_EVERY`` is enough while teaching does not promise to
-            pay.
-        auto: Whether Composer looks for the size of a microbatch.
-        asked: Whether the user asked for it by name: what cannot be recorded is then an error. Else
-            it is said once, and nothing is recorded any more.
+        check: Finds out how the model's outputs are read, by its loss.
+        form: Counts the samples of a micro-batch.
+        always: Whether lessons of all windows are recorded, or only of those that are kept whole.
+        auto: Whether Composer looks for the size of a micro-batch.
+        asked: Whether recording was asked for by name: then what cannot be recorded is an error.
+            If not, the log says so once, and nothing is recorded any more.
+        spent: Measures the time it takes.
 
     Attributes:
-        stopped: Whether recording has ended on all ranks, because one of them could not score a
-            batch.
+        stopped: Whether recording has ended on all ranks, because one could not score a batch.
     """
 
     def __init__(
@@ -63,28 +62,27 @@ class Recorder:
         check: LossCheck,
         form: BatchForm,
         always: bool,
-        thrifty: bool = False,
-        auto: bool = False,
-        asked: bool = False,
+        auto: bool,
+        asked: bool,
+        spent: Stopwatch,
     ) -> None:
         self.stopped = False
         self._scorer, self._loader, self._teacher = scorer, loader, teacher
         self._check, self._form, self._auto, self._asked = check, form, auto, asked
-        self._always, self._thrifty = always, thrifty
-        # Microbatch's size -> whether what its loss has saved are its samples' losses
+        self._always, self._spent = always, spent
+        # Size of a micro-batch -> whether its loss holds the losses of its samples.
         self._agrees: dict[int, bool] = {}
-        self._records = True  # this batch
-        self._seen = False  # its first microbatch
+        self._seen = False  # this batch's first micro-batch
         self._fault: str | None = None  # why this rank stopped
         self._device = torch.device("cpu")  # of its scores
-        self._micro: list[torch.Tensor] = []  # this batch's scores, a tensor a microbatch
-        # (3, batch_size * pieces) ids, scores and times of lessons not yet in the ledger
+        self._micro: list[torch.Tensor] = []  # scores of this batch, a tensor a micro-batch
+        # Ids, scores and times of lessons that are not in the ledger yet: (3, batch_size * units).
         self._pending: list[torch.Tensor] = []
 
     @property
     def reading(self) -> Reading | None:
-        """How the model's outputs are read; None before the first batch, and where its loss cannot
-        be had.
+        """How the model's outputs are read; None before the first batch, and if its loss cannot be
+        computed from them.
         """
         return self._check.reading
 
@@ -92,24 +90,31 @@ class Recorder:
         """Record nothing any more; all ranks call this together."""
         self.stopped, self._micro = True, []
 
-    def begin_batch(self) -> None:
-        """Before a batch's first forward, also where one that failed begins anew."""
-        self._micro, self._seen = [], False
-        if self._thrifty:
-            batches = self._teacher.clock(0, self._loader.dataset.coming_epoch, 0.0).ba
-            self._records = batches % THRIFTY_EVERY == 0 or self._teacher.promising
+    def epoch_start(self, state: State, logger: Logger) -> None:
+        """Empty what is pending."""
+        self.flush()
 
-    def loss_done(self, model: Module, outputs: Any, batch: Any, loss: Any) -> None:
-        """After a microbatch's forward and loss, before its backward.
+    def before_train_batch(self, state: State, logger: Logger) -> None:
+        """Begin a batch, also again after one that failed."""
+        self._micro, self._seen = [], False
+
+    def after_loss(self, state: State, logger: Logger) -> None:
+        """Score a micro-batch, before its backward.
 
         Raises:
-            ScoreError: It was asked for, and no reading of the model's outputs gives its loss.
+            ScoreError: Recording was asked for, and no reading of the outputs gives the loss.
         """
+        with self._spent:
+            self.loss_done(state.model, state.outputs, state.batch, state.loss)
+
+    def loss_done(self, model: Module, outputs: Any, batch: Any, loss: Any) -> None:
+        """See ``after_loss``."""
         epoch = self._loader.epoch
         if epoch is None or self.stopped:
             return
-        choice = epoch.segment.choice  # None: what follows the last full row, of which all is kept
-        records = self._records and (self._always or choice is None or choice.decision.by == ALL)
+        # No choice: what follows the last full row, which is kept whole.
+        choice = epoch.segment.choice
+        records = self._always or choice is None or choice.decision.by == ALL
         if not records and self.reading is not None:
             return
         with torch.no_grad():
@@ -123,7 +128,7 @@ class Recorder:
                 self._micro.append(self._scores(model, outputs, batch, loss))
                 self._device = self._micro[-1].device
             except Exception as error:
-                # Composer then takes smaller microbatches
+                # Where memory runs out, Composer takes smaller micro-batches.
                 if self._asked or (self._auto and out_of_memory(error)):
                     raise
                 self._fault = in_words(error)
@@ -148,12 +153,12 @@ class Recorder:
             f"{fault}"
         )
         if self._asked:
-            raise ScoreError(f"{told}: set record to never, or leave it away")
+            raise ScoreError(f"{told}: set remember to never, or leave it away")
         if dist.get_global_rank() == 0:
             log.warning(
                 "%s: training goes on without them. To teach all the same give score a function "
                 "(model, batch) -> (B,) tensor; "
-                "record: never silences this.",
+                "remember: never silences this.",
                 told,
             )
 
@@ -181,23 +186,23 @@ class Recorder:
                 return scores
         return saved
 
-    def end_batch(self) -> None:
-        """After a batch's last.
+    def batch_end(self, state: State, logger: Logger) -> None:
+        """Take in a batch's scores.
 
         Raises:
-            AttentError: It was asked for, and the forwards did not score each of its lessons.
+            AttentError: Recording was asked for, and not every lesson of the batch was scored.
         """
         epoch = self._loader.epoch
         if self.stopped or (self._fault is None and not self._micro):
             return
-        width = self._loader.batch_size * epoch.pieces
+        width = self._loader.batch_size * epoch.units
         ids = epoch.lesson[0]
         if self._fault is None and sum(map(len, self._micro)) != len(ids):
             fault = (
-                f"record needs a score for each of the batch's {len(ids)} lessons and the training "
+                f"remember needs a score for each of the batch's {len(ids)} lessons and the training "
                 "forward gave "
                 f"{sum(map(len, self._micro))}: leave away the algorithm that changes batches, or "
-                "set record to never"
+                "set remember to never"
             )
             if self._asked:
                 raise AttentError(fault)

@@ -9,17 +9,18 @@ embeddings; and candidates are scored as they would be trained on.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from composer import State
+from composer import Algorithm, Event, State
 from composer.core import get_precision_context
+from composer.loggers import Logger
 from torch.nn import Module
 
+from attent_stream.base.duration import clock_of
 from attent_stream.base.errors import AttentError
-from attent_stream.base.schedule import ShareSchedule
-from attent_stream.base.span import Clock
+from attent_stream.base.schedule import ShareSchedule, parse_share
 from attent_stream.model.batch import split_batch
 from attent_stream.model.device_memory import out_of_memory
 from attent_stream.model.guard import untouched
@@ -34,67 +35,80 @@ from attent_stream.model.vision import (
 log = logging.getLogger(__name__)
 
 
-class ProgressiveResolution:
-    """Makes images smaller, by a schedule over training.
+class ProgressiveResolution(Algorithm):
+    """Trains on small images first. It works with and without AtteNT.
 
     Args:
-        schedule: Share of each side, in (0, 1]; rounded to whole patches.
+        share: Share of each side, in (0, 1], or a schedule ``{schedule, from, to, over, stages}``;
+            rounded to whole patches.
+
+    Raises:
+        ValueError: A share out of range, or an unknown schedule.
     """
 
-    def __init__(self, schedule: ShareSchedule) -> None:
-        self.some = schedule.some
-        self._schedule = schedule
+    def __init__(self, share: float | Mapping[str, Any] | ShareSchedule) -> None:
+        self._schedule = parse_share(share, "progressive_resolution.share")
         self._multiple = (1, 1)
         self._tried = False  # a forward on smaller images, in this fit
+        self._parts: set[Module] = set()  # whose position embeddings are interpolated
         self._interpolates = ExitStack()
+        self._events = {
+            Event.FIT_START: self._fit_start,
+            Event.BATCH_START: self._batch_start,
+            Event.FIT_END: self._fit_end,
+        }
 
-    def open(self, learner: Module, scorers: Sequence[Module]) -> None:
-        """Be there for a fit.
+    def match(self, event: Event, state: State) -> bool:
+        """Whether it does anything at this event."""
+        return event in self._events
 
-        Args:
-            learner: The model, wrapped or not.
-            scorers: Others that score candidates.
-        """
-        self.close()
-        if not self.some:
-            return
-        self._tried, self._multiple = False, side_unit(learner)
-        parts = {part for model in (learner, *scorers) for part in interpolating(model)}
-        # For the whole fit: with images of the model's own size this changes nothing.
-        self._interpolates.enter_context(interpolated_positions(list(parts)))
-        if self._schedule.end < 1:
-            log.warning(
-                "resolution ends at %g of the images' sides, while evaluation looks at whole "
-                "images.",
-                self._schedule.end,
-            )
+    def apply(self, event: Event, state: State, logger: Logger) -> None:
+        """Do it."""
+        self._events[event](state, logger)
 
-    def close(self) -> None:
-        """Leave the models as they are."""
-        self._interpolates.close()
+    def prepare_models(self, models: Sequence[Module]) -> None:
+        """Let these models, which score candidates, take images of several sizes."""
+        if self._schedule.some:
+            parts = {part for model in models for part in interpolating(model)} - self._parts
+            self._parts |= parts
+            # For the whole fit: for images of the model's own size this changes nothing.
+            self._interpolates.enter_context(interpolated_positions(list(parts)))
 
-    def share(self, clock: Clock) -> float:
-        """Of each side, at a time."""
-        return self._schedule.at(clock)
-
-    def smaller(self, state: State, batch: Any, clock: Clock) -> Any:
-        """A batch as it is to be seen at a time; the batch itself stays as it is. All ranks call
-        this together.
-
-        Args:
-            state: Of the run.
-            batch: Lessons, or candidates on the model's device; see ``vision.shrunk``.
-            clock: The time.
+    def prepare_candidates(self, state: State, batch: Any) -> Any:
+        """A batch on the device as it would be trained on now. The batch itself is not changed.
+        All ranks call this together.
 
         Raises:
-            AttentError: A model that takes images of one size only.
+            AttentError: The model takes images of one size only.
             ScoreError: There are no images in the batch.
         """
-        share = self.share(clock)
+        share = self._schedule.at(clock_of(state))
         seen = batch if share == 1 else shrunk(batch, share, self._multiple)
         if seen is not batch and not self._tried:
             self._try(state, seen)
         return seen
+
+    def _fit_start(self, state: State, logger: Logger) -> None:
+        if not self._schedule.some:
+            return
+        self._tried, self._multiple = False, side_unit(state.model)
+        self.prepare_models([state.model])
+        if self._schedule.end < 1:
+            log.warning(
+                "progressive_resolution ends at %g of the images' sides, while evaluation looks at "
+                "whole images.",
+                self._schedule.end,
+            )
+
+    def _batch_start(self, state: State, logger: Logger) -> None:
+        if self._schedule.some:
+            state.batch = self.prepare_candidates(state, state.batch)
+            share = self._schedule.at(clock_of(state))
+            logger.log_metrics({"attent/resolution": share})
+
+    def _fit_end(self, state: State, logger: Logger) -> None:
+        self._interpolates.close()
+        self._parts = set()
 
     def _try(self, state: State, batch: Any) -> None:
         try:
@@ -108,7 +122,7 @@ class ProgressiveResolution:
                 raise
             sides = " x ".join(map(str, image_sides(batch)))
             raise AttentError(
-                "resolution needs a model that takes images of several sizes, and this one fails "
+                "progressive_resolution needs a model that takes images of several sizes, and this one fails "
                 f"at {sides}: {error}"
             ) from error
         self._tried = True

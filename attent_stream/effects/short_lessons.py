@@ -2,87 +2,92 @@
 
 import logging
 
-from composer import State
+from composer import Callback, State
+from composer.loggers import Logger
+from composer.utils import dist
 
 from attent_stream.arrange.cutting import apart
 from attent_stream.base.errors import ScoreError
 from attent_stream.base.gather import first_fault
+from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.teach.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
 
-class ShortLessons:
-    """Takes batches apart, and sees to it that a microbatch has as many tokens as ever.
+class ShortLessons(Callback):
+    """Takes batches apart, and gives a micro-batch as many tokens as one of whole samples has.
 
     Args:
-        asked: Whether pieces were asked for by name: a batch that cannot be taken apart is then an
-            error, else it is trained on as it is.
+        loader: Tells how many pieces the current batch's samples have.
+        teacher: Stops cutting samples where batches cannot be taken apart.
+        asked: Whether pieces were asked for by name: then a batch that cannot be taken apart is an
+            error. If not, it is trained on as it is.
     """
 
-    def __init__(self, *, asked: bool) -> None:
-        self._asked = asked
-        self._fault: str | None = None  # why a batch of this fit could not be taken apart
-        self._tried = False  # a batch of this fit, on all ranks
-        self._microbatch: tuple[int, int] | None = None  # its size without pieces, and with them
-        self._state: State | None = None  # whose
+    def __init__(self, loader: TeachingDataLoader, teacher: Teacher, *, asked: bool) -> None:
+        self._loader, self._teacher, self._asked = loader, teacher, asked
+        self._fault: str | None = None  # why a batch could not be taken apart
+        self._agreed = False  # all ranks know of each other's first batch in pieces
+        # The state whose micro-batch is larger now, and the micro-batch for samples and for pieces.
+        self._enlarged: tuple[State, int, int] | None = None
 
-    def open(self) -> None:
-        """Be there for a fit."""
-        self._fault, self._tried = None, False
+    @property
+    def _units(self) -> int:
+        return 1 if self._loader.epoch is None else self._loader.epoch.units
 
-    def begin_batch(self, state: State, pieces: int, rows: int) -> None:
-        """Before a batch is split into microbatches.
-
-        Args:
-            state: Of the run; its batch is as ``together`` made it.
-            pieces: Into which each sample is cut.
-            rows: How many samples' worth there are.
+    def batch_start(self, state: State, logger: Logger) -> None:
+        """Take a batch apart before it is split into micro-batches.
 
         Raises:
-            ScoreError: The batch has been changed since, and pieces were asked for.
+            ScoreError: It was changed since it was collated, and pieces were asked for.
         """
-        self.end_batch(state)  # of one that was interrupted
-        if pieces == 1:
+        self._restore_microbatch(state)  # of a batch that was interrupted
+        units, epoch = self._units, self._loader.epoch
+        if epoch is None or units == 1:
             return
         try:
-            state.batch = apart(state.batch, pieces, rows)
+            state.batch = apart(state.batch, units, len(epoch.lesson[0]) // units)
         except ScoreError as error:
             if self._asked:
                 raise
             if self._fault is None:
                 log.warning(
                     "A batch is trained on as it is, each row %d pieces of different samples: %s",
-                    pieces,
+                    units,
                     error,
                 )
             self._fault = self._fault or str(error)
             return
         size = state.device_train_microbatch_size
         if isinstance(size, int):
-            self._microbatch, self._state = (size, size * pieces), state
-            state.device_train_microbatch_size = size * pieces
+            self._enlarged = state, size, size * units
+            state.device_train_microbatch_size = size * units
 
-    def end_batch(self, state: State) -> None:
-        """After its last backward."""
-        of_another = self._state is not state
-        known, self._microbatch, self._state = self._microbatch, None, None
-        if known is None or of_another:
+    def batch_end(self, state: State, logger: Logger) -> None:
+        """Restore the micro-batch. After the first batch in pieces, all ranks agree on a fault."""
+        if self._units > 1 and not self._agreed:
+            self._agreed = True
+            if first_fault(self._fault) is not None:
+                self._teacher.stop_arranging("pieces")
+                if dist.get_global_rank() == 0:
+                    log.warning("Lessons are not cut into pieces from the next window on.")
+        self._restore_microbatch(state)
+
+    def fit_end(self, state: State, logger: Logger) -> None:
+        """Restore the micro-batch."""
+        self._restore_microbatch(state)
+
+    def interrupted(self, state: State) -> None:
+        """Restore the micro-batch after a fit that ended with an error."""
+        self._restore_microbatch(state)
+
+    def _restore_microbatch(self, state: State) -> None:
+        known, self._enlarged = self._enlarged, None
+        if known is None or known[0] is not state:
             return
-        plain, larger = known
+        _, plain, larger = known
         size = state.device_train_microbatch_size
         # Composer makes it smaller where memory runs out.
-        state.device_train_microbatch_size = (
-            plain if size == larger else max(1, plain * size // larger)
-        )
-
-    def agreed_fault(self, pieces: int) -> str | None:
-        """After a fit's first batch in pieces: why it could not be taken apart, on any rank; all
-        ranks call this together.
-
-        Args:
-            pieces: Into which each sample of the batch is cut.
-        """
-        if self._tried or pieces == 1:
-            return None
-        self._tried = True
-        return first_fault(self._fault)
+        smaller = max(1, plain * size // larger)
+        state.device_train_microbatch_size = plain if size == larger else smaller

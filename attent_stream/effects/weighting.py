@@ -47,7 +47,6 @@ class WeightedOutputs:
         self._output: Tensor | None = None  # whose gradient the next backward weights
         self._checked = False
         self._at: Path | None = None
-        self._hidden = False  # the loss is all that a forward returns
 
     def begin_batch(self, weights: Tensor | None) -> None:
         """Before a batch's first forward.
@@ -62,31 +61,11 @@ class WeightedOutputs:
     def read_by(self, reading: Reading | None) -> None:
         """Where the outputs stand among what a forward returns, once the loss has shown it."""
         self._at = None if reading is None else reading.outputs
-        self._hidden = reading is not None and reading.outputs is None
 
-    def try_out(self, outputs: Any, batch: Any, loss: Any) -> None:
-        """See whether weights would reach the loss of a forward that has none, and change nothing.
-
-        Raises:
-            AttentError: They would not.
-        """
-        if self._hidden:
-            raise AttentError(
-                "its forward returns a loss and none of the outputs that it is computed from"
-            )
-        self._output = self._weighted(outputs, self._rows(batch))
-        known, self._checked = self._checked, False
-        self.loss_done(loss)
-        self._checked = known
-
-    def begin_forward(self, watched: bool = False) -> None:
-        """Before a forward.
-
-        Args:
-            watched: See the head's outputs also where there are no weights.
-        """
+    def begin_forward(self) -> None:
+        """Before a forward."""
         self._cancel()
-        if (watched or self._weights is not None) and self._head is not None:
+        if self._weights is not None and self._head is not None:
             self._hook = self._head.module.register_forward_hook(
                 lambda module, args, output: self._made.append(output)
             )

@@ -229,11 +229,7 @@ def _drawn(
     design: Callable[[NDArray, int, float], NDArray[np.float64]], *, weighted: bool, ordered: bool
 ) -> Choose:
     def choose(
-        scores: NDArray | None,
-        size: int,
-        count: int,
-        rng: np.random.Generator,
-        temperature: float,
+        scores: NDArray | None, size: int, count: int, rng: np.random.Generator, temperature: float
     ) -> NDArray[np.int64] | tuple[NDArray[np.int64], NDArray[np.float64]]:
         check_temperature(temperature)
         known = checked_scores(scores, size, count)

@@ -18,12 +18,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from composer import Algorithm, Event, State
+from composer.loggers import Logger
+from composer.utils import dist
 from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
+from attent_stream.base.duration import clock_of, total_span
 from attent_stream.base.errors import AttentError
+from attent_stream.base.schedule import Phases
+from attent_stream.base.span import Span
 from attent_stream.model.output_head import HeadError, OutputHead, find_head, hidden_states
 from attent_stream.model.reference import IGNORED
 from attent_stream.model.traits import Traits
@@ -60,35 +66,74 @@ def drawn_positions(
     return F.pad(order, (0, 1)), F.pad(kept, (1, 0), value=IGNORED)
 
 
-class KeptPositions:
-    """Sees to it that the head of a model is given the drawn positions only, one microbatch after
-    the other.
+class KeptPositions(Algorithm):
+    """Gives the model's output head the drawn positions only.
 
     Args:
-        model: A ComposerModel around a Hugging Face causal language model, wrapped or not.
-        share: Of the positions, in (0, 1).
-        seed: Of the draws, with the batch's number and the rank.
+        share: Share of each sample's positions, in (0, 1].
+        warmup: Time at the start of training with all positions.
+        anneal: Time at the end of training with all positions.
+        seed: Seed of the draws.
 
     Raises:
-        AttentError: A model that is none such, or whose head cannot be found.
+        ValueError: A share out of range, or a bad time.
     """
 
-    def __init__(self, model: Module, *, share: float, seed: tuple[int, ...]) -> None:
-        try:
-            self._head: OutputHead = find_head(model)
-        except HeadError as error:
-            raise AttentError(
-                f"positions={share:g} needs a causal language model whose output head can be "
-                f"found: {error}"
-            ) from None
-        if not Traits.of(model).shift_labels:
-            raise AttentError(
-                f"positions={share:g} needs a causal language model, in which a position predicts "
-                "the next label"
-            )
-        self._share, self._seed = share, seed
+    def __init__(
+        self, share: float, warmup: str = "0ba", anneal: str = "0ba", seed: int = 17
+    ) -> None:
+        number = isinstance(share, (int, float)) and not isinstance(share, bool)
+        if not number or not 0 < share <= 1:
+            raise ValueError(f"kept_positions.share must be in (0, 1], got {share!r}")
+        self._share, self._seed = share, (seed, dist.get_global_rank())
+        self._phases = Phases(warmup=Span.parse(warmup), anneal=Span.parse(anneal))
+        self._found: OutputHead | None = None
+        self._drawn = False  # positions for this batch
         self._hook: RemovableHandle | None = None
         self._called = False  # the head, in this forward
+        self._events = {
+            Event.FIT_START: self._fit_start,
+            Event.BATCH_START: self._batch_start,
+            Event.BEFORE_FORWARD: self._before_forward,
+            Event.AFTER_FORWARD: self._after_forward,
+        }
+
+    def match(self, event: Event, state: State) -> bool:
+        """Whether it does anything at this event."""
+        return self._share < 1 and event in self._events
+
+    def apply(self, event: Event, state: State, logger: Logger) -> None:
+        """Do it."""
+        self._events[event](state)
+
+    def _fit_start(self, state: State) -> None:
+        self._phases.check(total_span(state.max_duration))
+        try:
+            self._found = find_head(state.model)
+        except HeadError as error:
+            raise AttentError(
+                "kept_positions needs a causal language model whose output head can be found: "
+                f"{error}"
+            ) from None
+        if not Traits.of(state.model).shift_labels:
+            raise AttentError(
+                "kept_positions needs a causal language model, in which a position predicts the "
+                "next label"
+            )
+
+    def _batch_start(self, state: State) -> None:
+        now, total = clock_of(state), total_span(state.max_duration)
+        self._drawn = self._phases.teaching(now, total)
+        if self._drawn:
+            self.draw(state.batch, int(state.timestamp.batch))
+
+    def _before_forward(self, state: State) -> None:
+        if self._drawn:
+            self.begin_forward(state.batch)
+
+    def _after_forward(self, state: State) -> None:
+        if self._drawn:
+            self.forward_done()
 
     def draw(self, batch: Any, number: int) -> None:
         """Before a batch is split into microbatches: its labels become those of the kept positions.
@@ -108,7 +153,7 @@ class KeptPositions:
                 else type(labels).__name__
             )
             raise AttentError(
-                f"positions={self._share:g} needs a batch with labels of shape (B, T), got {got}"
+                f"kept_positions={self._share:g} needs a batch with labels of shape (B, T), got {got}"
             )
         generator = torch.Generator().manual_seed(
             int(np.random.SeedSequence((*self._seed, number)).generate_state(1, np.uint64)[0])
@@ -126,7 +171,7 @@ class KeptPositions:
                 return None
             if hidden.ndim != 3 or len(hidden) != len(positions):
                 raise AttentError(
-                    f"positions={self._share:g} expected the output head to be given hidden states "
+                    f"kept_positions={self._share:g} expected the output head to be given hidden states "
                     "of shape "
                     f"({len(positions)}, T, D), got {tuple(hidden.shape)}"
                 )
@@ -134,7 +179,7 @@ class KeptPositions:
             self._called = True
             return ((kept, *args[1:]), kwargs) if args else (args, {**kwargs, "input": kept})
 
-        self._hook = self._head.module.register_forward_pre_hook(gather, with_kwargs=True)
+        self._hook = self._found.module.register_forward_pre_hook(gather, with_kwargs=True)
 
     def forward_done(self) -> None:
         """After it.
@@ -146,9 +191,9 @@ class KeptPositions:
         self.cancel()
         if not called:
             raise AttentError(
-                f"positions={self._share:g} has no effect on this model, whose forward does not "
+                f"kept_positions={self._share:g} has no effect on this model, whose forward does not "
                 "call its output head "
-                f"(a loss fused with it): leave positions away"
+                f"(a loss fused with it): leave kept_positions away"
             )
 
     def cancel(self) -> None:

@@ -26,6 +26,7 @@ from attent_stream.score.fitting import FittingScorer
 from attent_stream.score.recipe import RelativeScore
 from attent_stream.score.scorer import build_scorer
 
+
 @dataclass(frozen=True, kw_only=True)
 class ReferenceSettings:
     """What the loss is compared with: one of both.

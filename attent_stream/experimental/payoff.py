@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attent_stream.window.inclusion import INCLUSIONS, moment_gain
+from attent_stream.experimental.inclusion import INCLUSIONS, moment_gain
 
 MARGIN = 0.02  # by which the gain must exceed the cost: scores are gradient norms only roughly
 _PROBE_EVERY = 64  # windows, while nothing is taught
@@ -57,19 +57,11 @@ class Payoff:
         cost: Of scoring one candidate, in forwards; the same on every rank and in every run of the
             same settings, as decisions depend on it.
         gain: Moving average of the predicted gain of scored windows, None before the first.
-
-    Attributes:
-        stopped: Whether it never teaches again.
     """
 
     def __init__(self, cost: float, gain: float | None = None) -> None:
         self.cost = cost
         self.gain = gain
-        self.stopped = False
-
-    def stop(self) -> None:
-        """Never teach again."""
-        self.stopped = True
 
     def pays(self, gain: float, keep: float, scored: bool) -> bool:
         """Whether a step worth ``gain`` plain ones is worth its time.
@@ -79,7 +71,7 @@ class Payoff:
             keep: Share of the candidates that become lessons.
             scored: Whether the candidates are forwarded to score them.
         """
-        return not self.stopped and gain > 1 + MARGIN + (self.cost / (3 * keep) if scored else 0.0)
+        return gain > 1 + MARGIN + (self.cost / (3 * keep) if scored else 0.0)
 
     def scores(self, keep: float) -> bool:
         """Whether a window whose scores are not remembered had better be scored and taught."""

@@ -110,6 +110,4 @@ def open_progress(request: Request) -> Ledger:
 
 
 # What ``score: progress`` stands for.
-RECIPE = Recipe(
-    {"score": "remembered", "select": "proportional", "remember": {"per": "progress"}}
-)
+RECIPE = Recipe({"score": "remembered", "select": "proportional", "remember": {"per": "progress"}})

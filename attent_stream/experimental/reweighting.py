@@ -9,15 +9,24 @@ microbatches nor on ranks.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from composer import Algorithm, Event, State
+from composer.loggers import Logger
 from torch import Tensor
 from torch import distributed as dist
 
+from attent_stream.base.errors import ScoreError
 from attent_stream.base.watch import collective
+from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.effects.weighting import WeightedOutputs
+from attent_stream.model.batch_form import BatchForm
+from attent_stream.model.loss_check import LossCheck
+from attent_stream.model.matching import Trained
+from attent_stream.score.scorer import build_scorer
 
 # name -> h in [-1, 1] -> preference
 STRATEGIES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -51,23 +60,6 @@ class ReweightSettings:
         number = isinstance(self.r, (int, float)) and not isinstance(self.r, bool)
         if not number or not 0 < self.r < math.inf:
             raise ValueError(f"reweight.r must be a positive number, got {self.r!r}")
-
-    @classmethod
-    def parse(cls, value: str | Mapping[str, Any]) -> "ReweightSettings":
-        """From a strategy's name, or ``{strategy, r}``.
-
-        Raises:
-            ValueError: Neither.
-        """
-        if isinstance(value, str):
-            return cls(strategy=value)
-        if (
-            not isinstance(value, Mapping)
-            or "strategy" not in value
-            or set(value) - {"strategy", "r"}
-        ):
-            raise ValueError(f"reweight must be a strategy or {{strategy, r}}, got {value!r}")
-        return cls(**value)
 
 
 class Reweighting:
@@ -138,3 +130,95 @@ class Reweighting:
     def _preference(self, losses: Tensor, low: Tensor, high: Tensor) -> Tensor:
         h = (2 * (losses - low) / (high - low) - 1).clamp(-1, 1).nan_to_num(0.0)
         return torch.exp(STRATEGIES[self._settings.strategy](h) / self._settings.r)
+
+
+class Reweight(Algorithm):
+    """Weights the lessons of each batch by their own training losses.
+
+    Args:
+        strategy: A name in ``STRATEGIES``.
+        r: See ``ReweightSettings``.
+
+    Raises:
+        ValueError: See ``ReweightSettings``.
+    """
+
+    def __init__(self, strategy: str, r: float = 1.0) -> None:
+        self._reweighting = Reweighting(ReweightSettings(strategy=strategy, r=r))
+        self._loader: TeachingDataLoader | None = None
+        self._seen = False  # this batch's first micro-batch
+        self._events = {
+            Event.FIT_START: self._fit_start,
+            Event.BEFORE_TRAIN_BATCH: self._before_train_batch,
+            Event.BEFORE_FORWARD: self._before_forward,
+            Event.AFTER_LOSS: self._after_loss,
+            Event.BATCH_END: self._batch_end,
+        }
+
+    def match(self, event: Event, state: State) -> bool:
+        """Whether it does anything at this event."""
+        return event in self._events
+
+    def apply(self, event: Event, state: State, logger: Logger) -> None:
+        """Do it."""
+        self._events[event](state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The bounds of the batch before."""
+        return {"bounds": self._reweighting.state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from ``state_dict``'s state."""
+        self._reweighting.load(state["bounds"])
+
+    def _fit_start(self, state: State) -> None:
+        loader = state.train_dataloader
+        if not isinstance(loader, TeachingDataLoader):
+            raise TypeError(f"reweight needs a TeachingDataLoader, got {type(loader).__name__}")
+        if int(state.timestamp.batch) == 0:
+            self._reweighting.load(None)
+        self._loader, self._rows = loader, BatchForm.of(loader).rows
+        self._outputs = WeightedOutputs(state.model, self._rows)
+        self._losses = build_scorer("loss", state.model, head=None)
+        self._check = LossCheck(state.model)
+
+    def _before_train_batch(self, state: State) -> None:
+        self._reweighting.begin_batch()
+        self._seen = False
+        epoch = self._loader.epoch
+        ones = None if epoch is None else torch.ones(len(epoch.lesson[0]))
+        self._outputs.begin_batch(None if ones is None else state.device.tensor_to_device(ones))
+
+    def _before_forward(self, state: State) -> None:
+        self._outputs.begin_forward()
+
+    def _after_loss(self, state: State) -> None:
+        if self._loader.epoch is None:
+            return
+        self._look(state)
+        losses = self._losses.read_by(self._check.reading, self._rows)
+        found = losses.from_outputs(state.model, state.outputs, state.batch)
+        self._outputs.read_by(self._check.reading)
+        self._outputs.forward_done(state.outputs, state.batch, self._reweighting.factors(found))
+        self._outputs.loss_done(state.loss)
+
+    def _look(self, state: State) -> None:
+        """Hold the reading of outputs against the loss, on a batch's first micro-batch; all ranks
+        together.
+        """
+        if self._seen:
+            return
+        self._seen = True
+        batch, outputs, loss = state.batch, state.outputs, state.loss
+        self._check.look(lambda: Trained.of(outputs, batch, loss, self._rows(batch)), keep=True)
+        reason = self._check.reason
+        if reason is None and self._check.reading.outputs is None:
+            reason = "its forward returns a loss and no outputs for each sample"
+        if reason is not None:
+            raise ScoreError(
+                f"reweight needs each sample's loss, and {reason}: leave reweight away"
+            )
+
+    def _batch_end(self, state: State) -> None:
+        if self._loader.epoch is not None:
+            self._reweighting.end_batch(self._loader.batch_size * self._loader.epoch.units)

@@ -21,8 +21,7 @@ from attent_stream.base.errors import AttentError, ScoreError
 from attent_stream.base.gather import gather_ranks
 from attent_stream.base.span import Clock
 from attent_stream.data.dataloader import TeachingDataLoader
-from attent_stream.experimental.learnability import Reference
-from attent_stream.fit.settings import Settings
+from attent_stream.fit.settings import Run
 from attent_stream.model.batch import describe
 from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.device_memory import out_of_memory
@@ -32,6 +31,8 @@ from attent_stream.model.matching import Trained
 from attent_stream.model.reading import Reading, tensors_of
 from attent_stream.model.wrapping import is_sharded, model_name, unwrap
 from attent_stream.score.at_fidelity import ScorerAtFidelity
+from attent_stream.score.recipe import Reference
+from attent_stream.score.scores import SCORES, Score
 
 _PARTS = ("fidelity", "reference")  # of its state
 _CHECKED = 4  # samples whose loss the reading of outputs is held against
@@ -39,70 +40,68 @@ WAYS_OUT = "give score a function (model, batch) -> (B,) tensor, or select: rand
 
 
 class CandidateScorer:
-    """Scores candidates; a fit goes on with what ``auto``, a proxy and a snapshot have become in
-    the one before.
-
-    Args:
-        settings: As they were given.
+    """Scores candidates. Another fit goes on with what ``auto``, a proxy and a reference have
+    become in the fit before.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self) -> None:
+        self._run: Run | None = None
         self._scoring: ScorerAtFidelity | None = None
         self._reference: Reference | None = None
         self._loader: TeachingDataLoader | None = None
         self._first_batch: Time | None = None  # of this fit
         self._form = BatchForm()
-        # None: a callable or a proxy is asked, not the learner's outputs
+        # None if a function or a proxy is asked, not the learner's outputs.
         self._check: LossCheck | None = None
 
     def open(
         self,
         state: State,
         loader: TeachingDataLoader,
-        run: Settings,
+        run: Run,
         resumed: dict[str, Any] | None,
         form: BatchForm,
     ) -> None:
         """Be there for a fit.
 
         Args:
-            state: The run's.
-            loader: Whose candidates.
-            run: The settings as they are in this run.
+            state: The Trainer's.
+            loader: Has the candidates.
+            run: What AtteNT does in this run.
             resumed: ``state_dict``'s state of a checkpoint to go on from, or None.
-            form: How batches are transformed, counted and split.
+            form: Transforms, counts and splits batches.
 
         Raises:
             FidelityError: The model cannot be scored at this fidelity.
-            ScoreError: Or not by this score, or the state is of another model.
+            ScoreError: The model cannot be scored by this score, or the state is of another model.
         """
         known = resumed or self.state_dict()
-        same, dataset = (
-            self._loader is not None and self._loader.dataset is loader.dataset,
-            loader.dataset,
-        )
-        self._loader, self._first_batch = loader, state.timestamp.batch
+        dataset, relative = loader.dataset, run.relative
+        same = self._loader is not None and self._loader.dataset is dataset
+        self._run, self._loader, self._first_batch = run, loader, state.timestamp.batch
         self._form, self._check = form, None
         device = state.device.tensor_to_device(torch.empty(())).device
+        score = run.score if relative is None else relative.base
         self._scoring = ScorerAtFidelity(
-            run.forwarded_score,
+            score,
             state.model,
-            head=self._settings.head,
-            fidelity=self._settings.fidelity,
+            head=run.scoring.head,
+            fidelity=run.scoring.fidelity,
             device=device,
             full_precision=state.precision == Precision.FP32,
             gather=partial(
                 gather_ranks, ranks=dataset.num_ranks, replication=dataset.replication or 1
             ),
             ranks=dataset.num_ranks,
-            seed=self._settings.teacher.seed,
+            seed=run.teacher.seed,
             keep=run.teacher.keep.start,
         )
-        if not callable(run.forwarded_score) and self._scoring.model is state.model:  # and no proxy
+        named = isinstance(score, str) and isinstance(SCORES.get(score), Score)
+        if named and self._scoring.model is state.model:  # and not a proxy
             self._check = LossCheck(state.model, evaluating=True)
-        if self._settings.reference is not None and (self._reference is None or not same):
-            self._reference = Reference(self._settings.reference, state.model, device)
+        if relative is not None and (self._reference is None or not same):
+            settings = relative.parse(run.scoring.reference)
+            self._reference = relative.open(settings, state.model, device)
             self._reference.load_state_dict(None if resumed is None else resumed.get("reference"))
         self._scoring.read_by(None, form)
         if self._reference is not None:
@@ -123,16 +122,6 @@ class CandidateScorer:
     def reading(self) -> Reading | None:
         """How the learner's outputs are read, once candidates were scored."""
         return None if self._check is None else self._check.reading
-
-    @property
-    def sharded(self) -> bool:
-        """Whether a forward of the model needs the other ranks."""
-        return self._scoring is not None and self._scoring.sharded
-
-    @property
-    def refused(self) -> bool:
-        """Whether no reading of the learner's outputs gives its loss, on all ranks."""
-        return self._check is not None and self._check.reason is not None
 
     @property
     def cost(self) -> float:
@@ -189,11 +178,6 @@ class CandidateScorer:
                 f"a forward without gradients and without a loss raised {kind}: {error}; {WAYS_OUT}"
             ) from error
 
-    def pass_over(self) -> None:
-        """Take part in what ranks do together for candidates that this one cannot score."""
-        if self._check is not None:
-            self._check.look(_not_had)
-
     def try_out(self, state: State) -> None:
         """See on the batch that is about to be trained on whether candidates can be scored; all
         ranks together.
@@ -215,10 +199,7 @@ class CandidateScorer:
         """
         check = self._check
         before = check.reading
-        check.look(
-            lambda: self._trained(state, batch, min(size, _CHECKED)),
-            keep=self._settings.asks_for_scores,
-        )
+        check.look(lambda: self._trained(state, batch, min(size, _CHECKED)), keep=True)
         if check.reason is not None:
             raise ScoreError(
                 f"{model_name(state.model)} cannot be scored by forwards of its own, as "
@@ -295,8 +276,8 @@ class CandidateScorer:
         return dict(zip(_PARTS, parts, strict=True))
 
     def _samples_at_once(self, state: State) -> int:
-        if self._settings.score_batch is not None:
-            return self._settings.score_batch
+        if self._run.scoring.batch is not None:
+            return self._run.scoring.batch
         if (
             state.auto_microbatching
             and self._scoring.sharded
@@ -307,7 +288,3 @@ class CandidateScorer:
             return 1
         size = state.device_train_microbatch_size
         return size if isinstance(size, int) else self._loader.batch_size
-
-
-def _not_had() -> Trained:
-    raise ScoreError("another rank's candidates could not be scored")

@@ -7,7 +7,7 @@ from composer import State
 from composer.utils import dist
 from torch import Tensor
 
-from attent_stream.base.duration import total_span
+from attent_stream.base.duration import share_of_training
 from attent_stream.base.span import Clock, Span
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.teach.teacher import ClockReader
@@ -37,13 +37,7 @@ def state_clock(state: State, loader: TeachingDataLoader) -> ClockReader:
             "sp": int(now.sample) + ahead * per_batch[0],
             "tok": int(now.token) + ahead * per_batch[1],
         }
-        total = total_span(state.max_duration)
-        if total is not None:
-            dur = elapsed[total.unit] / total.value
-        else:
-            done = state.get_elapsed_duration()
-            dur = float(done.value) if done is not None else 0.0
-        return Clock(**elapsed, dur=min(1.0, dur))
+        return Clock(**elapsed, dur=share_of_training(state, elapsed))
 
     return read
 

@@ -31,7 +31,10 @@ _OLD = {
 }
 _GONE = {"backward": 1.0}
 _IN_SCORING = {
-    "fidelity": "fidelity", "head": "head", "score_batch": "batch", "ceiling": "ceiling",
+    "fidelity": "fidelity",
+    "head": "head",
+    "score_batch": "batch",
+    "ceiling": "ceiling",
     "reference": "reference",
 }
 
@@ -58,7 +61,9 @@ def renamed(
         if name in _GONE:
             if value == _GONE[name]:
                 continue
-            raise ValueError(f"{name} has gone, as it lost in every run (docs/log.md): leave it away")
+            raise ValueError(
+                f"{name} has gone, as it lost in every run (docs/log.md): leave it away"
+            )
         if name not in _OLD:
             raise TypeError(f"AtteNT has no argument {name!r}, {nearest(name, [*new, *_OLD])}")
     old = {name: value for name, value in old.items() if name in _OLD and value is not None}
@@ -66,7 +71,9 @@ def renamed(
         log.warning("AtteNT: select: auto is the default now: leave it away.")
         given["select"] = None
     for name in old:
-        log.warning("AtteNT: %s has a new name, and goes in the next release: use %s.", name, _OLD[name])
+        log.warning(
+            "AtteNT: %s has a new name, and goes in the next release: use %s.", name, _OLD[name]
+        )
     remember = _remembered(old)
     scoring = {_IN_SCORING[name]: value for name, value in old.items() if name in _IN_SCORING}
     arrange, without = _arranged(old)
@@ -84,7 +91,14 @@ def renamed(
             raise ValueError(f"reweight must be a strategy or {{strategy, r}}, got {value!r}")
         beside.append(ALGORITHMS.get("reweight")(**settings))
     if old.get("positions", 1.0) != 1.0:
-        beside.append(ALGORITHMS.get("kept_positions")(share=old["positions"]))
+        beside.append(
+            ALGORITHMS.get("kept_positions")(
+                share=old["positions"],
+                warmup=given["warmup"],
+                anneal=given["anneal"] or "0ba",
+                seed=given["seed"],
+            )
+        )
     return given, without, beside
 
 
@@ -93,7 +107,9 @@ def _remembered(old: Mapping[str, Any]) -> dict[str, Any]:
     remember = {"per": ledger} if isinstance(ledger, str) else dict(ledger)
     decay = remember.pop("decay", 0.0)
     if decay:
-        raise ValueError("ledger.decay has gone, as it lost in every run (docs/log.md): leave it away")
+        raise ValueError(
+            "ledger.decay has gone, as it lost in every run (docs/log.md): leave it away"
+        )
     if "record" in old:
         remember["when"] = old["record"]
     return remember

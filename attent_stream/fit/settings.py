@@ -25,8 +25,13 @@ NONE = "none"  # no arrangement
 
 # Where the arguments are left away: in a run whose windows are chosen by scores,
 _CHOSEN: dict[str, Any] = {
-    "keep": 0.7, "score": "residual", "select": "soft", "temperature": 1.0, "interval": "1ep",
-    "anneal": "0ba", "when": NEVER,
+    "keep": 0.7,
+    "score": "residual",
+    "select": "soft",
+    "temperature": 1.0,
+    "interval": "1ep",
+    "anneal": "0ba",
+    "when": NEVER,
 }
 # in one whose scores are remembered,
 _REMEMBERED = _CHOSEN | {"score": "loss", "interval": "1dur", "when": ALWAYS}
@@ -154,7 +159,10 @@ class Settings:
         chosen = chosen or self.scoring.fidelity != FULL
         chosen = chosen or (self.keep is not None and parse_share(self.keep).some)
         if again:
-            defaults, told = _AGAIN, "text seen again: the harder samples by their remembered losses"
+            defaults, told = (
+                _AGAIN,
+                "text seen again: the harder samples by their remembered losses",
+            )
         elif remembered:
             defaults, told = _REMEMBERED, "samples are chosen by their remembered losses"
         elif chosen:
@@ -166,7 +174,10 @@ class Settings:
         select = selector(taken["select"])
         keep = parse_share(taken["keep"])
         once = (
-            facts.text and facts.once and facts.packed and self.select is None
+            facts.text
+            and facts.once
+            and facts.packed
+            and self.select is None
             and (self.keep is None or keep.some)
         )
         arrange = self.arrange
@@ -182,10 +193,7 @@ class Settings:
             select=taken["select"],
             temperature=taken["temperature"],
             interval=parse_interval(taken["interval"]),
-            phases=Phases(
-                warmup=Span.parse(self.warmup),
-                anneal=Span.parse(taken["anneal"]),
-            ),
+            phases=Phases(warmup=Span.parse(self.warmup), anneal=Span.parse(taken["anneal"])),
             seed=self.seed,
             ceiling=self.scoring.ceiling,
             arrangements=Arrangements.parse(arrange),
@@ -281,12 +289,20 @@ def parse_settings(
             )
         given = {"when": remember} if isinstance(remember, str) else dict(remember or {})
         if given.get("per", recipe["remember"]["per"]) != recipe["remember"]["per"]:
-            raise ValueError(f"score {score!r} needs remember.per to be left away, got {remember!r}")
+            raise ValueError(
+                f"score {score!r} needs remember.per to be left away, got {remember!r}"
+            )
         score, select = recipe["score"], recipe["select"]
         remember = recipe["remember"] | given
     given = {
-        "keep": keep, "score": score, "select": select, "temperature": temperature,
-        "interval": interval, "anneal": anneal, "remember": remember, "arrange": arrange,
+        "keep": keep,
+        "score": score,
+        "select": select,
+        "temperature": temperature,
+        "interval": interval,
+        "anneal": anneal,
+        "remember": remember,
+        "arrange": arrange,
         "scoring": scoring,
     }
     return Settings(

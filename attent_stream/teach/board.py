@@ -160,7 +160,9 @@ class Board:
         last = int(posting.last) + 2 * int(posting.scored)
         slot[:5] = posting.first_step, count, last, len(posting.ahead), width
         slot[5 : 5 + len(posting.lesson_notes)] = posting.lesson_notes
-        slot[5 + MOST_NOTES : 5 + MOST_NOTES + len(posting.candidate_notes)] = posting.candidate_notes
+        slot[5 + MOST_NOTES : 5 + MOST_NOTES + len(posting.candidate_notes)] = (
+            posting.candidate_notes
+        )
         slot[_CRC] = _checksum(slot, len(body), words[_GENERATION], index)
         words[_PUBLISHED] = index + 1  # only now: who sees the number sees the posting
 
@@ -180,8 +182,14 @@ class Board:
             # Overwritten: all of its steps have been handed out, so this reader has none of them.
             none = np.empty(0, np.int64)
             return Posting(
-                first_step=0, ids=none.reshape(0, self.batch_size), roles=none,
-                lesson_notes=(), candidate_notes=(), scored=False, last=False, ahead=none,
+                first_step=0,
+                ids=none.reshape(0, self.batch_size),
+                roles=none,
+                lesson_notes=(),
+                candidate_notes=(),
+                scored=False,
+                last=False,
+                ahead=none,
             )
         slot = self._slot_of(index).copy()
         first, count, last, ahead, width = (int(word) for word in slot[:5])

@@ -197,7 +197,9 @@ def _decision(value: Any) -> Decision | None:
     notes = [(name, _count(note, "a note")) for name, note in value["notes"]]
     if not all(isinstance(name, str) for name, _ in notes):
         raise ValueError(f"expected names of arrangements, got {notes!r:.80}")
-    return Decision(**{**value, "lessons": _count(value["lessons"], "lessons"), "notes": tuple(notes)})
+    return Decision(
+        **{**value, "lessons": _count(value["lessons"], "lessons"), "notes": tuple(notes)}
+    )
 
 
 def _chosen(value: Any) -> Chosen | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from attent_stream.window.choice import Choice, Window
 from attent_stream.window.decision import ALL, RANDOM, REMEMBERED, SCORED, Decision
 from attent_stream.window.layout import lesson_count, lesson_lanes
 from attent_stream.window.selection import below_ceiling, select_lanes
-from attent_stream.window.selectors import selector
+from attent_stream.window.selectors import Selector, selector
 
 # Share of a window's samples that must be known for a choice without reading the candidates: an
 # epoch may have left out a few, or a few may have had no score.
@@ -58,6 +59,11 @@ class TeacherSettings:
     enough: float = _ENOUGH
     arrangements: Arrangements = Arrangements()
 
+    @property
+    def chosen(self) -> Selector:
+        """The selector."""
+        return selector(self.select)
+
     def __post_init__(self) -> None:
         selector(self.select)
         if not _is_number(self.temperature) or not 0 < self.temperature < np.inf:
@@ -97,7 +103,7 @@ class Teacher:
         self.total = total
         self.ledger = ledger
         self.forwards = forwards
-        self.selector = selector(settings.select)
+        self.selector = settings.chosen
         self.arrangements = settings.arrangements
 
     @property
@@ -115,7 +121,9 @@ class Teacher:
         settings = self.settings
         if not self.predictable or (self.uses_scores and not self.forwards):
             return False
-        spans = [span for span in (settings.phases.warmup, settings.phases.anneal) if span.value > 0]
+        spans = [
+            span for span in (settings.phases.warmup, settings.phases.anneal) if span.value > 0
+        ]
         if settings.keep.start != settings.keep.end:
             spans.append(settings.keep.over)
         total = self.total.unit if self.total else None
@@ -123,6 +131,13 @@ class Teacher:
 
     def scoring_costs(self, cost: float) -> None:
         """Take note of the cost of scoring a candidate, in forwards of the model."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs: plain values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from ``state_dict``'s state."""
 
     def teaching(self, clock: Clock) -> bool:
         """Whether a time is after the warm-up and before the anneal."""
@@ -250,9 +265,7 @@ class Teacher:
         if scores is None:
             return self._select(window, decision, None, self.settings.select)
         below = below_ceiling(scores, window.lanes, self.settings.ceiling)
-        return replace(
-            self._select(window, decision, below, self.settings.select), scores=scores
-        )
+        return replace(self._select(window, decision, below, self.settings.select), scores=scores)
 
     def recover(self, window: Window, chosen: Chosen) -> Choice:
         """A choice that was made before, from what a checkpoint kept of it. It has no scores."""

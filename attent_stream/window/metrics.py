@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attent_stream.base.empty import is_empty, is_known
-from attent_stream.window.choice import SCORED, Choice
+from attent_stream.window.choice import Choice
+from attent_stream.window.decision import SCORED
 
 QUANTILES = (0.1, 0.5, 0.9)
 
@@ -26,11 +27,7 @@ def choice_metrics(
         ``dropped``, ``nonfinite`` and ``empty`` (samples without a label).
     """
     kept = choice.kept
-    metrics = {"keep": kept.mean().item()}
-    if choice.gain is not None:
-        metrics["gain"] = choice.gain
-    if choice.imbalance is not None:
-        metrics["imbalance"] = choice.imbalance
+    metrics = {"keep": kept.mean().item(), **choice.metrics}
     nonfinite = empty = 0
     if choice.scores is not None:
         finite = np.isfinite(choice.scores)

@@ -4,10 +4,6 @@ draws.
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
-
 from attent_stream.window.inclusion import (
     INCLUSIONS,
     draw,
@@ -17,6 +13,9 @@ from attent_stream.window.inclusion import (
     unbiased,
     weights,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
 DESIGNS = INCLUSIONS | {"proportional": proportional}
 SCORES = arrays.arrays(

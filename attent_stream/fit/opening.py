@@ -1,0 +1,228 @@
+"""How a fit is built when it starts."""
+
+import logging
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from composer import State
+from composer.algorithms import CutMix, MixUp
+from composer.devices import DeviceGPU
+from composer.utils import dist
+
+from attent_stream.arrange.balance import LARGEST
+from attent_stream.arrange.cutting import MOST
+from attent_stream.base.duration import total_span
+from attent_stream.base.randomness import restore_ranks
+from attent_stream.base.registry import imported
+from attent_stream.base.stopwatch import Stopwatch
+from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.effects.lesson_weights import LessonWeights
+from attent_stream.effects.planned_length import PlannedLength
+from attent_stream.effects.recorder import Recorder
+from attent_stream.effects.short_lessons import ShortLessons
+from attent_stream.effects.weighting import WeightedOutputs
+from attent_stream.fit.arrange_faults import arrange_faults
+from attent_stream.fit.candidate_scorer import CandidateScorer
+from attent_stream.fit.clock import single_pass, state_clock
+from attent_stream.fit.fit import Fit, StepTime
+from attent_stream.fit.score_memory import ScoreMemory
+from attent_stream.fit.settings import Facts, Run, Settings
+from attent_stream.fit.teaching import PreparesCandidates, Teaching
+from attent_stream.memory.remember import ALWAYS, NEVER
+from attent_stream.model.batch_form import BatchForm
+from attent_stream.model.loss_check import LossCheck
+from attent_stream.model.reading import Reading
+from attent_stream.model.traits import Traits
+from attent_stream.score.scorer import build_scorer
+from attent_stream.teach.teacher import Teacher
+
+log = logging.getLogger(__name__)
+
+
+def open_fit(
+    settings: Settings,
+    state: State,
+    loader: TeachingDataLoader,
+    *,
+    memory: ScoreMemory,
+    scorer: CandidateScorer,
+    counts: dict[str, int],
+    told: int | None,
+    resumed: dict[str, Any] | None,
+) -> Fit:
+    """Build a fit; all ranks call this together.
+
+    Args:
+        settings: AtteNT's.
+        state: The Trainer's.
+        loader: The train loader.
+        memory: The run's ledger.
+        scorer: The run's scorer of candidates.
+        counts: The run's counts.
+        told: Length of the epoch that the Trainer was told in the fit before, or None.
+        resumed: AtteNT's state of a checkpoint to go on from, or None.
+
+    Raises:
+        AttentError: The settings cannot be carried out with this model or data set.
+        ValueError: The settings cannot be carried out, or the checkpoint is of others.
+    """
+    total = total_span(state.max_duration)
+    facts = Facts(
+        text=Traits.of(state.model).shift_labels,
+        once=single_pass(total, loader),
+        packed=loader.packed,
+    )
+    run = _with_what_can_be_arranged(settings, settings.of_run(facts), loader)
+    form, spent = BatchForm.of(loader), Stopwatch(gpu=isinstance(state.device, DeviceGPU))
+    if run.forwards:
+        scorer.open(state, loader, run, resumed, form)
+        for algorithm in state.algorithms:
+            if isinstance(algorithm, PreparesCandidates):
+                algorithm.prepare_models(scorer.models)
+    ledger = memory.open(loader.dataset, run)
+    teacher = _teacher(run)(
+        run.teacher,
+        clock=state_clock(state, loader),
+        total=total,
+        ledger=ledger,
+        forwards=run.forwards,
+    )
+    if run.forwards:
+        teacher.scoring_costs(scorer.cost)
+    records = ledger is not None and run.remember.when != NEVER
+    recorder = None
+    if records and _single_samples(state, asked=settings.remembers_by_name):
+        recorder = Recorder(
+            build_scorer(run.score, state.model, head=run.scoring.head),
+            loader,
+            teacher,
+            check=LossCheck(state.model),
+            form=form,
+            always=run.remember.when == ALWAYS,
+            auto=state.auto_microbatching,
+            asked=settings.remembers_by_name,
+            spent=spent,
+        )
+
+    def reading() -> Reading | None:
+        return (None if recorder is None else recorder.reading) or scorer.reading
+
+    teaching = Teaching(
+        loader,
+        teacher,
+        scorer if run.forwards else None,
+        counts=counts,
+        flush=(lambda: None) if recorder is None else recorder.flush,
+        spent=spent,
+    )
+    short = ShortLessons(loader, teacher, asked="pieces" in settings.arranges_by_name)
+    weights = LessonWeights(loader, WeightedOutputs(state.model, form.rows), reading)
+    length = PlannedLength(loader, told, recorded=recorder is not None)
+    effects = [recorder, length, teaching, short, weights, StepTime(spent)]
+    fit = Fit(
+        run=run,
+        loader=loader,
+        device=state.device,
+        teacher=teacher,
+        teaching=teaching,
+        recorder=recorder,
+        short=short,
+        length=length,
+        effects=tuple(effect for effect in effects if effect is not None),
+    )
+    if resumed is not None:
+        teacher.load_state_dict(resumed)
+        fit.give_up(resumed.get("given_up") or [])
+    _check_times(teacher, loader)
+    return fit
+
+
+def attach(fit: Fit, state: State, settings: Settings, resumed: dict[str, Any] | None) -> None:
+    """Let a fit's teacher choose from the next epoch on."""
+    loader, in_epoch = fit.loader, int(state.timestamp.batch_in_epoch)
+    goes_on = resumed is not None and in_epoch > 0
+    random = resumed["random"] if goes_on else None
+    subset = fit.length.subset(state)
+    loader.attach(
+        fit.teacher,
+        begun=None if random is None else partial(restore_ranks, random),
+        # Composer counts a user's subset anew when it resumes in the middle of an epoch.
+        at_most=subset - in_epoch if subset and in_epoch else None,
+        strict=fit.run.forwards or settings.remembers_by_name,
+    )
+    fit.length.attach(state)
+
+
+def warn(fit: Fit) -> None:
+    """Tell what the fit does, and what of it will have no effect."""
+    if dist.get_global_rank() != 0:
+        return
+    loader, teacher = fit.loader, fit.teacher
+    log.info("AtteNT: %s.", fit.run.told)
+    window = loader.dataset.window
+    never_taught = teacher.uses_scores and teacher.ledger is None
+    if never_taught and loader.plain_batches <= window:
+        log.warning(
+            "Nothing will be taught: the first window of an epoch is kept whole, and a window of "
+            "%d rows holds all %d batches of an epoch (set window to a quarter of them or less).",
+            window,
+            loader.plain_batches,
+        )
+    samples, names = window * loader.dataset.row_size, teacher.arrangements.names
+    if "balance" in names and samples * (MOST if "pieces" in names else 1) > LARGEST:
+        log.warning(
+            "Batches are not balanced while a window's %d samples are in pieces more than %d.",
+            samples,
+            LARGEST,
+        )
+
+
+def _teacher(run: Run) -> type[Teacher]:
+    path = run.teacher.chosen.teacher
+    return Teacher if path is None else imported(path, "select")
+
+
+def _with_what_can_be_arranged(settings: Settings, run: Run, loader: TeachingDataLoader) -> Run:
+    """See on a few samples that lessons can be arranged; on all ranks together.
+
+    Raises:
+        ValueError: They cannot, and it was asked for.
+    """
+    asked, arrangements = settings.arranges_by_name, run.teacher.arrangements
+    faults = arrange_faults(loader, arrangements, asked)
+    for name in faults.keys() & asked:
+        raise ValueError(faults[name])
+    if not faults:
+        return run
+    if dist.get_global_rank() == 0:
+        reasons = [f"{name} is not used by default here: {why}" for name, why in faults.items()]
+        log.warning("%s", "; ".join(reasons))
+    left = arrangements.without(*faults)
+    return replace(run, teacher=replace(run.teacher, arrangements=left))
+
+
+def _single_samples(state: State, *, asked: bool) -> bool:
+    """Whether training forwards are of single samples, so that their losses can be remembered.
+
+    Raises:
+        ValueError: An algorithm mixes samples, and remembering was asked for.
+    """
+    mixing = [type(one).__name__ for one in state.algorithms if isinstance(one, (MixUp, CutMix))]
+    if not mixing:
+        return True
+    told = f"{mixing[0]} mixes samples, so no training loss is of one of them"
+    if asked:
+        raise ValueError(
+            f"remember needs the losses of single samples, and {told}: set remember to never, or "
+            f"leave {mixing[0]} away"
+        )
+    if dist.get_global_rank() == 0:
+        log.warning("Training losses are not remembered: %s.", told)
+    return False
+
+
+def _check_times(teacher: Teacher, loader: TeachingDataLoader) -> None:
+    """Refuse now what cannot be told against ``max_duration``, such as an anneal."""
+    now = teacher.clock(0, loader.dataset.coming_epoch, 0.0)
+    teacher.keep(now)

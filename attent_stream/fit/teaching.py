@@ -1,0 +1,112 @@
+"""Teaching: candidates are scored and the next window is chosen, before each batch."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from composer import Callback, State
+from composer.loggers import Logger
+from composer.utils import dist
+from torch.nn import Module
+
+from attent_stream.base.stopwatch import Stopwatch
+from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.fit.candidate_scorer import CandidateScorer
+from attent_stream.teach.teacher import Teacher
+from attent_stream.window.choice import Choice
+from attent_stream.window.decision import SCORED
+from attent_stream.window.metrics import choice_metrics
+
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class PreparesCandidates(Protocol):
+    """An algorithm that changes batches before training, and so candidates before scoring."""
+
+    def prepare_models(self, models: list[Module]) -> None:
+        """Make the models that score ready for changed batches."""
+
+    def prepare_candidates(self, state: State, batch: Any) -> Any:
+        """A batch on the device as it would be trained on."""
+
+
+class Teaching(Callback):
+    """Scores candidates as they come, and chooses the next window when it is due.
+
+    Args:
+        loader: Has the candidates.
+        teacher: Chooses.
+        scorer: Scores candidates; None if they are never scored.
+        counts: Counts of the run by name, which are added to.
+        flush: Puts what has been recorded into the ledger; all ranks call it together.
+        spent: Measures the time it takes.
+    """
+
+    def __init__(
+        self,
+        loader: TeachingDataLoader,
+        teacher: Teacher,
+        scorer: CandidateScorer | None,
+        *,
+        counts: dict[str, int],
+        flush: Callable[[], None],
+        spent: Stopwatch,
+    ) -> None:
+        self.last_choice: Choice | None = None
+        self._loader, self._teacher, self._scorer = loader, teacher, scorer
+        self._counts, self._flush, self._spent = counts, flush, spent
+
+    def after_dataloader(self, state: State, logger: Logger) -> None:
+        """Score the candidates that were read, and choose the next window if it is due.
+
+        Raises:
+            ScoreError: The model cannot be scored.
+        """
+        loader, scorer = self._loader, self._scorer
+        if loader.epoch is None:
+            return
+        with self._spent:
+            if scorer is not None and self._teacher.uses_scores and loader.epoch.units == 1:
+                scorer.try_out(state)
+            if loader.epoch.due:
+                self._flush()
+            choices = loader.teach(partial(self._scores, state), state.device.tensor_to_device)
+        for choice in choices:
+            self._log(choice, logger)
+            if scorer is not None and choice.decision.by == SCORED:
+                keep = choice.kept.mean().item()  # 1 if it was scored only to see what it gains
+                found = scorer.window_chosen(keep if keep < 1 else 0.5)
+                logger.log_metrics({f"attent/fidelity/{name}": v for name, v in found.items()})
+                self._teacher.scoring_costs(scorer.cost)
+        if choices and scorer is not None:
+            scorer.between_windows(self._teacher.clock(0, loader.epoch.order.epoch, 0.0))
+
+    def batch_start(self, state: State, logger: Logger) -> None:
+        """Let a proxy learn from the batch."""
+        if self._scorer is not None and self._scorer.learns_from(int(state.timestamp.batch)):
+            with self._spent:
+                self._scorer.learn(state)
+
+    def _scores(self, state: State, candidates: Any) -> torch.Tensor:
+        batch = state.device.batch_to_device(self._scorer.transformed(candidates))
+        for algorithm in state.algorithms:
+            if isinstance(algorithm, PreparesCandidates):
+                batch = algorithm.prepare_candidates(state, batch)
+        return self._scorer(state, batch)
+
+    def _log(self, choice: Choice, logger: Logger) -> None:
+        metrics, counts = choice_metrics(choice, self._loader.epoch.order.stream_starts)
+        if counts["empty"] and not self._counts["empty"] and dist.get_global_rank() == 0:
+            log.warning(
+                "%d of a window's %d samples have no label: there is nothing to learn from them, so "
+                "they are chosen last (attent/empty counts them).",
+                counts["empty"],
+                choice.window.ids.size,
+            )
+        for name, count in counts.items():
+            self._counts[name] += count
+        self.last_choice = choice
+        logger.log_metrics({f"attent/{k}": v for k, v in {**metrics, **self._counts}.items()})
