@@ -30,7 +30,8 @@ from streaming.base.world import World
 from synthetic import SyntheticDataset
 
 from attent_stream.order.lazy_order import lazy_order
-from attent_stream.order.order import generate_rows, layouts
+from attent_stream.order.open_order import layouts
+from attent_stream.order.streaming_order import generate_rows
 
 SHARD, BATCH, NEAR = 4096, 8, 512
 

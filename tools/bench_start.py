@@ -31,7 +31,8 @@ from synthetic import SyntheticDataset
 
 from attent_stream import TeachingDataLoader, TeachingDataset
 from attent_stream.order.lazy_order import lazy_order
-from attent_stream.order.order import generate_rows, layouts
+from attent_stream.order.open_order import layouts
+from attent_stream.order.streaming_order import generate_rows
 
 WINDOW, WORLD = 32, (1, 8)
 

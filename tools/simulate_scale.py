@@ -37,7 +37,8 @@ from streaming.base.world import World
 from attent_stream.base.schedule import Phases, parse_interval, parse_share
 from attent_stream.base.span import Clock, Span
 from attent_stream.memory.ledger import SampleLedger
-from attent_stream.order.order import StreamingOrder, generate_rows, layouts
+from attent_stream.order.open_order import layouts
+from attent_stream.order.streaming_order import StreamingOrder, generate_rows
 from attent_stream.store.index_check import check_stream
 from attent_stream.teach.board import Board
 from attent_stream.teach.epoch import TaughtEpoch

@@ -1,1 +1,1 @@
-"""What every floor uses: errors, ranks, random numbers, time, and plug-ins by name."""
+"""Shared by all packages: errors, ranks, random numbers, time, and plug-ins by name."""

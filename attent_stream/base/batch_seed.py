@@ -1,10 +1,9 @@
-"""Random numbers drawn while a batch is read and collated: by which samples it has, not by which
-process reads it.
+"""Seed the global generators for each batch by its samples, whichever process reads it.
 
 Transforms and collate functions draw from the global generators of torch, numpy and Python. Seeded
-for each batch, they draw the same on any number of workers, with or without candidates between
-lessons, and after a resume. Generators of their own, made when they are constructed, are out of
-reach.
+for each batch, they draw the same numbers with any number of workers, with or without candidates
+between lessons, and after a resume. This does not reach generators that a transform constructs for
+itself.
 """
 
 import random
@@ -18,26 +17,25 @@ from numpy.typing import NDArray
 
 
 def seed_batch(seed: int, epoch: int, ids: NDArray[np.int64], pieces: int = 1) -> None:
-    """Seed this process's global generators (torch on the CPU, numpy, Python) for a batch that is
-    about to be read.
+    """Seed this process's global generators (torch on the CPU, numpy, Python) for the next batch.
 
     Args:
         seed: The data set's ``shuffle_seed``.
         epoch: The epoch's number.
-        ids: The batch's samples in order, shape (n,), as ``Posting.ids`` has them.
-        pieces: Into how many each sample is cut.
+        ids: The batch's sample ids in order, shape (n,), as in ``Posting.ids``.
+        pieces: Number of pieces that each sample is cut into.
     """
     key = np.array([seed, epoch, pieces], np.int64).tobytes() + ids.astype(np.int64).tobytes()
     digest = blake2b(key, digest_size=20).digest()
-    # Not torch.manual_seed: it takes 0.2 ms, and seeds GPUs.
+    # torch.manual_seed would take 0.2 ms and seed the GPUs too.
     torch.default_generator.manual_seed(int.from_bytes(digest[:8], "big"))
     random.seed(int.from_bytes(digest[8:16], "big"))
-    np.random.seed(int.from_bytes(digest[16:], "big"))  # noqa: NPY002 (what others draw from)
+    np.random.seed(int.from_bytes(digest[16:], "big"))  # noqa: NPY002 (transforms draw from it)
 
 
 @contextmanager
 def random_numbers_kept() -> Iterator[None]:
-    """Leave the CPU's global generators afterwards as they were: training draws from them."""
+    """Restore the CPU's global generators on exit, because training draws from them."""
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         yield

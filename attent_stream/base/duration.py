@@ -1,4 +1,4 @@
-"""The length of training, from Composer's time to ours."""
+"""The length of training, converted from Composer's time."""
 
 from composer import State, Time, TimeUnit
 
@@ -8,9 +8,7 @@ _UNITS = {TimeUnit.EPOCH: "ep", TimeUnit.BATCH: "ba", TimeUnit.SAMPLE: "sp", Tim
 
 
 def total_span(max_duration: Time | None) -> Span | None:
-    """Length of training in our units, None where it is told in seconds or iterations, or not at
-    all.
-    """
+    """Convert ``max_duration``; None if it is not set or is in seconds or iterations."""
     if max_duration is None or max_duration.unit not in _UNITS:
         return None
     return Span(value=float(max_duration.value), unit=_UNITS[max_duration.unit])

@@ -1,16 +1,12 @@
-"""The errors a user can meet; each message is one sentence that says what was expected and what to
-do.
-"""
+"""The errors that a user can see; each message says what was expected and what to do."""
 
 from attent_stream.base.redaction import masked_text
 
-_LONGEST = 200  # characters of what another package says
+_LONGEST = 200  # characters quoted from another package's message
 
 
 class AttentError(RuntimeError):
-    """Base of every error this package raises for something that went wrong while running; secrets
-    in it are masked.
-    """
+    """Base class of this package's runtime errors; secrets in the message are masked."""
 
     def __init__(self, message: str) -> None:
         super().__init__(masked_text(message))
@@ -21,15 +17,11 @@ class TeacherError(AttentError):
 
 
 class StoreError(AttentError):
-    """A shard or index could not be had; the message says of which stream, on which rank, why, and
-    what to do.
-    """
+    """A shard or index could not be read; the message names the stream, the rank and the cause."""
 
 
 class UnreachableError(StoreError):
-    """The store did not answer, answered with an error of its own, or took longer than
-    ``download_timeout``.
-    """
+    """The store did not answer, had an error of its own, or exceeded ``download_timeout``."""
 
 
 class DeniedError(StoreError):
@@ -41,29 +33,23 @@ class MissingError(StoreError):
 
 
 class CorruptError(StoreError):
-    """What arrived is not what the index says: another size, another hash, or it does not
-    decompress.
-    """
+    """A file differs from the index in size or hash, or it does not decompress."""
 
 
 class StaleIndexError(CorruptError):
-    """The cached index is of older data than the store has: the data set was replaced in place."""
+    """The cached index is older than the store's: the data set was replaced in place."""
 
 
 class OpenFilesError(AttentError):
-    """No file descriptor is left; the message says how many are allowed, and how to have more."""
+    """No file descriptor is left; the message gives the limit and says how to raise it."""
 
 
 class DiskFullError(StoreError):
-    """The cache folder cannot take a shard: no space, over quota, or over the largest file
-    allowed.
-    """
+    """The cache folder cannot take a shard: disk full, over quota, or the file is too large."""
 
 
 class CacheFolderError(StoreError):
-    """The cache folder cannot be used: no permission, a read-only disk, or it was removed under the
-    run.
-    """
+    """The cache folder cannot be used: no permission, a read-only disk, or it was removed."""
 
 
 class CacheLimitError(StoreError):
@@ -75,21 +61,15 @@ class CollateError(AttentError):
 
 
 class ScoreError(ValueError):
-    """A batch or a model's outputs from which no per-sample score can be had; the message says what
-    to do.
-    """
+    """A batch or a model's outputs do not allow per-sample scores; the message says what to do."""
 
 
 class FidelityError(ValueError):
-    """A fidelity that is none, or that this model cannot be scored at; the message says what was
-    expected.
-    """
+    """A fidelity is invalid, or this model cannot be scored at it."""
 
 
 def in_words(error: BaseException) -> str:
-    """An error on one line: its kind and what it says; of a ``ScoreError``, which speaks for
-    itself, the latter alone.
-    """
+    """Describe an error in one line: its type and message, or a ``ScoreError``'s message alone."""
     text = " ".join(str(error).split())
     if isinstance(error, ScoreError):
         return text

@@ -1,4 +1,4 @@
-"""What every rank has, on every rank; and work that they share."""
+"""Gather values of all ranks, and share work among ranks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,52 +14,50 @@ from attent_stream.base.watch import collective
 
 
 def gather_ranks(values: torch.Tensor, *, ranks: int, replication: int = 1) -> NDArray:
-    """All ranks' values, without the copies that replication makes.
+    """Gather the values of all ranks, without the duplicates that replication makes.
 
     Args:
-        values: This rank's, of one axis or more, the same shape on all ranks.
-        ranks: How many ranks with values of their own there must be.
-        replication: How many consecutive ranks read the same samples (their values are taken to be
-            the same).
+        values: This rank's values, of one axis or more and the same shape on all ranks.
+        ranks: Number of ranks with values of their own.
+        replication: Number of consecutive ranks that read the same samples and so have the same
+            values.
 
     Returns:
         Array of shape (ranks, *values.shape), on the CPU.
 
     Raises:
-        AttentError: Another number of ranks: torch.distributed is not initialised, or not for this
-            job.
+        AttentError: torch.distributed connects another number of ranks.
     """
     world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
     if world != ranks * replication:
         raise AttentError(
             f"expected torch.distributed to connect {ranks * replication} ranks, got {world}: "
-            "build the Trainer (or call "
-            f"torch.distributed.init_process_group) on every rank before iterating the loader"
+            "build the Trainer (or call torch.distributed.init_process_group) on every rank "
+            "before iterating the loader"
         )
     if world == 1:
         return values.detach().cpu().numpy()[None]
-    # Into one tensor: a list of thousands is thousands of copies on the device.
-    everyone = values.new_empty((world * values.shape[0], *values.shape[1:]))
+    # One tensor: a list of thousands of tensors would take thousands of copies on the device.
+    gathered = values.new_empty((world * values.shape[0], *values.shape[1:]))
     with collective("the gathering of all ranks' scores"):
-        dist.all_gather_into_tensor(everyone, values.detach().contiguous())
-        return np.ascontiguousarray(
-            everyone.view(world, *values.shape)[::replication].cpu().numpy()
-        )
+        dist.all_gather_into_tensor(gathered, values.detach().contiguous())
+        distinct = gathered.view(world, *values.shape)[::replication]
+        return np.ascontiguousarray(distinct.cpu().numpy())
 
 
 def first_fault(fault: str | None) -> str | None:
-    """What the first rank that has something to say says; all ranks call this together."""
+    """Return the fault of the first rank that has one; all ranks call this together."""
     return next((one for one in composer_dist.all_gather_object(fault) if one is not None), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankGroup:
-    """Ranks that share work of which all need the results.
+    """Ranks that share work and all need its results.
 
     Args:
-        rank: This one.
-        ranks: How many.
-        to_device: Takes a tensor to where torch.distributed can add it up.
+        rank: This rank.
+        ranks: Number of ranks.
+        to_device: Moves a tensor to a device on which torch.distributed can reduce it.
     """
 
     rank: int = 0
@@ -68,15 +66,13 @@ class RankGroup:
 
     @classmethod
     def of_world(cls, to_device: Callable[[torch.Tensor], torch.Tensor]) -> "RankGroup":
-        """All ranks of torch.distributed; this one alone where it is not initialised."""
+        """Make the group of all ranks, or of this one if torch.distributed is not initialized."""
         if not dist.is_available() or not dist.is_initialized():
             return cls()
         return cls(rank=dist.get_rank(), ranks=dist.get_world_size(), to_device=to_device)
 
     def total(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The sum over ranks, which call this together: each has zeros where others have done the
-        work.
-        """
+        """Return the sum over all ranks, which call this together, in the shape of ``values``."""
         if self.ranks == 1:
             return values
         shared = self.to_device(torch.from_numpy(values))

@@ -1,6 +1,4 @@
-"""Memory that the ranks of one node share: a file that one of them makes, all map, and that then
-has no name any more.
-"""
+"""Memory that the ranks of a node share: one rank makes a file, all map it, then it is unlinked."""
 
 import mmap
 import os
@@ -19,19 +17,16 @@ _FOLDER = "/dev/shm"
 
 
 def node_path(name: str) -> str:
-    """Where a file of this name lies in the node's memory, or on its disk where it has no such
-    folder.
-    """
+    """Return the path for a shared file: in the node's memory, or else on its disk."""
     return os.path.join(_FOLDER if os.path.isdir(_FOLDER) else tempfile.gettempdir(), name)
 
 
 @contextmanager
 def node_file(path: str) -> Iterator[BinaryIO]:
-    """An empty file to write, for as long as the node's ranks need to map it: the mappings keep the
-    memory.
+    """Open an empty file that is unlinked on exit; mappings of it keep the memory.
 
     Args:
-        path: By ``node_path``, the same on the node's ranks and no other job's.
+        path: From ``node_path``: the same on all ranks of the node, and unique to the job.
     """
     if os.path.exists(path):
         os.unlink(path)  # left by a run that was killed together with its resource tracker
@@ -39,7 +34,7 @@ def node_file(path: str) -> Iterator[BinaryIO]:
     name = f"/{os.path.basename(path)}"
     in_memory = path.startswith(_FOLDER)
     if in_memory:
-        # Which unlinks it should this process be killed
+        # The tracker unlinks the file if this process is killed.
         resource_tracker.register(name, "shared_memory")
     try:
         with file:
@@ -51,39 +46,39 @@ def node_file(path: str) -> Iterator[BinaryIO]:
 
 
 def meet(purpose: str) -> None:
-    """Wait until all ranks are here; see ``collective``."""
+    """Wait until all ranks are here; ``purpose`` is for the errors of ``collective``."""
     with collective(purpose):
         dist.barrier()
 
 
 @contextmanager
 def mapping(purpose: str) -> Iterator[None]:
-    """Map, within, what the leader has made before; afterwards all have mapped it."""
+    """Enter when the leader has made the file, and exit when all ranks have mapped it."""
     meet(purpose)
     yield
     meet(purpose)
 
 
 def mapped(path: str) -> mmap.mmap:
-    """A file to read, as memory."""
+    """Map a file read-only."""
     with open(path, "rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def node_memory(name: str, size: int, *, leader: bool, what: str, advice: str) -> mmap.mmap:
-    """Zeroed memory that the leader may write and all may read; it is gone with the last of them.
+    """Allocate zeroed memory that the leader may write and all ranks of the node may read.
 
-    All ranks of the job must call it together.
+    All ranks of the job must call it together. The memory is freed with the last mapping.
 
     Args:
-        name: Of its file, the same on the node's ranks and no other job's.
+        name: Of the file: the same on all ranks of the node, and unique to the job.
         size: Bytes, at least 1.
-        leader: Whether this rank makes it; one of each node does.
-        what: For errors: what is shared.
-        advice: For errors: what to do where there is not so much.
+        leader: Whether this rank allocates the memory; one rank of each node does.
+        what: What is shared, for error messages.
+        advice: What to do if there is too little memory, for error messages.
 
     Raises:
-        AttentError: There is not so much, or a rank was lost on the way.
+        AttentError: There is too little memory, or a rank was lost.
     """
     path, purpose = node_path(name), f"the sharing of {what}"
     memory: mmap.mmap | None = None
@@ -91,7 +86,7 @@ def node_memory(name: str, size: int, *, leader: bool, what: str, advice: str) -
     if leader:
         with node_file(path) as file:
             try:
-                # Now, as a write without room would end the process
+                # Allocate now: a later write without room would kill the process with SIGBUS.
                 os.posix_fallocate(file.fileno(), 0, size)
                 memory = mmap.mmap(file.fileno(), size)
             except OSError as error:
@@ -102,7 +97,6 @@ def node_memory(name: str, size: int, *, leader: bool, what: str, advice: str) -
         with mapping(purpose):
             memory = mapped(path) if os.path.getsize(path) == size else None
     if memory is None:
-        raise AttentError(
-            f"{here()} has no {size} bytes in {os.path.dirname(path)} for {what}{reason}: {advice}"
-        )
+        folder = os.path.dirname(path)
+        raise AttentError(f"{here()} has no {size} bytes in {folder} for {what}{reason}: {advice}")
     return memory

@@ -1,6 +1,4 @@
-"""Secrets out of what is printed, logged, raised or written: by the name of a key, and by how the
-text looks.
-"""
+"""Mask secrets in output, logs, errors and files, by the name of a key or the form of the text."""
 
 import argparse
 import logging
@@ -20,10 +18,9 @@ _NAMES = (
     r"|token"
 )
 _CREDENTIAL = re.compile(_NAMES, re.IGNORECASE)
-# Of the environment, where nothing is called after a tokenizer's tokens, every key and token
-# counts.
+# Environment variables are not named after a tokenizer's tokens, so every key and token counts.
 _ENVIRONMENT = re.compile(r"(^|_)(KEY|TOKEN|PAT)$", re.IGNORECASE)
-_SHORTEST = 8  # a shorter value of the environment stands in too many words to be taken out of them
+_SHORTEST = 8  # shorter values of the environment occur in too many words to mask them
 _LOOKS = (
     # user:password@ of any URL, up to the last @ of the host part; of http also a bare token@
     re.compile(r"(?<=://)[^/\s:]+:[^/\s]*(?=@)|(?<=https://)[^/\s]+(?=@)|(?<=http://)[^/\s]+(?=@)"),
@@ -34,13 +31,12 @@ _LOOKS = (
     ),
     re.compile(r"\b(?:AccountKey|SharedAccessSignature)=[^;\s'\"]+"),
     re.compile(r"(?i:\bbearer\s+)[A-Za-z0-9._~+/-]{8,}=*"),
-    # tokens that tell by their first letters what they are: Hugging Face, AWS, GitHub, GitLab,
-    # Slack, JWT, PEM
+    # tokens with a known prefix: Hugging Face, AWS, GitHub, GitLab, Slack, JWT
     re.compile(
         r"\bhf_[A-Za-z0-9]{20,}|\bA(?:KIA|SIA)[A-Z0-9]{16}\b|\bgh[pousr]_[A-Za-z0-9]{20,}|\bglpat-[\w-]{20,}"
     ),
     re.compile(r"\bxox[abprs]-[\w-]{10,}|\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*"),
-    # key=value, and {key: value} as YAML or Python shows it; not `key: sentence`
+    # key=value, and {key: value} as YAML or Python prints it; not `key: sentence`
     re.compile(rf"(?<![\w-])(?:{_NAMES})=[^\s&;,'\"]+", re.IGNORECASE),
     re.compile(
         rf"""(?<=[{{'"])(?:{_NAMES})['"]?: ?[^\s,}}]+|(?<=, )(?:{_NAMES}): [^\s,}}]+""",
@@ -53,11 +49,11 @@ _LOOKS = (
 
 
 def masked_text(text: str) -> str:
-    """``text`` with ``***`` for what looks like a credential, and for every secret that this
-    process's environment holds.
+    """Replace what looks like a credential, and every secret of the environment, with ``***``.
 
-    A secret of the environment is the value, of 8 characters or more and not the path of a file, of
-    a variable that is called one (``AWS_SECRET_ACCESS_KEY``, ``HF_TOKEN``, ``WANDB_API_KEY``, ...).
+    A secret of the environment is the value of a variable with a telling name, such as
+    ``AWS_SECRET_ACCESS_KEY``, ``HF_TOKEN`` or ``WANDB_API_KEY``. It has at least 8 characters and
+    is not the path of a file.
     """
     for value in sorted(_environment_secrets(), key=len, reverse=True):
         text = text.replace(value, MASK)
@@ -67,9 +63,7 @@ def masked_text(text: str) -> str:
 
 
 def masked(value: Any, key: str = "") -> Any:
-    """A copy of plain ``value`` with ``***`` for all under a key that is called a credential, and
-    ``masked_text`` elsewhere.
-    """
+    """Copy a plain value: ``***`` under keys named like credentials, ``masked_text`` elsewhere."""
     if value is not None and not isinstance(value, bool) and _CREDENTIAL.fullmatch(key):
         return MASK
     if isinstance(value, Mapping):
@@ -80,28 +74,26 @@ def masked(value: Any, key: str = "") -> Any:
 
 
 class MaskedParser(argparse.ArgumentParser):
-    """An ArgumentParser that does not repeat secrets in what it refuses."""
+    """An ArgumentParser that masks secrets in its errors."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the message, masked, and exit with 2."""
+        """Print the masked message and exit with 2."""
         super().error(masked_text(message))
 
 
 def mask_process() -> None:
-    """Mask what this process's libraries log, and the traceback that it may end with: for commands,
-    not for the library.
-    """
+    """Mask this process's log records and final traceback; for commands, not for the library."""
     sys.excepthook = print_masked
     logging.setLogRecordFactory(masked_record)
 
 
 def masked_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
-    """A log record, its message and its traceback masked."""
+    """Make a log record with a masked message and traceback."""
     record = logging.LogRecord(*args, **kwargs)
     try:
         record.msg, record.args = masked_text(record.getMessage()), ()
     except (TypeError, ValueError):
-        return record  # arguments that do not fit the message: logging reports that better
+        return record  # the arguments do not fit the message; logging reports that itself
     if record.exc_info and record.exc_info[0] is not None:
         record.exc_text = masked_text(
             "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
@@ -112,9 +104,7 @@ def masked_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
 def print_masked(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """A ``sys.excepthook``: the traceback as Python prints it, masked, for errors of other
-    libraries too.
-    """
+    """Print a masked traceback, as a ``sys.excepthook``."""
     sys.stderr.write(masked_text("".join(traceback.format_exception(kind, error, trace))))
 
 

@@ -1,8 +1,9 @@
-"""Lengths of training, and how far it is, in Composer's units of time."""
+"""Lengths of training and its progress, in Composer's units of time."""
 
 import math
 import re
 from dataclasses import dataclass
+from typing import TypeGuard
 
 UNITS = {
     "ep": "epochs",
@@ -19,12 +20,12 @@ class Span:
     """A length of training.
 
     Args:
-        value: How much, finite and not negative; at most 1 for ``dur``.
+        value: A finite number, not negative; at most 1 for ``dur``.
         unit: ``ep``, ``ba``, ``sp``, ``tok`` or ``dur`` (share of the whole training), as in
             Composer's time strings.
 
     Raises:
-        ValueError: Another value or unit.
+        ValueError: The value or unit is invalid.
     """
 
     value: float
@@ -44,19 +45,17 @@ class Span:
 
     @classmethod
     def parse(cls, text: "str | Span") -> "Span":
-        """Read a time string such as ``0.1dur``, ``100ba``, ``1ep`` or ``1e6tok``; a Span is
-        returned as it is.
+        """Parse a time string such as ``0.1dur``, ``100ba`` or ``1e6tok``, or return a Span as is.
 
         Raises:
-            ValueError: Anything else.
+            ValueError: It is neither.
         """
         if isinstance(text, Span):
             return text
         match = _SPAN.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise ValueError(
-                "a time must be a string such as '1ep', '100ba', '1e6tok' or '0.1dur', got "
-                f"{text!r}"
+                f"a time must be a string such as '1ep', '1e6tok' or '0.1dur', got {text!r}"
             )
         try:
             value = float(match[1])
@@ -68,19 +67,17 @@ class Span:
         return f"{self.value:g}{self.unit}"
 
 
-def told_as_span(value: object) -> bool:
-    """Whether this is a Span, or has the form of a time string."""
-    return isinstance(value, Span) or (
-        isinstance(value, str) and _SPAN.fullmatch(value) is not None
-    )
+def told_as_span(value: object) -> TypeGuard[Span | str]:
+    """Whether a value is a Span or has the form of a time string."""
+    return isinstance(value, Span) or (isinstance(value, str) and bool(_SPAN.fullmatch(value)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """How far training is: what lies behind.
+    """The progress of training.
 
     Args:
-        ep: Epochs, with the fraction of the current one.
+        ep: Epochs, including the fraction of the current one.
         ba: Batches trained on.
         sp: Samples trained on.
         tok: Tokens trained on.
@@ -94,13 +91,13 @@ class Clock:
     dur: float
 
     def elapsed(self, unit: str) -> float:
-        """Time behind in a unit; raises ValueError for one that is none."""
+        """Return the elapsed time in a unit; raise ValueError for an unknown unit."""
         if unit not in UNITS:
             raise ValueError(f"the unit of a time must be one of {', '.join(UNITS)}, got {unit!r}")
         return float(getattr(self, unit))
 
     def fraction(self, span: Span) -> float:
-        """How much of a span is behind, in [0, 1]; 1 for an empty span."""
+        """Return the elapsed fraction of a span, in [0, 1]; 1 for an empty span."""
         if span.value == 0:
             return 1.0
         return min(1.0, max(0.0, self.elapsed(span.unit) / span.value))

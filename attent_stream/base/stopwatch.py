@@ -1,4 +1,4 @@
-"""Seconds spent in blocks of code, on the CPU or on the GPU's own clock."""
+"""A stopwatch for blocks of code on the CPU or the GPU."""
 
 import time
 
@@ -6,10 +6,10 @@ import torch
 
 
 class Stopwatch:
-    """Adds up the time of ``with`` blocks, without making the GPU wait while they run.
+    """Add up the time of ``with`` blocks without synchronizing the GPU while they run.
 
     Args:
-        gpu: Whether what is timed runs on the GPU.
+        gpu: Measure GPU time with CUDA events instead of wall time.
     """
 
     def __init__(self, gpu: bool = False) -> None:
@@ -21,10 +21,9 @@ class Stopwatch:
     def __enter__(self) -> "Stopwatch":
         self._begin = time.perf_counter()
         if self._gpu:
-            self._events.append(
-                (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
-            )
-            self._events[-1][0].record()
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            self._events.append((begin, end))
+            begin.record()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -34,10 +33,10 @@ class Stopwatch:
             self._seconds += time.perf_counter() - self._begin
 
     def take(self, wait: bool = True) -> float:
-        """Seconds within the blocks since the last call, then starts from 0.
+        """Return the seconds since the last call and start again from 0.
 
         Args:
-            wait: For blocks that the GPU has not done yet; else they are left for the next call.
+            wait: Wait for blocks that the GPU has not finished; else the next call counts them.
         """
         seconds, self._seconds = self._seconds, 0.0
         pending = []

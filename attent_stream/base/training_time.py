@@ -1,4 +1,4 @@
-"""How long a run has trained, evaluations left out."""
+"""The time that a run has trained, without evaluations."""
 
 import time
 
@@ -8,32 +8,33 @@ from composer.loggers import Logger
 
 
 class TrainingTime(Callback):
-    """A clock that stands still while the Trainer evaluates. Subclasses that listen to its events
-    call it first or last.
+    """A clock that pauses while the Trainer evaluates.
+
+    Subclasses that override its events must call ``super()`` first or last.
 
     Attributes:
         seconds: Wall time of training until the last pause, teaching included.
-        cpu_seconds: Processor time of this process, the same.
+        cpu_seconds: Processor time of this process over the same time.
     """
 
     def __init__(self) -> None:
         self.seconds = self.cpu_seconds = 0.0
-        self._began: tuple[float, float] | None = None  # None while no training goes on
+        self._began: tuple[float, float] | None = None  # None while paused
 
     def fit_start(self, state: State, logger: Logger) -> None:
-        """Go."""
+        """Start the clock."""
         self._began = self._now()
 
     def eval_before_all(self, state: State, logger: Logger) -> None:
-        """Pause."""
+        """Pause the clock."""
         self._pause()
 
     def eval_after_all(self, state: State, logger: Logger) -> None:
-        """Go."""
+        """Continue the clock."""
         self._began = self._now()
 
     def fit_end(self, state: State, logger: Logger) -> None:
-        """Stop."""
+        """Stop the clock."""
         self._pause()
 
     def _pause(self) -> None:
@@ -45,5 +46,5 @@ class TrainingTime(Callback):
 
     def _now(self) -> tuple[float, float]:
         if torch.cuda.is_available() and torch.cuda.is_initialized():
-            torch.cuda.synchronize()  # what was queued belongs to what went before
+            torch.cuda.synchronize()  # count queued kernels in the time before
         return time.perf_counter(), time.process_time()

@@ -22,17 +22,8 @@ from attent_stream.base.open_files import leave_when_out_of_files
 from attent_stream.base.watch import leave_with_parent, open_files_named
 from attent_stream.data.tagged import Tagged, Task
 from attent_stream.order.lazy_order import lazy_steps
-from attent_stream.order.order import (
-    AUTO,
-    LAZY,
-    ORDERS,
-    SHARING,
-    STREAMING,
-    Order,
-    check_same_kind,
-    open_order,
-    order_kind,
-)
+from attent_stream.order.open_order import check_same_kind, open_order, order_kind
+from attent_stream.order.order import AUTO, LAZY, ORDERS, SHARING, STREAMING, Order
 from attent_stream.store import cache, index
 from attent_stream.store.index_check import CheckedStreams
 from attent_stream.store.shards import ShardFetcher

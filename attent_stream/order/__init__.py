@@ -1,1 +1,1 @@
-"""The order of an epoch's samples, built whole or computed as it is read."""
+"""The order of an epoch's samples, built as a whole or computed as it is read."""

@@ -1,8 +1,7 @@
-"""Streaming's cut of a sequence of samples over canonical nodes, nodes and ranks, place by place
-instead of as one array.
+"""Streaming's partition of a sequence of samples over nodes and ranks, computed by position.
 
-What stands at a place of the cut is the same as in ``streaming/base/partition/orig.py``: canonical
-nodes take turns, samples are repeated at the end so that all nodes and ranks have as many.
+The result is the same as in ``streaming/base/partition/orig.py``: canonical nodes are read
+round-robin, and samples are repeated at the end so that all nodes and ranks have equally many.
 """
 
 from dataclasses import dataclass
@@ -13,13 +12,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True)
 class Partition:
-    """How ``samples`` places are cut.
+    """A partition of a sequence of samples.
 
     Args:
-        samples: Places of the sequence, 1 or more.
+        samples: Length of the sequence, 1 or more.
         canonical_nodes: Streaming's ``num_canonical_nodes``.
-        nodes: Nodes that read; they divide the canonical ones, or these them.
-        ranks_per_node: Ranks of each.
+        nodes: Number of nodes; it divides ``canonical_nodes`` or the reverse.
+        ranks_per_node: Ranks of each node.
 
     Raises:
         ValueError: Neither number of nodes divides the other.
@@ -33,35 +32,33 @@ class Partition:
     def __post_init__(self) -> None:
         if self.canonical_nodes % self.nodes and self.nodes % self.canonical_nodes:
             raise ValueError(
-                "expected num_canonical_nodes to divide the number of nodes or the other way "
-                "round, got "
+                "expected num_canonical_nodes to divide the number of nodes or the reverse, got "
                 f"{self.canonical_nodes} and {self.nodes}"
             )
 
     @property
     def per_node(self) -> int:
-        """Samples that each node reads, the same number by each of its ranks."""
+        """Samples that each node reads, shared evenly by its ranks."""
         return -(-self._unpadded // self.ranks_per_node) * self.ranks_per_node
 
-    def places(self, node: NDArray[np.int64], turn: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Place in the sequence of the ``turn``-th sample that ``node`` reads, int64 of their
-        shape.
+    def positions(self, node: NDArray[np.int64], nth: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the position in the sequence of the ``nth`` sample that ``node`` reads.
 
         Args:
-            node: Each in ``[0, nodes)``.
-            turn: Each in ``[0, per_node)``; of the node's ranks, ``turn % ranks_per_node`` reads
-                it.
+            node: int64, each in ``[0, nodes)``.
+            nth: int64 of the same shape, each in ``[0, per_node)``; the node's rank
+                ``nth % ranks_per_node`` reads it.
+
+        Returns:
+            int64 of the same shape.
         """
         whole, ranks = self._unpadded, self.ranks_per_node
         missing = self.per_node - whole
         if missing:
-            again = (
-                turn - ranks - missing + 1
-                if ranks + missing - 1 <= whole
-                else (turn - whole) % whole
-            )
-            turn = np.where(turn >= whole, again, turn)
-        flat = turn * self.nodes + node
+            fits = ranks + missing - 1 <= whole
+            again = nth - ranks - missing + 1 if fits else (nth - whole) % whole
+            nth = np.where(nth >= whole, again, nth)
+        flat = nth * self.nodes + node
         canonical, column = flat % self.canonical_nodes, flat // self.canonical_nodes
         if self._repeats:
             return (canonical * self._columns + column) % self.samples
@@ -75,22 +72,21 @@ class Partition:
 
     @property
     def _longest(self) -> int:
-        """Samples of a canonical node, at most."""
+        """Most samples of a canonical node."""
         return -(-self.samples // self.canonical_nodes)
 
     @property
     def _columns(self) -> int:
-        """The same, filled up so that the nodes that share a canonical one have as many."""
+        """``_longest``, padded so that nodes that share a canonical node have equally many."""
         sharing = max(1, self.nodes // self.canonical_nodes)
         return -(-self._longest // sharing) * sharing
 
     @property
     def _repeats(self) -> bool:
-        """Whether there are too few samples to cut: they are gone through again and again."""
-        enough = self.samples > self.canonical_nodes
-        return not (
-            enough or (self.samples == self.canonical_nodes and self.canonical_nodes >= self.nodes)
-        )
+        """Whether the samples are too few to partition, so that they are repeated cyclically."""
+        if self.samples == self.canonical_nodes:
+            return self.canonical_nodes < self.nodes
+        return self.samples < self.canonical_nodes
 
     @property
     def _unpadded(self) -> int:

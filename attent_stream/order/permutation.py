@@ -1,5 +1,4 @@
-"""Keyed permutations of ``[0, n)`` and hashes, as arithmetic on arrays: nothing is as large as what
-is permuted.
+"""Keyed permutations of ``[0, n)`` and hashes as array arithmetic, without arrays of size n.
 
 A Feistel network on ``Z_a x Z_b`` with ``a * b >= n`` and cycle walking (Black and Rogaway,
 *Ciphers with Arbitrary Finite Domains*, CT-RSA 2002); its round function is the finalizer of
@@ -23,9 +22,7 @@ def mixed(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def keyed(*parts: ArrayLike) -> NDArray[np.uint64]:
-    """One uint64 key of several integers (0 or more), broadcast against each other; their places
-    matter.
-    """
+    """Hash several non-negative integers, broadcast against each other, to uint64 keys."""
     key = np.zeros(1, np.uint64)
     for part in parts:
         key = mixed(key + _GOLDEN + np.asarray(part).astype(np.uint64))
@@ -33,34 +30,34 @@ def keyed(*parts: ArrayLike) -> NDArray[np.uint64]:
 
 
 def below(key: NDArray[np.uint64], size: ArrayLike) -> NDArray[np.int64]:
-    """A number in ``[0, size)`` of each key, int64; ``size`` is 1 to 2**32."""
+    """Map each key to an int64 in ``[0, size)``; ``size`` is 1 to 2**32."""
     return (((key >> _HALF) * np.asarray(size).astype(np.uint64)) >> _HALF).astype(np.int64)
 
 
 def fractions(key: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """A number in [0, 1) of each key, float64."""
+    """Map each key to a float64 in [0, 1)."""
     return (key >> np.uint64(11)) * 2.0**-53
 
 
 def permuted(index: NDArray[np.int64], size: ArrayLike, key: ArrayLike) -> NDArray[np.int64]:
-    """Where a keyed permutation of ``[0, size)`` puts each index.
+    """Apply a keyed permutation of ``[0, size)`` to each index.
 
     Args:
         index: int64 of shape (n,), each in ``[0, size)``.
-        size: Of the permuted range, 1 to 2**62; one, or one an index.
-        key: uint64, one, or one an index: each key is another permutation.
+        size: Size of the permuted range, 1 to 2**62; one for all, or one for each index.
+        key: uint64 key of the permutation; one for all, or one for each index.
 
     Returns:
-        int64 of shape (n,); for one size and key, a bijection.
+        int64 of shape (n,); a bijection for one size and key.
     """
     size = np.broadcast_to(np.asarray(size, np.uint64), index.shape)
     key = np.broadcast_to(np.asarray(key, np.uint64), index.shape)
-    place = _rounds(index.astype(np.uint64), size, key)
-    outside = np.flatnonzero(place >= size)
-    while len(outside):  # a cycle that starts inside comes back inside
-        place[outside] = _rounds(place[outside], size[outside], key[outside])
-        outside = outside[place[outside] >= size[outside]]
-    return place.astype(np.int64)
+    image = _rounds(index.astype(np.uint64), size, key)
+    outside = np.flatnonzero(image >= size)
+    while len(outside):  # cycle walking: a cycle that starts inside comes back inside
+        image[outside] = _rounds(image[outside], size[outside], key[outside])
+        outside = outside[image[outside] >= size[outside]]
+    return image.astype(np.int64)
 
 
 def _rounds(
@@ -70,10 +67,11 @@ def _rounds(
     columns = (size + rows - np.uint64(1)) // rows
     one = index // columns
     two = index - one * columns
-    for turn in range(_ROUNDS):
-        source, limit, target = (two, rows, one) if turn % 2 == 0 else (one, columns, two)
+    for number in range(_ROUNDS):
+        even = number % 2 == 0
+        source, limit, target = (two, rows, one) if even else (one, columns, two)
         key = key + _GOLDEN
         target = target + (((mixed(source + key) >> _HALF) * limit) >> _HALF)
         target = np.where(target >= limit, target - limit, target)
-        one, two = (target, two) if turn % 2 == 0 else (one, target)
+        one, two = (target, two) if even else (one, target)
     return one * columns + two

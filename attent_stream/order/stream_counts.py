@@ -1,13 +1,11 @@
-"""How often an epoch reads each shard and each sample of a weighted stream, and which samples a
-partial repeat takes.
-"""
+"""How many samples an epoch reads of each shard of a weighted stream, and which ones."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attent_stream.order.permutation import below, keyed
 
-# Granules of a stream up to which the draw of its shards is Streaming's own, number by number
+# Granules of a stream up to which the draw is the same as Streaming's
 EXACT_PICKS = 1 << 22
 
 
@@ -18,22 +16,22 @@ def shard_counts(
     seed: int,
     exact_picks: int = EXACT_PICKS,
 ) -> NDArray[np.int64]:
-    """Samples that an epoch reads of each shard of a stream.
+    """Draw how many samples an epoch reads of each shard of a stream.
 
-    Up to ``exact_picks`` granules this is ``streaming.base.sampling.get_sampling``, which shuffles
-    all granules of a stream to draw some. Beyond, each shard gets its proportional share, rounded
-    up or down at random, so that the sum is ``choose``.
+    Up to ``exact_picks`` granules this equals ``streaming.base.sampling.get_sampling``, which
+    shuffles all granules of a stream to draw some. Above, each shard gets its proportional share,
+    randomly rounded up or down.
 
     Args:
-        samples: Of each shard, int64 of shape (shards,).
-        choose: Samples of the whole stream, 0 or more.
-        granularity: Samples drawn at a time of one shard, 1 or more.
-        seed: Of the draw.
-        exact_picks: See above.
+        samples: Samples of each shard, int64 of shape (shards,).
+        choose: Samples to read of the whole stream, 0 or more.
+        granularity: Samples drawn at a time from one shard, 1 or more.
+        seed: Seed of the draw.
+        exact_picks: Granules up to which the draw equals Streaming's.
 
     Returns:
-        int64 of shape (shards,), their sum is ``choose``; each is a multiple of the shard's samples
-        plus less than that.
+        int64 of shape (shards,) with the sum ``choose``; each shard is read ``choose // total``
+        times in full, plus a remainder of at most its samples.
     """
     total = int(samples.sum())
     repeats, rest = divmod(choose, total)
@@ -73,31 +71,30 @@ def partial_choice(
     take: NDArray[np.int64],
     key: NDArray[np.uint64],
 ) -> NDArray[np.int64]:
-    """The ``index``-th of ``take`` samples chosen of a shard's, ascending; each is as likely to be
-    among them as any other.
+    """Return the ``index``-th, ascending, of ``take`` samples drawn from a shard.
 
-    One is drawn of each of ``take`` even parts of the shard, and the whole is turned by a random
-    number of samples.
+    Every sample is equally likely to be drawn: one sample is drawn from each of ``take`` even
+    stretches of the shard, and all are rotated by a random offset.
 
     Args:
         index: int64 of shape (n,), each in ``[0, take)``.
-        samples: Of the shard, same shape.
-        take: 1 to ``samples``, same shape.
-        key: One a choice, same shape.
+        samples: Samples of the shard, same shape.
+        take: Samples to draw, 1 to ``samples``, same shape.
+        key: Key of the draw, same shape.
 
     Returns:
-        int64 of shape (n,), in ``[0, samples)``.
+        int64 of shape (n,), each in ``[0, samples)``.
     """
-    turn = below(keyed(key, 0), samples)
-    # What is picked at or behind this is at the front once it is turned
-    border = (samples - turn) % samples
-    part = ((border + 1) * take - 1) // samples  # the part that holds it
-    first = np.where(_pick(part, samples, take, key) >= border, part, part + 1)
-    return (_pick((index + first) % take, samples, take, key) + turn) % samples
+    offset = below(keyed(key, 0), samples)
+    # Picks at or after the border come first once rotated.
+    border = (samples - offset) % samples
+    stretch = ((border + 1) * take - 1) // samples  # the one that contains the border
+    first = np.where(_pick(stretch, samples, take, key) >= border, stretch, stretch + 1)
+    return (_pick((index + first) % take, samples, take, key) + offset) % samples
 
 
 def _pick(
-    part: NDArray, samples: NDArray, take: NDArray, key: NDArray[np.uint64]
+    stretch: NDArray, samples: NDArray, take: NDArray, key: NDArray[np.uint64]
 ) -> NDArray[np.int64]:
-    begin, end = part * samples // take, (part + 1) * samples // take
-    return begin + below(keyed(key, 1, part), end - begin)
+    begin, end = stretch * samples // take, (stretch + 1) * samples // take
+    return begin + below(keyed(key, 1, stretch), end - begin)

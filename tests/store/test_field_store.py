@@ -617,10 +617,8 @@ CASES = {
 def test_too_few_descriptors_are_named(forks, tmp_path, case):
     few, name, text = trained(forks, tmp_path, *CASES[case])
     assert name == OpenFilesError.__name__, text
-    assert (
-        f'"Too many open files"), of which {few} are allowed to each process now: run \'ulimit -n '
-        in text
-    )
+    said = f'("Too many open files"; the limit is {few} for each process): run \'ulimit -n '
+    assert said in text
 
 
 @pytest.mark.processes

@@ -17,7 +17,7 @@ from torch import distributed as dist
 from torch.utils.data import default_collate
 
 from attent_stream.base.errors import ScoreError
-from attent_stream.order import order
+from attent_stream.order import streaming_order
 
 
 class Collate:
@@ -92,7 +92,7 @@ def run_rank(spec: dict, out: str) -> None:
         return batch["difficulty"]
 
     if fault.get("does") == "die sharing" and rank == fault["rank"]:
-        order.mapping = lambda purpose: os.kill(os.getpid(), signal.SIGKILL)
+        streaming_order.mapping = lambda purpose: os.kill(os.getpid(), signal.SIGKILL)
     if spec.get("state"):
         loader.dataset.load_state_dict(spec["state"])
         clock.batches = spec["lessons"]

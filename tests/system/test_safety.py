@@ -32,7 +32,7 @@ from attent_stream.cli import main as cli
 from attent_stream.corpus.errors import CorpusError
 from attent_stream.launch.config import ConfigError, load_config
 from attent_stream.memory.ledger import SampleLedger
-from attent_stream.order.order import _shared_rows
+from attent_stream.order.streaming_order import shared_rows
 from attent_stream.store.index_check import CheckedDataset
 from attent_stream.teach.board import Board, Posting
 from attent_stream.teach.position import Position
@@ -602,7 +602,7 @@ def test_shared_memory_and_temporary_files_are_private(monkeypatch, tmp_path):
 
         monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
         monkeypatch.setattr("torch.distributed.barrier", barrier)
-        rows = _shared_rows(dataset, World(1, 1, 1, 0), True, 0)
+        rows = shared_rows(dataset, World(1, 1, 1, 0), True, 0)
     finally:
         os.umask(old)
     assert sorted(rows.reshape(-1)) == [*range(32)]

@@ -16,7 +16,8 @@ from taught import make_teacher
 
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.data.dataset import TeachingDataset
-from attent_stream.order.order import StreamingOrder, generate_rows, layouts
+from attent_stream.order.open_order import layouts
+from attent_stream.order.streaming_order import StreamingOrder, generate_rows
 from attent_stream.teach.board import Board
 from attent_stream.teach.epoch import TaughtEpoch
 from attent_stream.window.layout import LESSON
