@@ -38,9 +38,9 @@ from attent_stream.score.fidelity import FULL, Fidelity
 from attent_stream.score.head import check_head
 from attent_stream.score.headless import HeadlessForward
 from attent_stream.score.last_layer import LastLayer
-from attent_stream.score.reduction import Reduction
+from attent_stream.score.reduced_forward import ReducedForward
 from attent_stream.score.scores import SCORES, Score, empty_marked
-from attent_stream.score.token_share import at
+from attent_stream.score.token_positions import take_tokens
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Scorer:
     traits: Traits
     function: Callable[[Module, Any], Tensor] | None = None
     headless: HeadlessForward | None = None
-    reduction: Reduction | None = None
+    reduction: ReducedForward | None = None
     last: LastLayer | None = None
     reading: Reading | None = None
     rows: Callable[[Any], int] = batch_length
@@ -137,11 +137,11 @@ class Scorer:
         else:
             outputs = self.forward(model, batch)
         if positions is not None:
-            labels = at(labels, positions, reference.IGNORED)
+            labels = take_tokens(labels, positions, reference.IGNORED)
         if tokens is None and positions is None:
             return self.from_outputs(model, outputs, batch)
         if tokens is None:
-            found = at(self._whole(self._logits_of(outputs)), positions)
+            found = take_tokens(self._whole(self._logits_of(outputs)), positions)
             return empty_marked(score.outputs[CLASSES](found, labels).float(), labels)
         return empty_marked(score.tokens(*tokens, labels != reference.IGNORED).float(), labels)
 
@@ -389,7 +389,7 @@ def build_scorer(
         )
         text = headless is not None or traits.shift_labels
         own = replace(fidelity, proxy=None)
-        reduction = None if own.full else Reduction(own, model, text=text)
+        reduction = None if own.full else ReducedForward(own, model, text=text)
         last = (
             None
             if headless is not None or found.outputs

@@ -19,7 +19,7 @@ from attent_stream.score.scorer import Scorer, score_batch
 log = logging.getLogger(__name__)
 
 
-class FittingScorer:
+class MicrobatchScorer:
     """Scores batches of a model in training; when memory runs out, with half as many samples at
     once from then on.
 
