@@ -42,11 +42,12 @@ from attent_stream.launch.models import Logits
 from attent_stream.model import reference
 from attent_stream.model.batch import split_batch
 from attent_stream.score.agreement import kept_overlap, spearman
+from attent_stream.score.build import build_scorer
 from attent_stream.score.fidelity import Fidelity
+from attent_stream.score.microbatches import score_batch
 from attent_stream.score.reduced_forward import ReducedForward
-from attent_stream.score.scorer import build_scorer, score_batch
-from attent_stream.score.token_positions import take_tokens as at_positions
 from attent_stream.score.token_positions import strided_positions
+from attent_stream.score.token_positions import take_tokens as at_positions
 
 SCORES = ("loss", "residual")
 KEEP = 0.5  # of a proxy's candidates, whose lessons it learns from

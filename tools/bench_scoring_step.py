@@ -13,9 +13,9 @@ from composer.models import HuggingFaceModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from attent_stream.model.guard import untouched
+from attent_stream.score.build import build_scorer
 from attent_stream.score.fidelity import Fidelity, Tokens
 from attent_stream.score.microbatches import MicrobatchScorer
-from attent_stream.score.scorer import build_scorer
 
 KEEP = 0.5
 # (layers, width, vocabulary, tokens, batch, layers scored): the shape of a 125M model, and for

@@ -19,7 +19,8 @@ from attent_stream.model.batch import batch_length
 from attent_stream.model.loss_check import LossCheck
 from attent_stream.model.matching import Trained
 from attent_stream.model.reading import Reading
-from attent_stream.score.scorer import Scorer, build_scorer
+from attent_stream.score.build import build_scorer
+from attent_stream.score.scorer import Scorer
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from attent_stream.experimental.proxy import other_model
 from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.reading import Reading
 from attent_stream.model.wrapping import is_sharded, unwrap
+from attent_stream.score.build import build_scorer
 from attent_stream.score.fidelity import FULL
 from attent_stream.score.microbatches import MicrobatchScorer
-from attent_stream.score.scorer import build_scorer
 
 LEARNABILITY = "learnability"
 

@@ -42,7 +42,7 @@ from attent_stream.fit.spared_scorer import SparedScorer
 from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.loss_check import LossCheck
 from attent_stream.model.traits import Traits
-from attent_stream.score.scorer import build_scorer
+from attent_stream.score.build import build_scorer
 from attent_stream.teach.teacher import AUTO, Teacher
 from attent_stream.window.choice import SCORED, Choice
 from attent_stream.window.metrics import choice_metrics

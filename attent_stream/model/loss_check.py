@@ -3,20 +3,20 @@ ones.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from composer.utils import dist
-from torch import Tensor
 from torch.nn import Module
 
 from attent_stream.base.errors import in_words
 from attent_stream.base.gather import first_fault
 from attent_stream.model.batch import describe
 from attent_stream.model.device_memory import out_of_memory
+from attent_stream.model.first_reading import first_reading, logits_path, target_path
 from attent_stream.model.loss_hints import LossHints
 from attent_stream.model.matching import Trained, fits, matching, operands, says_nothing
-from attent_stream.model.reading import BINARY, CLASSES, Path, Reading, tensors_of
+from attent_stream.model.reading import CLASSES, Reading, tensors_of
 from attent_stream.model.traits import Traits
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class LossCheck:
             self.reason = first_fault(fault) or "its loss differs between ranks"
 
     def _matching(self, trained: Trained) -> list[Reading]:
-        return matching(trained, prior_reading(self._traits, trained), self._hints)
+        return matching(trained, _prior(self._traits, trained), self._hints)
 
     def _agreed(
         self, trained: Trained | None, readings: tuple[Reading, ...], silent: bool
@@ -165,31 +165,14 @@ class LossCheck:
         )
 
 
-def prior_reading(traits: Traits, trained: Trained) -> Reading | None:
-    """What a model's class and the names in outputs and batch suggest, or None."""
-    outputs, batch = trained.outputs, trained.batch
-    found: Path | None = None
-    if isinstance(outputs, Tensor):
-        found = ()
-    elif isinstance(outputs, Mapping):
-        found = ("logits",) if "logits" in outputs else None
-    elif isinstance(outputs, (tuple, list)) and outputs:
-        scalar = isinstance(outputs[0], Tensor) and outputs[0].ndim == 0 and len(outputs) > 1
-        found = (1,) if scalar else (0,)
-    target: Path = ("labels",) if isinstance(batch, Mapping) else (1,)
-    labels = dict(tensors_of(batch, trained.samples)).get(target)
-    if found is None or labels is None:
+def _prior(traits: Traits, trained: Trained) -> Reading | None:
+    """The reading that the model's class and the names in outputs and batch suggest, or None."""
+    outputs, target = logits_path(trained.outputs), target_path(trained.batch)
+    labels = dict(tensors_of(trained.batch, trained.samples)).get(target)
+    if outputs is None or labels is None:
         return None
-    logits = dict(tensors_of(outputs, trained.samples)).get(found)
-    dense = labels.is_floating_point() or (logits is not None and logits.shape == labels.shape)
-    one_a_class = traits.forward_args is None and traits.dense == BINARY
-    return Reading(
-        outputs=found,
-        target=target,
-        kind=traits.dense if dense or one_a_class else CLASSES,
-        shift=traits.shift_labels,
-        classes_last=isinstance(batch, Mapping),
-    )
+    logits = dict(tensors_of(trained.outputs, trained.samples)).get(outputs)
+    return first_reading(traits, logits, labels, outputs=outputs, target=target)
 
 
 def _tried(function: Callable[[], Any]) -> tuple[Any, str | None]:

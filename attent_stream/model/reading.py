@@ -128,12 +128,12 @@ def arrange(reading: Reading, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         LookupError: The shapes do not fit.
     """
-    if reading.kind == CLASSES or (
-        reading.kind == BINARY and y.ndim < z.ndim and not y.is_floating_point()
-    ):
+    fit = squeezed(z) == squeezed(y)
+    one_sigmoid_per_class = y.ndim < z.ndim and not y.is_floating_point() and not fit
+    if reading.kind == CLASSES or (reading.kind == BINARY and one_sigmoid_per_class):
         z, y = _with_classes(reading, z, y)
         return (z, y) if reading.kind == CLASSES else (z, one_hot(y, z.shape[-1]))
-    if _squeezed(z) != _squeezed(y):
+    if not fit:
         raise LookupError(
             f"outputs of shape {tuple(z.shape)} for a target of shape {tuple(y.shape)}"
         )
@@ -154,12 +154,15 @@ def _with_classes(reading: Reading, z: Tensor, y: Tensor) -> tuple[Tensor, Tenso
     if reading.shift:
         if y.ndim < 2:
             raise LookupError("no positions to shift by")
-        y = y[:, 1:]
-        if y.shape[1] + 1 == z.shape[1]:
-            y = torch.cat([y, torch.full_like(y[:, :1], IGNORED)], dim=1)
+        y = shifted(y) if y.shape[1] == z.shape[1] else y[:, 1:]
     if z.shape[:-1] != y.shape:
         raise LookupError(f"outputs of shape {tuple(z.shape)} for labels of shape {tuple(y.shape)}")
     return z, countable(y, z.shape[-1], reading.ignored)
+
+
+def shifted(labels: Tensor) -> Tensor:
+    """Labels of shape (B, T, ...) of the next position, ``-100`` at the last."""
+    return torch.cat([labels[:, 1:], torch.full_like(labels[:, :1], IGNORED)], dim=1)
 
 
 def countable(labels: Tensor, classes: int, ignored: int | None = None) -> Tensor:
@@ -211,6 +214,6 @@ def position_losses(reading: Reading, z: Tensor, y: Tensor) -> tuple[Tensor, Ten
     return losses, torch.ones_like(losses, dtype=torch.bool)
 
 
-def _squeezed(tensor: Tensor) -> tuple[int, ...]:
+def squeezed(tensor: Tensor) -> tuple[int, ...]:
     """Shape without dimensions of size 1 behind the first."""
     return tuple(tensor.shape[:1]) + tuple(size for size in tensor.shape[1:] if size != 1)

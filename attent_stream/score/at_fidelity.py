@@ -1,4 +1,4 @@
-"""How candidates are scored in training: in full, in one cheaper way, by a proxy, or automatically."""
+"""Scores candidates in training: in full, in a cheaper way, by a proxy, or automatically."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -16,11 +16,11 @@ from attent_stream.model.reading import Reading
 from attent_stream.model.vision import patch_embedding
 from attent_stream.model.wrapping import model_name, unwrap
 from attent_stream.score.auto_fidelity import AutoScorer, usual_ways
+from attent_stream.score.build import build_scorer
 from attent_stream.score.cost import ModelCost, model_cost
 from attent_stream.score.early_exit import find_blocks
 from attent_stream.score.fidelity import FULL, AutoFidelity, Fidelity
 from attent_stream.score.microbatches import MicrobatchScorer
-from attent_stream.score.scorer import build_scorer
 
 log = logging.getLogger(__name__)
 

@@ -131,8 +131,7 @@ class HeadlessForward:
             else:
                 self.refused = visit.reason
                 log.warning(
-                    "Scoring computes all logits, as this model cannot do without them: %s.",
-                    visit.reason,
+                    "Scoring computes all logits, as this model needs them: %s.", visit.reason
                 )
         return None, forward()
 

@@ -18,10 +18,11 @@ from attent_stream.base.errors import FidelityError, ScoreError
 from attent_stream.model.output_head import find_head
 from attent_stream.score.agreement import kept_overlap, spearman
 from attent_stream.score.auto_fidelity import AutoScorer, Measured, decide, usual_ways
+from attent_stream.score.build import build_scorer
 from attent_stream.score.cost import ModelCost, model_cost
 from attent_stream.score.early_exit import find_blocks
 from attent_stream.score.fidelity import FULL, AutoFidelity, Fidelity, Tokens, parse_fidelity
-from attent_stream.score.scorer import build_scorer, score_batch
+from attent_stream.score.microbatches import score_batch
 
 PROXY = {
     "model": {
