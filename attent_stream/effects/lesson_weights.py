@@ -17,8 +17,8 @@ from attent_stream.effects.weighting import WeightedOutputs
 from attent_stream.experimental.reweighting import Reweighting, ReweightSettings
 from attent_stream.model.batch import batch_length
 from attent_stream.model.loss_check import LossCheck
-from attent_stream.model.matching import Trained
 from attent_stream.model.reading import Reading
+from attent_stream.model.trained import Trained
 from attent_stream.score.build import build_scorer
 from attent_stream.score.scorer import Scorer
 
