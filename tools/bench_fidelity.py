@@ -37,16 +37,17 @@ from composer.models import ComposerClassifier, HuggingFaceModel
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTForImageClassification
 
-from attent_stream.experimental.proxy import Proxy
+from attent_stream.experimental.proxy import Proxy, ProxySettings
 from attent_stream.launch.models import Logits
 from attent_stream.model import reference
 from attent_stream.model.batch import split_batch
 from attent_stream.score.agreement import kept_overlap, spearman
-from attent_stream.score.fidelity import Fidelity, ProxySettings
-from attent_stream.score.reduction import Reduction
-from attent_stream.score.scorer import build_scorer, score_batch
-from attent_stream.score.token_share import at as at_positions
-from attent_stream.score.token_share import strided_positions
+from attent_stream.score.build import build_scorer
+from attent_stream.score.fidelity import Fidelity
+from attent_stream.score.microbatches import score_batch
+from attent_stream.score.reduced_forward import ReducedForward
+from attent_stream.score.token_positions import strided_positions
+from attent_stream.score.token_positions import take_tokens as at_positions
 
 SCORES = ("loss", "residual")
 KEEP = 0.5  # of a proxy's candidates, whose lessons it learns from
@@ -386,7 +387,7 @@ def token_scores(
     model: torch.nn.Module, way: Fidelity, batch: dict, device: str
 ) -> tuple[torch.Tensor, ...]:
     """Loss, squared residual and label of each token."""
-    reduction = Reduction(way, model, text=True)
+    reduction = ReducedForward(way, model, text=True)
     batch = reduction.batch(batch)
     labels = F.pad(batch["labels"][:, 1:], (0, 1), value=reference.IGNORED)
     with torch.no_grad(), _autocast(device), reduction.forward(()):

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import torch
 
-from attent_stream.score.fidelity import FULL, Fidelity, ProxySettings, parse_fidelity
+from attent_stream.experimental.proxy import ProxySettings
+from attent_stream.score.fidelity import FULL, Fidelity, parse_fidelity
 
 
 def lm_ways(layers: int, quick: bool = False) -> list[Fidelity]:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from attent_stream.model import reference
 from attent_stream.score.head import difference, head_scores
-from attent_stream.score.product import product_dtype
+from attent_stream.score.matmul_dtype import matmul_dtype
 
 CLASSES, WIDTH, TOKENS = 50257, 768, 1024
 FEW_TOKENS, SLOW = 256, 0.8  # seconds
@@ -121,7 +121,7 @@ def _cpu_dtype(dtype: torch.dtype, quick: bool) -> dict:
         "largest_error": error,
         "repeats": len(repeats),
         "tokens": tokens,
-        "multiplied_as": str(product_dtype(dtype)).removeprefix("torch."),
+        "multiplied_as": str(matmul_dtype(dtype)).removeprefix("torch."),
     }
 
 

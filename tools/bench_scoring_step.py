@@ -13,9 +13,9 @@ from composer.models import HuggingFaceModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from attent_stream.model.guard import untouched
+from attent_stream.score.build import build_scorer
 from attent_stream.score.fidelity import Fidelity, Tokens
-from attent_stream.score.fitting import FittingScorer
-from attent_stream.score.scorer import build_scorer
+from attent_stream.score.microbatches import MicrobatchScorer
 
 KEEP = 0.5
 # (layers, width, vocabulary, tokens, batch, layers scored): the shape of a 125M model, and for
@@ -43,7 +43,7 @@ def taught_step(quick: bool) -> dict:
     ).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     fidelity = Fidelity(layers=scored, tokens=Tokens(share=0.125))
-    scorer = FittingScorer(build_scorer("residual", model, fidelity=fidelity), model)
+    scorer = MicrobatchScorer(build_scorer("residual", model, fidelity=fidelity), model)
     lessons, candidates = (_batch(rows, tokens, vocabulary) for rows in (size, round(size / KEEP)))
 
     def step() -> None:

@@ -21,9 +21,9 @@ from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.device_memory import out_of_memory
 from attent_stream.model.loss_check import LossCheck
-from attent_stream.model.matching import Trained
 from attent_stream.model.reading import CLASSES, Reading
 from attent_stream.model.saved import saved_losses
+from attent_stream.model.trained import Trained
 from attent_stream.model.wrapping import model_name
 from attent_stream.score.scorer import Scorer
 from attent_stream.teach.teacher import Teacher

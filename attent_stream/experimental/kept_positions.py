@@ -33,7 +33,8 @@ from attent_stream.base.span import Span
 from attent_stream.model.output_head import HeadError, OutputHead, find_head, hidden_states
 from attent_stream.model.reference import IGNORED
 from attent_stream.model.traits import Traits
-from attent_stream.score.token_share import ROUNDING, at
+from attent_stream.score.token_positions import ROUNDING
+from attent_stream.score.token_positions import take_tokens as at
 
 # Of a batch: int64 of shape (B, K + 1), the last of each row stands for none
 KEY = "attent_positions"

@@ -21,10 +21,10 @@ from attent_stream.experimental.proxy import other_model
 from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.reading import Reading
 from attent_stream.model.wrapping import is_sharded, unwrap
+from attent_stream.score.build import build_scorer
 from attent_stream.score.fidelity import FULL
-from attent_stream.score.fitting import FittingScorer
+from attent_stream.score.microbatches import MicrobatchScorer
 from attent_stream.score.recipe import RelativeScore
-from attent_stream.score.scorer import build_scorer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ class Reference:
             self.model = copy.deepcopy(self._learner)
             self.model.zero_grad()
         self.model.eval().requires_grad_(False)
-        self._scorer = FittingScorer(build_scorer("loss", self.model, fidelity=FULL), self.model)
+        self._scorer = MicrobatchScorer(build_scorer("loss", self.model, fidelity=FULL), self.model)
 
     def read_by(self, reading: Reading | None, form: BatchForm) -> None:
         """Read the reference's outputs as the learner's, where it is a model of the same class."""

@@ -1,7 +1,11 @@
-"""A small model that scores in the learner's place, given or trained along on the same lessons."""
+"""A small model that scores instead of the learner (``fidelity: {proxy: {...}}``).
+
+It is given, or it is trained on the same lessons as the learner.
+"""
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,30 +19,76 @@ from attent_stream.launch.config_check import ConfigError, typed
 from attent_stream.launch.config_sections import ModelConfig
 from attent_stream.launch.models import build_model
 from attent_stream.model.traits import Traits
-from attent_stream.score.fidelity import ProxySettings
+from attent_stream.score.fidelity import check_integer, check_number
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProxySettings:
+    """The settings of a proxy.
+
+    Args:
+        model: A folder with a Hugging Face model (``config.json`` and safetensors weights), the
+            keys of a ``model`` section (``name``, ``architecture``, ``config_overrides``) for a
+            model with random weights, or a ComposerModel.
+        train: Whether it is trained on lessons.
+        every: It is trained on one lesson batch in this many.
+        lr: Learning rate of its AdamW.
+        weight_decay: Weight decay of its AdamW.
+    """
+
+    model: Any
+    train: bool = False
+    every: int = 1
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        composer_model = callable(getattr(self.model, "eval_forward", None))
+        if not (isinstance(self.model, (str, Mapping)) or composer_model):
+            raise FidelityError(
+                "fidelity.proxy.model: expected a folder, the keys of a model section or a "
+                f"ComposerModel, received {type(self.model).__name__}"
+            )
+        if not isinstance(self.train, bool):
+            raise FidelityError(
+                f"fidelity.proxy.train: expected true or false, received {self.train!r}"
+            )
+        check_integer("proxy.every", self.every)
+        check_number("proxy.lr", self.lr, above=0.0)
+        check_number("proxy.weight_decay", self.weight_decay, least=0.0)
+        if isinstance(self.model, Mapping) and not self.train:
+            raise FidelityError(
+                "fidelity.proxy.train: expected true for a model that starts with random weights, "
+                "received false"
+            )
+
+    def build(self, learner: Module, device: torch.device, *, seed: int) -> "Proxy":
+        """Build the proxy; see ``Proxy``."""
+        return Proxy(self, learner, device, seed=seed)
 
 
 class Proxy:
-    """A proxy and, where it learns along, its optimizer; the same on every rank, whole on each.
+    """A proxy and its optimizer. Every rank holds all of it, with the same weights.
 
     Args:
-        settings: What it is.
-        learner: Decides what kind of model a folder holds; only looked at.
-        device: Where it lives.
-        seed: Of its random weights.
+        settings: How it is built and trained.
+        learner: Decides what kind of model a folder holds. It is not changed.
+        device: Where the proxy runs.
+        seed: Seeds random weights.
 
     Attributes:
-        model: A ComposerModel.
+        model: A ComposerModel in eval mode.
+        trained: Whether it is trained on lessons.
 
     Raises:
-        FidelityError: It cannot be built.
+        FidelityError: The model cannot be built.
     """
 
     def __init__(
         self, settings: ProxySettings, learner: Module, device: torch.device, *, seed: int
     ) -> None:
         self.model = other_model(settings.model, learner, device, seed=seed, key="fidelity.proxy")
-        # Also while it learns: its dropout would draw from the learner's random numbers
+        # In training too: its dropout would change the learner's random numbers.
         self.model.eval()
         self.trained = settings.train
         self._every = settings.every
@@ -49,14 +99,13 @@ class Proxy:
             )
 
     def learns_from(self, batches: int) -> bool:
-        """Whether it learns from the batch after so many: from one of ``every``, where it learns at
-        all.
-        """
+        """Whether it is trained on the batch that follows this many batches."""
         return self._optimizer is not None and batches % self._every == 0
 
     def learn(self, batch: Any) -> None:
-        """One step on a batch of lessons on its device, its gradient the mean over all ranks', who
-        all call this together.
+        """Train one step on a batch of lessons on its device, with gradients averaged over ranks.
+
+        All ranks must call this together.
         """
         with torch.enable_grad():
             loss = self.model.loss(self.model(batch), batch)
@@ -68,18 +117,16 @@ class Proxy:
         self._optimizer.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and the optimizer's state, of a proxy that learns: what a given one is, its
-        folder says.
-        """
+        """Weights and optimizer state of a trained proxy. Empty for a proxy that is not trained."""
         if self._optimizer is None:
             return {}
         return {"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state_dict``'s state.
+        """Load what ``state_dict`` returned.
 
         Raises:
-            FidelityError: The state is of another proxy.
+            FidelityError: The state belongs to another proxy.
         """
         if self._optimizer is None or not state:
             return
@@ -100,27 +147,27 @@ class Proxy:
         with collective("the mean of the proxy's gradients"):
             dist.all_reduce(mean)
         mean /= dist.get_world_size()
-        for param, part in zip(
+        for param, grad in zip(
             params, mean.split([param.numel() for param in params]), strict=True
         ):
-            param.grad.copy_(part.view_as(param))
+            param.grad.copy_(grad.view_as(param))
 
 
 def other_model(
     model: Any, learner: Module, device: torch.device, *, seed: int, key: str
 ) -> Module:
-    """A model beside the learner, whose random numbers stay as they are.
+    """Build a second model and leave the learner's random numbers unchanged.
 
     Args:
         model: A folder with a Hugging Face model, the keys of a ``model`` section, or a
             ComposerModel.
-        learner: Decides what kind of model a folder holds; only looked at.
-        device: Where it will be.
-        seed: Of random weights.
-        key: Where in the settings it stands, for errors.
+        learner: Decides what kind of model a folder holds. It is not changed.
+        device: Where the model is put.
+        seed: Seeds random weights.
+        key: The setting's name, for errors.
 
     Raises:
-        FidelityError: It cannot be built.
+        FidelityError: The model cannot be built.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

@@ -25,8 +25,8 @@ from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.effects.weighting import WeightedOutputs
 from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.loss_check import LossCheck
-from attent_stream.model.matching import Trained
-from attent_stream.score.scorer import build_scorer
+from attent_stream.model.trained import Trained
+from attent_stream.score.build import build_scorer
 
 # name -> h in [-1, 1] -> preference
 STRATEGIES: dict[str, Callable[[Tensor], Tensor]] = {

@@ -27,8 +27,8 @@ from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.device_memory import out_of_memory
 from attent_stream.model.guard import untouched
 from attent_stream.model.loss_check import LossCheck
-from attent_stream.model.matching import Trained
 from attent_stream.model.reading import Reading, tensors_of
+from attent_stream.model.trained import Trained
 from attent_stream.model.wrapping import is_sharded, model_name, unwrap
 from attent_stream.score.at_fidelity import ScorerAtFidelity
 from attent_stream.score.recipe import Reference

@@ -34,7 +34,7 @@ from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.loss_check import LossCheck
 from attent_stream.model.reading import Reading
 from attent_stream.model.traits import Traits
-from attent_stream.score.scorer import build_scorer
+from attent_stream.score.build import build_scorer
 from attent_stream.teach.teacher import Teacher
 
 log = logging.getLogger(__name__)

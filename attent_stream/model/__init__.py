@@ -1,1 +1,1 @@
-"""What a model and its batches are like, and how its outputs are read."""
+"""Models and batches: their form, and how a model's outputs are read."""

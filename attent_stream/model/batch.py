@@ -1,4 +1,4 @@
-"""Batches of any form: how many samples one holds, and its parts."""
+"""Batches of any form: how to count and to split them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,14 +9,14 @@ from attent_stream.base.errors import ScoreError
 
 
 def batch_length(batch: Any) -> int:
-    """How many samples a batch holds.
+    """Count the samples of a batch.
 
     Args:
-        batch: A tensor (samples along dim 0), a mapping (its ``labels``, else its first tensor,
-            decides), or a tuple or list whose first such item decides.
+        batch: A tensor with samples along dimension 0, or a mapping, tuple or list of tensors. A
+            mapping's ``labels`` decide, else the first tensor.
 
     Raises:
-        ScoreError: Nothing in the batch says so.
+        ScoreError: The batch holds no such tensor.
     """
     length = _length(batch)
     if length is None:
@@ -28,22 +28,22 @@ def batch_length(batch: Any) -> int:
 
 
 def split_batch(batch: Any, size: int, length: int | None = None) -> list[Any]:
-    """Parts of a batch of at most ``size`` samples, in order; the batch itself is left as it is.
+    """Split a batch into microbatches of at most ``size`` samples, in order.
 
     Args:
-        batch: As for ``batch_length``. Tensors, lists and tuples as long as the batch are cut, also
-            inside of mappings, tuples and lists; everything else (numbers, strings, tensors of
-            another length) goes into every part.
-        size: Samples in a part.
-        length: Samples in the batch; None: ``batch_length``'s.
+        batch: See ``batch_length``; it is not changed. Tensors, lists and tuples as long as the
+            batch are cut, also inside mappings, tuples and lists. Everything else (numbers,
+            strings, tensors of another length) goes into every microbatch.
+        size: Samples in a microbatch.
+        length: Samples in the batch. None: ``batch_length(batch)``.
 
     Returns:
-        Parts of the batch's form; a mapping's are plain dicts. A batch that is no longer than
-        ``size`` is its own part.
+        Microbatches of the batch's form, with plain dicts for mappings. A batch of at most ``size``
+        samples is returned itself.
 
     Raises:
-        ScoreError: As ``batch_length``.
-        ValueError: A size that is not positive.
+        ScoreError: See ``batch_length``.
+        ValueError: The size is not a positive integer.
     """
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ValueError(f"the size of a microbatch must be an integer of at least 1, got {size!r}")
@@ -56,7 +56,7 @@ def split_batch(batch: Any, size: int, length: int | None = None) -> list[Any]:
 
 
 def describe(batch: Any) -> str:
-    """A batch, or a model's outputs, in a few words for an error message."""
+    """Describe a batch, or a model's outputs, in a few words for an error message."""
     if isinstance(batch, Tensor):
         return f"a tensor of shape {tuple(batch.shape)}"
     if isinstance(batch, Mapping):
@@ -76,9 +76,7 @@ def _length(batch: Any) -> int | None:
         items = list(batch)
     else:
         return None
-    items.sort(
-        key=lambda item: not isinstance(item, Tensor)
-    )  # what is nested decides only where nothing else does
+    items.sort(key=lambda item: not isinstance(item, Tensor))  # nested items come last
     return next((length for item in items if (length := _length(item)) is not None), None)
 
 
@@ -88,9 +86,9 @@ def _part(value: Any, part: slice, length: int, outermost: bool) -> Any:
     if isinstance(value, Mapping):
         return {key: _part(item, part, length, False) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        # The outermost holds fields, of which there may be as many as samples. One inside that is
-        # as long as the batch holds an item for each sample, unless it is a tuple of fields that
-        # are whole tensors themselves.
+        # The outermost sequence holds fields, even where it has as many as there are samples. A
+        # sequence inside that is as long as the batch has one item per sample, unless it is a tuple
+        # of whole tensors.
         fields = isinstance(value, tuple) and all(
             isinstance(v, Tensor) and v.ndim and len(v) == length for v in value
         )

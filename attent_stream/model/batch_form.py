@@ -1,6 +1,4 @@
-"""How a run's batches are transformed, counted and split: as the Trainer's own ``DataSpec`` does
-it.
-"""
+"""Batches are transformed, counted and split as the Trainer's ``DataSpec`` does it."""
 
 import sys
 from typing import Any
@@ -15,7 +13,7 @@ class BatchForm:
     """Treats candidates as the Trainer treats lessons.
 
     Args:
-        spec: The ``DataSpec`` of the train loader; None: batches are taken as they are.
+        spec: The train loader's ``DataSpec``. None: batches are not transformed.
     """
 
     def __init__(self, spec: DataSpec | None = None) -> None:
@@ -23,48 +21,41 @@ class BatchForm:
 
     @classmethod
     def of(cls, loader: Any) -> "BatchForm":
-        """That of the Trainer that is fitting on ``loader`` now; to be called within
+        """Use the ``DataSpec`` of the Trainer that fits on ``loader``; call it within
         ``Trainer.fit``.
         """
         return cls(_spec_of(loader))
 
     def transformed(self, batch: Any) -> Any:
-        """A batch after the spec's ``batch_transforms``."""
+        """Apply the spec's ``batch_transforms``."""
         return batch if self._spec is None else self._spec.batch_transforms(batch)
 
     def rows(self, batch: Any) -> int:
-        """How many samples a batch or microbatch holds.
+        """Count the samples of a batch or microbatch.
 
         Raises:
-            ScoreError: Nothing says so.
+            ScoreError: See ``batch_length``.
         """
-        return (
-            batch_length(batch)
-            if self._spec is None
-            else int(self._spec.get_num_samples_in_batch(batch))
-        )
+        if self._spec is None:
+            return batch_length(batch)
+        return int(self._spec.get_num_samples_in_batch(batch))
 
     def split(self, batch: Any, size: int) -> list[Any]:
-        """Parts of a batch of at most ``size`` samples."""
+        """Split a batch into microbatches of at most ``size`` samples."""
         if self._spec is None or self._spec.split_batch is default_split_batch:
             return split_batch(batch, size, self.rows(batch))
         return list(self._spec.split_batch(batch, size))
 
     def parts(self, batch: Any, size: int) -> list[Any]:
-        """Microbatches of at most ``size`` samples on the model's device, after the spec's
-        ``microbatch_transforms``.
-        """
-        made = self.split(batch, size)
-        return (
-            made
-            if self._spec is None
-            else [self._spec.microbatch_transforms(part) for part in made]
-        )
+        """Split a batch and apply the spec's ``microbatch_transforms``."""
+        microbatches = self.split(batch, size)
+        if self._spec is None:
+            return microbatches
+        return [self._spec.microbatch_transforms(one) for one in microbatches]
 
 
 def _spec_of(loader: Any) -> DataSpec | None:
-    # Composer's state holds the loader but not its DataSpec, which only the Trainer up the stack
-    # has.
+    # Composer's state holds the loader but not its DataSpec. Only the Trainer up the stack has it.
     frame = sys._getframe()
     while frame is not None:
         trainer = frame.f_locals.get("self")

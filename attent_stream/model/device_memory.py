@@ -1,10 +1,8 @@
-"""When memory runs out."""
+"""Out-of-memory errors."""
 
 import torch
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device's memory has run out, here or (Composer's FSDP hooks)
-    on another rank.
-    """
+    """Whether the device ran out of memory, on this rank or, by Composer's FSDP hooks, another."""
     return isinstance(error, torch.OutOfMemoryError) or "CUDA out of memory" in str(error)

@@ -1,4 +1,4 @@
-"""Leaves a model and its random numbers as they were."""
+"""Forwards that leave a model and its random numbers unchanged."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,15 +9,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 @contextmanager
 def untouched(model: torch.nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients inside; outside, every module's mode and torch's RNG streams are
-    as before.
+    """Set eval mode and no gradients inside the context, then restore each module's mode.
 
-    Modules are put back one by one: a frozen part that was in eval mode while the rest trained
-    stays so.
+    Torch's random number streams are restored too. DDP does not broadcast its buffers inside.
 
-    The last step's gradients are out of sight inside, as they are in a training forward:
-    torch.compile looks at them, and under FSDP1 they are shards that do not fit the whole
-    parameters of a forward. DDP sends no buffers around inside.
+    Gradients of the last step are hidden inside, as in a training forward. torch.compile looks at
+    them, and under FSDP1 they are shards that do not fit the whole parameters of a forward.
     """
     training = [module for module in model.modules() if module.training]
     grads = [(param, param.grad) for param in model.parameters() if param.grad is not None]
@@ -37,7 +34,7 @@ def untouched(model: torch.nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _silent(model: torch.nn.Module) -> Iterator[None]:
-    """No collectives in DDP's forward, and none forgotten in the next."""
+    """Prevent collectives in DDP's forward. The next forward outside makes those that are due."""
     if not isinstance(model, DistributedDataParallel):
         yield
         return

@@ -1,41 +1,40 @@
-"""Which reading of a model's outputs is trained on: found on a first batch, held against later
-ones.
-"""
+"""Finds the reading that a model's loss uses, and tests it on later batches."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from composer.utils import dist
-from torch import Tensor
 from torch.nn import Module
 
 from attent_stream.base.errors import in_words
 from attent_stream.base.gather import first_fault
 from attent_stream.model.batch import describe
 from attent_stream.model.device_memory import out_of_memory
+from attent_stream.model.first_reading import first_reading, logits_path, target_path
 from attent_stream.model.loss_hints import LossHints
-from attent_stream.model.matching import Trained, fits, matching, operands, says_nothing
-from attent_stream.model.reading import BINARY, CLASSES, Path, Reading, tensors_of
+from attent_stream.model.matching import fits, matching, says_nothing
+from attent_stream.model.reading import CLASSES, Reading, tensors_of
+from attent_stream.model.trained import Trained, operands
 from attent_stream.model.traits import Traits
 
 log = logging.getLogger(__name__)
 
-# Batches that are looked at: so many first ones, the 4th, 8th, 16th, and one in so many
+# Batches that are tested: the first ones, the 4th, 8th, 16th, and one in every ``_EVERY``
 _FIRST, _EVERY = 3, 32
-_PATIENCE = 64  # batches, until which a first reading is looked for in each
-_MEMORY = "memory ran out"  # which says nothing of the readings
+_PATIENCE = 64  # without a reading, all of the first batches are tested
+_MEMORY = "memory ran out"  # says nothing about readings
 
 
 class LossCheck:
-    """Keeps the readings that have reproduced every loss so far; the same on all ranks.
+    """Keeps the readings that have reproduced every loss so far, the same on all ranks.
 
     Args:
-        model: The model, wrapped or not; only looked at.
-        evaluating: The forwards that it sees are those of eval mode.
+        model: The model, wrapped or not. It is not changed.
+        evaluating: The forwards are in eval mode.
 
     Attributes:
-        reason: Why no reading is left, in words; None while there is one, and before the first
+        reason: Why no reading is left, in words. None while there is one, and before the first
             batch.
     """
 
@@ -45,36 +44,36 @@ class LossCheck:
         self._evaluating = evaluating
         self._left: tuple[Reading, ...] = ()
         self._batches = 0
-        self._told = False  # that a loss is not reproduced any more
+        self._told = False  # whether it was logged that a loss is no longer reproduced
 
     @property
     def reading(self) -> Reading | None:
-        """The most likely reading that is left; None where there is none."""
+        """The most likely reading that is left, or None."""
         return self._left[0] if self._left else None
 
     @property
     def due(self) -> bool:
-        """Whether the next batch is to be looked at."""
+        """Whether the next batch is to be tested."""
         first, batch = _FIRST if self._left else _PATIENCE, self._batches
         power = batch & (batch - 1) == 0 and batch < _EVERY
         return self.reason is None and (batch < first or power or batch % _EVERY == 0)
 
     def look(self, forward: Callable[[], Trained], keep: bool = False) -> None:
-        """``see`` a batch where it is ``due``, else count it."""
+        """Call ``see`` for a batch that is ``due``, else count it."""
         if self.due:
             self.see(forward, keep)
         else:
             self._batches += 1
 
     def see(self, forward: Callable[[], Trained], keep: bool = False) -> None:
-        """Hold the readings against one more loss; all ranks call this together.
+        """Test the readings on one more loss. All ranks must call this together.
 
-        A loss that is not finite, or a batch without any label, says nothing and is passed over.
+        A loss that is not finite and a batch without any label are skipped.
 
         Args:
-            forward: Gives a forward with its loss; what it raises is a reason.
-            keep: Go on with the last reading where a later loss is not reproduced: a schedule may
-                have changed it, and a run is not to end for that.
+            forward: Returns a forward with its loss. What it raises becomes ``reason``.
+            keep: Keep the last reading where a later loss is not reproduced. A schedule may have
+                changed the loss, which must not end the run.
         """
         self._batches += 1
         if self.reason is not None:
@@ -85,19 +84,17 @@ class LossCheck:
             return
         left = self._agreed(trained, self._left, silent) if self._left else ()
         if not left:
-            mine, failed = (
-                ([], None) if trained is None or silent else _tried(lambda: self._matching(trained))
-            )
+            mine, failed = [], None
+            if trained is not None and not silent:
+                mine, failed = _tried(lambda: self._matching(trained))
             fault = fault or failed
-            everyones = [
-                reading for found in dist.all_gather_object(mine or []) for reading in found
-            ]
+            everyones = [one for found in dist.all_gather_object(mine or []) for one in found]
             left = self._agreed(trained, tuple(dict.fromkeys(everyones)), silent)
         if not left and keep and self._left:
             if not self._told and dist.get_global_rank() == 0:
                 log.warning(
-                    "The loss is no longer what is scored (%s): it has another part or another "
-                    "form since. Scores go on as before.",
+                    "The loss is no longer what is scored (%s): its form has changed. Scores go "
+                    "on as before.",
                     self._left[0].describe(),
                 )
             self._told = True
@@ -108,12 +105,12 @@ class LossCheck:
             self.reason = first_fault(fault) or "its loss differs between ranks"
 
     def _matching(self, trained: Trained) -> list[Reading]:
-        return matching(trained, prior_reading(self._traits, trained), self._hints)
+        return matching(trained, _prior(self._traits, trained), self._hints)
 
     def _agreed(
         self, trained: Trained | None, readings: tuple[Reading, ...], silent: bool
     ) -> tuple[Reading, ...]:
-        """Those of the same readings on all ranks that fit on each whose batch says something."""
+        """The readings that fit on every rank with a batch to test; all ranks pass the same."""
         mine = [
             silent or (trained is not None and self._fits(reading, trained)) for reading in readings
         ]
@@ -134,8 +131,9 @@ class LossCheck:
         return bool(found)
 
     def _is_final(self, reading: Reading, trained: Trained) -> bool:
-        """Whether eval mode gives no logits: nothing, or probabilities, whose loss is another than
-        that of training.
+        """Whether eval mode returns no logits, but nothing or probabilities.
+
+        Their loss is not the training loss.
         """
         if reading.outputs is None:
             return True
@@ -165,35 +163,18 @@ class LossCheck:
         )
 
 
-def prior_reading(traits: Traits, trained: Trained) -> Reading | None:
-    """What a model's class and the names in outputs and batch suggest, or None."""
-    outputs, batch = trained.outputs, trained.batch
-    found: Path | None = None
-    if isinstance(outputs, Tensor):
-        found = ()
-    elif isinstance(outputs, Mapping):
-        found = ("logits",) if "logits" in outputs else None
-    elif isinstance(outputs, (tuple, list)) and outputs:
-        scalar = isinstance(outputs[0], Tensor) and outputs[0].ndim == 0 and len(outputs) > 1
-        found = (1,) if scalar else (0,)
-    target: Path = ("labels",) if isinstance(batch, Mapping) else (1,)
-    labels = dict(tensors_of(batch, trained.samples)).get(target)
-    if found is None or labels is None:
+def _prior(traits: Traits, trained: Trained) -> Reading | None:
+    """The reading that the model's class and the names in outputs and batch suggest, or None."""
+    outputs, target = logits_path(trained.outputs), target_path(trained.batch)
+    labels = dict(tensors_of(trained.batch, trained.samples)).get(target)
+    if outputs is None or labels is None:
         return None
-    logits = dict(tensors_of(outputs, trained.samples)).get(found)
-    dense = labels.is_floating_point() or (logits is not None and logits.shape == labels.shape)
-    one_a_class = traits.forward_args is None and traits.dense == BINARY
-    return Reading(
-        outputs=found,
-        target=target,
-        kind=traits.dense if dense or one_a_class else CLASSES,
-        shift=traits.shift_labels,
-        classes_last=isinstance(batch, Mapping),
-    )
+    logits = dict(tensors_of(trained.outputs, trained.samples)).get(outputs)
+    return first_reading(traits, logits, labels, outputs=outputs, target=target)
 
 
 def _tried(function: Callable[[], Any]) -> tuple[Any, str | None]:
-    """What a function returns, and in words what it raised instead."""
+    """What a function returns, and in words what it raised."""
     try:
         return function(), None
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What a model says of its loss: the class that it leaves out, the label smoothing."""
+"""Settings of a model's loss: the ignored class and the label smoothing."""
 
 import functools
 from collections.abc import Iterator
@@ -9,18 +9,18 @@ from torch.nn import Module
 
 from attent_stream.model.wrapping import unwrap
 
-# What people use; tried where the model does not say
+# Common values, tried after those that the model names
 _SMOOTHING = (0.1, 0.05, 0.2, 0.15, 0.01, 0.3)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossHints:
-    """What the loss is likely to be.
+    """Likely settings of a loss.
 
     Args:
-        ignored: ``ignore_index``, most likely first.
-        smoothing: ``label_smoothing``, each in (0, 1).
-        auxiliary: Factor of the outputs' own ``aux_loss`` (mixtures of experts), or 0.
+        ignored: Values of ``ignore_index``, most likely first.
+        smoothing: Values of ``label_smoothing`` in (0, 1), most likely first.
+        auxiliary: Factor of the outputs' ``aux_loss`` (mixtures of experts), or 0.
     """
 
     ignored: tuple[int, ...] = ()
@@ -46,7 +46,7 @@ class LossHints:
 
 
 def _settings(model: Module) -> Iterator[dict[str, Any]]:
-    """Keywords of partials and attributes of loss modules that a model holds."""
+    """Keywords of the partials and attributes of the loss modules in a model."""
     for value in vars(model).values():
         known: dict[str, Any] = {}
         while isinstance(value, functools.partial):

@@ -1,15 +1,12 @@
-"""Readings that reproduce the loss that a model returned: what is scored is then what is trained
-on.
+"""Search for the readings that reproduce a model's loss, so that scores match what is trained on.
 
-A model's labels may be shifted or not, its target may be classes or numbers, its outputs may hold
-several heads. None of this is believed: the mean loss under a reading is held against the model's
-own on a batch.
+A model's labels may be shifted or not, its target may be classes or numbers, and its outputs may
+hold several heads. Nothing is assumed: the loss under a reading must equal the model's own loss.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -25,78 +22,27 @@ from attent_stream.model.reading import (
     Path,
     Reading,
     arrange,
-    at_path,
     position_losses,
     tensors_of,
 )
 from attent_stream.model.reference import IGNORED
-from attent_stream.model.saved import SavedEntropy, saved_entropies
+from attent_stream.model.trained import Trained, operands, total_loss
 
-_RTOL, _ATOL = 2e-4, 1e-5  # of a loss in float32
-_RTOL_HALF = 1e-2  # of one in bfloat16 or float16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """One forward of a model with its loss.
-
-    Args:
-        outputs: What the model returned.
-        batch: What it was given.
-        loss: What its ``loss`` returned.
-        samples: Of the batch.
-        saved: The cross-entropies in the loss's graph; empty where it has none.
-    """
-
-    outputs: Any
-    batch: Any
-    loss: Any
-    samples: int
-    saved: tuple[SavedEntropy, ...] = ()
-
-    @classmethod
-    def of(cls, outputs: Any, batch: Any, loss: Any, samples: int) -> "Trained":
-        """With what the loss's graph has saved."""
-        return cls(
-            outputs=outputs,
-            batch=batch,
-            loss=loss,
-            samples=samples,
-            saved=tuple(saved_entropies(loss)),
-        )
-
-    @property
-    def entropy(self) -> SavedEntropy | None:
-        """The loss's cross-entropy, where it has exactly one."""
-        return self.saved[0] if len(self.saved) == 1 else None
-
-    @cached_property
-    def total(self) -> float | None:
-        """The number that was trained on, where it is one; taken from the device once."""
-        total = total_loss(self.loss)
-        return None if total is None else total.double().item()
-
-    @cached_property
-    def labels(self) -> Tensor | None:
-        """The labels that the loss's cross-entropy counted, in its order; None where it has not
-        exactly one.
-        """
-        entropy = self.entropy
-        return None if entropy is None else entropy.labels[entropy.labels != entropy.ignored]
+_RTOL, _ATOL = 2e-4, 1e-5  # for a loss in float32
+_RTOL_HALF = 1e-2  # for a loss in bfloat16 or float16
 
 
 def matching(trained: Trained, prior: Reading | None, hints: LossHints) -> list[Reading]:
-    """The readings that reproduce the loss, most likely first.
+    """Find the readings that reproduce the loss, most likely first.
 
     Args:
         trained: A forward with its loss.
-        prior: What the model's class says; None where it says nothing.
-        hints: What the model says of its loss.
+        prior: The reading that the model's class suggests, or None.
+        hints: Settings of the model's loss.
 
     Returns:
-        Empty where none does. Of one pair of outputs and labels the readings of one kind only,
-        which later batches may tell apart; of several pairs those of all, as two may be equal at
-        first.
+        All readings that fit, of every pair of outputs and labels, but of one kind per pair. Later
+        batches may tell them apart. Empty where none fits.
     """
     with torch.no_grad():
         found: list[Reading] = []
@@ -112,9 +58,7 @@ def matching(trained: Trained, prior: Reading | None, hints: LossHints) -> list[
 
 
 def says_nothing(trained: Trained) -> bool:
-    """Whether a forward shows no reading to be right or wrong: its loss is not finite, or it has no
-    label that counts.
-    """
+    """Whether a forward cannot test readings: its loss is not finite, or it has no valid label."""
     if trained.total is None:
         return False
     unlabelled = trained.labels is not None and not trained.labels.numel()
@@ -124,7 +68,7 @@ def says_nothing(trained: Trained) -> bool:
 def fits(reading: Reading, trained: Trained, hints: LossHints) -> bool:
     """Whether a reading reproduces the loss of a forward.
 
-    Where the loss's graph holds its labels, these must be the reading's, in the same order.
+    Where the loss's graph holds labels, the reading's must be the same, in the same order.
     """
     if trained.total is None:
         return False
@@ -140,79 +84,22 @@ def fits(reading: Reading, trained: Trained, hints: LossHints) -> bool:
         if not valid.any():
             return False
         value = trained.total - _auxiliary(trained.outputs, hints)
-        rtol = (
-            _RTOL
-            if total_loss(trained.loss).dtype in (torch.float32, torch.float64)
-            else _RTOL_HALF
-        )
+        wide = total_loss(trained.loss).dtype in (torch.float32, torch.float64)
+        rtol = _RTOL if wide else _RTOL_HALF
         return any(
             math.isclose(value, mean, rel_tol=rtol, abs_tol=_ATOL)
             for mean in _means(reading.kind, losses, valid)
         )
 
 
-def operands(reading: Reading, trained: Trained) -> tuple[Tensor, Tensor]:
-    """Outputs and target of a forward under a reading, as ``arrange`` gives them; raises
-    LookupError.
-    """
-    if reading.outputs is not None:
-        return reading.arranged(trained.outputs, trained.batch)
-    return saved_operands(reading, trained)
-
-
-def saved_operands(reading: Reading, trained: Trained) -> tuple[Tensor, Tensor]:
-    """Log-probabilities (B, n, C) that the loss has saved and its labels (B, n), where the batch
-    has the same.
-
-    Raises:
-        LookupError: The loss has not exactly one cross-entropy, or its labels are not the batch's
-            in the order of its samples.
-    """
-    ordered = None if trained.entropy is None else trained.entropy.by_sample(trained.samples)
-    if ordered is None:
-        raise LookupError("the loss has no cross-entropy over the batch's samples")
-    log_probs, labels = ordered
-    own = at_path(trained.batch, reading.target).reshape(trained.samples, -1)
-    own = own[:, 1:] if reading.shift else own
-    if own.is_floating_point() or own.shape[1] > labels.shape[1]:
-        raise LookupError("no class indices")
-    counted = labels[:, : own.shape[1]] != IGNORED
-    same = torch.equal(labels[:, : own.shape[1]][counted], own.to(labels)[counted])
-    if not same or (labels[:, own.shape[1] :] != IGNORED).any():
-        raise LookupError("the loss's labels are not the batch's")
-    return log_probs, labels
-
-
-def total_loss(loss: Any) -> Tensor | None:
-    """The number that is trained on, as Composer takes it: a mapping's ``total``, else the sum of
-    means.
-    """
-    if isinstance(loss, Mapping) and isinstance(loss.get("total"), Tensor):
-        loss = loss["total"]
-    if isinstance(loss, Mapping):
-        loss = list(loss.values())
-    parts = [loss] if isinstance(loss, Tensor) else loss
-    if (
-        not isinstance(parts, (tuple, list))
-        or not parts
-        or not all(isinstance(one, Tensor) for one in parts)
-    ):
-        return None
-    total = sum((one.detach().mean() for one in parts[1:]), parts[0].detach().mean())
-    return total if total.is_floating_point() else None
-
-
 def _means(kind: str, losses: Tensor, valid: Tensor) -> Iterator[float]:
-    """What a loss may be of the losses of positions, (B, n): their mean, the mean of samples'
-    means, sums.
-    """
+    """Reductions of the losses of positions, (B, n), that a model's loss may be."""
     losses = torch.where(valid, losses, 0.0).double()
     total = losses.sum()
     yield (total / valid.sum()).item()
     has = valid.any(dim=1)
     yield (losses.sum(dim=1)[has] / valid.sum(dim=1)[has]).mean().item()
-    # A sum over a sample's positions is another loss of it than their mean, unless all have as
-    # many.
+    # A sample's sum over its positions is not its mean, unless all samples have as many positions.
     if kind != CLASSES or losses.shape[1] == 1:
         yield (total / len(losses)).item()
         yield total.item()
@@ -220,31 +107,22 @@ def _means(kind: str, losses: Tensor, valid: Tensor) -> Iterator[float]:
 
 def _auxiliary(outputs: Any, hints: LossHints) -> float:
     value = outputs.get("aux_loss") if hints.auxiliary and isinstance(outputs, Mapping) else None
-    return (
-        hints.auxiliary * value.double().item()
-        if isinstance(value, Tensor) and value.ndim == 0
-        else 0.0
-    )
+    scalar = isinstance(value, Tensor) and value.ndim == 0
+    return hints.auxiliary * value.double().item() if scalar else 0.0
 
 
 def _groups(
     trained: Trained, prior: Reading | None, hints: LossHints
 ) -> Iterator[Iterator[Sequence[Reading]]]:
-    """Readings to try, of each pair of outputs and labels, kind by kind.
+    """Readings to try, for each pair of outputs and labels, kind by kind.
 
-    What one kind needs memory for is not tried where another has fitted.
+    Some kinds need much memory. They are last, and not tried where another kind fits.
     """
-    outputs = [
-        (path, one)
-        for path, one in tensors_of(trained.outputs, trained.samples)
-        if one.is_floating_point()
-    ]
+    outputs = tensors_of(trained.outputs, trained.samples)
+    outputs = [(path, one) for path, one in outputs if one.is_floating_point()]
     outputs.sort(key=lambda item: "logits" not in item[0])
-    batch = [
-        (path, one)
-        for path, one in tensors_of(trained.batch, trained.samples)
-        if not one.is_complex()
-    ]
+    batch = tensors_of(trained.batch, trained.samples)
+    batch = [(path, one) for path, one in batch if not one.is_complex()]
     batch.sort(key=lambda item: not _label_like(item[0]))
     likely = Reading(outputs=None, target=(), kind=CLASSES) if prior is None else prior
     pairs = [(z, y) for y in batch for z in outputs]
@@ -258,16 +136,14 @@ def _groups(
 
 
 def _of_graph(trained: Trained, prior: Reading | None) -> Iterator[Reading]:
-    """Readings of a loss that comes without outputs, by what its graph has saved."""
+    """Readings of the tensors in the loss's graph, for a model that returns no outputs."""
+    if trained.entropy is None:
+        return
     likely = prior is not None and prior.shift
-    for path, one in (
-        tensors_of(trained.batch, trained.samples) if trained.entropy is not None else ()
-    ):
+    for path, one in tensors_of(trained.batch, trained.samples):
         if not one.is_floating_point():
-            yield from (
-                Reading(outputs=None, target=path, kind=CLASSES, shift=shift)
-                for shift in (likely, not likely)
-            )
+            for shift in (likely, not likely):
+                yield Reading(outputs=None, target=path, kind=CLASSES, shift=shift)
 
 
 def _label_like(path: Path) -> bool:
@@ -296,14 +172,14 @@ def _variants(
                     yield replace(reading, ignored=ignored)
                 if arranged[1].ndim == 1 and not shift:
                     yield from (replace(reading, smoothing=share) for share in hints.smoothing)
-                # Of more positions it would be huge
+                # One-hot targets of many positions would be huge.
                 if not shift and out.ndim == 2 and trained.entropy is None:
                     yield replace(reading, kind=BINARY)
     if out.ndim > 1 and out.shape == labels.shape and labels.is_floating_point():
         yield replace(base, kind=PROBABILITIES, classes_last=False)
         if out.ndim > 2:
             yield replace(base, kind=PROBABILITIES)
-    if labels.is_floating_point() or labels.ndim >= out.ndim:  # else one sigmoid a class, as above
+    if labels.is_floating_point() or labels.ndim >= out.ndim:  # else one sigmoid per class, above
         yield replace(base, kind=BINARY)
     yield replace(base, kind=REGRESSION)
 
@@ -311,7 +187,7 @@ def _variants(
 def _ignored(
     labels: Tensor, classes: int, trained: Trained, hints: LossHints
 ) -> Iterator[int | None]:
-    """Classes that the loss may leave out: what is known of it, none, then the first (padding)."""
+    """Classes that the loss may ignore: the known ones, none, then class 0 (padding)."""
     entropy = trained.entropy
     known = hints.ignored if entropy is None else (entropy.ignored,)
     within = [index for index in known if 0 <= index < classes]

@@ -1,6 +1,4 @@
-"""The output head of a model: which module makes the logits, and what the model does to them
-afterwards.
-"""
+"""The output head of a model: the module that makes the logits, and what follows it."""
 
 import inspect
 from collections.abc import Mapping
@@ -13,7 +11,7 @@ from torch.nn import Embedding, Linear, Module
 
 from attent_stream.model.wrapping import is_compiled, unwrap
 
-# Names under which Hugging Face's configurations say what happens to the logits behind the head.
+# Names in Hugging Face's configurations for what happens to the logits after the head
 _FACTORS = ("logit_scale", "lm_head_multiplier")  # Cohere, llm-foundry's MPT; Falcon-H1
 _DIVISORS = ("logits_scaling",)  # Granite
 # Gemma 2 and 3; RecurrentGemma; xLSTM
@@ -21,7 +19,7 @@ _CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 
 
 class HeadError(ValueError):
-    """Why a model's scores cannot be had without its logits."""
+    """Why a model cannot be scored without its logits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +27,13 @@ class OutputHead:
     """Where a model's logits come from.
 
     Args:
-        module: Makes them from the final hidden states, by one matrix product with its ``weight``
-            (V, D) and perhaps a ``bias`` (V,). Its parameters are whole only within the model's
-            forward where the model is sharded.
+        module: Makes the logits from the final hidden states, by one matrix product with its
+            ``weight`` (V, D) and an optional ``bias`` (V,). The parameters of a sharded model are
+            whole only within its forward.
         classes: V.
-        after: What may happen to the logits then, as (scale, softcap), likeliest first. The
-            configuration does not tell for sure: MPT's has a ``logit_scale`` that Hugging Face's
-            model does not use.
+        after: What may happen to the logits afterwards, as (scale, softcap), most likely first. The
+            configuration is not certain: MPT's has a ``logit_scale`` that Hugging Face's model
+            does not use.
     """
 
     module: Module
@@ -44,21 +42,20 @@ class OutputHead:
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """In which autocast, where it is on, would make the logits."""
+        """The dtype in which autocast computes the logits. None where autocast is off."""
         device = self.module.weight.device.type
         return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
     def operands(self) -> tuple[Tensor, Tensor | None]:
-        """The weight and the bias, as they are now."""
+        """The current weight and bias."""
         return self.module.weight, getattr(self.module, "bias", None)
 
 
 def find_head(model: Module) -> OutputHead:
-    """The output head of a Hugging Face model inside of a ComposerModel, wrapped or not; only
-    looked at.
+    """Find the output head of a Hugging Face model in a ComposerModel, wrapped or not.
 
     Raises:
-        HeadError: There is none, or what the model or its head does is not known here.
+        HeadError: There is none, or it computes something unknown.
     """
     inner = unwrap(model)
     language_model = unwrap(getattr(inner, "model", inner))
@@ -81,9 +78,7 @@ def find_head(model: Module) -> OutputHead:
 
 
 def hidden_states(args: tuple, kwargs: Mapping[str, Any]) -> Tensor | None:
-    """What a call of the head's module is to make logits from, or None if it looks up
-    embeddings.
-    """
+    """Hidden states in a call of the head's module. None for a call that looks up embeddings."""
     first = args[0] if args else kwargs.get("input")
     return first if isinstance(first, Tensor) and first.is_floating_point() else None
 

@@ -1,10 +1,10 @@
-"""Per-sample importance from a model's outputs: the reference that faster ways are tested against.
+"""Per-sample scores from a model's outputs. Faster implementations are tested against them.
 
 AtteNT (arXiv 2602.20461) teaches the samples with the largest ``||f(S) - f*(S)||``. For a
-classifier or a language model ``f(S)`` is the softmax and ``f*(S)`` the one-hot target, so the
-per-token residual is ``||softmax(z) - onehot(y)||``, bounded by sqrt(2). Over the tokens of a
-sample it is the root mean square over the valid ones, so that neither length nor padding counts.
-Everything is computed in float32, or in float64 where the logits are.
+classifier or a language model, ``f(S)`` is the softmax and ``f*(S)`` the one-hot target, so the
+residual of a token is ``||softmax(z) - onehot(y)||``, at most sqrt(2). The residual of a sample is
+the root mean square over its valid tokens, so that length and padding do not matter. Scores are
+float32, or float64 for float64 logits.
 """
 
 import math
@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-IGNORED = -100  # the label that torch's and Hugging Face's losses leave out
-_CHUNK_ELEMENTS = 2**22  # of logits upcast at once: 16 MB in float32, two such buffers at most
+IGNORED = -100  # the label that torch's and Hugging Face's losses ignore
+_CHUNK_ELEMENTS = 2**22  # logits that are upcast at once: 16 MB in float32, at most two buffers
 
 
 def token_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood and squared residual of every token.
 
-    The residual is ``||softmax(z) - onehot(y)||^2 = sum_j p_j^2 - 2 p_y + 1``, computed without the
-    cancellation as ``sum_{j != y} p_j^2 + (sum_{j != y} p_j)^2``. Rows go in chunks, so no float32
-    copy of all logits is made.
+    The residual ``||softmax(z) - onehot(y)||^2 = sum_j p_j^2 - 2 p_y + 1`` is computed without
+    cancellation as ``sum_{j != y} p_j^2 + (sum_{j != y} p_j)^2``. Rows are computed in chunks, so
+    there is no float32 copy of all logits.
 
     Args:
         logits: Any float dtype, shape (..., V).
@@ -33,7 +33,7 @@ def token_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         label is ignored, not finite where the logits are not.
 
     Raises:
-        ValueError: Shapes that do not fit.
+        ValueError: The shapes do not match.
     """
     if logits.shape[:-1] != labels.shape:
         raise ValueError(
@@ -46,21 +46,21 @@ def token_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     residual_sq = torch.empty_like(nll)
     rows = max(1, _CHUNK_ELEMENTS // max(1, classes))
     for begin in range(0, len(flat_labels), rows):
-        part = slice(begin, begin + rows)
-        nll[part], residual_sq[part] = _row_scores(flat_logits[part].to(dtype), flat_labels[part])
+        some = slice(begin, begin + rows)
+        nll[some], residual_sq[some] = _row_scores(flat_logits[some].to(dtype), flat_labels[some])
     return nll.reshape(labels.shape), residual_sq.reshape(labels.shape)
 
 
 def _row_scores(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     valid = labels != IGNORED
     index = torch.where(valid, labels, 0).unsqueeze(-1)
-    # A softmax and norms of it are one fast pass each; the like written out in exp, sum and square
-    # takes twice as long on a CPU.
+    # Softmax and norms are one fast pass each. Written with exp, sum and square they take twice as
+    # long on a CPU.
     p = z.softmax(dim=-1)
     log_sum = z.amax(dim=-1) - p.amax(dim=-1).log()
     p.scatter_(-1, index, 0.0)
     others = p.sum(dim=-1)
-    # log1p keeps the loss of a token that is almost sure: there the others are tiny.
+    # log1p keeps the digits of a token that is almost certain, where the others are tiny.
     sure = others < 0.5
     nll = torch.where(
         sure, -torch.log1p(-others.where(sure, 0)), log_sum - z.gather(-1, index).squeeze(-1)
@@ -71,8 +71,7 @@ def _row_scores(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def soft_token_scores(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """``token_scores`` for class probabilities as target: ``-sum t log p`` and ``||softmax(z) -
-    t||^2``.
+    """Compute ``-sum t log p`` and ``||softmax(z) - t||^2`` for class probabilities t.
 
     Args:
         logits: Any float dtype, shape (..., C).
@@ -83,17 +82,17 @@ def soft_token_scores(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """
     z, target = _same_precision(logits, target)
     log_p = torch.log_softmax(z, dim=-1)
-    # A class without probability counts nothing, even where log p is -inf.
+    # A class without probability does not count, even where log p is -inf.
     cross_entropy = -torch.where(target == 0, torch.zeros_like(z), target * log_p).sum(dim=-1)
     return cross_entropy, (log_p.exp() - target).square().sum(dim=-1)
 
 
 def sample_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the valid entries of each sample.
+    """Average the valid entries of each sample.
 
     Args:
         values: Float of shape (B, ...).
-        mask: Which entries are valid, bool of the same shape.
+        mask: Valid entries, bool of the same shape.
 
     Returns:
         Shape (B,), dtype of ``values``; NaN for a sample without any valid entry.
@@ -109,7 +108,7 @@ def residual_from_logits(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: Shape (B, ..., V).
-        labels: Shape (B, ...); ``-100`` is not valid.
+        labels: Shape (B, ...); ``-100`` is ignored.
 
     Returns:
         Shape (B,); NaN for a sample without any valid label.
@@ -118,24 +117,22 @@ def residual_from_logits(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def loss_from_logits(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy over each sample's valid tokens; arguments and result as
-    ``residual_from_logits``."""
+    """Mean cross-entropy over each sample's valid tokens; see ``residual_from_logits``."""
     return sample_mean(token_scores(logits, labels)[0], labels != IGNORED)
 
 
 def residual_from_probabilities(logits: Tensor, target: Tensor) -> Tensor:
-    """As ``residual_from_logits``, with target probabilities of shape (B, ..., C)."""
+    """Same as ``residual_from_logits`` for target probabilities of shape (B, ..., C)."""
     return _every_mean(soft_token_scores(logits, target)[1]).sqrt()
 
 
 def loss_from_probabilities(logits: Tensor, target: Tensor) -> Tensor:
-    """As ``loss_from_logits``, with target probabilities of shape (B, ..., C)."""
+    """Same as ``loss_from_logits`` for target probabilities of shape (B, ..., C)."""
     return _every_mean(soft_token_scores(logits, target)[0])
 
 
 def binary_residual(logits: Tensor, target: Tensor) -> Tensor:
-    """Root mean square of ``sigmoid(z) - y`` over each sample's outputs, for independent yes/no
-    targets.
+    """Root mean square of ``sigmoid(z) - y`` over each sample's independent yes/no outputs.
 
     Args:
         logits: Shape (B, ...).
@@ -149,13 +146,13 @@ def binary_residual(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def binary_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean binary cross-entropy over each sample's outputs; arguments as ``binary_residual``."""
+    """Mean binary cross-entropy over each sample's outputs; see ``binary_residual``."""
     z, target = _same_precision(logits, target)
     return _every_mean(F.binary_cross_entropy_with_logits(z, target, reduction="none"))
 
 
 def regression_residual(pred: Tensor, target: Tensor) -> Tensor:
-    """``||f(S) - f*(S)||`` for a regression: root mean square of the difference.
+    """``||f(S) - f*(S)||`` of a regression: root mean square of the difference.
 
     Args:
         pred: Shape (B, ...).
@@ -168,7 +165,7 @@ def regression_residual(pred: Tensor, target: Tensor) -> Tensor:
 
 
 def regression_loss(pred: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference of each sample; arguments as ``regression_residual``."""
+    """Mean squared difference of each sample; see ``regression_residual``."""
     pred, target = _same_precision(pred, target)
     return _every_mean((pred - target).square())
 

@@ -1,8 +1,7 @@
-"""Per-sample losses out of the graph of a training loss.
+"""Per-sample losses from the graph of a training loss.
 
-A cross-entropy keeps the log-probability of every class and its labels for the backward pass. So
-each sample's loss can be looked up there at no cost, and how the model pairs outputs with labels
-can be seen.
+A cross-entropy saves the log-probability of every class and its labels for the backward pass. They
+give each sample's loss at no cost, and show how the model pairs outputs with labels.
 """
 
 from collections.abc import Mapping
@@ -15,19 +14,19 @@ from torch import Tensor
 from attent_stream.base.empty import EMPTY
 from attent_stream.model.reference import IGNORED, sample_mean
 
-_FURTHEST = 6  # nodes from the loss to its cross-entropy: factors and sums, but no model
+_MAX_DEPTH = 6  # nodes from the loss to its cross-entropy: factors and sums, but no model
 _NAMES = ("NllLossBackward0", "NllLoss2DBackward0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedEntropy:
-    """What one cross-entropy has saved.
+    """The tensors that a cross-entropy has saved.
 
     Args:
         log_probs: Float of shape (N, C), or (N, C, H, W); detached.
         labels: Int64 of shape (N,), or (N, H, W).
         ignored: The label that the loss leaves out (``ignore_index``).
-        weight: Of each class, float of shape (C,), or None.
+        weight: Weight of each class, float of shape (C,), or None.
     """
 
     log_probs: Tensor
@@ -39,10 +38,10 @@ class SavedEntropy:
         """Log-probabilities of shape (B, n, C) and labels of shape (B, n), ``-100`` where ignored.
 
         Args:
-            samples: Of the batch, B, in whose order the labels are taken to be.
+            samples: Samples of the batch, B. The labels are assumed to be in their order.
 
         Returns:
-            None where the labels do not divide by B.
+            None where the number of labels is not a multiple of B.
         """
         if samples < 1 or self.labels.numel() % samples or not self.labels.numel():
             return None
@@ -52,24 +51,20 @@ class SavedEntropy:
 
 
 def saved_entropies(loss: Any) -> list[SavedEntropy]:
-    """All cross-entropies near a loss in its graph; empty for a loss without a graph or without
-    any.
+    """Find the cross-entropies near a loss in its graph.
 
     Args:
-        loss: Of a training forward, before its backward: a tensor, or a mapping or sequence of
-            them.
+        loss: Loss of a training forward, before the backward: a tensor, or a mapping or sequence of
+            tensors.
+
+    Returns:
+        Empty for a loss without a graph or without a cross-entropy.
     """
-    if isinstance(loss, Tensor):
-        nodes = _entropies(loss.grad_fn)
-    else:
-        parts = (
-            loss.values()
-            if isinstance(loss, Mapping)
-            else loss
-            if isinstance(loss, (tuple, list))
-            else ()
-        )
-        return [found for part in parts for found in saved_entropies(part)]
+    if isinstance(loss, Mapping):
+        loss = list(loss.values())
+    if isinstance(loss, (tuple, list)):
+        return [found for one in loss for found in saved_entropies(one)]
+    nodes = _entropies(loss.grad_fn) if isinstance(loss, Tensor) else []
     with torch.no_grad():
         return [
             SavedEntropy(
@@ -83,17 +78,17 @@ def saved_entropies(loss: Any) -> list[SavedEntropy]:
 
 
 def saved_losses(loss: Any, samples: int) -> Tensor | None:
-    """The mean loss of each sample over its valid labels.
+    """Mean loss of each sample over its valid labels.
 
     Args:
-        loss: Of a training forward, before its backward: a cross-entropy over all labels, times or
-            divided by anything.
-        samples: Of the batch, B, in whose order the labels are taken to be.
+        loss: Loss of a training forward, before the backward: a cross-entropy over all labels,
+            times any factor.
+        samples: Samples of the batch, B. The labels are assumed to be in their order.
 
     Returns:
         Float32 of shape (B,), detached, ``-inf`` (``EMPTY``) for a sample without any valid label.
-        None where there is no cross-entropy, or more than one, or its labels are weighted or do not
-        divide by B. Whether they lie in the order of the samples is not known here.
+        None unless there is exactly one cross-entropy, without class weights, whose number of
+        labels is a multiple of B.
     """
     found = saved_entropies(loss) if isinstance(loss, Tensor) else []
     if len(found) != 1 or found[0].weight is not None:
@@ -109,9 +104,9 @@ def saved_losses(loss: Any, samples: int) -> Tensor | None:
 
 
 def _entropies(node: Any) -> list[Any]:
-    """The cross-entropies within reach behind a node of the graph."""
+    """The cross-entropies at most ``_MAX_DEPTH`` nodes behind a node of the graph."""
     found, front, seen = [], [node], set()
-    for _ in range(_FURTHEST):
+    for _ in range(_MAX_DEPTH):
         behind = []
         for one in front:
             if one is None or one in seen:

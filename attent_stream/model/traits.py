@@ -1,4 +1,4 @@
-"""What a scorer must know of a model, read from the module inside."""
+"""Facts about a model that scoring needs."""
 
 import functools
 from dataclasses import dataclass
@@ -12,13 +12,14 @@ from attent_stream.model.wrapping import unwrap
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:
-    """What a scorer must know of a model.
+    """Facts about a model that scoring needs.
 
     Args:
-        shift_labels: The output at a token predicts the next one's label (causal language models).
-        forward_args: Names that a Hugging Face forward takes, or None for another model.
-        encoder_decoder: It needs ``decoder_input_ids`` when it gets no labels.
-        dense: What a target of the outputs' own shape is: ``probabilities``, ``binary`` or
+        shift_labels: The output at a token predicts the next token's label (causal language
+            models).
+        forward_args: Argument names of a Hugging Face model's forward. None for other models.
+        encoder_decoder: It needs ``decoder_input_ids`` where it gets no labels.
+        dense: Kind of a target of the outputs' shape: ``probabilities``, ``binary`` or
             ``regression``.
     """
 
@@ -29,7 +30,7 @@ class Traits:
 
     @classmethod
     def of(cls, model: Module) -> "Traits":
-        """Read them from a model, wrapped or not."""
+        """Read the traits of a model, wrapped or not."""
         inner = unwrap(model)
         # Composer's HuggingFaceModel and its subclasses
         forward_args = getattr(inner, "model_forward_args", None)
@@ -43,14 +44,14 @@ class Traits:
 
 
 def _is_causal(module: Module) -> bool:
-    """Whether it holds a Hugging Face causal language model, whose loss shifts labels by itself."""
+    """Whether it holds a Hugging Face causal language model. Its loss shifts the labels."""
     kinds = [getattr(part, "loss_type", None) for part in module.modules()]
     known = [kind for kind in kinds if isinstance(kind, str)]
     return bool(known) and known[0] == "ForCausalLM"
 
 
 def _dense_by_config(config: Any) -> str:
-    """As Hugging Face's sequence and image classifiers choose their loss (``problem_type``)."""
+    """Choose as Hugging Face's sequence and image classifiers choose their loss."""
     problem = getattr(config, "problem_type", None)
     if problem == "regression" or (problem is None and getattr(config, "num_labels", 1) == 1):
         return REGRESSION
@@ -58,23 +59,16 @@ def _dense_by_config(config: Any) -> str:
 
 
 def _dense_by_loss(module: Module) -> str:
-    """By the name of a ComposerClassifier's loss function; a model without one is taken for a
-    regression.
-    """
+    """Choose by the name of a ComposerClassifier's loss function. Without one: regression."""
     name = function_name(getattr(module, "_loss_fn", None)).lower().replace("_", "")
     if name in ("binarycrossentropywithlogits", "bcewithlogitsloss"):
         return BINARY
-    return (
-        PROBABILITIES
-        if name in ("softcrossentropy", "crossentropy", "crossentropyloss")
-        else REGRESSION
-    )
+    soft = name in ("softcrossentropy", "crossentropy", "crossentropyloss")
+    return PROBABILITIES if soft else REGRESSION
 
 
 def function_name(function: Any) -> str:
-    """Of a function, or what it is a partial of, or of the class of something that can be
-    called.
-    """
+    """Name of a function or of the function behind a partial, else name of the object's class."""
     while isinstance(function, functools.partial):
         function = function.func
     return getattr(function, "__name__", type(function).__name__)

@@ -1,4 +1,4 @@
-"""What training has put around a model, and the model inside."""
+"""Wrappers that training puts around a model."""
 
 from torch._dynamo.eval_frame import OptimizedModule
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
@@ -23,8 +23,9 @@ def is_sharded(model: Module) -> bool:
 
 
 def is_compiled(model: Module) -> bool:
-    """Whether torch.compile runs the model's forward or that of any part, by a wrapper,
-    ``Module.compile`` or, as Composer does, by a forward put in the place of the class's.
+    """Whether torch.compile runs the forward of the model or of a module inside.
+
+    It does so by a wrapper, by ``Module.compile`` or, as in Composer, by a replaced ``forward``.
     """
     return any(
         isinstance(module, OptimizedModule)
@@ -35,8 +36,6 @@ def is_compiled(model: Module) -> bool:
 
 
 def model_name(model: Module) -> str:
-    """The class of a model's network, for messages: of what a Hugging Face model or a
-    ComposerClassifier holds.
-    """
+    """Class name of the network in a Hugging Face model or ComposerClassifier, for messages."""
     inner = unwrap(model)
     return type(getattr(inner, "model", getattr(inner, "module", inner))).__name__

@@ -1,6 +1,4 @@
-"""How candidates are scored in training: in full, in one cheaper way, by a proxy, or in the way
-that is found to be good enough.
-"""
+"""Scores candidates in training: in full, in a cheaper way, by a proxy, or automatically."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -12,18 +10,17 @@ from torch import Tensor
 from torch.nn import Conv2d, Module
 
 from attent_stream.base.errors import FidelityError
-from attent_stream.experimental.proxy import Proxy
 from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.output_head import HeadError, find_head
 from attent_stream.model.reading import Reading
 from attent_stream.model.vision import patch_embedding
 from attent_stream.model.wrapping import model_name, unwrap
-from attent_stream.score.auto import AutoScoring, usual_ways
+from attent_stream.score.auto_fidelity import AutoScorer, usual_ways
+from attent_stream.score.build import build_scorer
 from attent_stream.score.cost import ModelCost, model_cost
 from attent_stream.score.early_exit import find_blocks
-from attent_stream.score.fidelity import AutoFidelity, Fidelity
-from attent_stream.score.fitting import FittingScorer
-from attent_stream.score.scorer import build_scorer
+from attent_stream.score.fidelity import FULL, AutoFidelity, Fidelity
+from attent_stream.score.microbatches import MicrobatchScorer
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +30,15 @@ class ScorerAtFidelity:
 
     Args:
         score: See ``build_scorer``.
-        model: The learner as training has it (wrapped).
+        model: The learner, wrapped as in training.
         head: See ``build_scorer``.
-        fidelity: How much is looked at.
-        device: Where the learner is.
+        fidelity: How much of a candidate and of the model is used.
+        device: The learner's device.
         full_precision: Whether training is in fp32.
-        gather: This rank's values -> all ranks', as ``gather_ranks``.
-        ranks: How many ranks score different samples.
-        seed: Of a proxy's weights and of what is drawn.
-        keep: Share of the candidates that become lessons, from which a proxy may learn.
+        gather: Gathers this rank's values from all ranks, as ``gather_ranks`` does.
+        ranks: Number of ranks that score different samples.
+        seed: Seeds a proxy's weights and what is drawn at random.
+        keep: Share of the candidates that become lessons. A proxy is trained on lessons.
 
     Attributes:
         model: The model that scores: the learner, or a proxy.
@@ -66,41 +63,39 @@ class ScorerAtFidelity:
         keep: float = 1.0,
     ) -> None:
         self.model = model
-        self._proxy: Proxy | None = None
-        self._proxy_cost = 1.0  # of a full forward of the proxy, in those of the learner
-        self._learning_cost = 0.0  # of a proxy, a candidate, in the same
-        self._auto: AutoScoring | None = None
+        self._proxy: Any = None
+        # In full forwards of the learner: a full forward of the proxy, and its training for each
+        # candidate
+        self._proxy_cost, self._training_cost = 1.0, 0.0
+        self._auto: AutoScorer | None = None
         self._seed = seed
         self._fidelity = fidelity
         self._model_cost = _counted(model, full_precision)
+
+        def scorer(fidelity: Fidelity) -> MicrobatchScorer:
+            made = build_scorer(score, self.model, head=head, fidelity=fidelity)
+            return MicrobatchScorer(made, self.model)
+
         if isinstance(fidelity, AutoFidelity):
-            full = FittingScorer(build_scorer(score, model, head=head), model)
-            ways = {
-                way: FittingScorer(build_scorer(score, model, head=head, fidelity=way), model)
-                for way in fidelity.ways or _usual(model)
-            }
+            full = scorer(FULL)
+            ways = {way: scorer(way) for way in fidelity.ways or _usual(model)}
             gpu = device.type == "cuda"
-            self._auto = AutoScoring(
+            self._auto = AutoScorer(
                 fidelity, full, ways, self._model_cost, gather=gather, ranks=ranks, gpu=gpu
             )
-            self._scoring: AutoScoring | FittingScorer = self._auto
+            self._scoring: AutoScorer | MicrobatchScorer = self._auto
             return
         if fidelity.proxy is not None:
-            self._proxy = Proxy(fidelity.proxy, model, device, seed=seed)
+            self._proxy = fidelity.proxy.build(model, device, seed=seed)
             self.model = self._proxy.model
-            self._proxy_cost = _counted(self.model, full_precision).total / max(
-                1, self._model_cost.total
-            )
-            if self._proxy.trained:  # a step, three forwards, on one lesson batch in so many
-                self._learning_cost = 3 * keep * self._proxy_cost / fidelity.proxy.every
-        self._scoring = FittingScorer(
-            build_scorer(score, self.model, head=head, fidelity=fidelity), self.model
-        )
+            total = _counted(self.model, full_precision).total
+            self._proxy_cost = total / max(1, self._model_cost.total)
+            if self._proxy.trained:  # a step costs three forwards
+                self._training_cost = 3 * keep * self._proxy_cost / fidelity.proxy.every
+        self._scoring = scorer(fidelity)
 
     def read_by(self, reading: Reading | None, form: BatchForm) -> None:
-        """Score by this reading of the model's outputs, and split batches in this way, from now
-        on.
-        """
+        """Use this reading of the model's outputs and this form of batches from now on."""
         self._scoring.read_by(reading, form)
 
     @property
@@ -110,44 +105,47 @@ class ScorerAtFidelity:
 
     @property
     def cost(self) -> float:
-        """Of scoring one candidate now, in full forwards of the learner: counted, so the same on
-        every rank and after a resume.
+        """Cost of scoring one candidate now, in full forwards of the learner.
 
-        A fixed fidelity's leaves out attention, which depends on how long samples are. A proxy's
-        learning is counted in.
+        It is counted and not timed, so that it is the same on every rank and after a resume. It
+        includes a proxy's training. A fixed fidelity's cost leaves out attention, which depends on
+        the length of samples.
         """
         if self._auto is not None:
             return self._auto.cost
-        return self._proxy_cost * self._model_cost.of(self._fidelity, 0) + self._learning_cost
+        return self._proxy_cost * self._model_cost.of(self._fidelity, 0) + self._training_cost
 
     def __call__(self, batch: Any, microbatch: int, window: tuple[int, int]) -> Tensor:
-        """Scores of candidates, float32 of shape (B,); see ``FittingScorer``.
+        """Score candidates, float32 of shape (B,); see ``MicrobatchScorer``.
 
         Args:
             batch: On the learner's device.
-            microbatch: Samples at once.
-            window: Epoch and index of the window that they are of; seeds what is drawn.
+            microbatch: Samples in a forward.
+            window: The candidates' epoch and window index, which seed what is drawn at random.
         """
         return self._scoring(batch, microbatch, (self._seed, *window))
 
     def learns_from(self, batches: int) -> bool:
-        """Whether there is a proxy that learns from the batch after so many."""
+        """Whether a proxy is trained on the batch that follows this many batches."""
         return self._proxy is not None and self._proxy.learns_from(batches)
 
     def learn(self, batch: Any) -> None:
-        """Let the proxy learn from a batch of lessons; all ranks call it together, where
-        ``learns_from`` says so.
+        """Train the proxy on a batch of lessons.
+
+        All ranks must call this together, for the batches that ``learns_from`` names.
         """
         self._proxy.learn(batch)
 
     @property
     def learns(self) -> bool:
-        """Whether there is a proxy that learns."""
+        """Whether there is a proxy in training."""
         return self._proxy is not None and self._proxy.trained
 
     def window_chosen(self, keep: float) -> dict[str, float]:
-        """Say that a scored window is chosen, with this share kept; metrics by name, empty where
-        nothing was measured.
+        """Note that a scored window was chosen with this share kept.
+
+        Returns:
+            Metrics by name. Empty where nothing was measured.
         """
         if self._auto is None:
             return {}
@@ -158,17 +156,17 @@ class ScorerAtFidelity:
                 if one.way == self._auto.way:
                     metrics[name] = getattr(one, name)
         if metrics and "cost" not in metrics:
-            metrics |= {"spearman": 1.0, "overlap": 1.0, "cost": 1.0, "time": 1.0}  # the full score
+            metrics |= dict.fromkeys(("spearman", "overlap", "cost", "time"), 1.0)  # the full score
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """What ``auto`` has decided and a proxy has learnt; the same on all ranks."""
+        """The decision of ``auto`` and the state of a trained proxy; the same on all ranks."""
         if self._auto is not None:
             return {"auto": self._auto.state_dict()}
         return {"proxy": self._proxy.state_dict()} if self.learns else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state_dict``'s state; that of another kind of fidelity is left."""
+        """Load what ``state_dict`` returned. The state of another kind of fidelity is ignored."""
         if self._auto is not None and "auto" in state:
             self._auto.load_state_dict(state["auto"])
         if self.learns and "proxy" in state:
@@ -183,9 +181,8 @@ def _usual(model: Module) -> tuple[Fidelity, ...]:
     ways = usual_ways(text=head is not None, blocks=blocks, patches=patches, images=images)
     if not ways:
         raise FidelityError(
-            "fidelity: expected auto for a model of equal blocks, of tokens or of images, "
-            f"received {model_name(model)}: name "
-            "the ways to try, or leave fidelity at full"
+            "fidelity: expected auto for a model of equal blocks, of tokens or of images, received "
+            f"{model_name(model)}: name the ways to try, or leave fidelity at full"
         )
     return ways
 

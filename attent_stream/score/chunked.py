@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from attent_stream.model.device_memory import out_of_memory
-from attent_stream.score.partials import Partials, merge
-from attent_stream.score.product import product_dtype
+from attent_stream.score.matmul_dtype import matmul_dtype
+from attent_stream.score.softmax_sums import SoftmaxSums, merge
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Compiled:
         return self._function(*args)
 
 
-def all_sums(z: Tensor, scale: Tensor | None) -> Partials:
+def all_sums(z: Tensor, scale: Tensor | None) -> SoftmaxSums:
     """Sums over every logit of a tile.
 
     Args:
@@ -72,7 +72,7 @@ def all_sums(z: Tensor, scale: Tensor | None) -> Partials:
     return _sums(z if scale is None else z * scale)
 
 
-def shifted_sums(z: Tensor, scale: Tensor | None, shift: Tensor) -> Partials:
+def shifted_sums(z: Tensor, scale: Tensor | None, shift: Tensor) -> SoftmaxSums:
     """``all_sums`` against a given bound, in one look at each logit and by the cheaper power of
     two; large or not finite where logits are far above it.
 
@@ -84,12 +84,12 @@ def shifted_sums(z: Tensor, scale: Tensor | None, shift: Tensor) -> Partials:
     """
     z = z.float()
     power = torch.exp2(((z if scale is None else z * scale) - shift[:, None]) * _LOG2_E)
-    return Partials(shift, power.sum(dim=1), (power * power).sum(dim=1))
+    return SoftmaxSums(shift, power.sum(dim=1), (power * power).sum(dim=1))
 
 
 def other_sums(
     z: Tensor, index: Tensor, scale: Tensor | None, softcap: Tensor | None
-) -> tuple[Partials, Tensor]:
+) -> tuple[SoftmaxSums, Tensor]:
     """Sums over a tile's logits but the labels', and these; the tile is left as it is.
 
     Args:
@@ -118,10 +118,10 @@ def transformed(z: Tensor, scale: Tensor | float | None, softcap: Tensor | float
     return z if softcap is None else softcap * torch.tanh(z / softcap)
 
 
-def _sums(z: Tensor) -> Partials:
+def _sums(z: Tensor) -> SoftmaxSums:
     largest = z.amax(dim=1)
     power = (z - torch.where(largest == float("-inf"), 0.0, largest)[:, None]).exp()
-    return Partials(largest, power.sum(dim=1), (power * power).sum(dim=1))
+    return SoftmaxSums(largest, power.sum(dim=1), (power * power).sum(dim=1))
 
 
 _all_sums, _shifted_sums, _other_sums = (
@@ -144,7 +144,7 @@ def chunked_scores(
     classes.
     """
     on_cpu = hidden.device.type == "cpu"
-    dtype = product_dtype(hidden.dtype) if on_cpu else hidden.dtype
+    dtype = matmul_dtype(hidden.dtype) if on_cpu else hidden.dtype
     rows, columns = _tile(len(labels), len(weight), on_cpu, dtype != hidden.dtype)
     bias = None if bias is None else bias.to(dtype)
     buffer = torch.empty(rows * columns, dtype=dtype, device=hidden.device)
@@ -190,7 +190,7 @@ def chunked_scores(
                 sums, found = _other_sums(z, index, factor, cap)
                 own = torch.where((index >= 0) & (index < len(part)), found, own)
                 parts.append(sums)
-        stacked = Partials(*(torch.stack(tensors) for tensors in zip(*parts, strict=True)))
+        stacked = SoftmaxSums(*(torch.stack(tensors) for tensors in zip(*parts, strict=True)))
         nll[some], residual_sq[some] = merge(stacked, own, targets)
     return nll, residual_sq
 
@@ -213,7 +213,7 @@ def logit_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         sums, own = _other_sums(flat[some], targets[some].int(), None, None)
         own = own.masked_fill(targets[some] >= flat.shape[1], float("nan"))  # no such class
         nll[some], residual_sq[some] = merge(
-            Partials(*(tensor[None] for tensor in sums)), own, targets[some]
+            SoftmaxSums(*(tensor[None] for tensor in sums)), own, targets[some]
         )
     return nll.reshape(labels.shape), residual_sq.reshape(labels.shape)
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from attent_stream.base.errors import FidelityError
+from attent_stream.base.registry import Registry
 
-TAKES = ("strided", "first")  # which tokens a share of them is
+TAKES = ("strided", "first")  # which tokens of a sample are used
 PRECISIONS = ("amp_bf16",)
 
 
@@ -18,79 +19,39 @@ class Tokens:
 
     Args:
         share: In (0, 1).
-        take: ``strided``: the model sees all, and of the tokens with a label this share, evenly
-            spaced, goes through the output head. ``first``: the sample is cut behind this share of
-            its length, which also saves in the blocks.
+        take: ``strided``: the model sees all tokens, and an evenly spaced share of the labeled ones
+            goes through the output head. ``first``: the sample is cut to this share of its length,
+            which saves compute in the blocks too.
     """
 
     share: float
     take: str = "strided"
 
     def __post_init__(self) -> None:
-        _share("tokens.share", self.share)
+        check_share("tokens.share", self.share)
         if self.take not in TAKES:
             raise FidelityError(
                 f"fidelity.tokens.take: expected one of {', '.join(TAKES)}, received {self.take!r}"
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProxySettings:
-    """A small model that scores in the learner's place.
-
-    Args:
-        model: A folder with a Hugging Face model (``config.json`` and safetensors weights), the
-            keys of a ``model`` section (``name``, ``architecture``, ``config_overrides``) for one
-            with random weights, or a ComposerModel.
-        train: Whether it learns along, by steps on lesson batches.
-        every: Lesson batches, of which it learns on one.
-        lr: Learning rate of its AdamW.
-        weight_decay: Of its AdamW.
-    """
-
-    model: Any
-    train: bool = False
-    every: int = 1
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-
-    def __post_init__(self) -> None:
-        if not (
-            isinstance(self.model, (str, Mapping))
-            or callable(getattr(self.model, "eval_forward", None))
-        ):
-            raise FidelityError(
-                "fidelity.proxy.model: expected a folder, the keys of a model section or a "
-                "ComposerModel, received "
-                f"{type(self.model).__name__}"
-            )
-        if not isinstance(self.train, bool):
-            raise FidelityError(
-                f"fidelity.proxy.train: expected true or false, received {self.train!r}"
-            )
-        _whole("proxy.every", self.every)
-        _number("proxy.lr", self.lr, above=0.0)
-        _number("proxy.weight_decay", self.weight_decay, least=0.0)
-        if isinstance(self.model, Mapping) and not self.train:
-            raise FidelityError(
-                "fidelity.proxy.train: expected true for a model that starts with random weights, "
-                "received false"
-            )
+# The parts of a fidelity that have a class of their own
+PARTS: Registry[Any] = Registry("fidelity", {"tokens": Tokens})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fidelity:
-    """One way to score; what is None is as in a full forward, and the parts compose.
+    """One way to score. The parts compose, and a part that is None changes nothing.
 
     Args:
-        layers: Leave the model after so many of its blocks, by its own final norm and head.
-        tokens: Of a language model's sample.
-        resolution: Side of an image over its full one, in (0, 1); position embeddings are
+        layers: Run only this many of the model's blocks, then its final norm and head.
+        tokens: Use a share of a language model's tokens.
+        resolution: Side of an image over its full side, in (0, 1). Position embeddings are
             interpolated.
-        patches: Share of an image's patches that a ViT sees, drawn at random for each window, in
-            (0, 1).
-        precision: ``amp_bf16``: score under bfloat16 autocast whatever training does.
-        proxy: Another model scores.
+        patches: Share of an image's patches that a ViT sees, in (0, 1), drawn for each window (on
+            trial).
+        precision: ``amp_bf16``: score under bfloat16 autocast, whatever training uses.
+        proxy: ``ProxySettings`` of another model that scores (on trial).
     """
 
     layers: int | None = None
@@ -98,14 +59,14 @@ class Fidelity:
     resolution: float | None = None
     patches: float | None = None
     precision: str | None = None
-    proxy: ProxySettings | None = None
+    proxy: Any = None
 
     def __post_init__(self) -> None:
         if self.layers is not None:
-            _whole("layers", self.layers)
+            check_integer("layers", self.layers)
         for name in ("resolution", "patches"):
             if getattr(self, name) is not None:
-                _share(name, getattr(self, name))
+                check_share(name, getattr(self, name))
         if self.precision is not None and self.precision not in PRECISIONS:
             raise FidelityError(
                 f"fidelity.precision: expected one of {', '.join(PRECISIONS)}, received "
@@ -124,7 +85,7 @@ class Fidelity:
 
     @property
     def name(self) -> str:
-        """In metrics and logs, such as ``layers_2_strided_0.125``."""
+        """Name for metrics and logs, such as ``layers_2_strided_0.125``."""
         parts = [] if self.layers is None else [f"layers_{self.layers}"]
         if self.tokens is not None:
             parts.append(f"{self.tokens.take}_{self.tokens.share:g}")
@@ -141,15 +102,14 @@ FULL = Fidelity()
 
 @dataclass(frozen=True, kw_only=True)
 class AutoFidelity:
-    """Find out by measurement which way is good enough; see ``agreement``.
+    """Measure which way of scoring is good enough; see ``auto_fidelity``.
 
     Args:
         agreement: Least rank correlation (Spearman) with the full score, in (0, 1).
         every: Scored windows from one measurement to the next.
-        samples: Candidates of all ranks together that are scored in every way, at least 32; fewer
-            where a window has fewer.
-        ways: What to try, or None for the usual ways of the model's kind
-            (``agreement.usual_ways``).
+        samples: Candidates on all ranks that are scored in every way, at least 32. A window with
+            fewer candidates gives fewer.
+        ways: The ways to try. None: those of ``auto_fidelity.usual_ways``.
     """
 
     agreement: float = 0.9
@@ -158,30 +118,30 @@ class AutoFidelity:
     ways: tuple[Fidelity, ...] | None = None
 
     def __post_init__(self) -> None:
-        _share("auto.agreement", self.agreement)
-        _whole("auto.every", self.every)
-        _whole("auto.samples", self.samples, least=32)
-        if self.ways is not None and (
-            not self.ways or any(way.proxy or way.full for way in self.ways)
-        ):
+        check_share("auto.agreement", self.agreement)
+        check_integer("auto.every", self.every)
+        check_integer("auto.samples", self.samples, least=32)
+        if self.ways is None:
+            return
+        names = [way.name for way in self.ways]
+        if not self.ways or any(way.proxy or way.full for way in self.ways):
             raise FidelityError(
                 "fidelity.auto.ways: expected at least one way, each less than full and without a "
-                "proxy, received "
-                f"{[way.name for way in self.ways]}"
+                f"proxy, received {names}"
             )
-        if self.ways is not None and len({way.name for way in self.ways}) < len(self.ways):
-            raise FidelityError(
-                "fidelity.auto.ways: expected each way once, received "
-                f"{[way.name for way in self.ways]}"
-            )
+        if len(set(names)) < len(names):
+            raise FidelityError(f"fidelity.auto.ways: expected each way once, received {names}")
 
 
 def parse_fidelity(value: Any) -> Fidelity | AutoFidelity:
-    """``full``, ``auto``, ``{auto: {agreement, every, samples, ways}}``, or a mapping of
-    ``Fidelity``'s parts.
+    """Read the ``fidelity`` setting.
+
+    Args:
+        value: ``full``, ``auto``, ``{auto: {agreement, every, samples, ways}}``, or a mapping of
+            ``Fidelity``'s parts.
 
     Raises:
-        FidelityError: Anything else; names what was expected and received.
+        FidelityError: Anything else.
     """
     if isinstance(value, (Fidelity, AutoFidelity)):
         return value
@@ -219,9 +179,9 @@ def _parts(value: Any, where: str) -> Fidelity:
     if isinstance(value, Fidelity):
         return value
     parts = dict(_mapping(Fidelity, value, where))
-    for name, kind in (("tokens", Tokens), ("proxy", ProxySettings)):
+    for name in ("tokens", "proxy"):
         given = parts.get(name)
-        if given is not None and not isinstance(given, kind):
+        if given is not None and not isinstance(given, kind := PARTS.get(name)):
             first = fields(kind)[0].name
             settings = _mapping(kind, given, f"{where}.{name}")
             if first not in settings:
@@ -250,17 +210,19 @@ def _names(kind: type) -> list[str]:
     return [field.name for field in fields(kind)]
 
 
-def _share(name: str, value: Any) -> None:
-    _number(name, value, above=0.0)
+def check_share(name: str, value: Any) -> None:
+    """Raise FidelityError unless the value is in (0, 1)."""
+    check_number(name, value, above=0.0)
     if not value < 1:
         raise FidelityError(
             f"fidelity.{name}: expected a number above 0 and below 1, received {value!r}"
         )
 
 
-def _number(
+def check_number(
     name: str, value: Any, *, above: float | None = None, least: float | None = None
 ) -> None:
+    """Raise FidelityError unless the value is a finite number within its bound."""
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if (
         not good
@@ -271,7 +233,8 @@ def _number(
         raise FidelityError(f"fidelity.{name}: expected a number {bound}, received {value!r}")
 
 
-def _whole(name: str, value: Any, *, least: int = 1) -> None:
+def check_integer(name: str, value: Any, *, least: int = 1) -> None:
+    """Raise FidelityError unless the value is an integer of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise FidelityError(
             f"fidelity.{name}: expected an integer of at least {least}, received {value!r}"

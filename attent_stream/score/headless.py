@@ -25,7 +25,7 @@ from attent_stream.model.output_head import OutputHead, hidden_states
 from attent_stream.score.chunked import transformed
 from attent_stream.score.grad_norm import HeadInputs
 from attent_stream.score.head import SMALL, difference, head_scores
-from attent_stream.score.token_share import at
+from attent_stream.score.token_positions import take_tokens
 
 log = logging.getLogger(__name__)
 
@@ -131,8 +131,7 @@ class HeadlessForward:
             else:
                 self.refused = visit.reason
                 log.warning(
-                    "Scoring computes all logits, as this model cannot do without them: %s.",
-                    visit.reason,
+                    "Scoring computes all logits, as this model needs them: %s.", visit.reason
                 )
         return None, forward()
 
@@ -211,8 +210,8 @@ class _Visit:
             return None
         if self._taken is not None:
             hidden, self._labels = (
-                at(hidden, self._taken),
-                at(self._labels, self._taken, reference.IGNORED),
+                take_tokens(hidden, self._taken),
+                take_tokens(self._labels, self._taken, reference.IGNORED),
             )
         length = hidden.shape[1]
         self._positions = torch.arange(0, length, max(1, length // _CHECKED), device=hidden.device)[

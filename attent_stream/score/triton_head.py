@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from attent_stream.score.partials import Partials, merge
+from attent_stream.score.softmax_sums import SoftmaxSums, merge
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _PROGRAMS_PER_PROCESSOR = 4  # so that the last ones to run do not leave most of the device idle
@@ -166,7 +166,7 @@ def triton_scores(
             **blocks,
         )
     own = results[3].sum(dim=0).masked_fill(labels >= classes, float("nan"))  # no such class
-    return merge(Partials(results[0], results[1], results[2]), own, labels)
+    return merge(SoftmaxSums(results[0], results[1], results[2]), own, labels)
 
 
 def _parts(tokens: int, classes: int, device: torch.device) -> tuple[int, int]:

@@ -20,8 +20,9 @@ from attent_stream.base.span import Span
 from attent_stream.corpus.batches import TokenCollator
 from attent_stream.fit.candidate_scorer import CandidateScorer
 from attent_stream.fit.clock import single_pass
+from attent_stream.score.build import build_scorer
 from attent_stream.score.fidelity import Fidelity, Tokens
-from attent_stream.score.scorer import build_scorer, score_batch
+from attent_stream.score.microbatches import score_batch
 
 
 def write(folder, columns, samples):

@@ -255,7 +255,8 @@ def mpt(foundry):
 def test_llm_foundrys_batches_are_scored_sample_by_sample(
     mpt, corpus, tokenizer, score, microbatch
 ):
-    from attent_stream.score.scorer import build_scorer, score_batch
+    from attent_stream.score.build import build_scorer
+    from attent_stream.score.microbatches import score_batch
 
     (batch, *_) = built(section(corpus, eos_token_id=EOS), tokenizer).dataloader
     assert isinstance(batch["total_tokens"], list) and isinstance(

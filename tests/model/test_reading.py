@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from attent_stream.model import reading
 from attent_stream.model.loss_check import LossCheck
 from attent_stream.model.loss_hints import LossHints
-from attent_stream.model.matching import Trained, matching, operands
+from attent_stream.model.matching import matching
 from attent_stream.model.reading import CLASSES, Reading, countable, position_losses, tensors_of
 from attent_stream.model.reference import IGNORED, sample_mean
+from attent_stream.model.trained import Trained, operands
 
 B, T, C = 5, 7, 11
 HINTS = LossHints()

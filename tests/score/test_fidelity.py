@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attent_stream.base.errors import FidelityError, ScoreError
+from attent_stream.experimental.patches import drawn_patches
 from attent_stream.launch.models import Logits
 from attent_stream.model import reference
-from attent_stream.model.vision import drawn_patches
+from attent_stream.score.build import build_scorer
 from attent_stream.score.early_exit import find_blocks
 from attent_stream.score.fidelity import FULL, AutoFidelity, Fidelity, parse_fidelity
-from attent_stream.score.scorer import build_scorer, score_batch
-from attent_stream.score.token_share import strided_positions
+from attent_stream.score.microbatches import score_batch
+from attent_stream.score.token_positions import strided_positions
 
 T = transformers
 VOCAB, LENGTH, LAYERS = 61, 24, 4

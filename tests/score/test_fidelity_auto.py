@@ -17,11 +17,12 @@ from attent_stream import AtteNT
 from attent_stream.base.errors import FidelityError, ScoreError
 from attent_stream.model.output_head import find_head
 from attent_stream.score.agreement import kept_overlap, spearman
-from attent_stream.score.auto import AutoScoring, Measured, decide, usual_ways
+from attent_stream.score.auto_fidelity import AutoScorer, Measured, decide, usual_ways
+from attent_stream.score.build import build_scorer
 from attent_stream.score.cost import ModelCost, model_cost
 from attent_stream.score.early_exit import find_blocks
 from attent_stream.score.fidelity import FULL, AutoFidelity, Fidelity, Tokens, parse_fidelity
-from attent_stream.score.scorer import build_scorer, score_batch
+from attent_stream.score.microbatches import score_batch
 
 PROXY = {
     "model": {
@@ -131,7 +132,7 @@ class Fake:
 
 
 def ranks_of(world: int, settings: AutoFidelity):
-    """The ranks of a job, each with its AutoScoring; ``gather`` of all comes to its end when the
+    """The ranks of a job, each with its AutoScorer; ``gather`` of all comes to its end when the
     last one calls it.
     """
     parts: list = []
@@ -146,7 +147,7 @@ def ranks_of(world: int, settings: AutoFidelity):
 
     cost = ModelCost(blocks=4, block=10, width=0, head=10, full_precision=False)
     scorers = [Fake("full"), {Fidelity(layers=1): Fake("one"), Fidelity(layers=2): Fake("two")}]
-    return AutoScoring(settings, scorers[0], scorers[1], cost, gather=gather, ranks=world), scorers
+    return AutoScorer(settings, scorers[0], scorers[1], cost, gather=gather, ranks=world), scorers
 
 
 def batches(rows: int, noise: float, seed: int = 0):

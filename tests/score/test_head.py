@@ -30,7 +30,7 @@ CPU_PATHS = ["reference", "chunked"]
 def widened(request, monkeypatch):
     """Whether halves are multiplied as float32, which else is what this machine's speed says."""
     monkeypatch.setattr(
-        chunked, "product_dtype", lambda dtype: torch.float32 if request.param else dtype
+        chunked, "matmul_dtype", lambda dtype: torch.float32 if request.param else dtype
     )
     return request.param
 
@@ -265,7 +265,7 @@ def test_widened_halves_are_scored_as_the_same_numbers_in_float32(eager, tiny_ti
 def test_a_cpu_that_emulates_halves_multiplies_floats(monkeypatch):
     seconds = {torch.float32: 1.0, torch.bfloat16: 5.0, torch.float16: 1.2}
     monkeypatch.setattr(product, "_seconds", seconds.get)
-    chosen = product.product_dtype.__wrapped__
+    chosen = product.matmul_dtype.__wrapped__
     assert [chosen(dtype) for dtype in seconds] == [torch.float32, torch.float32, torch.float16]
     assert chosen(torch.float64) == torch.float64
 

@@ -19,9 +19,10 @@ from attent_stream.base.errors import ScoreError
 from attent_stream.model.batch import split_batch
 from attent_stream.model.output_head import HeadError, find_head
 from attent_stream.score import headless
-from attent_stream.score.scorer import build_scorer, score_batch
+from attent_stream.score.build import build_scorer
+from attent_stream.score.microbatches import score_batch
 
-LOGGERS = ("attent_stream.score.headless", "attent_stream.score.scorer")
+LOGGERS = ("attent_stream.score.headless", "attent_stream.score.build")
 
 
 def both(
@@ -195,7 +196,7 @@ def test_models_that_need_their_logits(model, reason, caplog):
         again = score_batch(scorer, Composed(model), text(), 2)
         assert torch.equal(again.nan_to_num(), want.nan_to_num())
     (message,) = said(caplog)
-    assert message.startswith("Scoring computes all logits, as this model cannot do without them: ")
+    assert message.startswith("Scoring computes all logits, as this model needs them: ")
     assert re.search(reason, message)
 
 

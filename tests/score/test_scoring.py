@@ -20,7 +20,8 @@ from transformers import BatchEncoding
 from attent_stream.base.errors import ScoreError
 from attent_stream.model import reference
 from attent_stream.model.batch import batch_length, split_batch
-from attent_stream.score.scorer import build_scorer, score_batch
+from attent_stream.score.build import build_scorer
+from attent_stream.score.microbatches import score_batch
 
 SCORES = ("loss", "residual")  # of every kind of target; the others: test_scores.py
 VOCAB, LENGTH = 50, 12

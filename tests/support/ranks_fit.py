@@ -29,6 +29,7 @@ from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.corpus.batches import TokenCollator
 from attent_stream.launch.models import Logits
 from attent_stream.model.batch import batch_length
+from attent_stream.score.function_scorer import FunctionScorer
 from attent_stream.score.scorer import Scorer
 
 VOCAB, LENGTH, SIDE = 61, 24, 16
@@ -307,19 +308,23 @@ def fit(
         named = {"score": SCORES.get(attent["score"], attent["score"])} if "score" in attent else {}
         algorithm = {"AtteNT": AtteNT, "ScoresLessons": ScoresLessons}[cls](**attent | named)
     counts = {"forwards": 0, "graphs": 0, "samples": []}
-    forward = Scorer.forward
 
-    def counted_forward(self, model, batch):
-        counts["forwards"] += 1
-        counts["samples"].append(batch_length(batch))
-        return forward(self, model, batch)
+    def counted_forwards(kind):
+        forward = kind.forward
+
+        def counted(self, model, batch):
+            counts["forwards"] += 1
+            counts["samples"].append(batch_length(batch))
+            return forward(self, model, batch)
+
+        return mock.patch.object(kind, "forward", counted)
 
     def counted_graph(graph, inputs):
         counts["graphs"] += 1
         return graph.forward
 
     watch, check, memory = Watch(algorithm, counts), Reference(loader), InMemoryLogger()
-    with mock.patch.object(Scorer, "forward", counted_forward):
+    with counted_forwards(Scorer), counted_forwards(FunctionScorer):
         trainer = Trainer(
             model=learner,
             train_dataloader=loader,

@@ -18,7 +18,8 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
 from attent_stream.base.errors import ScoreError
 from attent_stream.score import headless
-from attent_stream.score.scorer import build_scorer, score_batch
+from attent_stream.score.build import build_scorer
+from attent_stream.score.microbatches import score_batch
 
 
 def ddp(model, mesh):

@@ -432,7 +432,7 @@ def test_out_of_memory_halves_what_is_scored_at_once(folder, caplog):
     said = [
         record.getMessage()
         for record in caplog.records
-        if record.name == "attent_stream.score.fitting"
+        if record.name == "attent_stream.score.microbatches"
     ]
     assert said == [
         "Scoring ran out of memory with 8 samples at once: 2 from now on (score_batch: 2 starts "

@@ -27,7 +27,7 @@ from attent_stream.score.agreement import kept_overlap, spearman
 from attent_stream.score.cost import ModelCost
 from attent_stream.score.early_exit import Blocks
 from attent_stream.score.fidelity import FULL, AutoFidelity, Fidelity, Tokens
-from attent_stream.score.fitting import FittingScorer
+from attent_stream.score.microbatches import MicrobatchScorer
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def decide(measured: list[Measured], agreement: float) -> Measured | None:
     return min(good, key=lambda one: one.cost, default=None)
 
 
-class AutoScoring:
+class AutoScorer:
     """Scores candidates in the way that is good enough.
 
     Args:
@@ -106,8 +106,8 @@ class AutoScoring:
     def __init__(
         self,
         settings: AutoFidelity,
-        full: FittingScorer,
-        ways: Mapping[Fidelity, FittingScorer],
+        full: MicrobatchScorer,
+        ways: Mapping[Fidelity, MicrobatchScorer],
         cost: ModelCost,
         *,
         gather: Callable[[Tensor], NDArray],
@@ -139,7 +139,7 @@ class AutoScoring:
         return self._scorers[FULL].sharded
 
     def read_by(self, reading: Reading | None, form: BatchForm) -> None:
-        """See ``FittingScorer.read_by``."""
+        """See ``MicrobatchScorer.read_by``."""
         self._form = form
         for scorer in self._scorers.values():
             scorer.read_by(reading, form)
@@ -151,7 +151,7 @@ class AutoScoring:
         return due and self._slice.shape[1] < self._settings.samples
 
     def __call__(self, batch: Any, microbatch: int, draw: tuple[int, ...] = ()) -> Tensor:
-        """Scores of a batch, float32 of shape (B,); see ``FittingScorer``. All ranks call it
+        """Scores of a batch, float32 of shape (B,); see ``MicrobatchScorer``. All ranks call it
         equally often.
         """
         if self.measuring:
@@ -271,7 +271,7 @@ class AutoScoring:
     def _scored(
         self,
         way: Fidelity,
-        scorer: FittingScorer,
+        scorer: MicrobatchScorer,
         part: Any,
         microbatch: int,
         draw: tuple[int, ...],

@@ -8,7 +8,7 @@ from torch import Tensor
 from attent_stream.model.reference import IGNORED
 
 
-class Partials(NamedTuple):
+class SoftmaxSums(NamedTuple):
     """Of some logits z_j of each token, its label's left out: what an online softmax keeps of them.
 
     Args:
@@ -22,7 +22,7 @@ class Partials(NamedTuple):
     total_sq: Tensor
 
 
-def merge(parts: Partials, own: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def merge(parts: SoftmaxSums, own: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood and squared residual from the parts of each token's logits.
 
     ``||softmax(z) - onehot(y)||^2 = (S2 + S1^2) / (S1 + e^(z_y - m))^2`` with S1, S2 over the

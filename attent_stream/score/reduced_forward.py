@@ -1,4 +1,4 @@
-"""A fidelity at work on one model: a batch made smaller, and a forward that does less."""
+"""A fidelity applied to one model: a smaller batch, and a forward that computes less."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,23 +17,22 @@ from attent_stream.model.vision import (
     patch_embedding,
     shrunk,
     side_unit,
-    some_patches,
 )
 from attent_stream.score.early_exit import Blocks, find_blocks
-from attent_stream.score.fidelity import Fidelity
-from attent_stream.score.token_share import ROUNDING, strided_positions
+from attent_stream.score.fidelity import PARTS, Fidelity
+from attent_stream.score.token_positions import share_of, strided_positions
 
 
-class Reduction:
-    """What a fidelity leaves out of one model's scoring.
+class ReducedForward:
+    """What a fidelity leaves out of one model's scoring forwards.
 
     Args:
-        fidelity: Without ``proxy``, which is a matter of which model is asked.
-        model: The model, wrapped or not; only looked at.
-        text: Whether its samples are token sequences with a label each.
+        fidelity: Without ``proxy``, which decides the model and not the forward.
+        model: The model, wrapped or not. It is not changed.
+        text: Whether its samples are token sequences with a label for each token.
 
     Raises:
-        FidelityError: The model cannot be scored so.
+        FidelityError: The model cannot be scored at this fidelity.
     """
 
     def __init__(self, fidelity: Fidelity, model: Module, *, text: bool) -> None:
@@ -47,52 +46,50 @@ class Reduction:
                 "fidelity: expected resolution and patches for images only, received a language "
                 "model"
             )
-        self.blocks: Blocks | None = None
+        self._patches = self._blocks = None
         if fidelity.layers is not None or fidelity.patches is not None:
-            self.blocks = find_blocks(model)
-        if fidelity.layers is not None and fidelity.layers > len(self.blocks):
+            self._blocks: Blocks | None = find_blocks(model)
+        if fidelity.layers is not None and fidelity.layers > len(self._blocks):
             raise FidelityError(
-                f"fidelity.layers: expected 1 to {len(self.blocks)}, the model's blocks, received "
+                f"fidelity.layers: expected 1 to {len(self._blocks)}, the model's blocks, received "
                 f"{fidelity.layers}"
             )
-        self._cut = patch_embedding(model) if fidelity.patches is not None else None
+        if fidelity.patches is not None:
+            embedding, entry = patch_embedding(model), self._blocks.entry
+            self._patches = PARTS.get("patches")(fidelity.patches, embedding, entry)
         self._multiple = side_unit(model)
         self._interpolating = [] if fidelity.resolution is None else interpolating(model)
         self._device = next(model.parameters()).device.type
 
     def batch(self, batch: Any) -> Any:
-        """The part of a batch that is looked at; the batch itself stays as it is."""
+        """Return the part of a batch that is forwarded. The batch itself is not changed."""
         fidelity = self.fidelity
         if fidelity.tokens is not None and fidelity.tokens.take == "first":
             return first_tokens(batch, fidelity.tokens.share)
-        return (
-            batch
-            if fidelity.resolution is None
-            else shrunk(batch, fidelity.resolution, self._multiple)
-        )
+        if fidelity.resolution is not None:
+            return shrunk(batch, fidelity.resolution, self._multiple)
+        return batch
 
     @contextmanager
     def forward(self, draw: tuple[int, ...]) -> Iterator[None]:
-        """The model's forward does less, inside.
+        """Make the model's forward compute less inside the context.
 
         Args:
-            draw: Seeds the draw of patches.
+            draw: Seeds what is drawn at random.
 
         Raises:
-            ScoreError: An image model that cannot take part of an image.
+            ScoreError: An image model does not work with a part of an image.
         """
         fidelity = self.fidelity
         with ExitStack() as stack:
             if fidelity.precision is not None:
                 stack.enter_context(torch.autocast(self._device, torch.bfloat16))
             if fidelity.layers is not None:
-                stack.enter_context(self.blocks.first(fidelity.layers))
+                stack.enter_context(self._blocks.first(fidelity.layers))
             if fidelity.resolution is not None:
                 stack.enter_context(interpolated_positions(self._interpolating))
-            if fidelity.patches is not None:
-                stack.enter_context(
-                    some_patches(self._cut, self.blocks.entry, fidelity.patches, draw)
-                )
+            if self._patches is not None:
+                stack.enter_context(self._patches.forward(draw))
             try:
                 yield
             except (RuntimeError, AssertionError, ValueError, TypeError) as error:
@@ -106,25 +103,25 @@ class Reduction:
 
     @property
     def strided(self) -> bool:
-        """Whether only some of the tokens that the model sees go through the head."""
+        """Whether only some of the tokens that the model sees go through the output head."""
         tokens = self.fidelity.tokens
         return tokens is not None and tokens.take == "strided"
 
     def positions(self, labels: Tensor) -> Tensor | None:
-        """Which tokens go through the head; see ``strided_positions``. None: all."""
+        """Tokens that go through the output head; see ``strided_positions``. None means all."""
         return strided_positions(labels, self.fidelity.tokens.share) if self.strided else None
 
 
 def first_tokens(batch: Any, share: float) -> Any:
-    """A batch with the first ``ceil(share T)`` tokens of each sample, at least two.
+    """Cut each sample of a batch to its first ``ceil(share T)`` tokens, at least two.
 
     Args:
-        batch: A mapping with ``labels`` of shape (B, T); every tensor of shape (B, T, ...) is cut.
+        batch: A mapping with ``labels`` of shape (B, T). Every tensor of shape (B, T, ...) is cut.
         share: In (0, 1).
 
     Raises:
-        ScoreError: No such labels, or a tensor with T along another dimension (a mask over pairs of
-            tokens).
+        ScoreError: There are no such labels, or a tensor has T along another dimension, such as a
+            mask over pairs of tokens.
     """
     labels = batch.get("labels") if isinstance(batch, Mapping) else None
     if not isinstance(labels, Tensor) or labels.ndim != 2:
@@ -132,7 +129,7 @@ def first_tokens(batch: Any, share: float) -> Any:
             f"fidelity.tokens needs a batch with labels of shape (B, T), got {describe(batch)}"
         )
     size, length = labels.shape
-    kept = min(length, max(2, -int(-(share * length - ROUNDING) // 1)))
+    kept = min(length, max(2, share_of(length, share)))
     cut = {}
     for key, value in batch.items():
         along = isinstance(value, Tensor) and tuple(value.shape[:2]) == (size, length)
