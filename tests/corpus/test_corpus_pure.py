@@ -148,9 +148,9 @@ def test_bad_sources(specs, message):
         ({"shard_size": "big"}, "a size like 500kb or 8mb, got 'big'"),
         ({"shard_size": "1kb"}, "shard_size must hold a sample"),
         ({"shard_size": "4gb"}, "less than 4gb"),
-        ({"compression": "rar"}, "one of br, bz2, gz, snappy, zstd, got 'rar'"),
+        ({"compression": "rar"}, "expected one of br, bz2, gz, snappy, zstd, got 'rar'"),
         ({"compression": "zstd:99"}, "got 'zstd:99'"),
-        ({"hashes": ("crc",)}, "a hash is one of .*xxh64.*, got 'crc'"),
+        ({"hashes": ("crc",)}, "hashes: expected some of .*xxh64.*, got 'crc'"),
         ({"tokenizer_sample": "0"}, "tokenizer_sample must be a size"),
         ({"out": ""}, "out must be a folder"),
     ],
@@ -238,7 +238,7 @@ def test_no_manifest(tmp_path):
     with pytest.raises(CorpusError, match="manifest.json is missing"):
         Manifest.load(tmp_path)
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(CorpusError, match="is not a manifest this version reads"):
+    with pytest.raises(CorpusError, match="is not a manifest of this version"):
         Manifest.load(tmp_path)
 
 
