@@ -86,7 +86,7 @@ MISTAKES = [
     (["{}/a.jsonl", "--tokenizer", "{}/a.py"], "{}/a.py is not a tokenizer: "),
     (
         ["{}/a.jsonl", "--tokenizer", "{}/none", "--vocab-size", "5"],
-        "--vocab-size is for --train-tokenizer",
+        "--vocab-size needs --train-tokenizer",
     ),
     (
         ["{}/a.jsonl", TRAIN, "--vocab-size", "5"],

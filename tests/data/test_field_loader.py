@@ -236,7 +236,7 @@ def test_text_columns_as_people_have_them(tmp_path, column, encoding, made, sett
         (
             {"tokens": np.array([60000], np.uint16).tobytes()},
             {"dtype": "int16"},
-            "negative token id -5536 where it is read as int16",
+            "negative token id -5536 if read as int16",
         ),
         (
             {"tokens": IDS[0].astype(np.uint16)},

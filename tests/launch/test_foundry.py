@@ -112,8 +112,8 @@ def test_the_algorithm_is_an_algorithm_class_built_from_keywords():
         ({"window": "many"}, "train_loader.dataset.window: expected int, got str 'many'"),
         (
             {"allow_unsafe_types": True},
-            "train_loader.dataset: expected allow_unsafe_types false because it unpickles data, got "
-            "true",
+            "train_loader.dataset: expected allow_unsafe_types false because it unpickles data, "
+            "got true",
         ),
         ({"local": "nowhere"}, "train_loader.dataset.local: folder 'nowhere/train' does not exist"),
         (
