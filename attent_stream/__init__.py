@@ -1,6 +1,4 @@
-"""AtteNT as a streaming sampler: teach a model the samples that matter, on the stream, while it
-pretrains.
-"""
+"""AtteNT as a streaming sampler: train on the samples that matter during streaming pretraining."""
 
 from importlib import import_module
 from typing import Any
@@ -17,7 +15,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for: the command line starts without torch."""
+    """Import an export on first use, so that the command line starts without torch."""
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_EXPORTS[name]), name)

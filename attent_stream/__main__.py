@@ -1,4 +1,4 @@
-"""`python -m attent_stream`: the same as the command `attent-stream`."""
+"""Run the command `attent-stream` as `python -m attent_stream`."""
 
 import sys
 

@@ -1,10 +1,9 @@
-"""The command line: `attent-stream corpus text|images`, `train`, `bench`, `demo`; handlers import
-what they need.
-"""
+"""The command line `attent-stream`. Handlers import what they need, so that --help is fast."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from attent_stream.base.redaction import MaskedParser, mask_process, masked_text
 
@@ -12,55 +11,42 @@ USER_ERROR = 2
 INTERRUPTED = 130
 
 
-def _train(arguments: list[str]) -> int:
-    from attent_stream.train import main as train
-
-    return int(train(arguments) or 0)
-
-
-def _demo(arguments: list[str]) -> int:
-    from attent_stream.demo.command import main as demo
-
-    return int(demo(arguments) or 0)
-
-
-def _bench(arguments: list[str]) -> int:
-    from attent_stream.bench.command import main as bench
-
-    return int(bench(arguments) or 0)
-
-
-# Commands with a parser of their own: all that follows is theirs, --help too.
+# Commands with a parser of their own, which gets all other arguments, --help too.
 FORWARDED = {
-    "train": (_train, "train from a YAML: attent-stream train FILE.yaml [key=value ...]"),
-    "bench": (
-        _bench,
-        "arms of a task against plain, shorter and random: attent-stream bench FILE.yaml --data "
-        "FOLDER",
+    "train": (
+        "attent_stream.train",
+        "train from a YAML: attent-stream train FILE.yaml [key=value ...]",
     ),
-    "demo": (_demo, "pretrain a small model on Python's own sources, taught and uniform"),
+    "bench": (
+        "attent_stream.bench.command",
+        "compare arms of a task with plain, shorter and random training: attent-stream bench "
+        "FILE.yaml --data FOLDER",
+    ),
+    "demo": (
+        "attent_stream.demo.command",
+        "pretrain a small model on Python's own sources, with and without AtteNT",
+    ),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run a command.
 
     Args:
-        argv: the arguments; None: those of the process.
+        argv: The arguments. None: the process's.
 
     Returns:
-        The exit status: 0; 2 after a user's mistake, which is one sentence on stderr; 130 after
-        Ctrl-C.
+        The exit status: 0, 2 with one sentence on stderr after a mistake, or 130 after Ctrl-C.
 
     Raises:
-        SystemExit: by argparse, for --help (0) and arguments that it refuses (2).
+        SystemExit: argparse exits after --help (0) or a wrong argument (2).
     """
     if argv is None:
         mask_process()
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         if argv and argv[0] in FORWARDED:
-            return FORWARDED[argv[0]][0](argv[1:])
+            return int(import_module(FORWARDED[argv[0]][0]).main(argv[1:]) or 0)
         arguments = _parser().parse_args(argv)
         return arguments.handler(arguments)
     except KeyboardInterrupt:
@@ -69,13 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = MaskedParser(prog="attent-stream", description="AtteNT on the stream.")
+    parser = MaskedParser(prog="attent-stream", description="AtteNT for streaming training.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    corpus = commands.add_parser("corpus", help="make MDS shards of text or images")
+    corpus = commands.add_parser("corpus", help="write text or images as MDS shards")
     kinds = corpus.add_subparsers(required=True, metavar="KIND")
     _add_text(kinds.add_parser("text", help="documents -> packed token samples", description=_TEXT))
     _add_images(
-        kinds.add_parser("images", help="class folders -> images with labels", description=_IMAGES)
+        kinds.add_parser("images", help="class folders -> labelled images", description=_IMAGES)
     )
     for name, (_, text) in FORWARDED.items():
         commands.add_parser(name, help=text, add_help=False)
@@ -83,22 +69,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _TEXT = (
-    "Read .jsonl, .txt (each also .gz, .zst), .parquet, or folders of them; train or load a "
-    "tokenizer; "
-    "pack documents to samples of --seq-len tokens; write OUT/STREAM/SPLIT of MDS shards, "
-    "OUT/tokenizer and "
-    "OUT/manifest.json."
+    "Read .jsonl or .txt (also with .gz or .zst), .parquet, or folders of them. Train or load a "
+    "tokenizer, and pack documents into samples of --seq-len tokens. Write MDS shards to "
+    "OUT/STREAM/SPLIT, and OUT/tokenizer and OUT/manifest.json."
 )
 _IMAGES = (
-    "Read FOLDER/CLASS/*.jpg|jpeg|png, or FOLDER/{train,test,val}/CLASS; write OUT/SPLIT of MDS "
-    "shards with "
-    "the files' bytes (column image) and class numbers (label), and OUT/manifest.json."
+    "Read FOLDER/CLASS/*.jpg|jpeg|png, or FOLDER/{train,test,val}/CLASS. Write MDS shards to "
+    "OUT/SPLIT, with the files' bytes (column image) and class numbers (column label), and "
+    "OUT/manifest.json."
 )
 
 
 def _add_text(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", nargs="*", metavar="PATH", help="file, folder or NAME=PATH: a stream each"
+        "source", nargs="*", metavar="PATH", help="file, folder or NAME=PATH, a stream each"
     )
     parser.add_argument(
         "--stream",
@@ -106,7 +90,7 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME=PATH",
-        help="more streams; a name given twice is one stream of both",
+        help="more streams; paths of the same name are one stream",
     )
     tokenizer = parser.add_mutually_exclusive_group(required=True)
     tokenizer.add_argument(
@@ -116,16 +100,16 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
         "--train-tokenizer", action="store_true", help="train a byte-level BPE tokenizer"
     )
     parser.add_argument(
-        "--vocab-size", type=int, metavar="N", help="of a trained tokenizer (32768)"
+        "--vocab-size", type=int, metavar="N", help="tokens of a trained tokenizer (32768)"
     )
     parser.add_argument(
-        "--tokenizer-sample", default="64mb", metavar="SIZE", help="to train it on (64mb)"
+        "--tokenizer-sample", default="64mb", metavar="SIZE", help="text to train it on (64mb)"
     )
     parser.add_argument(
-        "--eos-token", metavar="TOKEN", help="what ends a document (the tokenizer's)"
+        "--eos-token", metavar="TOKEN", help="token after each document (the tokenizer's)"
     )
     parser.add_argument(
-        "--seq-len", type=int, default=512, metavar="N", help="tokens in a sample (512)"
+        "--seq-len", type=int, default=512, metavar="N", help="tokens of a sample (512)"
     )
     parser.add_argument(
         "--split",
@@ -133,10 +117,10 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=FRACTION",
-        help="documents held out by a hash of their text; the rest is train",
+        help="hold out a share of documents by a hash of their text; the rest is train",
     )
     parser.add_argument(
-        "--text-key", default="text", metavar="KEY", help="in jsonl and parquet (text)"
+        "--text-key", default="text", metavar="KEY", help="key or column of the text (text)"
     )
     parser.add_argument(
         "--ext",
@@ -144,7 +128,7 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="EXT",
-        help="in folders read files with these endings only, e.g. --ext py md",
+        help="read only files with these endings in folders, e.g. --ext py md",
     )
     _add_common(parser, shard_size="8mb")
     parser.set_defaults(handler=_corpus_text)
@@ -152,26 +136,26 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER")
-    parser.add_argument("--seed", type=int, default=17, help="of the order of the images (17)")
+    parser.add_argument("--seed", type=int, default=17, help="seed of the images' order (17)")
     _add_common(parser, shard_size="32mb")
     parser.set_defaults(handler=_corpus_images)
 
 
 def _add_common(parser: argparse.ArgumentParser, shard_size: str) -> None:
     parser.add_argument(
-        "--out", required=True, metavar="PLACE", help="a folder, or s3://bucket/path"
+        "--out", required=True, metavar="FOLDER", help="output folder, or s3://bucket/path"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a corpus that is there")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (all cores)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing corpus")
+    parser.add_argument("--workers", type=int, metavar="N", help="number of processes (all cores)")
     parser.add_argument(
-        "--shard-size", default=shard_size, metavar="SIZE", help=f"of a shard ({shard_size})"
+        "--shard-size", default=shard_size, metavar="SIZE", help=f"size of a shard ({shard_size})"
     )
-    parser.add_argument("--compression", metavar="NAME[:LEVEL]", help="of shards, e.g. zstd")
+    parser.add_argument("--compression", metavar="NAME[:LEVEL]", help="for shards, e.g. zstd")
     parser.add_argument(
-        "--hash", action="append", default=[], metavar="NAME", help="of shards: xxh64, sha1, ..."
+        "--hash", action="append", default=[], metavar="NAME", help="for shards, e.g. xxh64"
     )
     parser.add_argument(
-        "--progress", action="store_true", help="show progress though stderr is no terminal"
+        "--progress", action="store_true", help="show progress even if stderr is no terminal"
     )
 
 
@@ -181,7 +165,7 @@ def _split(text: str) -> tuple[str, float]:
         return name, float(fraction)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"NAME=FRACTION expected, e.g. valid=0.02, got {text!r}"
+            f"expected NAME=FRACTION, e.g. valid=0.02, got {text!r}"
         ) from None
 
 
@@ -211,7 +195,7 @@ def _corpus_text(arguments: argparse.Namespace) -> int:
     try:
         if arguments.tokenizer and vocab_size is not None:
             raise CorpusError(
-                "--vocab-size is for --train-tokenizer; a given tokenizer has its size"
+                "--vocab-size needs --train-tokenizer; a given tokenizer has its own size"
             )
         settings = TextCorpusSettings(
             sources=sources_from([*arguments.source, *arguments.stream]),

@@ -1,6 +1,4 @@
-"""``attent-stream train``, and ``-m attent_stream.train`` under ``composer``, ``torchrun`` or
-``srun``: a YAML and ``key=value`` overrides, trained.
-"""
+"""Train from a YAML and key=value overrides, alone or under composer, torchrun, srun or mpirun."""
 
 import logging
 import os
@@ -23,10 +21,9 @@ log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train what a YAML says; returns the exit code: 0, or 2 and one sentence on stderr for what
-    cannot be run.
+    """Train a run, and return the exit code: 0, or 2 with one sentence on stderr after a mistake.
 
-    A run that ``autoresume`` finds finished is told so and ends with 0.
+    A finished run with ``autoresume`` also returns 0.
     """
     parser = MaskedParser(prog="attent-stream train", description=__doc__)
     parser.add_argument("config", metavar="YAML", help="the run, see yamls/")
@@ -34,18 +31,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="settings over the file's, e.g. optimizer.lr=1e-4",
+        help="settings that replace the file's, e.g. optimizer.lr=1e-4",
     )
     parser.add_argument(
-        "--check", action="store_true", help="print the resolved configuration and stop"
+        "--check", action="store_true", help="print the resolved configuration and exit"
     )
     if argv is None:
         mask_process()
-    given = parser.parse_intermixed_args(argv)  # overrides may stand before and after an option
+    given = parser.parse_intermixed_args(argv)  # Overrides may precede an option.
     try:
-        os.environ.update(rank_variables(os.environ))  # before Composer is asked for its rank
+        os.environ.update(rank_variables(os.environ))  # Before Composer reads them.
     except ConfigError as error:
-        _tell(error)  # which of a machine's processes is its first cannot be told
+        _tell(error)  # On all processes, because their ranks are unknown.
         return 2
     try:
         config = load_config(given.config, given.overrides)
@@ -54,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             train(config)
     except ConfigError as error:
-        # One sentence a machine: a folder may be missing on one of them only.
+        # Once on each machine: a folder may be missing on one of them only.
         if _environment("LOCAL_RANK") == 0:
             _tell(error)
         trace = masked_text("".join(traceback.format_exception(error)))
@@ -69,10 +66,12 @@ def _tell(error: ConfigError) -> None:
 
 
 def train(config: TrainConfig) -> None:
-    """Build the Trainer, log the resolved configuration, fit, print a line about it; raises
-    ConfigError before any step.
+    """Build the Trainer, log the resolved configuration, train, and print a summary.
+
+    Raises:
+        ConfigError: The run cannot start.
     """
-    # Composer and Hugging Face take seconds to import: a wrong YAML does not wait for them.
+    # Composer and Hugging Face take seconds to import, and a mistake in the YAML needs neither.
     from attent_stream.launch.build import build_trainer
 
     trainer = build_trainer(config)
@@ -83,13 +82,12 @@ def train(config: TrainConfig) -> None:
         if trainer.state.get_elapsed_duration() >= 1.0:
             if not config.autoresume:
                 raise ConfigError(
-                    f"max_duration: the checkpoint has been trained for {config.max_duration} "
-                    "already"
+                    f"max_duration: the checkpoint is already trained for {config.max_duration}"
                 )
-            say("nothing is left to train")
+            say("training is already complete")
         else:
             _fit(trainer, config)
-        line = summary(trainer.state)  # on every rank: metrics may have to be reduced over them
+        line = summary(trainer.state)  # On every rank, because metrics reduce over ranks.
         say(line, flush=True)
     finally:
         trainer.close()
@@ -101,9 +99,7 @@ def _fit(trainer: Any, config: TrainConfig) -> None:
     from attent_stream.base.watch import collective
 
     class Started(Callback):
-        """Notes that a first batch has come: what is refused before is the configuration, or a
-        checkpoint of another.
-        """
+        """Record that training has started; earlier errors concern the configuration."""
 
         started = False
 
@@ -124,13 +120,11 @@ def _fit(trainer: Any, config: TrainConfig) -> None:
 
 
 def _nothing(*words: Any, **settings: Any) -> None:
-    """Say nothing: another rank does."""
+    """Print nothing, on all ranks but the first."""
 
 
 def summary(state: Any) -> str:
-    """One line about a finished run: batches, samples and tokens trained on, the last held-out
-    metrics.
-    """
+    """Summarize a run in one line: batches, samples, tokens and the last evaluation's metrics."""
     time = state.timestamp
     parts = [
         f"trained {time.batch.value} batches, {time.sample.value} samples, {time.token.value} "
@@ -144,9 +138,7 @@ def summary(state: Any) -> str:
 
 
 def _environment(name: str) -> int:
-    """The number that a variable holds; 0 where it is missing, or no number (which
-    ``rank_variables`` refuses).
-    """
+    """Return an environment variable as a number, or 0 if it is none."""
     text = os.environ.get(name, "")
     return int(text) if text.isdigit() else 0
 

@@ -78,7 +78,7 @@ MISTAKES = [
     (["{}/empty", TRAIN], "stream 'empty': no file ending in .jsonl, .ndjson, .txt, .parquet "),
     (
         ["{}/a.py", TRAIN],
-        "stream 'a.py': {}/a.py is none of .jsonl, .ndjson, .txt, .parquet; to read it as text: "
+        "stream 'a.py': {}/a.py is none of .jsonl, .ndjson, .txt, .parquet; read it as text with "
         "--ext",
     ),
     (["{}/a.jsonl", "--tokenizer", "{}/none"], "no tokenizer at {}/none: "),
@@ -86,7 +86,7 @@ MISTAKES = [
     (["{}/a.jsonl", "--tokenizer", "{}/a.py"], "{}/a.py is not a tokenizer: "),
     (
         ["{}/a.jsonl", "--tokenizer", "{}/none", "--vocab-size", "5"],
-        "--vocab-size is for --train-tokenizer",
+        "--vocab-size needs --train-tokenizer",
     ),
     (
         ["{}/a.jsonl", TRAIN, "--vocab-size", "5"],
@@ -98,8 +98,11 @@ MISTAKES = [
         "stream 'a': 20 of 20 records are bad, more than half",
     ),
     (["{}/zero.jsonl", TRAIN], "stream 'zero' holds no record"),
-    (["{}/a.jsonl", TRAIN, "--eos-token", "x"], "a trained tokenizer's end-of-text token is "),
-    (["{}/a.jsonl", TRAIN, "--compression", "x"], "compression is one of br, bz2, "),
+    (
+        ["{}/a.jsonl", TRAIN, "--eos-token", "x"],
+        "eos_token: expected <|endoftext|> for a trained tokenizer, got ",
+    ),
+    (["{}/a.jsonl", TRAIN, "--compression", "x"], "compression: expected one of br, bz2, "),
 ]
 
 

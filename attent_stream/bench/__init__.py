@@ -1,3 +1,1 @@
-"""The benchmark that can say no: arms of one task against plain training, plain but shorter, and
-random.
-"""
+"""Compare arms of a task with plain training, shorter plain training and random choice."""

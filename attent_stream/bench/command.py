@@ -1,4 +1,4 @@
-"""``attent-stream bench``: run the benches of YAML files, and say what came of them."""
+"""Run the benches of YAML files, and report their results."""
 
 import argparse
 import json
@@ -15,24 +15,19 @@ USER_ERROR = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run them; returns the exit code: 0, or 2 and one sentence on stderr after a user's
-    mistake.
-    """
+    """Run the benches, and return the exit code: 0, or 2 with one sentence on stderr."""
     given = _parser().parse_args(argv)
-    # Threads that spin while they wait make a step 30 times slower once another program wants a
-    # core.
+    # Spinning threads make a step 30 times slower when another program uses a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         benches = [load_bench(path) for path in given.yaml]
         names = [bench.task for bench in benches]
         if len(set(names)) != len(names):
-            raise ConfigError(
-                f"task: expected a different name in each file, received {', '.join(names)}"
-            )
+            raise ConfigError(f"task: expected different names, got {', '.join(names)}")
         data = None if given.data is None else Path(given.data)
         if data is not None and not data.is_dir():
-            raise ConfigError(f"--data: expected a folder, received {given.data!r}")
+            raise ConfigError(f"--data: expected a folder, got {given.data!r}")
         sections = []
         for path, bench in zip(given.yaml, benches, strict=True):
             sections += _one(path, bench, data, given)
@@ -54,22 +49,24 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        "yaml", nargs="+", metavar="YAML", help="a task and its arms, see yamls/bench/"
+        "yaml", nargs="+", metavar="YAML", help="tasks and their arms, see yamls/bench/"
     )
     parser.add_argument(
-        "--data", metavar="FOLDER", help="of the sources; without it, what every machine has"
+        "--data",
+        metavar="FOLDER",
+        help="sources of the data; default: Python's standard library, or drawn shapes",
     )
     parser.add_argument(
-        "--out", default="runs/bench", metavar="FOLDER", help="a re-run goes on from what it holds"
+        "--out", default="runs/bench", metavar="FOLDER", help="results; finished runs are kept"
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="only the first N seeds")
     parser.add_argument(
         "--results",
         metavar="FILE",
-        help="put the rows into this quality.json, over older ones of the task",
+        help="write the rows to this quality.json, replacing the task's older ones",
     )
     parser.add_argument(
-        "--report", action="store_true", help="train nothing, report what has been run"
+        "--report", action="store_true", help="report the finished runs without training"
     )
     return parser
 
@@ -93,16 +90,13 @@ def _one(path: str, bench: BenchConfig, data: Path | None, given: argparse.Names
     (out / "table.txt").write_text(text + "\n", "utf-8")
     print(f"\n{text}\n")
     if given.results is not None:
-        told = "FOLDER" if data is not None else None
-        command = f"attent-stream bench {path}" + (f" --data {told}" if told else "")
+        command = f"attent-stream bench {path}" + ("" if data is None else " --data FOLDER")
         update_quality(Path(given.results), quality_rows(bench, records, found, command))
     return [section(bench, records, found, picture)]
 
 
 def update_quality(path: Path, rows: list[dict]) -> None:
-    """Put rows into a quality.json in place of those of their tasks on the same hardware; the file
-    is replaced at once.
-    """
+    """Replace the rows of the same tasks and hardware in a quality.json, atomically."""
     old = json.loads(path.read_text("utf-8")) if path.is_file() else []
     new = {(row["task"], row["hardware"]) for row in rows}
     kept = [row for row in old if (row["task"], row["hardware"]) not in new]

@@ -1,6 +1,4 @@
-"""What the runs of a task say: each arm against plain, plain but shorter, and random, with
-intervals. Pure functions.
-"""
+"""Compare each arm with plain, shorter plain and random runs, with bootstrap intervals."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,25 +17,23 @@ AT_LEAST = "better than plain at its shortest: saves more than its shortest leng
 
 @dataclass(frozen=True, kw_only=True)
 class ArmRow:
-    """An arm at one length.
+    """An arm at one length. Numbers are means over seeds.
 
     Args:
-        arm, length: Which.
-        steps, cost, seconds, cpu_seconds, tokens, flops: Means over seeds; cost in
-            step-equivalents, or in seconds.
-        teaching_share: Of the wall time, mean.
-        step_ratio: Processor time of a step, teaching taken out by its share, over that of a plain
-            step of the same seed, mean: what cost in step-equivalents leaves out (losses recorded,
-            lessons weighted). Shorter plain runs, of which it is 1, show its noise.
-        quality: Held-out measure, mean of labels and seeds, with its interval.
-        labels: Label -> measure, mean of seeds.
-        ahead_of_shorter: 1 - cost / (cost of the plain run, fully decayed, of this quality), by
+        arm, length: The arm's name and its share of the task's steps.
+        steps, cost, seconds, cpu_seconds, tokens, flops: Cost is in step-equivalents or seconds.
+        teaching_share: Share of the wall time spent teaching.
+        step_ratio: Processor time of a step without teaching, relative to a plain step of the same
+            seed. It shows costs that step-equivalents omit, such as recording losses. Its
+            deviation from 1 in shorter plain runs is noise.
+        quality: Held-out measure, averaged over labels, with its interval.
+        labels: Measure by label.
+        ahead_of_shorter: 1 - cost / (cost of a fully decayed plain run of this quality), by
             interpolation.
-        ahead_of_random: The same against the control arm's lengths.
-        at_equal_cost: Quality minus that of the plain run of this cost; positive is better,
-            whatever the measure.
-        against_random: Quality minus the control's at this length; positive is better.
-        notes: Why a number is not there.
+        ahead_of_random: The same relative to the control arm's lengths.
+        at_equal_cost: Advantage in quality over a plain run of this cost; positive is better.
+        against_random: Advantage over the control at this length; positive is better.
+        notes: Why values are missing.
     """
 
     arm: str
@@ -61,13 +57,13 @@ class ArmRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All of a task.
+    """The comparison of a task's arms.
 
     Args:
-        task, seeds: Which.
-        rows: Arms at their lengths.
-        saved: Arm -> 1 - (cost at which it is as good as plain at full length) / (plain's cost).
-        why: Arm -> why ``saved`` has no value.
+        task, seeds: The task's name and the compared seeds.
+        rows: The arms at their lengths.
+        saved: By arm, 1 - (its cost at the quality of full-length plain) / (plain's cost).
+        why: By arm, why ``saved`` has no value.
     """
 
     task: str
@@ -78,7 +74,7 @@ class Comparison:
 
 
 class _Table:
-    """Runs by arm, length and seed; costs and losses of it."""
+    """Costs and losses of runs by arm, length and seed."""
 
     def __init__(self, bench: BenchConfig, records: Sequence[Record]) -> None:
         self.bench = bench
@@ -90,7 +86,7 @@ class _Table:
         cells = [
             (name, length) for name, arm in bench.arms.items() for length in sorted(arm.lengths)
         ]
-        # Only seeds that every arm has: else a lucky seed would count for one arm alone.
+        # Only seeds of all arms, so that a lucky seed counts for all.
         self.seeds = [s for s in bench.seeds if all((*cell, s) in self.runs for cell in cells)]
         self.cells = cells
         self.sign = -1.0 if bench.higher else 1.0
@@ -151,11 +147,11 @@ class _Table:
 
 
 def compare(bench: BenchConfig, records: Sequence[Record]) -> Comparison:
-    """The comparison over the seeds that all arms have; raises ValueError where there is none."""
+    """Compare the arms over their common seeds; raise ValueError if there are none."""
     table = _Table(bench, records)
     if not table.seeds:
         lost = f" (diverged: {', '.join(table.diverged)})" if table.diverged else ""
-        raise ValueError(f"{bench.task}: no seed has been run for every arm and length yet{lost}")
+        raise ValueError(f"{bench.task}: no seed has runs of all arms and lengths yet{lost}")
     count, saved, why = len(table.seeds), {}, {}
     for arm in bench.arms:
         if arm == PLAIN:

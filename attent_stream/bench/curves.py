@@ -1,6 +1,4 @@
-"""PNG curves of a task: held-out measure over cost, time, tokens and FLOPs, and the frontiers. Pure
-functions.
-"""
+"""Plot a task's held-out measure over cost, time, tokens and FLOPs, and the frontiers."""
 
 import io
 from collections import defaultdict
@@ -27,8 +25,9 @@ AXES = {
 
 
 def curves(bench: BenchConfig, records: Sequence[Record], comparison: Comparison) -> "Figure":
-    """Five axes: the longest run of each arm over four costs, and cost against quality of all
-    lengths; bands and bars span the seeds' interval, or their range where there is none.
+    """Plot quality over the cost of all lengths, and each arm's longest run over four costs.
+
+    Error bars are the seeds' intervals; bands are the seeds' range.
     """
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -37,7 +36,7 @@ def curves(bench: BenchConfig, records: Sequence[Record], comparison: Comparison
     figure = Figure(figsize=(16, 9), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(f"{bench.task}: {bench.title or bench.metric}", fontsize=12)
-    # A strong colour and a pale one each: pale ones from the eleventh arm on
+    # Pale colours from the eleventh arm on.
     pairs = colormaps["tab20"].colors
     colors = dict(zip(bench.arms, (pairs[::2] + pairs[1::2]) * 2, strict=False)) | {
         PLAIN: (0.1, 0.1, 0.1)
@@ -62,7 +61,7 @@ def curves(bench: BenchConfig, records: Sequence[Record], comparison: Comparison
 
 
 def png(figure: "Figure") -> bytes:
-    """The picture as a file's bytes."""
+    """Encode a figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Documents of a text task: read, cleaned, spoilt with planted noise."""
+"""Read the documents of a text task, clean them, and add noise."""
 
 import io
 import json
@@ -10,9 +10,9 @@ import numpy as np
 
 from attent_stream.corpus.errors import require
 
-SHORTEST = 200  # characters of a clean document
-RUN = 32  # words whose second occurrence counts as a copy
-# Lines as they stand on every page of a site, written for this benchmark.
+SHORTEST = 200  # Characters of a clean document.
+RUN = 32  # Words of a run that is looked up for copies.
+# Written for this benchmark.
 BOILERPLATE = (
     "All rights reserved. Reproduction without permission is not allowed.",
     "Click here to subscribe to our newsletter and never miss an update again.",
@@ -28,15 +28,13 @@ BOILERPLATE = (
 def read_jsonl(
     path: Path, megabytes: float, rng: np.random.Generator, longest: int | None = None
 ) -> list[str]:
-    """Documents of a .jsonl.zst in random order, up to ``megabytes`` (1e6 bytes of UTF-8) of text:
-    a file may be sorted.
+    """Read documents of a .jsonl.zst in random order.
 
     Args:
-        path: With a JSON object that has ``text`` a line.
-        megabytes: At which to stop; the document that passes it is the last.
-        rng: Of the order.
-        longest: Characters taken of a document, from its beginning: for little text of many
-            documents.
+        path: A file of JSON objects with a key ``text``, one a line.
+        megabytes: Amount of text in 1e6 bytes of UTF-8; the last document exceeds it.
+        rng: Draws the order.
+        longest: Cut documents to this number of characters.
     """
     import zstandard
 
@@ -47,7 +45,7 @@ def read_jsonl(
 
 
 def first(texts: Iterable[str], megabytes: float) -> Iterator[str]:
-    """Texts until there are ``megabytes`` of them."""
+    """Yield texts until they reach ``megabytes``."""
     left = megabytes * 1e6
     for text in texts:
         if left <= 0:
@@ -57,17 +55,14 @@ def first(texts: Iterable[str], megabytes: float) -> Iterator[str]:
 
 
 def clean(documents: Iterable[str]) -> Iterator[str]:
-    """Without short documents and without those of which half of the runs of 32 words have been
-    seen before.
-    """
+    """Drop short documents, and those with half of their 32-word runs in earlier documents."""
     seen: set[bytes] = set()
     for text in documents:
         if len(text) < SHORTEST:
             continue
         words = text.lower().split()
         starts = range(0, max(1, len(words) - RUN + 1), RUN // 2)
-        # Every run is remembered from every place, but looked up from a few: copies need not begin
-        # alike.
+        # Runs from every word are stored but few are looked up, as copies may begin elsewhere.
         runs = {_digest(words[i : i + RUN]) for i in range(max(1, len(words) - RUN + 1))}
         copies = sum(_digest(words[i : i + RUN]) in seen for i in starts)
         seen |= runs
@@ -76,17 +71,15 @@ def clean(documents: Iterable[str]) -> Iterator[str]:
 
 
 def spoilt(documents: Iterable[str], share: float, rng: np.random.Generator) -> Iterator[str]:
-    """With planted noise, ``share`` of all characters: by turns the words of the last document
-    shuffled, and boilerplate.
-    """
+    """Add noise up to a share of all characters, alternating boilerplate and shuffled words."""
     good = planted = 0
-    turn = False
+    shuffle = False
     for text in documents:
         yield text
         good += len(text)
         while planted < share / (1 - share) * good - len(text) / 2:
-            noise = _shuffled(text, rng) if turn else _boilerplate(len(text), rng)
-            turn = not turn
+            noise = _shuffled(text, rng) if shuffle else _boilerplate(len(text), rng)
+            shuffle = not shuffle
             planted += max(1, len(noise))
             yield noise
 

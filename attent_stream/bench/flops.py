@@ -1,12 +1,11 @@
 """Floating point operations of a run, by one formula for every arm.
 
-A trained token costs 6 N + 12 L H T: 2 N for the forward's matrix products with N weights, twice
-that for the backward, and 4 L H T + 8 L H T for attention over T positions in L layers of width H
-(PaLM, arXiv 2204.02311, appendix B). A candidate's token costs a third: one forward, as does a
-lesson's that does not go backward (``backward``), and with ``positions`` the head's part of a
-lesson is that share of it. With ``resolution`` a lesson has as many patches as its images then; a
-candidate is counted at full size. Norms, softmax, selection and evaluations count as nothing. N is
-all weights that multiply: without embedding tables, with the head, tied or not.
+A trained token costs 6 N + 12 L H T. The forward costs 2 N for the matrix products with N weights
+and 4 L H T for attention over T positions in L layers of width H; the backward costs twice as much
+(PaLM, arXiv 2204.02311, appendix B). A token without a backward costs a third: a candidate's, or a
+lesson's that ``backward`` skips. ``positions`` scales the head's cost, and ``resolution`` the
+patches of a lesson, but not of a candidate. Norms, softmax, selection and evaluations are not
+counted. N counts the head, tied or not, but no embedding tables.
 """
 
 from dataclasses import dataclass, replace
@@ -15,12 +14,12 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What the formula needs.
+    """The model's sizes in the formula.
 
     Args:
         weights: N.
         layers, width, positions: L, H, T.
-        head: Of N, in the output head of a language model.
+        head: Weights of a language model's output head, part of N.
     """
 
     weights: int
@@ -30,33 +29,31 @@ class Shape:
     head: int = 0
 
     def at(self, share: float, extra: int = 1) -> "Shape":
-        """Of samples at a share of their positions, in (0, 1], but for the ``extra`` ones: of
-        images the class token's.
-        """
+        """Scale the positions by a share in (0, 1], except ``extra`` ones (the class token)."""
         return replace(self, positions=round((self.positions - extra) * share) + extra)
 
     @property
     def trained_token(self) -> float:
-        """FLOPs of forward and backward, a token."""
+        """FLOPs of a token's forward and backward."""
         return 6.0 * self.weights + 12.0 * self.layers * self.width * self.positions
 
     def run(
         self, trained: float, candidates: float, *, positions: float = 1.0, backward: float = 1.0
     ) -> float:
-        """FLOPs of a run.
+        """Return the FLOPs of a run.
 
         Args:
-            trained: Tokens trained on (for images: patches).
-            candidates: Tokens forwarded to score them.
-            positions: Share of the trained tokens that the head is computed for.
-            backward: Share of them that go backward.
+            trained: Trained tokens (patches of images).
+            candidates: Scored tokens.
+            positions: Share of the trained tokens with an output head.
+            backward: Share of the trained tokens with a backward.
         """
         lesson = (self.trained_token - 6.0 * self.head * (1 - positions)) * (1 + 2 * backward) / 3
         return lesson * trained + self.trained_token * candidates / 3
 
 
 def shape_of(model: Any, config: Any, positions: int) -> Shape:
-    """Of a torch module, its Hugging Face config and the number of positions of a sample."""
+    """Return the shape of a torch module with a Hugging Face config; ``positions`` per sample."""
     import torch
 
     tables = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Embedding))

@@ -1,6 +1,4 @@
-"""Cost against quality of one arm at several lengths, read by interpolation and never beyond its
-ends.
-"""
+"""An arm's quality over cost, interpolated between its lengths and never extrapolated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +11,11 @@ INSIDE, WORSE, BETTER = "inside", "worse than all", "better than all"
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What a frontier says.
+    """A value read from a frontier.
 
     Args:
-        value: Interpolated, None outside.
-        where: ``inside`` the frontier, or on which side of it.
+        value: The interpolated value, None outside the frontier.
+        where: ``inside``, ``worse than all`` or ``better than all``.
     """
 
     value: float | None
@@ -26,22 +24,19 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class Frontier:
-    """Mean cost and loss of an arm's lengths.
+    """Mean costs and losses of an arm's lengths.
 
     Args:
-        costs: Ascending, of shape (lengths,).
-        losses: Lower is better (the negative of what is better higher), of the same shape, made not
-            to rise with the cost: what costs more and is worse is averaged with its neighbours
-            (isotonic regression), as noise between lengths.
+        costs: Ascending, shape (lengths,).
+        losses: Not rising with the cost, shape (lengths,); lower is better. Isotonic regression
+            averages noise between neighbouring lengths.
     """
 
     costs: NDArray[np.float64]
     losses: NDArray[np.float64]
 
     def cost_at(self, loss: float) -> Reading:
-        """The cost at which the arm reaches a loss, linear between two lengths. Where several costs
-        do, the smallest.
-        """
+        """Interpolate the smallest cost at which the arm reaches a loss."""
         if loss > self.losses[0]:
             return Reading(value=None, where=WORSE)
         if loss < self.losses[-1]:
@@ -59,7 +54,7 @@ class Frontier:
         )
 
     def loss_at(self, cost: float) -> Reading:
-        """The loss that a cost buys, linear between two lengths."""
+        """Interpolate the loss at a cost."""
         if cost < self.costs[0]:
             return Reading(value=None, where=WORSE)
         if cost > self.costs[-1]:
@@ -68,8 +63,10 @@ class Frontier:
 
 
 def frontier(costs: Sequence[float], losses: Sequence[float]) -> Frontier:
-    """A frontier of points in any order; raises ValueError for none, or for numbers that are not
-    finite.
+    """Build a frontier from points in any order.
+
+    Raises:
+        ValueError: There are no points, or a number is not finite.
     """
     c, q = np.asarray(costs, np.float64), np.asarray(losses, np.float64)
     if (
@@ -79,16 +76,15 @@ def frontier(costs: Sequence[float], losses: Sequence[float]) -> Frontier:
         or not (np.isfinite(c).all() and np.isfinite(q).all())
     ):
         raise ValueError(
-            f"expected as many finite costs as losses and at least one, received {costs} and "
-            f"{losses}"
+            f"expected as many finite costs as losses and at least one, got {costs} and {losses}"
         )
     order = np.argsort(c, kind="stable")
     return Frontier(costs=c[order], losses=_not_rising(q[order]))
 
 
 def _not_rising(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The least-squares fit that never rises: pool adjacent violators."""
-    blocks: list[list[float]] = []  # sum, count
+    """Return the least-squares fit that never rises, by pooling adjacent violators."""
+    blocks: list[list[float]] = []  # Sum and count.
     for value in values:
         blocks.append([float(value), 1])
         while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] < blocks[-1][0] / blocks[-1][1]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-EXACT = 5  # seeds up to which all n^n resamples are taken, so that nothing is random
+EXACT = 5  # The most seeds for which all n^n resamples are taken.
 DRAWS = 4000
 LEVEL = 0.95
-UNDEFINED = 0.05  # share of resamples without a value beyond which there is no interval
+UNDEFINED = 0.05  # The largest share of resamples without a value that allows an interval.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +18,9 @@ class Estimate:
     """A statistic over seeds.
 
     Args:
-        value: Of all seeds, None where it is not defined.
-        low, high: The interval, None where there is none: fewer than three seeds, or resamples
-            without a value.
+        value: The value of all seeds, None if undefined.
+        low, high: The interval. None: fewer than three seeds, or too many resamples without a
+            value.
         undefined: Share of resamples without a value, in [0, 1].
     """
 
@@ -36,9 +36,7 @@ class Estimate:
 
 
 def resamples(seeds: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Positions of seeds drawn with replacement, shape (draws, seeds): all of them up to ``EXACT``
-    seeds.
-    """
+    """Draw indices of seeds with replacement, shape (draws, seeds); all up to ``EXACT`` seeds."""
     if seeds <= EXACT:
         return np.array(list(itertools.product(range(seeds), repeat=seeds)), dtype=np.int64)
     return rng.integers(0, seeds, (DRAWS, seeds))
@@ -47,14 +45,15 @@ def resamples(seeds: int, rng: np.random.Generator) -> NDArray[np.int64]:
 def bootstrap(
     statistic: Callable[[Sequence[int]], float | None], seeds: int, seed: int = 0
 ) -> Estimate:
-    """The percentile bootstrap (Efron, 1979) of a statistic over seeds, which are resampled
-    together for all arms: a seed means the same weights and order in each. With three seeds its
-    ends are close to the smallest and largest seed's.
+    """Estimate a statistic over seeds with the percentile bootstrap (Efron, 1979).
+
+    A resample has the same seeds in all arms, because a seed fixes weights and order. With three
+    seeds the interval is close to their range.
 
     Args:
-        statistic: Positions of seeds, with repetitions -> value, None where it is not defined.
-        seeds: Their number.
-        seed: Of the draws, where they are drawn.
+        statistic: Maps indices of seeds, with repetitions, to a value, or None if undefined.
+        seeds: Number of seeds.
+        seed: Seed of the resamples.
     """
     value = statistic(range(seeds))
     if seeds < 3:

@@ -1,6 +1,4 @@
-"""Notes held-out measures and what training has cost until then, teaching in and
-evaluations out.
-"""
+"""Record held-out measures and the cost of training, with teaching and without evaluations."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -18,14 +16,13 @@ from attent_stream.model.vision import image_sides
 
 
 class Meter(TrainingTime):
-    """Collects a ``Point`` a round of evaluations.
+    """Record a ``Point`` for each round of evaluations.
 
     Args:
         metric: Composer's name of the measure.
-        memory: The run's logger, in which AtteNT's own numbers are looked up.
-        shape: Of the model, for FLOPs.
-        side: Pixels of an image's side, from which its share of the positions is known; None: of
-            text.
+        memory: The run's logger, which holds AtteNT's metrics.
+        shape: The model's shape, for FLOPs.
+        side: Full height of images in pixels; None for text.
     """
 
     def __init__(
@@ -37,13 +34,11 @@ class Meter(TrainingTime):
         self._memory = memory
         self._shape = shape
         self._side = side
-        # Samples by the share of an image's area, or a text's length, that they were trained at
+        # Trained samples by their share of the full positions.
         self._trained: Counter[float] = Counter()
 
     def batch_start(self, state: State, logger: Logger) -> None:
-        """Note at which resolution or length the batch is trained on: AtteNT has made its samples
-        smaller by now.
-        """
+        """Count the batch's samples by their size, which AtteNT may have reduced before."""
         if self._side is None:
             share = state.batch["input_ids"].shape[1] / self._shape.positions
         else:
@@ -51,7 +46,7 @@ class Meter(TrainingTime):
         self._trained[share] += batch_length(state.batch)
 
     def eval_after_all(self, state: State, logger: Logger) -> None:
-        """Note what the evaluators found, then go on timing."""
+        """Record the evaluations, then resume timing."""
         candidates = int(max(self._logged("candidates"), default=0)) * self._shape.positions
         extra = 0 if self._side is None else 1
         trained = [
@@ -82,9 +77,7 @@ class Meter(TrainingTime):
 
 
 def _skips(state: State) -> dict[str, float]:
-    """What AtteNT leaves out of each batch (of its short warm-up and anneal too, for
-    simplicity).
-    """
+    """Return what AtteNT skips of each batch, ignoring its short warm-up and anneal."""
     found = [
         algorithm.settings.skips for algorithm in state.algorithms if isinstance(algorithm, AtteNT)
     ]
@@ -92,5 +85,5 @@ def _skips(state: State) -> dict[str, float]:
 
 
 def memory_of(trainer: Any) -> InMemoryLogger:
-    """The in-memory logger that a run's YAML names."""
+    """Return the run's in-memory logger."""
     return next(found for found in trainer.logger.destinations if isinstance(found, InMemoryLogger))

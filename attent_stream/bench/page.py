@@ -1,6 +1,4 @@
-"""What a bench leaves: a table in text, one HTML page, and the rows of quality.json. Pure
-functions.
-"""
+"""Format a bench's results as a text table, an HTML page and rows of quality.json."""
 
 import base64
 from collections.abc import Sequence
@@ -20,18 +18,17 @@ STYLE = (
     "border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}img{max-width:100%}"
 )
 HOW = (
-    "Ahead of shorter: one minus the cost over that of a plain run, its learning rate decayed over "
-    "its own length, of the "
-    "same held-out quality, interpolated between plain lengths and never extrapolated. Ahead of "
-    "random: the same against "
-    "random choice at the same schedule. Step: processor time of a step without teaching, over "
-    "plain's. Saved against plain: the cost at which the arm is as good as plain at full length. "
-    "Brackets: 95% bootstrap over seeds; none with fewer than three."
+    "Ahead of shorter: one minus the ratio of the cost to that of a plain run with the same "
+    "held-out quality and a learning rate decayed over its own length, interpolated between plain "
+    "lengths. Ahead of random: the same for random choice with the same schedule. Step: processor "
+    "time of a step without teaching, relative to plain. Saved: one minus the ratio of the cost at "
+    "which the arm reaches the quality of full-length plain to the cost of plain. Brackets: 95% "
+    "bootstrap intervals over seeds, from three seeds on."
 )
 
 
 def percent(estimate: Estimate) -> str:
-    """+12.3% [+8.1, +15.0], or a dash."""
+    """Format an estimate as '+12.3% [+8.1, +15.0]', or a dash."""
     if estimate.value is None:
         return "-"
     interval = (
@@ -41,7 +38,7 @@ def percent(estimate: Estimate) -> str:
 
 
 def number(estimate: Estimate, digits: int = 4, sign: str = "") -> str:
-    """A value and its interval, or a dash."""
+    """Format a value and its interval, or a dash."""
     if estimate.value is None:
         return "-"
     shown = f"{sign}.{digits}f"
@@ -50,7 +47,7 @@ def number(estimate: Estimate, digits: int = 4, sign: str = "") -> str:
 
 
 def cells(bench: BenchConfig, found: Comparison) -> list[tuple[str, ...]]:
-    """Heading and a row for each arm and length."""
+    """Return the heading and a row for each arm and length."""
     labels = list(found.rows[0].labels)
     shown = labels if len(labels) > 1 else []
     unit = "seconds" if bench.cost == "seconds" else "step-equivalents"
@@ -91,26 +88,26 @@ def cells(bench: BenchConfig, found: Comparison) -> list[tuple[str, ...]]:
 
 
 def lines(bench: BenchConfig, found: Comparison) -> list[str]:
-    """A sentence an arm: what it saves at plain's quality, or why that cannot be said."""
+    """Return a line for each arm with its savings at plain's quality, then all notes."""
     said = []
     for arm, estimate in found.saved.items():
         if arm == PLAIN:
             continue
-        told = (
+        result = (
             percent(estimate)
             if estimate.value is not None
             else f"not measured: {found.why.get(arm, 'undefined')}"
         )
         note = bench.arms[arm].note
         said.append(
-            f"{arm}: saved at plain's final quality: {told}" + (f" ({note})" if note else "")
+            f"{arm}: saved at plain's final quality: {result}" + (f" ({note})" if note else "")
         )
     said += [f"{row.arm} {row.length:g}: {note}" for row in found.rows for note in row.notes]
     return said
 
 
 def heading(bench: BenchConfig, records: Sequence[Record], found: Comparison) -> str:
-    """Task, machine, dates, seeds, learning rate, data."""
+    """Return a line with task, machine, dates, seeds, learning rate and data."""
     used = [r for r in records if r.role == "arm"]
     machines, dates = sorted({r.hardware for r in used}), sorted({r.date for r in used})
     rates = sorted({r.lr for r in used})
@@ -134,7 +131,7 @@ def heading(bench: BenchConfig, records: Sequence[Record], found: Comparison) ->
 
 
 def table(bench: BenchConfig, found: Comparison) -> str:
-    """The cells, columns aligned."""
+    """Format the cells with aligned columns."""
     rows = cells(bench, found)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     made = [
@@ -146,7 +143,7 @@ def table(bench: BenchConfig, found: Comparison) -> str:
 def section(
     bench: BenchConfig, records: Sequence[Record], found: Comparison, picture: bytes
 ) -> str:
-    """A task's part of the page; every text is escaped and the picture is inside."""
+    """Format a task as HTML, with escaped texts and an embedded picture."""
     first, *rest = cells(bench, found)
     head = "".join(f"<th>{escape(cell)}</th>" for cell in first)
     body = "".join(
@@ -163,7 +160,7 @@ def section(
 
 
 def page(sections: Sequence[str]) -> str:
-    """One self-contained HTML page."""
+    """Return a self-contained HTML page."""
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>attent-stream bench</title>'
         f"<style>{STYLE}</style><h1>attent-stream "
@@ -174,8 +171,10 @@ def page(sections: Sequence[str]) -> str:
 def quality_rows(
     bench: BenchConfig, records: Sequence[Record], found: Comparison, command: str
 ) -> list[dict]:
-    """Rows of quality.json; what has no value is null, and ``why`` says so. ``ahead_of_*`` are of
-    the longest length that can be held against shorter plain runs, or of the longest.
+    """Return the arms' rows of quality.json; ``why`` explains null values.
+
+    ``ahead_of_*`` refer to the longest length with a value against shorter plain runs, else to the
+    longest.
     """
     used = [r for r in records if r.role == "arm"]
     made = []

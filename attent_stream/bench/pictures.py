@@ -1,4 +1,4 @@
-"""Images of an image task: class folders of real ones, chosen and mislabelled, or drawn shapes."""
+"""Read, choose and mislabel the images of an image task, or draw shapes."""
 
 import io
 import tarfile
@@ -15,9 +15,7 @@ SHAPES = ("disc", "square", "cross", "stripes")
 
 
 def read_archive(path: Path) -> dict[str, dict[str, list[bytes]]]:
-    """split -> class -> files, of a .tar.zst of ``SPLIT/CLASS/*``; any folder above them is passed
-    over.
-    """
+    """Read files by split and class from a .tar.zst of ``SPLIT/CLASS/*``, in any folder."""
     import zstandard
 
     require(path.is_file(), f"the data folder has no {path.name}")
@@ -35,9 +33,7 @@ def read_archive(path: Path) -> dict[str, dict[str, list[bytes]]]:
 
 
 def draw_shapes(count: int, size: int, rng: np.random.Generator) -> dict[str, list[bytes]]:
-    """class -> PNG files of noisy shapes: what there is without data, for a test of the machinery,
-    not a result.
-    """
+    """Draw PNG files of noisy shapes by class, to test the bench without data."""
     from PIL import Image
 
     made: dict[str, list[bytes]] = defaultdict(list)
@@ -67,7 +63,7 @@ def draw_shapes(count: int, size: int, rng: np.random.Generator) -> dict[str, li
 def chosen(
     classes: dict[str, list[bytes]], count: int, rng: np.random.Generator
 ) -> Iterator[tuple[str, bytes]]:
-    """(class, file) of about ``count`` files, as many of each class, drawn without replacement."""
+    """Yield (class, file) of about ``count`` files, as many of each class, drawn at random."""
     each = -(-count // len(classes))
     for label in sorted(classes):
         files = classes[label]
@@ -78,7 +74,7 @@ def chosen(
 def mislabelled(
     images: list[tuple[str, bytes]], share: float, rng: np.random.Generator
 ) -> list[tuple[str, bytes]]:
-    """``share`` of the images, drawn, given another class, each with equal probability."""
+    """Give a random share of the images another class, uniformly drawn."""
     labels = sorted({label for label, _ in images})
     wrong = set(rng.permutation(len(images))[: round(share * len(images))].tolist())
     out = []

@@ -1,4 +1,4 @@
-"""Which runs a bench has, and the training configuration of each: pure functions."""
+"""List the runs of a bench, and build the training configuration of each."""
 
 import copy
 from dataclasses import asdict, dataclass
@@ -8,18 +8,18 @@ from typing import Any
 from attent_stream.bench.prepare import MEAN, STD, Prepared, digest
 from attent_stream.bench.settings import PLAIN, BenchConfig
 
-VERSION = 1  # of what a run measures: another one makes every run anew
+VERSION = 1  # Of the measurements: a change repeats every run.
 SWEEP, ARM = "sweep", "arm"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One training run.
+    """A training run.
 
     Args:
-        arm: Its name.
+        arm: The arm's name.
         length: Share of the task's steps.
-        seed: Of weights, order and draws.
+        seed: Seed of weights, order and draws.
         lr: Peak learning rate.
         role: ``sweep`` (plain, to find the learning rate) or ``arm``.
     """
@@ -32,19 +32,19 @@ class Run:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The run in words."""
         return f"{self.arm} {self.length:g} seed {self.seed}" + (
             f" lr {self.lr:g}" if self.role == SWEEP else ""
         )
 
 
 def steps_of(bench: BenchConfig, length: float) -> int:
-    """Optimizer steps of a length."""
+    """Return the optimizer steps of a length."""
     return max(1, round(length * bench.steps))
 
 
 def sweep(bench: BenchConfig) -> list[Run]:
-    """Plain runs, one of each learning rate; none where there is one rate to choose from."""
+    """List a plain run of each learning rate, or none if there is only one rate."""
     if len(bench.learning_rates) == 1:
         return []
     return [
@@ -54,8 +54,9 @@ def sweep(bench: BenchConfig) -> list[Run]:
 
 
 def arm_runs(bench: BenchConfig, lr: float) -> list[Run]:
-    """Every arm and length of a seed, then of the next: a bench that is stopped has whole seeds,
-    and arms alternate in time.
+    """List the runs of all arms and lengths seed by seed.
+
+    So an interrupted bench has complete seeds, and arms alternate in time.
     """
     return [
         Run(arm=name, length=length, seed=seed, lr=lr)
@@ -66,14 +67,13 @@ def arm_runs(bench: BenchConfig, lr: float) -> list[Run]:
 
 
 def key(bench: BenchConfig, run: Run, data: Prepared, start: str | None) -> str:
-    """Of all settings on which a run's numbers depend, machine aside; places on disk are not among
-    them.
+    """Hash the settings that a run's numbers depend on, except machine and folders.
 
     Args:
         bench: The task.
         run: The run.
         data: Its data.
-        start: Fingerprint of the weights it starts from, None for random ones.
+        start: Fingerprint of the initial weights; None for random ones.
     """
     arm = bench.arms[run.arm]
     kept = {name: getattr(bench, name) for name in ("task", "base", "metric", "evals")}
@@ -86,15 +86,15 @@ def key(bench: BenchConfig, run: Run, data: Prepared, start: str | None) -> str:
 def tree(
     bench: BenchConfig, run: Run, data: Prepared, cache: Path, start: Path | None
 ) -> dict[str, Any]:
-    """The training YAML of a run.
+    """Build the training YAML of a run.
 
     Args:
         bench: The task.
         run: The run.
         data: Its data.
-        cache: An empty folder for streamed shards; Streaming refuses one that a killed run's shared
-            memory names.
-        start: Folder of pretrained weights.
+        cache: A new, empty folder for streamed shards; Streaming rejects one that is still in a
+            killed run's shared memory.
+        start: Folder of pretrained weights; None for random ones.
     """
     made = copy.deepcopy(bench.base)
     steps = steps_of(bench, run.length)
@@ -150,5 +150,5 @@ def tree(
 
 
 def settings_of(bench: BenchConfig) -> dict[str, Any]:
-    """The bench as plain values, for results."""
+    """Return the bench as plain values."""
     return asdict(bench)

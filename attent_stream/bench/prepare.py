@@ -1,6 +1,4 @@
-"""The data of a task, written once below the bench's folder: train and held-out corpora, by a hash
-of their settings.
-"""
+"""Write the train and held-out corpora of a task, once for each hash of its settings."""
 
 import json
 import shutil
@@ -27,26 +25,26 @@ from attent_stream.corpus.images import write_image_corpus
 from attent_stream.corpus.parallel import available_cores
 from attent_stream.demo.corpus import STREAM, python_sources, standard_library
 
-DONE = "prepared.json"  # written last
+DONE = "prepared.json"  # Written last.
 STANDARD_LIBRARY, DRAWN = "Python's standard library", "drawn shapes"
 SHARD = "1mb"
-TEXT_VERSION = 2  # of what is made of the same settings
-HELD_OUT_CHARACTERS = 2000  # of a held-out document: a stream's few held-out samples come of many
-MEAN, STD = [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]  # of natural images' RGB, in [0, 1]
+TEXT_VERSION = 2  # Of the corpora: a change writes them again.
+HELD_OUT_CHARACTERS = 2000  # Of a document, so that few held-out samples come from many documents.
+MEAN, STD = [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]  # Of natural images' RGB in [0, 1].
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """Where a task's data lies.
+    """The folders of a task's data.
 
     Args:
-        folder: Of everything.
-        train: Stream's name -> folder of its shards.
-        held_out: Label -> folder of its shards.
-        samples: Trained on in an epoch.
-        source: What it was made of, in words.
-        tokenizer: Its folder; None for images.
-        classes: Their number; 0 for text.
+        folder: The folder of all data.
+        train: Folders of shards by stream.
+        held_out: Folders of shards by label.
+        samples: Training samples in an epoch.
+        source: The source in words.
+        tokenizer: The tokenizer's folder; None for images.
+        classes: Number of classes; 0 for text.
     """
 
     folder: Path
@@ -59,28 +57,28 @@ class Prepared:
 
     @property
     def fingerprint(self) -> str:
-        """Of the content: part of every run's key."""
+        """A hash of the content, part of every run's key."""
         return digest([str(self.folder.name), self.source, self.samples])
 
 
 def digest(value: Any) -> str:
-    """A hash of plain values, 16 hexadecimal digits."""
+    """Hash plain values to 16 hexadecimal digits."""
     return sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def prepare(
     settings: TextData | ImageData, data: Path | None, out: Path, tokenizer: Path | None = None
 ) -> Prepared:
-    """The data at ``out``, made unless it is there.
+    """Write a task's data, unless it exists.
 
     Args:
-        settings: Of the task.
-        data: Folder of the sources; None: what every machine has.
+        settings: The data's settings.
+        data: Folder of the sources. None: Python's standard library, or drawn shapes.
         out: The bench's folder.
-        tokenizer: A given one, for text; None: trained on the training text.
+        tokenizer: Folder of a tokenizer for text. None: train one on the training text.
 
     Raises:
-        CorpusError: A source is missing, or what the corpus tool refuses.
+        CorpusError: A source is missing, or a corpus cannot be written.
     """
     kind = "text" if isinstance(settings, TextData) else "images"
     version = [TEXT_VERSION] if kind == "text" else []

@@ -1,4 +1,4 @@
-"""The results of finished runs: a JSON line each, appended; what is there is not run again."""
+"""Results of finished runs, stored as JSON lines."""
 
 import json
 import os
@@ -10,17 +10,17 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A held-out evaluation.
+    """A held-out evaluation. Counts and times are those before it.
 
     Args:
-        step: Optimizer steps before it.
-        tokens: Trained on before it (images: patches).
-        candidates: Tokens forwarded to score them before it.
-        seconds: Wall time of training before it, with teaching, without evaluations.
-        cpu_seconds: Processor time of the training process, the same.
-        teaching_seconds: Of ``seconds``, those spent scoring and choosing.
-        flops: Of both, by ``flops.py``.
-        measures: Label -> measure.
+        step: Optimizer steps.
+        tokens: Trained tokens (patches of images).
+        candidates: Scored tokens.
+        seconds: Wall time of training, with teaching and without evaluations.
+        cpu_seconds: Processor time of the training process in the same period.
+        teaching_seconds: Part of ``seconds`` spent scoring and choosing.
+        flops: Floating point operations, by ``flops.py``.
+        measures: Measures by label.
     """
 
     step: int
@@ -34,14 +34,12 @@ class Point:
 
     @property
     def quality(self) -> float:
-        """Mean of the labels' measures, each label alike."""
+        """The mean of the labels' measures."""
         return sum(self.measures.values()) / len(self.measures)
 
     @property
     def step_equivalents(self) -> float:
-        """Steps, and teaching in steps: both timed in this very run, in turn, so that a busy
-        machine slows them alike.
-        """
+        """Steps plus teaching time in steps, both timed in the same run on the same machine."""
         training = self.seconds - self.teaching_seconds
         return (
             self.step * (1 + self.teaching_seconds / training) if training > 0 else float(self.step)
@@ -53,11 +51,11 @@ class Record:
     """A finished run.
 
     Args:
-        key: Of its settings.
-        task, arm, length, seed, lr, role: Which run it is.
-        hardware, date: Where and when.
-        points: Its evaluations, the last after training.
-        note: What should be known about it: where its data came from.
+        key: Hash of its settings.
+        task, arm, length, seed, lr, role: As in ``plan.Run``.
+        hardware, date: The machine in words, and the day.
+        points: The evaluations, the last one after training.
+        note: The source of its data.
     """
 
     key: str
@@ -78,19 +76,17 @@ class Record:
         return self.points[-1]
 
     def line(self) -> str:
-        """As JSON, without a line break."""
+        """Return the record as a line of JSON."""
         return json.dumps(asdict(self))
 
 
 def record_of(value: dict[str, Any]) -> Record:
-    """A record from its JSON value; raises TypeError or KeyError for another version's."""
+    """Build a record from its JSON value; raise TypeError or KeyError for another version's."""
     return Record(**{**value, "points": tuple(Point(**point) for point in value["points"])})
 
 
 def read_records(path: Path) -> list[Record]:
-    """Those in a file that are whole, in order; a line that a killed run left half-written is
-    passed over.
-    """
+    """Read a file's records in order, without lines cut short by a killed run."""
     return list(_records(path)) if path.is_file() else []
 
 
@@ -103,7 +99,7 @@ def _records(path: Path) -> Iterator[Record]:
 
 
 def append(path: Path, record: Record) -> None:
-    """Add a record, on a line of its own whatever the last run left, and onto the disk."""
+    """Append a record on a new line, even after a half-written one, and sync it to disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
         if file.tell():

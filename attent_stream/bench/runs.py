@@ -1,6 +1,4 @@
-"""Runs a bench: data, learning rate, then every arm in turn, in one process; finished runs are not
-repeated.
-"""
+"""Run a bench in one process: data, learning rate, then all arms that are not finished."""
 
 import gc
 import platform
@@ -25,7 +23,7 @@ WARM_STEPS = 2
 
 
 def hardware() -> str:
-    """The machine in words: its GPU, or its number of usable cores."""
+    """Describe the machine by its GPU or its number of usable cores."""
     import torch
 
     if torch.cuda.is_available():
@@ -36,7 +34,7 @@ def hardware() -> str:
 
 
 def best_rate(bench: BenchConfig, records: Sequence[Record]) -> float:
-    """The learning rate of the best sweep run; raises ValueError without one."""
+    """Return the learning rate of the best sweep run; raise ValueError without one."""
     sign = -1 if bench.higher else 1
     return min(records, key=lambda record: sign * record.last.quality).lr
 
@@ -45,10 +43,10 @@ class BenchRun:
     """A bench in a folder.
 
     Args:
-        bench: What to run.
-        data: Folder of the sources, None: what every machine has.
+        bench: The bench.
+        data: Folder of the sources. None: Python's standard library, or drawn shapes.
         out: Folder of data, pretrained weights and ``runs.jsonl``.
-        say: Told what goes on, a line at a time.
+        say: Called with each line of progress.
     """
 
     def __init__(
@@ -58,7 +56,7 @@ class BenchRun:
         self._say = say
         self._out = out
         out.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(out / "cache", ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(out / "cache", ignore_errors=True)  # Left by a killed run.
         self._warm = False
         self._start: Path | None = None
         pretrain = bench.pretrain
@@ -69,11 +67,14 @@ class BenchRun:
             before = prepare(pretrain.data, data, out)
             self.data = prepare(settings, data, out, before.tokenizer)
             self._start = self._pretrained(before)
-        say(f"{bench.task}: {self.data.samples:,} samples an epoch, of {self.data.source}")
+        say(f"{bench.task}: {self.data.samples:,} samples per epoch from {self.data.source}")
 
     def run(self, seeds: int | None = None, train: bool = True) -> list[Record]:
-        """All runs that are not there yet, of the first ``seeds`` seeds (None: of all). Returns the
-        bench's records; without ``train`` those that are there.
+        """Train the missing runs, and return the bench's records.
+
+        Args:
+            seeds: Use only the first seeds. None: all.
+            train: If false, return only the existing records.
         """
         swept = self._each(sweep(self.bench), train)
         lr = best_rate(self.bench, swept) if swept else self.bench.learning_rates[0]
@@ -103,7 +104,7 @@ class BenchRun:
 
     def _record(self, run: Run, name: str) -> Record:
         if not self._warm:
-            # The first steps of a process pay for imports and buffers; no arm should.
+            # Warm up, because the first steps of a process pay for imports and buffers.
             few = WARM_STEPS / self.bench.steps
             self._train(
                 self.bench,
@@ -135,7 +136,7 @@ class BenchRun:
         start: Path | None,
         keep: Path | None = None,
     ) -> list[Point]:
-        """Train once; ``keep``: the folder that the weights go to."""
+        """Train once, and save the weights to the folder ``keep`` if given."""
         (self._out / "cache").mkdir(exist_ok=True)
         cache = Path(tempfile.mkdtemp(dir=self._out.absolute() / "cache"))
         try:
@@ -143,11 +144,11 @@ class BenchRun:
             path.write_text(yaml.safe_dump(tree(bench, run, data, cache, start)), "utf-8")
             return _fit(bench, path, keep)
         finally:
-            gc.collect()  # Streaming's shared memory goes with its data sets
+            gc.collect()  # Frees the datasets' shared memory.
             shutil.rmtree(cache, ignore_errors=True)
 
     def _pretrained(self, data: Prepared) -> Path:
-        """The folder of the weights that fine-tuning starts from, trained unless it is there."""
+        """Return the folder of the pretrained weights, and train them if it is missing."""
         pretrain, bench = self.bench.pretrain, self.bench
         name = digest([bench.base, pretrain.steps, pretrain.lr, data.fingerprint, bench.seeds[0]])
         folder = self._out / "pretrained" / name
@@ -198,7 +199,7 @@ def _fit(bench: BenchConfig, path: Path, keep: Path | None) -> list[Point]:
 
 
 def positions_of(bench: BenchConfig, config: Any) -> int:
-    """Tokens, or patches and the class token, of a sample."""
+    """Return the tokens of a sample, or its patches and class token."""
     if bench.text is not None:
         return bench.text.seq_len
     return (bench.images.size // config.patch_size) ** 2 + 1

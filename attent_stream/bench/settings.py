@@ -1,4 +1,4 @@
-"""A bench YAML as frozen dataclasses; a field is a key, its default is what a missing key means."""
+"""A bench YAML as frozen dataclasses, one field for each key."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,20 +13,21 @@ PLAIN, RANDOM = "plain", "random"
 
 @dataclass(frozen=True, kw_only=True)
 class TextData:
-    """A text corpus made of ``STREAM.train.jsonl.zst`` and ``STREAM.valid.jsonl.zst`` of the data
-    folder, or, without a folder, of Python's standard library (one stream, ``stdlib``).
+    """A text corpus.
+
+    It is made of ``STREAM.train.jsonl.zst`` and ``STREAM.valid.jsonl.zst`` in the data folder, or
+    without a folder of Python's standard library (one stream, ``stdlib``).
 
     Args:
-        streams: Name of a stream -> MB (1e6 bytes of UTF-8) of its documents, drawn, that are
-            trained on.
-        seq_len: Tokens a sample.
-        vocab_size: Of the tokenizer trained on the training text.
-        held_out: MB of each stream's held-out text, at most 2,000 characters a document.
-        noise: Share of *planted* characters among all that are trained on, in [0, 1): half shuffled
-            words, half boilerplate, in every stream. Nothing is planted into what is held out.
-        clean: Drop documents under 200 characters and those of which half of the 32-word runs have
-            been seen before.
-        seed: Of what is drawn and planted.
+        streams: By stream, the MB (1e6 bytes of UTF-8) of randomly drawn training documents.
+        seq_len: Tokens in a sample.
+        vocab_size: Size of the tokenizer, which is trained on the training text.
+        held_out: MB of held-out text in each stream, at most 2,000 characters of a document.
+        noise: Share of added characters in the training text of each stream, in [0, 1): half
+            shuffled words, half boilerplate.
+        clean: Drop documents under 200 characters, and those with half of their 32-word runs in
+            earlier documents.
+        seed: Seed of all draws.
     """
 
     streams: dict[str, float]
@@ -39,22 +40,24 @@ class TextData:
 
     def __post_init__(self) -> None:
         if not self.streams:
-            raise ValueError("expected at least one stream, received none")
+            raise ValueError("expected at least one stream, got none")
         if not 0 <= self.noise < 1:
-            raise ValueError(f"noise: expected a share in [0, 1), received {self.noise}")
+            raise ValueError(f"noise: expected a share in [0, 1), got {self.noise}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageData:
-    """An image corpus made of ``cifar10_jpeg.tar.zst`` (``train/CLASS/*`` and ``test/CLASS/*``) of
-    the data folder, or, without a folder, of drawn shapes (said so in every result).
+    """An image corpus.
+
+    It is made of ``cifar10_jpeg.tar.zst`` (``train/CLASS/*`` and ``test/CLASS/*``) in the data
+    folder, or without a folder of drawn shapes.
 
     Args:
-        images: Trained on, the same number of each class as far as it goes.
-        held_out: Evaluated on.
-        wrong: Share of the training images whose label is replaced by another class's, in [0, 1).
-        size: Pixels, height and width.
-        seed: Of the choice of images and of the wrong labels.
+        images: Number of training images, about as many of each class.
+        held_out: Number of held-out images.
+        wrong: Share of the training images with a wrong label, in [0, 1).
+        size: Height and width in pixels.
+        seed: Seed of the choice of images and of the wrong labels.
     """
 
     images: int
@@ -65,16 +68,15 @@ class ImageData:
 
     def __post_init__(self) -> None:
         if not 0 <= self.wrong < 1:
-            raise ValueError(f"wrong: expected a share in [0, 1), received {self.wrong}")
+            raise ValueError(f"wrong: expected a share in [0, 1), got {self.wrong}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrain:
-    """What a fine-tuning task starts from: the base's model trained plainly, once, on other text of
-    the same tokenizer.
+    """Plain pretraining of the base's model, once, before a fine-tuning task.
 
     Args:
-        data: Its streams; ``vocab_size`` and ``seq_len`` must be the task's.
+        data: The text; ``vocab_size`` and ``seq_len`` must be the task's.
         steps: Optimizer steps.
         lr: Peak learning rate.
     """
@@ -86,15 +88,14 @@ class Pretrain:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmConfig:
-    """One way to train.
+    """A training method.
 
     Args:
-        lengths: Optimizer steps as shares of the task's ``steps``, each a run with the learning
-            rate decayed over it.
-        algorithms: Added to the base's; the one difference between arms.
-        cost: How it is counted, where not as the bench counts (``BenchConfig.cost``).
-        control: The arm that chooses at random at the same schedule.
-        note: One sentence for the page.
+        lengths: Shares of the task's ``steps``; each is a run with its own learning rate decay.
+        algorithms: Added to the base's algorithms; the only difference between arms.
+        cost: Replaces ``BenchConfig.cost`` for this arm.
+        control: The arm that chooses at random with the same schedule.
+        note: A sentence for the page.
     """
 
     lengths: list[float]
@@ -106,35 +107,33 @@ class ArmConfig:
     def __post_init__(self) -> None:
         if not self.lengths or any(not 0 < length <= 4 for length in self.lengths):
             raise ValueError(
-                f"lengths: expected shares of the task's steps in (0, 4], received {self.lengths}"
+                f"lengths: expected shares of the task's steps in (0, 4], got {self.lengths}"
             )
         if len(set(self.lengths)) != len(self.lengths):
-            raise ValueError(f"lengths: expected different ones, received {self.lengths}")
+            raise ValueError(f"lengths: expected different values, got {self.lengths}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """One task and its arms.
+    """A task and its arms.
 
     Args:
-        task: Short name, in every result.
-        title: What is trained on what, for people.
-        base: A training YAML's tree without data places, ``max_duration``, seed, learning rate and
+        task: A short name.
+        title: Model and data in words.
+        base: A training YAML's tree without data, ``max_duration``, seed, learning rate and
             teacher.
         steps: Optimizer steps of plain training.
-        seeds: One run of every arm and length each: weights, order and draws.
-        arms: By name; ``plain`` must be there, with length 1 its longest.
-        text, images: The data: exactly one of them.
-        pretrain: Fine-tuning starts from this.
+        seeds: Seeds of weights, order and draws; each has a run of every arm and length.
+        arms: The arms by name, with ``plain``, whose longest length must be 1.
+        text, images: The data, exactly one of them.
+        pretrain: Pretraining for a fine-tuning task.
         metric: Composer's name of the held-out measure.
-        higher: Whether more of it is better.
-        learning_rates: Peaks tried for plain, at ``sweep_length`` of the steps with the first seed;
-            the best is every arm's.
-        sweep_length: Share of the steps.
-        evals: Held-out evaluations in a run; not part of its time.
-        cost: The headline: ``steps`` (optimizer steps + teaching, by the time ratio measured within
-            the run), ``cpu`` (processor seconds of the training process over those of a plain
-            step), ``seconds`` (wall).
+        higher: Whether higher values of the measure are better.
+        learning_rates: Peaks tried with plain runs of the first seed; all arms use the best.
+        sweep_length: Share of the steps of these runs.
+        evals: Held-out evaluations in a run, not counted in its time.
+        cost: ``steps`` (optimizer steps, plus teaching time in steps of the same run), ``cpu``
+            (processor time in plain steps) or ``seconds`` (wall time).
     """
 
     task: str
@@ -155,15 +154,18 @@ class BenchConfig:
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.images is None):
-            raise ValueError("expected exactly one of text and images")
+            raise ValueError(
+                "expected exactly one of text and images, got "
+                f"{'neither' if self.text is None else 'both'}"
+            )
         if PLAIN not in self.arms or max(self.arms[PLAIN].lengths) != 1:
             raise ValueError(f"arms: expected an arm {PLAIN!r} whose longest length is 1")
         if self.arms[PLAIN].algorithms:
             raise ValueError(
-                "arms.plain.algorithms: expected none, what all arms share belongs to base"
+                "arms.plain.algorithms: expected none, put the algorithms of all arms into base"
             )
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds: expected different ones, received {self.seeds}")
+            raise ValueError(f"seeds: expected different values, got {self.seeds}")
         if not self.learning_rates or self.steps < 1 or self.evals < 1:
             raise ValueError("learning_rates, steps and evals: expected at least one each")
         if self.pretrain is not None and (
@@ -177,8 +179,13 @@ class BenchConfig:
 
 
 def load_bench(path: str | Path) -> BenchConfig:
-    """Read a bench YAML; ``base`` may be the path of a training YAML, relative to it, and
-    ``base_changes`` has keys that are otherwise there. Raises ConfigError.
+    """Read a bench YAML.
+
+    ``base`` may be the path of a training YAML, relative to the file. ``base_changes`` replaces
+    keys of it.
+
+    Raises:
+        ConfigError: The file has a mistake.
     """
     from omegaconf import OmegaConf
 
@@ -188,8 +195,7 @@ def load_bench(path: str | Path) -> BenchConfig:
     changes = tree.pop("base_changes", {})
     if not isinstance(changes, dict):
         raise ConfigError(
-            f"{path}: base_changes: expected a mapping of keys of a training YAML, received "
-            f"{changes!r}"
+            f"{path}: base_changes: expected a mapping of keys of a training YAML, got {changes!r}"
         )
     if isinstance(tree.get("base"), dict):
         tree["base"] = OmegaConf.to_container(OmegaConf.merge(tree["base"], changes))

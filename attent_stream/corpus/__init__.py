@@ -1,6 +1,6 @@
-"""The corpus tool: text and images into MDS shards.
+"""Write text and images as MDS shards.
 
-Collators for training are in `attent_stream.corpus.batches`, apart because they import torch.
+The collators in `attent_stream.corpus.batches` are not exported here because they import torch.
 """
 
 from attent_stream.corpus.errors import CorpusError

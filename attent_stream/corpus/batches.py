@@ -1,7 +1,4 @@
-"""The reader side: samples of a corpus -> batches for a model.
-
-Both collators pickle, so loader workers may spawn.
-"""
+"""Collators that turn samples of a corpus into batches. Both pickle, for spawned workers."""
 
 import hashlib
 import io
@@ -17,20 +14,18 @@ from attent_stream.base.epoch_number import EpochNumber
 from attent_stream.corpus.columns import check_image, check_tokens, token_ids, value_of, whole_dtype
 from attent_stream.corpus.errors import require
 
-IGNORED = -100  # label that no loss counts
+IGNORED = -100  # Label without a loss.
 CROP_PADDING = 4
 
 
 @dataclass(frozen=True)
 class TokenCollator:
-    """Samples of a text corpus -> a batch for a causal language model.
+    """Collate samples of a text corpus for a causal language model.
 
     Attributes:
-        pad_id: id that fills unused places, masked in labels and attention; None (packed samples
-            have none).
-        column: where a sample's token ids are.
-        dtype: what a column of raw bytes was written as, by numpy's name: `int64` for
-            llm-foundry's. Arrays need none.
+        pad_id: The padding id, masked in labels and attention; None if samples are packed.
+        column: The column of token ids.
+        dtype: numpy's name of the type of raw bytes, `int64` for llm-foundry; not for arrays.
     """
 
     pad_id: int | None = None
@@ -43,19 +38,18 @@ class TokenCollator:
 
     @property
     def packed(self) -> bool:
-        """Whether there is no padding."""
+        """Whether samples have no padding."""
         return self.pad_id is None
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Collate (T,) integer arrays (or lists, or raw bytes) of `column` into int64 (B, T)
-        tensors.
+        """Collate (T,) integer arrays, lists or raw bytes into int64 (B, T) tensors.
 
         Returns:
-            input_ids; labels: a copy (the model shifts), -100 at `pad_id`; attention_mask: 1, 0 at
-            `pad_id`.
+            `input_ids`; `labels`, an unshifted copy with -100 at `pad_id`; `attention_mask`, 0 at
+            `pad_id` and 1 elsewhere.
 
         Raises:
-            ValueError: no such column, no token ids in it, or the samples differ in length.
+            ValueError: The column is missing or holds no token ids, or samples differ in length.
         """
         dtype = None if self.dtype is None else whole_dtype(self.dtype)
         rows = [token_ids(sample, self.column, dtype) for sample in samples]
@@ -63,9 +57,8 @@ class TokenCollator:
         if len(lengths) > 1:
             raise ValueError(
                 f"samples of a batch must have the same shape, got {lengths[0]} to {lengths[-1]} "
-                f"ids in column "
-                f"{self.column!r}: pack or pad them when the corpus is written, or cut them with "
-                f"max_seq_len"
+                f"ids in column {self.column!r}: pack or pad them when the corpus is written, or "
+                "cut them with max_seq_len"
             )
         ids = torch.from_numpy(np.stack(rows, dtype=np.int64, casting="unsafe"))
         if self.pad_id is None:
@@ -84,17 +77,18 @@ class TokenCollator:
 
 @dataclass(frozen=True)
 class ImageCollator:
-    """Samples of an image corpus -> (input, target).
+    """Collate samples of an image corpus into (input, target).
+
+    The augmentation depends only on `seed`, the epoch and the image's bytes. So an image looks the
+    same as candidate and as lesson, with any number of workers, and after a resumption.
 
     Attributes:
-        size: height and width of the input; other images are resized (bilinear).
-        mean, std: of each RGB channel, on values in [0, 1].
-        augment: random crop after 4 pixels of black padding, and a horizontal flip with probability
-            1/2.
-        seed: of the augmentation, which depends on it, the epoch and the image's bytes alone: an
-            image looks the same as candidate and as lesson, on any number of workers, and after any
-            resumption.
-        image_column, label_column: where a sample's encoded image and its class number are.
+        size: Height and width of the input in pixels; other images are resized (bilinear).
+        mean, std: Of each RGB channel, for values in [0, 1].
+        augment: Crop at random after 4 pixels of black padding, and flip horizontally with
+            probability 1/2.
+        seed: Seed of the augmentation.
+        image_column, label_column: The columns of the encoded image and the class number.
     """
 
     size: int
@@ -115,11 +109,12 @@ class ImageCollator:
         require(all(s > 0 for s in self.std), f"std must be positive, got {self.std!r}")
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decode images (JPEG or PNG bytes, or PIL's) and class numbers into float32 (B, 3, size,
-        size) and int64 (B,).
+        """Collate images and class numbers into float32 (B, 3, size, size) and int64 (B,).
+
+        Images are JPEG or PNG bytes, PIL images or (H, W, 3) uint8 arrays.
 
         Raises:
-            ValueError: no such column, or what it holds is no image, or no class number.
+            ValueError: A column is missing, or holds no image or no class number.
         """
         given = [value_of(sample, self.image_column, "image_column") for sample in samples]
         pixels = np.stack([self._pixels(image) for image in given]).astype(np.float32)
@@ -134,7 +129,7 @@ class ImageCollator:
         check_image(columns, self.image_column, self.label_column)
 
     def set_epoch(self, epoch: int) -> None:
-        """Augment for this epoch from now on."""
+        """Set the epoch of the next augmentations."""
         self._epoch.set(epoch)
 
     def _label(self, sample: Mapping[str, Any]) -> int:
@@ -144,7 +139,7 @@ class ImageCollator:
         if not isinstance(label, (int, np.integer)):
             raise ValueError(
                 f"column {self.label_column!r} holds {label!r}, expected a class number (int): set "
-                f"label_column to where it is"
+                "label_column to the column of class numbers"
             )
         return int(label)
 
@@ -152,13 +147,13 @@ class ImageCollator:
         if isinstance(given, bytes):
             with Image.open(io.BytesIO(given), formats=("JPEG", "PNG")) as image:
                 rgb = image.convert("RGB")
-        elif isinstance(given, (Image.Image, np.ndarray)):  # decoded by the data set
+        elif isinstance(given, (Image.Image, np.ndarray)):  # Decoded by the dataset.
             image = Image.fromarray(given) if isinstance(given, np.ndarray) else given
             rgb = image.convert("RGB")
         else:
             raise ValueError(
                 f"column {self.image_column!r} holds a {type(given).__name__}, expected an image: "
-                f"set image_column to where it is"
+                "set image_column to the column of images"
             )
         data = given if isinstance(given, bytes) else rgb.tobytes()
         if rgb.size != (self.size, self.size):

@@ -1,4 +1,4 @@
-"""Columns of a data set: what its index says of them, and what collate functions take them for."""
+"""Check the columns of a dataset's index and samples against a collator's settings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_WHOLE = "iu"  # numpy's kinds of integers, signed and unsigned
+_WHOLE = "iu"  # numpy's kinds of signed and unsigned integers
 _LABELS = (
     "int",
     "str_int",
@@ -14,14 +14,14 @@ _LABELS = (
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
 )
 _IMAGES = ("bytes", "jpeg", "jpeg_array", "jpegarray", "png", "pil", "ndarray")
-_BY_SAMPLE = ("json", "list")  # encodings that say nothing of what is inside
+_BY_SAMPLE = ("json", "list")  # Encodings that do not tell the type of values.
 
 
 def whole_dtype(name: str) -> np.dtype:
-    """The dtype of token ids that a setting names.
+    """Return the integer dtype of a name.
 
     Raises:
-        ValueError: No whole numbers' name.
+        ValueError: The name is no integer type.
     """
     try:
         dtype = np.dtype(name)
@@ -35,13 +35,15 @@ def whole_dtype(name: str) -> np.dtype:
 
 
 def value_of(sample: Mapping[str, Any], column: str, setting: str) -> Any:
-    """A sample's value in a column.
+    """Return a sample's value in a column.
 
     Args:
-        setting: Which names the column, for the message.
+        sample: Values by column.
+        column: The column's name.
+        setting: The setting that names the column, for the message.
 
     Raises:
-        ValueError: There is no such column.
+        ValueError: The column is missing.
     """
     try:
         return sample[column]
@@ -56,28 +58,28 @@ def value_of(sample: Mapping[str, Any], column: str, setting: str) -> Any:
 def token_ids(
     sample: Mapping[str, Any], column: str, dtype: np.dtype | None
 ) -> NDArray[np.integer]:
-    """Token ids of a sample, shape (T,).
+    """Return a sample's token ids, shape (T,).
 
     Args:
-        column: Where they are: an array, a list, or raw bytes.
-        dtype: Of the ids; raw bytes are read by it.
+        sample: Values by column.
+        column: The column that holds them as an array, a list or raw bytes.
+        dtype: The ids' type; required for raw bytes.
 
     Raises:
-        ValueError: There is no such column, or it does not hold token ids of this dtype.
+        ValueError: The column is missing or does not hold token ids of this dtype.
     """
     value = value_of(sample, column, "column")
     if isinstance(value, np.ndarray):
         ids = value
         if ids.dtype.kind == "u" and ids.ndim == 1 and dtype is None:
-            return ids  # as a rule
+            return ids  # The common case, without further checks.
     elif isinstance(value, (bytes, bytearray, memoryview)):
         if dtype is None:
             raise ValueError(_untyped(column))
         if len(value) % dtype.itemsize:
             raise ValueError(
-                f"column {column!r} holds {len(value)} bytes in a sample, no multiple of the "
-                f"{dtype.itemsize} of dtype {dtype.name}: "
-                f"set dtype to what was written"
+                f"column {column!r} holds {len(value)} bytes in a sample, expected a multiple of "
+                f"{dtype.itemsize} for dtype {dtype.name}: set dtype to the type that was written"
             )
         ids = np.frombuffer(value, dtype)
     else:
@@ -94,8 +96,8 @@ def token_ids(
     if ids.dtype.kind == "i" and ids.size and ids.min() < 0:
         raise ValueError(
             f"column {column!r} holds the negative token id {ids.min()}"
-            + (f" where it is read as {dtype.name}" if dtype else "")
-            + ": set column and dtype to where the ids are and what they were written as"
+            + (f" if read as {dtype.name}" if dtype else "")
+            + ": set column and dtype to the ids' column and type"
         )
     return ids
 
@@ -103,19 +105,19 @@ def token_ids(
 def _as_array(value: Any) -> NDArray:
     try:
         return np.asarray(value)
-    except ValueError:  # lists of different lengths
+    except ValueError:  # Lists of different lengths.
         return np.empty((0, 0))
 
 
 def check_tokens(columns: Mapping[str, str], column: str, dtype: np.dtype | None) -> None:
-    """See to it that a data set's index promises token ids in a column.
+    """Check that a dataset's index declares token ids in a column.
 
     Args:
-        columns: Each column's encoding, as ``index.json`` names it.
-        column, dtype: As of ``token_ids``.
+        columns: The encodings by column, from ``index.json``.
+        column, dtype: As in ``token_ids``.
 
     Raises:
-        ValueError: It does not.
+        ValueError: The column is missing or has another encoding.
     """
     if column not in columns:
         raise ValueError(_missing(column, columns, "column"))
@@ -135,10 +137,10 @@ def check_tokens(columns: Mapping[str, str], column: str, dtype: np.dtype | None
 
 
 def check_image(columns: Mapping[str, str], image: str, label: str) -> None:
-    """See to it that a data set's index promises images and labels in these columns.
+    """Check that a dataset's index declares images and labels in these columns.
 
     Raises:
-        ValueError: It does not.
+        ValueError: A column is missing or has another encoding.
     """
     for column, setting, good, held in (
         (image, "image_column", _IMAGES, "encoded images (bytes, jpeg, png or pil)"),
@@ -154,9 +156,7 @@ def check_image(columns: Mapping[str, str], image: str, label: str) -> None:
 
 
 def columns_of(shards: Sequence[Any]) -> list[dict[str, str]]:
-    """Each set of columns, with their encodings, that shards of a data set have; none of formats
-    that do not say.
-    """
+    """List the distinct sets of columns of shards, encodings by name, where formats tell them."""
     found = []
     for shard in shards:
         known = vars(shard)
@@ -175,27 +175,24 @@ def _missing(column: str, columns: Mapping[str, str], setting: str) -> str:
 
 def _untyped(column: str) -> str:
     return (
-        f"column {column!r} holds raw bytes: set dtype to what they were written as (llm-foundry's "
-        f"as a rule int64)"
+        f"column {column!r} holds raw bytes: set dtype to the type that was written (usually int64 "
+        "for llm-foundry)"
     )
 
 
 def _other_dtype(column: str, held: str, dtype: np.dtype) -> str:
-    return (
-        f"column {column!r} holds {held}, not {dtype.name}: leave dtype away, which is for raw "
-        "bytes"
-    )
+    return f"column {column!r} holds {held}, not {dtype.name}: remove dtype, which is for raw bytes"
 
 
 def _no_ids(column: str, held: str) -> str:
     words = (
-        ": text is tokenized when a corpus is written (attent-stream corpus text)"
+        "tokenize text with attent-stream corpus text"
         if held == "str"
-        else ": set column to where they are"
+        else "set column to the column of token ids"
     )
     return (
         f"column {column!r} holds {held}, expected token ids (an array or list of whole numbers, "
-        f"or raw bytes with dtype){words}"
+        f"or raw bytes with dtype): {words}"
     )
 
 

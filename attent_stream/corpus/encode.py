@@ -1,4 +1,4 @@
-"""From raw records to tokens, and the sample of text that a tokenizer is trained on."""
+"""Tokenize raw records, and sample the text that a tokenizer is trained on."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,15 +11,13 @@ from attent_stream.corpus.sources import COMPRESSED, InputFile
 from attent_stream.corpus.tally import progress_bar
 from attent_stream.corpus.tokenizer import CorpusTokenizer
 
-# Text per byte on disk, to spread the tokenizer's sample over compressed files and others.
+# Bytes of text in a byte of a compressed file, roughly.
 UNFOLDING = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """A tokenised batch: per split the token pieces and number of documents; bad: (index,
-    reason).
-    """
+    """A batch's tokens and number of documents for each split, and its bad (index, reason)."""
 
     pieces: list[list[np.ndarray]]
     documents: list[int]
@@ -28,7 +26,7 @@ class Encoded:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeTask:
-    """The work on one batch of raw records, in any process: parse, choose the split, tokenise."""
+    """Parse, split and tokenize a batch of raw records, in any process."""
 
     tokenizer: CorpusTokenizer
     text_key: str
@@ -50,7 +48,7 @@ class EncodeTask:
         for split, tokens in zip(splits, self.tokenizer.encode(texts, self.dtype), strict=True):
             grouped[split].append(tokens)
         documents = [len(group) for group in grouped]
-        # One array a split travels back much faster than one a document.
+        # One array for each split is sent back much faster than one for each document.
         return Encoded(
             pieces=[[np.concatenate(g)] if g else [] for g in grouped], documents=documents, bad=bad
         )
@@ -64,11 +62,10 @@ def sample_texts(
     budget: int,
     progress: bool | None,
 ) -> Iterator[str]:
-    """Documents of 'train' to learn a tokenizer from: about `budget` bytes of UTF-8, spread over
-    files.
+    """Yield documents of 'train', about `budget` bytes of UTF-8, spread over the files.
 
-    Every file earns credit by its size and spends it on whole documents from its beginning; what a
-    file overspends the next ones lack, so many small files are sampled evenly too.
+    A file earns credit by its size and spends it on whole documents from its beginning. The next
+    files pay for an overdraft, so many small files are sampled evenly too.
     """
     sizes = [
         file.size * (UNFOLDING if file.path.endswith((*COMPRESSED, ".parquet")) else 1)
@@ -98,5 +95,5 @@ def _texts(file: InputFile, text_key: str) -> Iterator[str]:
             try:
                 text = parse_record(batch.kind, payload, text_key)
             except BadRecord:
-                continue  # counted when the corpus is written
+                continue  # It is counted when the corpus is written.
             yield text

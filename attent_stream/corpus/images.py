@@ -1,4 +1,4 @@
-"""The image corpus: class folders of JPEG and PNG files -> MDS shards with the files' own bytes."""
+"""Write class folders of JPEG and PNG files as MDS shards, with the files' bytes unchanged."""
 
 import io
 import os
@@ -25,7 +25,7 @@ COLUMNS = {"image": "bytes", "label": "int"}
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFile:
-    """One image: where it is, its class's name and its size in bytes."""
+    """An image's path, class name and size in bytes."""
 
     path: str
     label: str
@@ -33,10 +33,10 @@ class ImageFile:
 
 
 def find_images(folder: str) -> dict[str, tuple[ImageFile, ...]]:
-    """The images of each split, sorted by path; a folder without split folders is all 'train'.
+    """Return the images of each split, sorted by path; without split folders all are 'train'.
 
     Raises:
-        CorpusError: no such folder, or no images in class folders.
+        CorpusError: The folder or its images are missing.
     """
     require(os.path.isdir(folder), f"no such folder: {folder}")
     inner = _folders(folder)
@@ -68,9 +68,7 @@ def _classes(folder: Path) -> tuple[ImageFile, ...]:
 
 
 def check_image(path: str) -> tuple[bytes, str]:
-    """(the file's bytes, why it is bad or ''): it must decode fully, more than PIL's verify()
-    asks.
-    """
+    """Decode an image fully, and return its bytes and '' or the reason why it is bad."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -86,21 +84,19 @@ def check_image(path: str) -> tuple[bytes, str]:
         return b"", "not a JPEG or PNG"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return b"", "too many pixels"
-    except (OSError, SyntaxError, ValueError, EOFError):  # what PIL raises on broken data
+    except (OSError, SyntaxError, ValueError, EOFError):  # PIL's errors for broken data.
         return b"", "corrupt image"
     return data, ""
 
 
 def write_image_corpus(settings: ImageCorpusSettings) -> Manifest:
-    """Write the corpus that `settings` describe and return its manifest.
+    """Write an image corpus and return its manifest.
 
-    Layout: `out`/SPLIT/{shard.*.mds, index.json} and `out`/manifest.json. Columns: `image` (the
-    file's bytes) and `label` (int, the class's place in the manifest's `classes`, which are sorted
-    over all splits).
+    Layout: `out`/SPLIT/{shard.*.mds, index.json} and `out`/manifest.json. Column `image` is the
+    file's bytes, and `label` (int) is the class's index in the manifest's `classes`.
 
     Raises:
-        CorpusError: any mistake in the settings or the data; nothing that reads as a corpus is left
-            behind.
+        CorpusError: The settings or the data have a mistake; no corpus is left behind.
     """
     found = find_images(settings.folder)
     classes = tuple(sorted({image.label for images in found.values() for image in images}))
@@ -144,7 +140,7 @@ def _write_split(
     split = tally.stream.partition("/")[2]
     labels = {name: label for label, name in enumerate(classes)}
     mds = mds_settings(settings.shard_size, settings.compression, settings.hashes)
-    # MDSWriter would write an empty shard before a sample that no shard can hold.
+    # MDSWriter would write an empty shard before a sample larger than a shard.
     mds["size_limit"] = max(mds["size_limit"], max(image.size for image in images) + SHARD_HEAD)
     shards = ShardWriter(output, split, COLUMNS, **mds)
     for image, (data, reason) in run(images, lambda image: image.path):

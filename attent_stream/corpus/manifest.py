@@ -1,4 +1,4 @@
-"""What a corpus holds: the manifest.json at its top, written last."""
+"""The description of a corpus: manifest.json in its top folder, written last."""
 
 import json
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ KINDS = ("text", "images")
 
 
 def inner_path(path: Any, what: str) -> str:
-    """`path` if it is relative and stays inside the folder that it is relative to.
+    """Return a path that is relative and stays inside its folder.
 
     Raises:
-        CorpusError: it is absolute, climbs out by '..', or is no path at all.
+        CorpusError: It is absolute, contains '..' or is no path.
     """
     inside = (
         isinstance(path, str) and path not in ("", ".") and "\\" not in path and ":" not in path
@@ -37,14 +37,15 @@ def _count(value: Any, what: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One split of one stream: a folder of MDS shards.
+    """A split of a stream: a folder of MDS shards.
 
     Attributes:
-        stream, split: names; path: the folder, relative to the manifest.
-        documents: documents (or images) that went in.
-        samples: samples in the shards; 0: too little for one, and there is no such folder.
-        tokens: tokens of all documents with their end-of-text tokens (0 for images).
-        dropped_tokens: of them, the last ones that did not fill a sample.
+        stream, split: Their names.
+        path: The folder, relative to the manifest.
+        documents: Number of documents or images.
+        samples: Number of samples; if 0, the folder does not exist.
+        tokens: Tokens of all documents, with their end-of-text tokens (0 for images).
+        dropped_tokens: The last tokens, which did not fill a sample.
     """
 
     stream: str
@@ -63,9 +64,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class BadRecords:
-    """Records of a stream left out for one reason: how many, and where the first few are
-    ('file:line').
-    """
+    """The number of records that a stream omits for a reason, and the first few ('file:line')."""
 
     stream: str
     reason: str
@@ -82,14 +81,15 @@ class Manifest:
 
     Attributes:
         kind: 'text' (column `tokens`) or 'images' (columns `image`: file bytes, `label`: int).
-        parts: every split of every stream.
-        bad: records left out.
-        tokenizer: its folder, relative to the manifest; vocab_size: largest id + 1; eos_id: ends a
-            document.
-        seq_len, dtype: shape and type of a sample's tokens.
-        classes: name of each label.
-        settings: what else the corpus depends on, as given.
-        version: of attent-stream that wrote it.
+        parts: Every split of every stream.
+        bad: Omitted records.
+        tokenizer: The tokenizer's folder, relative to the manifest.
+        vocab_size: The largest token id + 1.
+        eos_id: The token id that ends a document.
+        seq_len, dtype: Length and type of a sample's tokens.
+        classes: The name of each label.
+        settings: The other settings that the corpus depends on.
+        version: The version of attent-stream that wrote it.
     """
 
     kind: str
@@ -112,18 +112,16 @@ class Manifest:
             inner_path(self.tokenizer, "the tokenizer's path")
 
     def total(self, name: str, split: str | None = None) -> int:
-        """The sum of a count ('documents', 'samples', 'tokens', 'dropped_tokens') over (a split's)
-        parts.
-        """
+        """Sum a count, such as 'samples' or 'tokens', over all parts or those of a split."""
         return sum(getattr(part, name) for part in self.parts if split in (None, part.split))
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of the splits, 'train' first, in the order of the parts."""
+        """Names of the splits in the order of the parts, 'train' first."""
         return tuple(dict.fromkeys(part.split for part in self.parts))
 
     def save(self, folder: str | Path) -> Path:
-        """Write `folder`/manifest.json and return its path."""
+        """Write manifest.json to a folder and return its path."""
         path = Path(folder) / MANIFEST
         path.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n", "utf-8")
         return path
@@ -133,14 +131,13 @@ class Manifest:
         """Read a manifest.json, or the one in a folder.
 
         Raises:
-            CorpusError: there is none, this version does not read it, or a path in it leaves the
-                folder.
+            CorpusError: It is missing or cannot be read, or a path in it leaves the folder.
         """
         path = Path(path)
         path = path / MANIFEST if path.is_dir() else path
         require(
             path.is_file(),
-            f"no corpus at {path.parent}: {path.name} is missing (its writing may not have ended)",
+            f"no corpus at {path.parent}: {path.name} is missing (was writing interrupted?)",
         )
         try:
             value = json.loads(path.read_text("utf-8"))
@@ -154,7 +151,7 @@ class Manifest:
             value["classes"] = tuple(value.get("classes", ()))
             return _build(cls, value)
         except (ValueError, TypeError, KeyError) as error:
-            raise CorpusError(f"{path} is not a manifest this version reads: {error}") from error
+            raise CorpusError(f"{path} is not a manifest of this version: {error}") from error
 
 
 def _each(kind: type, values: Any) -> tuple:

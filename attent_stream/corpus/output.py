@@ -1,6 +1,4 @@
-"""Where a corpus is written: a folder that appears whole, or a store where the manifest comes
-last.
-"""
+"""Write a corpus to a local folder in one rename, or to an object store with the manifest last."""
 
 import os
 import re
@@ -26,9 +24,7 @@ CORPUS_FILE = re.compile(
 
 
 class LocalOutput:
-    """A local folder: written under another name beside it, then renamed, so it is whole or not
-    there.
-    """
+    """A local folder, written under a temporary name beside it and then renamed."""
 
     def __init__(self, out: str, overwrite: bool) -> None:
         self.out = Path(os.path.abspath(os.path.expanduser(out)))
@@ -53,10 +49,10 @@ class LocalOutput:
         return self.out.with_name(f"{self.out.name}.{word}-{os.getpid()}-{secrets.token_hex(3)}")
 
     def add(self, path: str) -> None:
-        """A shard is complete: nothing to do, it lies where it belongs."""
+        """Accept a complete shard, which is in the folder already."""
 
     def publish(self, manifest: Manifest) -> None:
-        """Make the corpus appear."""
+        """Rename the folder to its final name."""
         manifest.save(self.folder)
         if not self.replaces:
             self.folder.rename(self.out)
@@ -67,19 +63,18 @@ class LocalOutput:
         shutil.rmtree(old)
 
     def discard(self) -> None:
-        """Remove what was written and not published."""
+        """Remove unpublished files."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to free."""
 
 
 class RemoteOutput:
-    """An object store: shards go up, and leave the local disk, when complete; indices and manifest
-    last.
+    """An object store: complete shards are uploaded first, indices and the manifest last.
 
-    MDSWriter's own upload is not used, because it sends index.json when no upload is *queued*,
-    though shards may be in flight, and also when it is left by an exception.
+    MDSWriter's own upload is not used: it sends index.json while shards are still in flight, and
+    also after an exception.
     """
 
     def __init__(self, out: str, overwrite: bool) -> None:
@@ -87,10 +82,7 @@ class RemoteOutput:
 
         scheme = urlparse(out).scheme
         good = ", ".join(f"{name}://" for name in UPLOADERS if name and ":" not in name)
-        require(
-            scheme in UPLOADERS,
-            f"cannot write to {scheme}://; a folder or one of {good} is expected",
-        )
+        require(scheme in UPLOADERS, f"cannot write to {scheme}://; give a folder or one of {good}")
         self.out = out.rstrip("/")
         self.folder = Path(tempfile.mkdtemp(prefix="attent-corpus-"))
         self.uploads: deque[tuple[str, Future]] = deque()
@@ -102,7 +94,7 @@ class RemoteOutput:
         except CorpusError:
             self.close()
             raise
-        except Exception as error:  # every store has its own exceptions
+        except Exception as error:  # Every store has its own exceptions.
             self.close()
             raise CorpusError(f"cannot write to {out}: {error}") from error
 
@@ -112,7 +104,8 @@ class RemoteOutput:
         except NotImplementedError:
             require(
                 overwrite,
-                f"cannot see whether {self.out} is empty on this store; --overwrite goes ahead",
+                f"this store cannot list {self.out}, which may hold files; continue with "
+                "--overwrite",
             )
             return
         prefix = urlparse(self.out).path.lstrip("/")
@@ -130,16 +123,14 @@ class RemoteOutput:
         )
 
     def _delete(self, names: list[str]) -> None:
-        place = urlparse(self.out)
+        url = urlparse(self.out)
         for name in names:
             self.store.s3.delete_object(
-                Bucket=place.netloc, Key=f"{place.path.lstrip('/')}/{name}".lstrip("/")
+                Bucket=url.netloc, Key=f"{url.path.lstrip('/')}/{name}".lstrip("/")
             )
 
     def add(self, path: str) -> None:
-        """A shard (its path relative to `folder`) is complete: send it; waits if many are under
-        way.
-        """
+        """Upload a complete shard by its path in `folder`; wait if many are being uploaded."""
         self.uploads.append((path, self.pool.submit(self.store.upload_file, path)))
         self.sent.append(path)
         if len(self.uploads) > 2 * UPLOAD_THREADS:
@@ -157,9 +148,7 @@ class RemoteOutput:
             self._wait_for_first()
 
     def publish(self, manifest: Manifest) -> None:
-        """Send all else, in the order in which a reader trusts it: shards, tokenizer, indices,
-        manifest.
-        """
+        """Upload the other files: shards and tokenizer first, then indices, then the manifest."""
         self._flush()
         names = sorted(
             p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*") if p.is_file()
@@ -174,9 +163,7 @@ class RemoteOutput:
         self._flush()
 
     def discard(self) -> None:
-        """Remove what was sent and not published (s3:// only; elsewhere it just has no
-        manifest).
-        """
+        """Remove unpublished files from s3://; other stores keep them without a manifest."""
         for _, future in self.uploads:
             future.cancel()
         self.pool.shutdown(wait=True)
@@ -194,21 +181,20 @@ def _check_replaceable(out: str, names: Any, overwrite: bool) -> None:
     other = next((name for name in names if not CORPUS_FILE.fullmatch(name)), None)
     require(
         other is None,
-        f"{out} holds more than a corpus ({other}), so it is not replaced; choose another place",
+        f"{out} holds more than a corpus ({other}), so it is not replaced; choose another folder",
     )
 
 
 @contextmanager
 def open_output(out: str, overwrite: bool = False) -> Iterator[LocalOutput | RemoteOutput]:
-    """A place to write a corpus to; if the block ends without `publish`, nothing is left that reads
-    as one.
+    """Open a destination; unless the block calls `publish`, it leaves no corpus behind.
 
     Args:
-        out: a folder, or a URL that Streaming can upload to.
-        overwrite: replace a corpus that is there (never anything else).
+        out: A folder, or a URL that Streaming can upload to.
+        overwrite: Replace an existing corpus, but nothing else.
 
     Raises:
-        CorpusError: something is there, or the place cannot be written.
+        CorpusError: The destination is not empty or cannot be written.
     """
     output = RemoteOutput(out, overwrite) if "://" in out else LocalOutput(out, overwrite)
     try:
@@ -221,9 +207,7 @@ def open_output(out: str, overwrite: bool = False) -> Iterator[LocalOutput | Rem
 
 
 class ShardWriter:
-    """MDS shards of one part, handed to the output one by one; the folder begins with the first
-    sample.
-    """
+    """Write the MDS shards of a part and pass each complete one to the output."""
 
     def __init__(
         self,
@@ -249,8 +233,6 @@ class ShardWriter:
             self.output.add(f"{self.path}/{(shard['zip_data'] or shard['raw_data'])['basename']}")
 
     def finish(self) -> None:
-        """Write the last shard and index.json; call only if all went well and there was a
-        sample.
-        """
+        """Write the last shard and index.json; call it only after a sample and without errors."""
         self.mds.finish()
         self._add_new()

@@ -1,4 +1,4 @@
-"""Packing and splitting: pure functions, so that the corpus depends on its documents alone."""
+"""Pack tokens into samples, and assign documents to splits."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,19 +7,19 @@ import numpy as np
 
 
 def token_dtype(max_id: int) -> str:
-    """The smallest dtype of a token column that holds ids up to `max_id`: 'uint16' or 'uint32'."""
+    """Return the smaller of 'uint16' and 'uint32' that holds ids up to `max_id`."""
     return "uint16" if max_id < 1 << 16 else "uint32"
 
 
 def cut(tokens: Sequence[np.ndarray], seq_len: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut pieces of one token sequence into samples.
+    """Cut consecutive token arrays into samples.
 
     Args:
-        tokens: 1-D arrays of one dtype that follow one another.
-        seq_len: tokens in a sample.
+        tokens: 1-D arrays of one dtype.
+        seq_len: Tokens in a sample.
 
     Returns:
-        (n, seq_len) samples, and the (< seq_len,) remainder, in the dtype of the pieces.
+        (n, seq_len) samples and the (< seq_len,) remainder, in the arrays' dtype.
     """
     joined = np.concatenate(tokens)
     count = len(joined) // seq_len
@@ -27,11 +27,10 @@ def cut(tokens: Sequence[np.ndarray], seq_len: int) -> tuple[np.ndarray, np.ndar
 
 
 def split_of(text: str, fractions: Sequence[float]) -> int:
-    """The split of a document by its content: i with probability fractions[i], else len(fractions),
-    the rest.
+    """Return i with probability fractions[i], else len(fractions), by a hash of the text.
 
-    Equal texts always share a split, so a copy of a held-out document is never trained on. The hash
-    is uniform in [0, 1): BLAKE2b, 64 bits.
+    Equal texts have the same split, so no copy of a held-out document is trained on. The hash is
+    BLAKE2b with 64 bits.
     """
     if not fractions:
         return 0

@@ -1,4 +1,4 @@
-"""The same function over many items, in several processes, results in order."""
+"""Map a function over items in several processes, with results in order."""
 
 import multiprocessing
 import os
@@ -14,18 +14,18 @@ from typing import Any
 
 from attent_stream.corpus.errors import CorpusError
 
-_task: list[Callable] = []  # in a worker process: the one function it runs
+_task: list[Callable] = []  # The function that a worker process runs.
 
 
 def available_cores() -> int:
-    """CPU cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _start_worker(function: Callable) -> None:
     _task[:] = [function]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    # A killed parent leaves its pool waiting on a pipe for ever; the worker ends itself instead.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent handles Ctrl-C.
+    # Without this thread the workers of a killed parent would wait on a pipe for ever.
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
@@ -49,22 +49,20 @@ def _call(argument: Any) -> Any:
 
 @contextmanager
 def ordered_map(function: Callable[[Any], Any], workers: int) -> Iterator[Callable]:
-    """A context that gives `run(items, argument)`: yields (item, function(argument(item))) in item
-    order.
+    """Open `run(items, argument)`, which yields (item, function(argument(item))) in order.
 
-    With `workers` = 1 there is no pool. Else processes start on entering (forked on Linux, before
-    this tool starts threads of its own) and at most a few items a worker are read ahead.
+    One worker means this process. More are started on entering (forked on Linux, before this tool
+    starts threads), and a few items for each worker are read ahead.
 
     Raises:
-        CorpusError: a worker process died (e.g. it was killed for its memory).
+        CorpusError: A worker process died, for example of too little memory.
     """
     if workers == 1:
         yield lambda items, argument: ((item, function(argument(item))) for item in items)
         return
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(workers, context, _start_worker, (function,)) as pool:
-        # Workers take each other's cores, so none may start threads; read by `tokenizers` where it
-        # is forked.
+        # Threads of one worker would compete with the other workers for cores.
         with _environment("TOKENIZERS_PARALLELISM", "false"):
             pool.submit(int).result()
         try:

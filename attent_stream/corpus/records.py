@@ -1,7 +1,6 @@
-"""Documents out of files: reading raw records in batches, and what makes a record bad.
+"""Read raw records from files in batches, and parse them into documents.
 
-Reading (one process, in order) and parsing (any process) are apart, so that parsing can run in
-parallel.
+One process reads in order; any process can parse.
 """
 
 import json
@@ -13,17 +12,17 @@ import zstandard
 
 from attent_stream.corpus.sources import InputFile
 
-# A record larger than this is bad: one missing newline must not eat the memory.
+# Larger records are bad, so that a missing newline cannot fill the memory.
 MAX_RECORD_BYTES = 64 << 20
 BATCH_BYTES = 1 << 20
 BATCH_RECORDS = 1024
-# Compressed input is taken in small bites, because one can unfold to a thousand times its size.
+# Compressed input is read in small chunks because it can grow a thousandfold.
 READ_BYTES = 1 << 20
 READ_COMPRESSED_BYTES = 1 << 15
 
 
 class BadRecord(Exception):
-    """A record that gives no document; its text is the reason under which it is counted."""
+    """A record without a document; the message is the reason that is counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +31,10 @@ class Batch:
 
     Attributes:
         kind: 'jsonl', 'text' or 'parquet'.
-        payloads: the records; None is a null in a parquet column.
-        places: for each record, 'file:line' (or 'file' if the file is the record).
-        bad: (reason, place, count) of what could not even be read, in order.
-        read: bytes of the files consumed since the batch before.
+        payloads: The records; None is a null in a parquet column.
+        places: For each record 'file:line', or 'file' if the file is the record.
+        bad: (reason, place, count) of unreadable records, in order.
+        read: Bytes of the files read since the previous batch.
     """
 
     kind: str
@@ -46,10 +45,10 @@ class Batch:
 
 
 def parse_record(kind: str, payload: bytes | None, text_key: str) -> str:
-    """The document in a raw record.
+    """Return the document in a raw record.
 
     Raises:
-        BadRecord: there is none.
+        BadRecord: There is none.
     """
     if not isinstance(payload, bytes):
         raise BadRecord("text is not a string")
@@ -67,7 +66,7 @@ def parse_record(kind: str, payload: bytes | None, text_key: str) -> str:
 def _text_of(line: str, text_key: str) -> str:
     try:
         record = json.loads(line)
-    except (ValueError, RecursionError):  # RecursionError: thousands of nested brackets
+    except (ValueError, RecursionError):  # Thousands of nested brackets raise RecursionError.
         raise BadRecord("invalid JSON") from None
     if not isinstance(record, dict) or text_key not in record:
         raise BadRecord(f"no key {text_key!r}")
@@ -76,15 +75,13 @@ def _text_of(line: str, text_key: str) -> str:
         raise BadRecord("text is not a string")
     try:
         text.encode("utf-8")
-    except UnicodeEncodeError:  # JSON may hold half a surrogate pair, which no tokenizer takes
+    except UnicodeEncodeError:  # No tokenizer takes half a surrogate pair.
         raise BadRecord("invalid UTF-8") from None
     return text
 
 
 def read_batches(files: Iterable[InputFile], text_key: str) -> Iterator[Batch]:
-    """The records of all files in batches of about a megabyte; broken files are bad records, not
-    errors.
-    """
+    """Yield the records of all files in batches of about 1 MiB; broken files are bad records."""
     kind, payloads, places, bad, size, read = "", [], [], [], 0, 0
     for file in files:
         position = 0
@@ -108,9 +105,7 @@ def read_batches(files: Iterable[InputFile], text_key: str) -> Iterator[Batch]:
 
 
 def _records(file: InputFile, text_key: str) -> Iterator[tuple[str, bytes | None, int, str, int]]:
-    """(place, payload, bytes of the file read so far, reason if bad, how many) for each record of a
-    file.
-    """
+    """Yield (place, payload, bytes read so far, reason if bad, count) for each record of a file."""
     place = file.path
     try:
         if file.kind == "parquet":
@@ -154,9 +149,7 @@ def _decompressor(path: str):
 
 
 def _chunks(path: str) -> Iterator[tuple[bytes, int]]:
-    """(decompressed bytes, bytes of the file read so far); compressed frames may follow one
-    another.
-    """
+    """Yield (decompressed bytes, bytes read so far); a file may have several compressed frames."""
     compressed = path.endswith((".gz", ".zst"))
     with open(path, "rb") as file:
         if not compressed:
@@ -177,7 +170,7 @@ def _chunks(path: str) -> Iterator[tuple[bytes, int]]:
 
 
 def _decompress(frame, data: bytes) -> tuple[bytes, bytes, bool]:
-    """(output, input left for the next frame, whether the frame ended)."""
+    """Return (output, input left for the next frame, whether the frame ended)."""
     try:
         chunk = frame.decompress(data)
     except (zlib.error, zstandard.ZstdError):
@@ -186,9 +179,7 @@ def _decompress(frame, data: bytes) -> tuple[bytes, bytes, bool]:
 
 
 def _lines(chunks: Iterable[tuple[bytes, int]]) -> Iterator[tuple[int, bytes | None, int]]:
-    """(line number from 1, line without its newline or None if too long, bytes of the file read so
-    far).
-    """
+    """Yield (number from 1, line without newline or None if too long, bytes read so far)."""
     number, parts, held, position = 1, [], 0, 0
     for chunk, position in chunks:
         first, *rest = chunk.split(b"\n")
@@ -228,16 +219,16 @@ def _rows(file: InputFile, text_key: str) -> Iterator[tuple[str, bytes | None, i
     except pa.ArrowException:
         raise BadRecord("broken parquet") from None
     except OSError as error:
-        # pyarrow reports broken pages as OSError without an errno; a real one (permission, disk)
-        # has it.
+        # pyarrow reports broken pages as OSError without an errno.
         if error.errno is not None:
             raise
         raise BadRecord("broken parquet") from None
 
 
 def _cells(column) -> list[bytes | None]:
-    """UTF-8 bytes of a column's cells, unchecked (pyarrow fails on a whole batch); None if no
-    string.
+    """Return a column's cells as unchecked UTF-8 bytes, or None for cells that are no strings.
+
+    pyarrow's own check would fail a whole batch.
     """
     import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""Settings of text and image corpora, checked once when they are made."""
+"""The checked settings of text and image corpora."""
 
 import re
 from collections.abc import Sequence
@@ -30,13 +30,13 @@ HASHES = (
     "xxh64",
     "xxh128",
 )
-# Bytes of a shard that are not samples, at most: counts, offsets of one sample, the JSON header.
+# The most bytes of a shard with one sample that are not the sample: offsets and the JSON header.
 SHARD_HEAD = 4096
 _UNITS = {"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
 
 
 def parse_bytes(size: str | int, what: str) -> int:
-    """'8mb' -> 8388608; also b, kb, gb and a bare number."""
+    """Convert a size in b, kb, mb or gb, such as '8mb', to bytes."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?b?)", str(size).strip().lower())
     number = int(float(match[1]) * _UNITS[match[2]]) if match and match[2] in _UNITS else 0
     require(number > 0, f"{what} must be a size like 500kb or 8mb, got {size!r}")
@@ -47,8 +47,7 @@ def check_shards(shard_size: str | int, compression: str | None, hashes: Sequenc
     """Check the settings of MDS shards.
 
     Raises:
-        CorpusError: a size that is none or too large, or an unknown name (the good ones are
-            listed).
+        CorpusError: The size is wrong or too large, or a name is unknown.
     """
     size = parse_bytes(shard_size, "shard_size")
     require(
@@ -59,52 +58,49 @@ def check_shards(shard_size: str | int, compression: str | None, hashes: Sequenc
         name, colon, level = compression.partition(":")
         require(
             name in COMPRESSIONS,
-            f"compression is one of {', '.join(COMPRESSIONS)}, got {compression!r}",
+            f"compression: expected one of {', '.join(COMPRESSIONS)}, got {compression!r}",
         )
         levels = COMPRESSIONS[name]
-        good = not colon or (level.isdecimal() and int(level) in levels)
         require(
-            good,
-            f"the level of compression {name} is {list(levels) or 'not given'}, got "
-            f"{compression!r}",
+            not colon or (level.isdecimal() and int(level) in levels),
+            f"compression: expected a level of {name} in {list(levels)}, got {compression!r}",
         )
     for name in hashes:
-        require(name in HASHES, f"a hash is one of {', '.join(HASHES)}, got {name!r}")
+        require(name in HASHES, f"hashes: expected some of {', '.join(HASHES)}, got {name!r}")
 
 
 def check_whole(name: str, value: int, smallest: int) -> None:
-    """Check a whole number."""
+    """Raise CorpusError unless the value is an int of at least `smallest`."""
     good = isinstance(value, int) and not isinstance(value, bool) and value >= smallest
     require(good, f"{name} must be a whole number from {smallest}, got {value!r}")
 
 
 def mds_settings(shard_size: str | int, compression: str | None, hashes: Sequence[str]) -> dict:
-    """The same as arguments of MDSWriter."""
+    """Return the settings of shards as arguments of MDSWriter."""
     size = parse_bytes(shard_size, "shard_size")
     return {"size_limit": size, "compression": compression, "hashes": sorted(set(hashes))}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextCorpusSettings:
-    """What to make a text corpus of, and how.
+    """The settings of a text corpus.
 
     Attributes:
-        sources: one stream each (`sources_from(["books=books.jsonl.zst", "code/"])` makes them).
-        out: a folder, or a URL that Streaming can upload to (s3://bucket/corpus).
-        tokenizer: a local folder with a tokenizer.json, or such a file; None: train one.
-        vocab_size: tokens of the tokenizer to train, from 257; None with `tokenizer`.
-        tokenizer_sample: text to train it on, e.g. '64mb', spread over all files.
-        eos_token: the token put after every document; None: the tokenizer's.
-        seq_len: tokens in a sample.
+        sources: One for each stream; see `sources_from`.
+        out: A folder, or a URL that Streaming can upload to (s3://bucket/corpus).
+        tokenizer: A local folder with a tokenizer.json, or such a file. None: train one.
+        vocab_size: Size of the tokenizer to train, from 257; None with `tokenizer`.
+        tokenizer_sample: Amount of text to train it on, such as '64mb', spread over all files.
+        eos_token: The token after every document. None: the tokenizer's.
+        seq_len: Tokens in a sample.
         splits: ((name, fraction), ...) held out by a hash of the text; the rest is 'train'.
-        text_key: the key (jsonl) or column (parquet) of the text.
-        extensions: in folders take only files with these endings, ('py', 'md'); (): jsonl, txt,
+        text_key: The text's key (jsonl) or column (parquet).
+        extensions: Endings of the files to read in folders, such as ('py', 'md'). (): jsonl, txt,
             parquet.
-        workers: processes that tokenise; the result does not depend on it.
-        shard_size, compression, hashes: of the MDS shards, as for MDSWriter: '8mb', 'zstd:3',
-            ('xxh64',).
-        overwrite: replace a corpus that is at `out`.
-        progress: show bars; None: on a terminal.
+        workers: Number of tokenizing processes; the result does not depend on it.
+        shard_size, compression, hashes: Of the MDS shards, as '8mb', 'zstd:3' and ('xxh64',).
+        overwrite: Replace the corpus at `out`.
+        progress: Show progress bars. None: only on a terminal.
     """
 
     sources: tuple[Source, ...]
@@ -175,11 +171,11 @@ class TextCorpusSettings:
 
     @property
     def split_names(self) -> tuple[str, ...]:
-        """Held-out splits in the order given, then 'train': the order of `split_of`."""
+        """The held-out splits, then 'train', in the order of `split_of`."""
         return (*(name for name, _ in self.splits), REST)
 
     def recorded(self) -> dict:
-        """What the manifest says of them: all on which the content depends."""
+        """Return the settings that the content depends on, for the manifest."""
         return {
             "sources": {source.name: list(source.paths) for source in self.sources},
             "splits": dict(self.splits),
@@ -194,17 +190,15 @@ class TextCorpusSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageCorpusSettings:
-    """What to make an image corpus of, and how.
+    """The settings of an image corpus.
 
     Attributes:
-        folder: with CLASS/*.jpg|jpeg|png, or with those in sub-folders train, test, val, valid,
-            validation.
-        out: a folder, or a URL that Streaming can upload to.
-        seed: of the order in which images are written (mixed: shards of one class would shuffle
-            badly).
-        workers: processes that check images; the result does not depend on it.
-        shard_size: of the MDS shards; raised to the largest image.
-        compression, hashes, overwrite, progress: as for text.
+        folder: Holds CLASS/*.jpg|jpeg|png, or train, test, val, valid or validation with those.
+        out: A folder, or a URL that Streaming can upload to.
+        seed: Seed of the order of images, which mixes the classes of a shard.
+        workers: Number of processes that check images; the result does not depend on it.
+        shard_size: Of the MDS shards; raised to the largest image.
+        compression, hashes, overwrite, progress: As in `TextCorpusSettings`.
     """
 
     folder: str
@@ -218,7 +212,7 @@ class ImageCorpusSettings:
     progress: bool | None = None
 
     def __post_init__(self) -> None:
-        require(bool(self.folder), f"folder must be a folder of images, got {self.folder!r}")
+        require(bool(self.folder), f"folder must hold images, got {self.folder!r}")
         require(bool(self.out), f"out must be a folder or a URL, got {self.out!r}")
         check_whole("seed", self.seed, 0)
         check_whole("workers", self.workers, 1)

@@ -1,4 +1,4 @@
-"""Where documents come from: sources named on the command line, and the files in them."""
+"""Sources of documents, and the files in them."""
 
 import os
 import re
@@ -16,9 +16,7 @@ RESERVED = ("tokenizer", "manifest.json")
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One stream of a corpus: its name (a folder of the output) and the files or folders it is read
-    from.
-    """
+    """A stream's name, which is its output folder, and its input files or folders."""
 
     name: str
     paths: tuple[str, ...]
@@ -27,8 +25,7 @@ class Source:
         require(
             bool(NAME.fullmatch(self.name)) and self.name not in RESERVED,
             "a stream's name is letters, digits, '.', '_' or '-', does not begin with '.' or '-', "
-            "and is "
-            f"none of {', '.join(RESERVED)}; got {self.name!r}",
+            f"and is none of {', '.join(RESERVED)}; got {self.name!r}",
         )
         require(
             isinstance(self.paths, tuple) and len(self.paths) > 0,
@@ -38,7 +35,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class InputFile:
-    """One file of a source: path, kind ('jsonl', 'text' or 'parquet') and size in bytes on disk."""
+    """A file's path, kind ('jsonl', 'text' or 'parquet') and size in bytes on disk."""
 
     path: str
     kind: str
@@ -46,7 +43,7 @@ class InputFile:
 
 
 def base_name(name: str) -> str:
-    """The file's name without a compression suffix: 'a.jsonl.gz' -> 'a.jsonl'."""
+    """Remove a compression suffix: 'a.jsonl.gz' -> 'a.jsonl'."""
     for suffix in COMPRESSED:
         if name.endswith(suffix):
             return name[: -len(suffix)]
@@ -54,15 +51,14 @@ def base_name(name: str) -> str:
 
 
 def normal_extensions(extensions: Iterable[str]) -> tuple[str, ...]:
-    """('py', '.md') -> ('.py', '.md')."""
+    """Add missing dots: ('py', '.md') -> ('.py', '.md')."""
     return tuple(e if e.startswith(".") else f".{e}" for e in extensions)
 
 
 def kind_of(name: str, extensions: Sequence[str] = ()) -> str | None:
-    """The kind of the file called `name`, None if it is not one to read.
+    """Return the kind of a file by its name, or None if it is not read.
 
-    With `extensions`, exactly those are read (as text unless KINDS knows better), else those in
-    KINDS.
+    Files with `extensions` are read, as text if KINDS lacks them. Without, those in KINDS are.
     """
     name = base_name(name)
     for extension in extensions or KINDS:
@@ -72,9 +68,7 @@ def kind_of(name: str, extensions: Sequence[str] = ()) -> str | None:
 
 
 def stream_name(path: str) -> str:
-    """The name of a stream for a path given without one: 'data/my books.jsonl.zst' ->
-    'my-books'.
-    """
+    """Derive a stream's name from a path: 'data/my books.jsonl.zst' -> 'my-books'."""
     name = base_name(os.path.basename(os.path.abspath(path)))
     for extension in KINDS:
         name = name.removesuffix(extension)
@@ -84,10 +78,10 @@ def stream_name(path: str) -> str:
 
 
 def sources_from(specs: Iterable[str]) -> tuple[Source, ...]:
-    """Sources from PATH or NAME=PATH; several paths with one given name are one stream.
+    """Parse PATH or NAME=PATH strings; paths with the same given name are one stream.
 
     Raises:
-        CorpusError: two paths without a name would get the same one.
+        CorpusError: A derived name is not unique, or a path or a name is wrong.
     """
     found: dict[str, list[str]] = {}
     unnamed: set[str] = set()
@@ -103,18 +97,17 @@ def sources_from(specs: Iterable[str]) -> tuple[Source, ...]:
         require(bool(path), f"no path after the name in {spec!r}")
         require(
             name not in unnamed or name not in found,
-            f"stream {name!r} is named twice; name them all",
+            f"stream {name!r} is named twice; name all its paths",
         )
         found.setdefault(name, []).append(path)
     return tuple(Source(name=name, paths=tuple(paths)) for name, paths in found.items())
 
 
 def find_files(source: Source, extensions: Sequence[str] = ()) -> tuple[InputFile, ...]:
-    """All files of a source; folders are walked in sorted order, hidden names are passed over.
+    """List all files of a source; folders are walked in sorted order, without hidden names.
 
     Raises:
-        CorpusError: a path is missing, a file is of no known kind, or a folder holds no file to
-            read.
+        CorpusError: A path is missing, a file's kind is unknown, or a folder has no file to read.
     """
     return tuple(file for path in source.paths for file in _files_at(path, source.name, extensions))
 
@@ -124,19 +117,19 @@ def _files_at(path: str, stream: str, extensions: Sequence[str]) -> list[InputFi
         files = [
             _input(file, kind) for file in _walk(path) if (kind := kind_of(file.name, extensions))
         ]
-        wanted = ", ".join(extensions or KINDS)
+        endings = ", ".join(extensions or KINDS)
         require(
             bool(files),
-            f"stream {stream!r}: no file ending in {wanted} (or those + .gz, .zst) under {path}",
+            f"stream {stream!r}: no file ending in {endings} (or those + .gz, .zst) under {path}",
         )
         return files
     require(os.path.exists(path), f"stream {stream!r}: no such file or folder: {path}")
-    # A file named one by one is wanted even where `extensions` narrows folders to something else.
+    # `extensions` restricts folders, not files that are named one by one.
     kind = kind_of(path, extensions) or kind_of(path)
     if kind is None:
         suffix = Path(base_name(path)).suffix or "txt"
         raise CorpusError(
-            f"stream {stream!r}: {path} is none of {', '.join(KINDS)}; to read it as text: --ext "
+            f"stream {stream!r}: {path} is none of {', '.join(KINDS)}; read it as text with --ext "
             f"{suffix}"
         )
     return [_input(Path(path), kind)]

@@ -1,4 +1,4 @@
-"""Counting bad records, and deciding when there are too many."""
+"""Count good and bad records, and show progress."""
 
 import sys
 
@@ -11,7 +11,7 @@ FIRST = 5
 
 
 class Tally:
-    """Good and bad records of one stream."""
+    """The good and bad records of a stream."""
 
     def __init__(self, stream: str) -> None:
         self.stream = stream
@@ -20,14 +20,14 @@ class Tally:
         self.first: dict[str, list[str]] = {}
 
     def add_bad(self, reason: str, place: str, count: int = 1) -> None:
-        """Count a bad record (or `count` of them that begin at `place`)."""
+        """Count bad records from `place` on."""
         self.counts[reason] = self.counts.get(reason, 0) + count
         first = self.first.setdefault(reason, [])
         if len(first) < FIRST:
             first.append(place)
 
     def check(self) -> None:
-        """Raise CorpusError if more than half of the records are bad, or there is none."""
+        """Raise CorpusError if more than half of the records are bad or there are none."""
         bad = sum(self.counts.values())
         reasons = ", ".join(
             f"{n} x {reason} (first: {self.first[reason][0]})" for reason, n in self.counts.items()
@@ -40,7 +40,7 @@ class Tally:
         require(self.good > 0, f"stream {self.stream!r} holds no record")
 
     def records(self) -> tuple[BadRecords, ...]:
-        """What was counted, most frequent reason first."""
+        """Return the counts, most frequent reason first."""
         ordered = sorted(self.counts, key=lambda reason: (-self.counts[reason], reason))
         return tuple(
             BadRecords(
@@ -54,7 +54,7 @@ class Tally:
 
 
 def progress_bar(total: int, what: str, show: bool | None, unit: str = "B") -> tqdm:
-    """A bar on stderr that appears after two seconds; `show` None: only on a terminal."""
+    """Return a bar on stderr that appears after 2 s; `show` None means only on a terminal."""
     return tqdm(
         total=total,
         desc=what,

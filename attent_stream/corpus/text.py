@@ -1,6 +1,4 @@
-"""The text corpus: documents -> tokens -> packed samples -> MDS shards, a folder a stream and
-split.
-"""
+"""Write documents as packed samples of tokens in MDS shards, a folder for each stream and split."""
 
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -24,7 +22,7 @@ TOKENIZER_FOLDER = "tokenizer"
 
 
 class PartWriter:
-    """One split of one stream: packs tokens as they come, carries the remainder over."""
+    """Pack the tokens of a split of a stream, carrying the remainder over."""
 
     def __init__(
         self,
@@ -42,7 +40,7 @@ class PartWriter:
         self.documents = self.tokens = self.samples = 0
 
     def add(self, pieces: list[np.ndarray], documents: int) -> None:
-        """Documents' tokens, in order."""
+        """Add the tokens of some documents, in order."""
         self.documents += documents
         self.tokens += sum(map(len, pieces))
         samples, self.carry = cut([self.carry, *pieces], self.settings.seq_len)
@@ -56,7 +54,7 @@ class PartWriter:
         self.samples += len(samples)
 
     def finish(self) -> Part:
-        """Close the shards; the tokens left over are dropped."""
+        """Close the shards and drop the remaining tokens."""
         if self.shards is not None:
             self.shards.finish()
         return Part(
@@ -71,16 +69,15 @@ class PartWriter:
 
 
 def write_text_corpus(settings: TextCorpusSettings) -> Manifest:
-    """Write the corpus that `settings` describe and return its manifest.
+    """Write a text corpus and return its manifest.
 
     Layout: `out`/STREAM/SPLIT/{shard.*.mds, index.json}, `out`/tokenizer, `out`/manifest.json.
-    Column `tokens` is `seq_len` ids (uint16, or uint32 for ids from 65,536); within a stream and
-    split the samples, one after another, are the documents in order, each followed by the
-    end-of-text token, without the last tokens that fill no sample.
+    Column `tokens` holds `seq_len` ids (uint16, or uint32 for ids from 65,536). The samples of a
+    stream and split concatenate its documents in order, each with an end-of-text token. Tokens
+    that do not fill the last sample are dropped.
 
     Raises:
-        CorpusError: any mistake in the settings or the data; nothing that reads as a corpus is left
-            behind.
+        CorpusError: The settings or the data have a mistake; no corpus is left behind.
     """
     files = {
         s.name: find_files(s, normal_extensions(settings.extensions)) for s in settings.sources
@@ -159,8 +156,7 @@ def _check_samples(manifest: Manifest) -> None:
         tokens = manifest.total("tokens", split)
         require(
             manifest.total("samples", split) > 0,
-            f"split {split!r} has {tokens} tokens over all streams and no stream fills one sample "
-            "of "
+            f"split {split!r} has {tokens} tokens, and no stream fills one sample of "
             f"{manifest.seq_len}; give more text, a smaller seq_len or a larger fraction",
         )
 
@@ -178,7 +174,7 @@ def _tokenizer(settings: TextCorpusSettings, files: Sequence[InputFile]) -> Corp
     tokenizer = train_tokenizer(sample, settings.vocab_size)
     require(
         settings.eos_token in (None, tokenizer.eos_token),
-        f"a trained tokenizer's end-of-text token is "
-        f"{tokenizer.eos_token}, so eos_token {settings.eos_token!r} cannot be asked for",
+        f"eos_token: expected {tokenizer.eos_token} for a trained tokenizer, got "
+        f"{settings.eos_token!r}",
     )
     return tokenizer

@@ -1,6 +1,4 @@
-"""The corpus's tokenizer: trained here or loaded from a local folder, never with code from a
-folder.
-"""
+"""Train a tokenizer, or load one from a local folder without running code from it."""
 
 import json
 import shutil
@@ -15,20 +13,20 @@ from attent_stream.corpus.errors import CorpusError, require
 
 EOS = "<|endoftext|>"
 EOS_NAMES = (EOS, "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
-SMALLEST_VOCAB = 257  # every byte and EOS
+SMALLEST_VOCAB = 257  # Every byte and EOS.
 FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusTokenizer:
-    """A `tokenizers.Tokenizer` made ready for packing, with its end-of-text token.
+    """A `tokenizers.Tokenizer` for packing, with its end-of-text token.
 
     Attributes:
-        tokenizer: without truncation and padding; text that spells a special token is encoded as
-            plain text, so that no document can end itself.
-        eos_token, eos_id: what follows every document.
-        max_id: the largest id; an embedding needs max_id + 1 rows.
-        folder: the folder that it was loaded from, None if it came from a file or was trained.
+        tokenizer: Without truncation and padding. Special tokens in a text are encoded as plain
+            text, so that no document can end itself.
+        eos_token, eos_id: The token after every document.
+        max_id: The largest id; an embedding needs max_id + 1 rows.
+        folder: The folder that it was loaded from; None for a file or a trained one.
     """
 
     tokenizer: Any
@@ -38,19 +36,16 @@ class CorpusTokenizer:
     folder: Path | None
 
     def encode(self, texts: list[str], dtype: str) -> list[np.ndarray]:
-        """Token ids of each text, EOS appended, as 1-D arrays of `dtype`."""
+        """Return the ids of each text and EOS, as 1-D arrays of `dtype`."""
         encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array([*encoding.ids, self.eos_id], dtype) for encoding in encodings]
 
     def __reduce__(self):
-        # Rebuilt from JSON, because a pickled Tokenizer forgets how special tokens are to be
-        # encoded.
+        # A pickled Tokenizer loses encode_special_tokens.
         return _from_json, (self.tokenizer.to_str(), self.eos_token, self.folder)
 
     def save(self, folder: Path) -> None:
-        """Write a folder that `AutoTokenizer.from_pretrained` and
-        `PreTrainedTokenizerFast` load.
-        """
+        """Write a folder that `AutoTokenizer.from_pretrained` loads."""
         folder.mkdir(parents=True, exist_ok=True)
         if self.folder is None:
             self.tokenizer.save(str(folder / "tokenizer.json"))
@@ -70,12 +65,12 @@ class CorpusTokenizer:
 def train_tokenizer(
     texts: Iterable[str], vocab_size: int, progress: bool = False
 ) -> CorpusTokenizer:
-    """A byte-level BPE tokenizer (GPT-2's pre-tokenisation, every byte known, one special token:
-    EOS).
+    """Train a byte-level BPE tokenizer with GPT-2's pre-tokenization and EOS as special token.
 
     Args:
-        texts: documents to learn from; the result depends on them alone.
-        vocab_size: largest number of tokens, at least 257; fewer come out of little text.
+        texts: Documents to train on.
+        vocab_size: The most tokens, at least 257; little text gives fewer.
+        progress: Show the trainer's progress bar.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -93,15 +88,15 @@ def train_tokenizer(
 
 
 def load_tokenizer(path: str | Path, eos_token: str | None = None) -> CorpusTokenizer:
-    """A fast tokenizer from a local folder with a tokenizer.json, or from such a file.
+    """Load a fast tokenizer from a local folder with a tokenizer.json, or from such a file.
 
     Args:
-        path: the folder or file.
-        eos_token: the end-of-text token; None: the one the folder names, else a usual one in the
+        path: The folder or file.
+        eos_token: The end-of-text token. None: the folder's, else the first of EOS_NAMES in the
             vocabulary.
 
     Raises:
-        CorpusError: nothing there, not a tokenizer, or no end-of-text token.
+        CorpusError: The file is missing or no tokenizer, or has no end-of-text token.
     """
     from tokenizers import Tokenizer
 
@@ -118,7 +113,7 @@ def load_tokenizer(path: str | Path, eos_token: str | None = None) -> CorpusToke
     )
     try:
         tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises plain Exception
+    except Exception as error:  # The library raises plain Exception.
         raise CorpusError(f"{file} is not a tokenizer: {error}") from error
     folder = path if path.is_dir() else None
     eos = eos_token or (_named_eos(folder) if folder else None)

@@ -1,1 +1,1 @@
-"""``make demo``: a corpus, its arms, and what came of them as a table and a picture."""
+"""``make demo``: train a few arms on one corpus, and report a table and a picture."""

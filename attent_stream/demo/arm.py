@@ -1,4 +1,4 @@
-"""One arm of the demo: a small LLaMA from scratch in Composer's Trainer, with or without AtteNT."""
+"""Train an arm of the demo: a small LLaMA from scratch, with or without AtteNT."""
 
 import shutil
 import tempfile
@@ -31,13 +31,13 @@ from attent_stream.fit.algorithm import AtteNT
 
 @dataclass(frozen=True, kw_only=True)
 class Shards:
-    """Folders of the corpus.
+    """The corpus's folders.
 
     Args:
-        train: Shards that are streamed.
+        train: Shards to train on, which are streamed.
         held_out: Shards to evaluate on.
-        cache: Where streamed shards go; removed at the end of each arm.
-        vocab_size: Tokens of the tokenizer.
+        cache: Folder of streamed shards, removed after each arm.
+        vocab_size: Size of the tokenizer.
     """
 
     train: Path
@@ -47,9 +47,7 @@ class Shards:
 
 
 def teacher(arm: str, settings: DemoSettings) -> AtteNT | None:
-    """The algorithm of an arm; ``uniform`` has none, ``taught`` what a user gets without reading
-    anything.
-    """
+    """Return an arm's algorithm: none for ``uniform``, the defaults for ``taught``."""
     if arm == "uniform":
         return None
     if arm == "taught":
@@ -65,7 +63,7 @@ def teacher(arm: str, settings: DemoSettings) -> AtteNT | None:
 
 
 def small_llama(settings: DemoSettings, vocab_size: int) -> HuggingFaceModel:
-    """A LLaMA-style causal LM with random weights; nothing is fetched."""
+    """Build a LLaMA-style causal LM with random weights."""
     config = LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=settings.width,
@@ -88,9 +86,7 @@ def small_llama(settings: DemoSettings, vocab_size: int) -> HuggingFaceModel:
 
 
 def held_out_loader(shards: Shards, settings: DemoSettings) -> DataLoader:
-    """The held-out samples that every arm is evaluated on: the same ones, drawn from all
-    of them.
-    """
+    """Load the random held-out samples that all arms are evaluated on."""
     dataset = StreamingDataset(local=str(shards.held_out), batch_size=1)
     rng = np.random.default_rng([settings.seed, 1])
     chosen = rng.permutation(dataset.num_samples)[: settings.eval_samples]
@@ -99,12 +95,11 @@ def held_out_loader(shards: Shards, settings: DemoSettings) -> DataLoader:
 
 
 class Recorder(TrainingTime):
-    """Notes the held-out losses, the training time without evaluations and the scored windows;
-    moves the bar.
+    """Record held-out losses, training time and scored windows, and update the progress bar.
 
     Args:
-        algorithm: Of the arm, or None.
-        bar: Progress over lesson batches.
+        algorithm: The arm's algorithm, or None.
+        bar: The progress bar, in lesson batches.
     """
 
     def __init__(self, algorithm: AtteNT | None, bar: tqdm) -> None:
@@ -132,10 +127,10 @@ class Recorder(TrainingTime):
             )
             self.windows.append(window)
         self._last_choice = choice
-        told = {"lesson loss": f"{float(state.loss):.3f}"}
+        losses = {"lesson loss": f"{float(state.loss):.3f}"}
         if self.points:
-            told["held-out loss"] = f"{self.points[-1].loss:.3f}"
-        self._bar.set_postfix(told, refresh=False)
+            losses["held-out loss"] = f"{self.points[-1].loss:.3f}"
+        self._bar.set_postfix(losses, refresh=False)
         self._bar.update()
 
 
@@ -145,18 +140,14 @@ def run_arm(
     """Train one arm from scratch and evaluate it.
 
     Args:
-        arm: ``uniform``, ``random``, ``published`` or ``taught``; they differ in the algorithm
-            alone.
+        arm: ``uniform``, ``random``, ``published`` or ``taught``; they differ only in the
+            algorithm.
         shards: The corpus.
-        settings: The rest.
-        show: The progress bar; None: on a terminal.
-
-    Raises:
-        ValueError: What the parts refuse.
+        settings: All other settings.
+        show: Show the progress bar. None: only on a terminal.
     """
     shards.cache.mkdir(parents=True, exist_ok=True)
-    # A new folder each time: Streaming refuses one that the shared memory of a killed run still
-    # names.
+    # A new folder each time: Streaming rejects one that is still in a killed run's shared memory.
     cache = Path(tempfile.mkdtemp(prefix=f"{arm}-", dir=shards.cache))
     try:
         with tqdm(
@@ -170,7 +161,7 @@ def run_arm(
 def _train(
     arm: str, shards: Shards, settings: DemoSettings, cache: Path, progress: tqdm
 ) -> ArmResult:
-    reproducibility.seed_all(settings.seed)  # all arms start from the same weights
+    reproducibility.seed_all(settings.seed)  # All arms start from the same weights.
     model = small_llama(settings, shards.vocab_size)
     dataset = TeachingDataset(
         remote=str(shards.train),

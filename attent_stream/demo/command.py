@@ -1,6 +1,4 @@
-"""``attent-stream demo``: a small language model on Python's own sources, uniform and taught, side
-by side.
-"""
+"""Train a small language model on Python's own sources, with and without AtteNT, on CPU cores."""
 
 import argparse
 import logging
@@ -17,19 +15,16 @@ from attent_stream.demo.settings import ARMS, FULL, QUICK, DemoSettings
 
 USER_ERROR = 2
 NOTE = (
-    "How to read it: this is one pass over clean text. The published method forwards every "
-    "candidate to score it, and\n"
-    "lessons must be better than random ones to pay for that; the default (taught) cuts samples "
-    "into short pieces at\n"
-    "first and makes batches alike. One seed: differences of a few hundredths of a nat come from "
-    "chance as well."
+    "How to read it: this is one pass over clean text. The published method scores every "
+    "candidate with a forward pass,\n"
+    "so its lessons must beat random ones by that cost. The default (taught) starts with short "
+    "pieces of samples and\n"
+    "balances batches. With one seed, differences of a few hundredths of a nat can be chance."
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demo; returns the exit code: 0, or 2 and one sentence on stderr after a user's
-    mistake.
-    """
+    """Run the demo, and return the exit code: 0, or 2 with one sentence on stderr."""
     given = _parser().parse_args(argv)
     settings = QUICK if given.quick else FULL
     if given.steps is not None:
@@ -53,20 +48,20 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        "--out", default="runs/demo", metavar="FOLDER", help="for corpus, results and picture"
+        "--out", default="runs/demo", metavar="FOLDER", help="folder of corpus, results and picture"
     )
     parser.add_argument(
         "--arms",
         default="uniform,published,taught",
         type=_arms,
         metavar="NAME,...",
-        help=f"of {', '.join(ARMS)}",
+        help=f"some of {', '.join(ARMS)}",
     )
     parser.add_argument(
         "--steps", type=_steps, metavar="N", help=f"lesson batches of each arm ({FULL.steps})"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="a tiny model for a few steps: does everything work?"
+        "--quick", action="store_true", help="train a tiny model for a few steps, as a test"
     )
     return parser
 
@@ -75,23 +70,20 @@ def _arms(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         if name not in ARMS:
-            raise argparse.ArgumentTypeError(f"an arm is one of {', '.join(ARMS)}, got {name!r}")
+            raise argparse.ArgumentTypeError(f"expected some of {', '.join(ARMS)}, got {name!r}")
     return names
 
 
 def _steps(text: str) -> int:
     if not text.isdecimal() or int(text) < 8:
-        raise argparse.ArgumentTypeError(f"a whole number from 8 expected, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number from 8, got {text!r}")
     return int(text)
 
 
 def _environment() -> None:
-    """CPU only, and the libraries' advice off the terminal; errors still come through. Before torch
-    is imported.
-    """
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # its sizes are made for CPU cores
-    # Threads that spin while they wait make a step 30 times slower once another program wants a
-    # core.
+    """Restrict torch, before its import, to the CPU, and hide the libraries' warnings."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # The model is sized for CPU cores.
+    # Spinning threads make a step 30 times slower when another program uses a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -115,12 +107,12 @@ def _run(out: Path, arms: Sequence[str], settings: DemoSettings) -> None:
     )
     from attent_stream.demo.report import clock, comparison, json_line, picture, table
 
-    # Composer's import makes Ctrl-C a silent exit; the command line has a line to say.
+    # Importing Composer makes Ctrl-C a silent exit; the command line prints a line.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if out.exists() and not out.is_dir():
         raise CorpusError(f"--out must be a folder, got the file {out}")
     out.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(out / "cache", ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(out / "cache", ignore_errors=True)  # Left by a killed run.
     torch.set_num_threads(available_cores())
 
     library = standard_library()
@@ -159,7 +151,7 @@ def _run(out: Path, arms: Sequence[str], settings: DemoSettings) -> None:
         f"Arms: {', '.join(arms)}; each {settings.steps} lesson batches = {tokens:,} tokens, same "
         "weights, same order"
     )
-    # The first steps of a process pay for imports and buffers; no arm should.
+    # Warm up, because the first steps of a process pay for imports and buffers.
     run_arm(
         arms[-1],
         shards,

@@ -1,4 +1,4 @@
-"""The demo's corpus: the Python standard library's own sources, which every machine has."""
+"""Write the demo's corpus of the Python standard library's sources, which every machine has."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ from attent_stream.corpus.parallel import available_cores
 
 STREAM = "stdlib"
 HELD_OUT = "heldout"
-# Test suites, installed packages, and files that are tables rather than programs.
+# Test suites, installed packages, and files of tables instead of programs.
 SKIPPED_FOLDERS = frozenset(
     {
         "__pycache__",
@@ -36,10 +36,10 @@ SKIPPED_PREFIX = "_sysconfigdata"
 
 
 def python_sources(root: Path) -> list[Path]:
-    """The .py files under a folder in sorted order, without what is skipped.
+    """List the .py files under a folder in sorted order, without skipped folders.
 
     Raises:
-        CorpusError: There is none.
+        CorpusError: There are none.
     """
     found = []
     for parent, folders, names in os.walk(root):
@@ -51,33 +51,33 @@ def python_sources(root: Path) -> list[Path]:
         ]
     if not found:
         raise CorpusError(
-            f"this Python comes without its library's sources: no .py file under {root}"
+            f"this Python lacks its standard library's sources: no .py file under {root}"
         )
     return sorted(found)
 
 
 def standard_library() -> Path:
-    """Where this Python keeps its standard library."""
+    """Return the folder of Python's standard library."""
     return Path(sysconfig.get_path("stdlib"))
 
 
 def make_corpus(
     files: Sequence[Path], out: Path, *, vocab_size: int, seq_len: int, held_out: float
 ) -> tuple[Manifest, bool]:
-    """The corpus at ``out``, written unless one of the same files and settings is there already.
+    """Write the corpus, unless ``out`` holds one of the same files and settings.
 
     Args:
-        files: A document each.
-        out: The folder.
-        vocab_size: Of the BPE tokenizer that is trained.
-        seq_len: Tokens a sample.
-        held_out: Share of the files held out, chosen by a hash of their text.
+        files: The documents.
+        out: The corpus's folder.
+        vocab_size: Size of the trained BPE tokenizer.
+        seq_len: Tokens in a sample.
+        held_out: Share of the held-out files, chosen by a hash of their text.
 
     Returns:
-        The manifest, and whether it was there already.
+        The manifest, and whether the corpus existed already.
 
     Raises:
-        CorpusError: What the corpus tool refuses.
+        CorpusError: The corpus cannot be written.
     """
     settings = TextCorpusSettings(
         sources=(Source(name=STREAM, paths=tuple(map(str, files))),),
@@ -91,7 +91,7 @@ def make_corpus(
         overwrite=True,
     )
     for left_over in out.parent.glob(f"{out.name}.partial-*"):
-        shutil.rmtree(left_over)  # of a run that was killed while it wrote
+        shutil.rmtree(left_over)  # Left by a killed run.
     there = _existing(out)
     if there is not None and there.seq_len == seq_len and there.settings == settings.recorded():
         return there, True
@@ -104,4 +104,4 @@ def _existing(out: Path) -> Manifest | None:
     try:
         return Manifest.load(out)
     except CorpusError:
-        return None  # another version's: made anew
+        return None  # Written by another version.

@@ -1,6 +1,4 @@
-"""What a comparison of arms comes to: a table, a sentence, a JSON line an arm, a picture. Pure
-functions.
-"""
+"""Results of the demo's arms as a table, sentences and JSON lines."""
 
 import json
 from collections.abc import Sequence
@@ -31,10 +29,10 @@ class Point:
     """A held-out evaluation.
 
     Args:
-        batch: Lesson batches trained on before it.
-        tokens: Tokens trained on before it.
-        seconds: Spent training before it, teaching included, evaluations not.
-        loss: Mean cross-entropy of held-out tokens, nats per token.
+        batch: Lesson batches before it.
+        tokens: Trained tokens before it.
+        seconds: Training time before it, with teaching and without evaluations.
+        loss: Mean cross-entropy in nats per token.
     """
 
     batch: int
@@ -48,9 +46,9 @@ class ScoredWindow:
     """A window that was chosen by score.
 
     Args:
-        batch: Lesson batches trained on when it was chosen.
-        scores: Of its candidates, float of shape (N,).
-        kept: Which became lessons, bool of shape (N,).
+        batch: Lesson batches before the choice.
+        scores: The candidates' scores, float of shape (N,).
+        kept: Which candidates became lessons, bool of shape (N,).
     """
 
     batch: int
@@ -60,15 +58,15 @@ class ScoredWindow:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmResult:
-    """One training run.
+    """A training run.
 
     Args:
-        name: Of the arm.
-        points: Its evaluations, the first before training and the last after it.
-        candidates: Samples that were forwarded to score them.
-        teaching_seconds: Of the last point's seconds, those spent scoring and choosing.
-        windows: Those chosen by score, in order.
-        settings: What else the run depends on, plain values.
+        name: The arm's name.
+        points: The evaluations, from before training to after it.
+        candidates: Number of scored samples.
+        teaching_seconds: Time spent scoring and choosing, part of the last point's seconds.
+        windows: The windows chosen by score, in order.
+        settings: The run's settings as plain values.
     """
 
     name: str
@@ -89,12 +87,12 @@ class ArmResult:
 
     @property
     def teaching_share(self) -> float:
-        """Share of the training seconds spent scoring and choosing, in [0, 1]."""
+        """The share of training time spent scoring and choosing, in [0, 1]."""
         return self.teaching_seconds / self.last.seconds if self.last.seconds > 0 else 0.0
 
 
 def clock(seconds: float) -> str:
-    """59.94 -> '59.9 s', 83 -> '1 min 23 s'."""
+    """Format seconds as '59.9 s' or '1 min 23 s'."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -102,7 +100,7 @@ def clock(seconds: float) -> str:
 
 
 def table(results: Sequence[ArmResult]) -> str:
-    """Arms as lines under a heading, columns aligned."""
+    """Format the arms as a table with aligned columns."""
     rows = [COLUMNS]
     for r in results:
         numbers = (
@@ -121,9 +119,7 @@ def table(results: Sequence[ArmResult]) -> str:
 
 
 def comparison(results: Sequence[ArmResult], base: str = "uniform") -> str:
-    """One line for each arm but ``base`` that says how it ended against ``base``; empty without
-    ``base`` or others.
-    """
+    """Compare each other arm with ``base`` in a line; return '' if either is missing."""
     found = {r.name: r for r in results}
     if base not in found:
         return ""
@@ -143,9 +139,7 @@ def comparison(results: Sequence[ArmResult], base: str = "uniform") -> str:
 
 
 def json_line(result: ArmResult) -> str:
-    """An arm as one line of JSON: numbers, the curve, and the scores of its windows as
-    quantiles.
-    """
+    """Format an arm as a line of JSON, with its curve and the quantiles of its scores."""
     last = result.last
     record = {
         "arm": result.name,
@@ -179,16 +173,15 @@ def json_line(result: ArmResult) -> str:
 
 
 def picture(results: Sequence[ArmResult], title: str, score_name: str) -> "Figure":
-    """Held-out loss over seconds, over tokens, and histograms of the scores of kept and dropped
-    candidates.
+    """Plot held-out losses, and histograms of the scores of kept and dropped candidates.
 
     Args:
-        results: The arms; the histograms are of the first that has scored windows.
-        title: Over everything.
-        score_name: What a score is, with its unit.
+        results: The arms; the first with scored windows gives the histograms.
+        title: The figure's title.
+        score_name: Name and unit of the score.
 
     Returns:
-        A figure of four axes: loss over time, loss over tokens, scores early in training and late.
+        A figure of four axes: loss over time, loss over tokens, scores early and late in training.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -223,7 +216,7 @@ def _curves(axes: "Axes", results: Sequence[ArmResult], quantity: str, label: st
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     for r in results:
-        # The loss before training is the same for all, and would press the curves together.
+        # The loss before training is the same for all, and would compress the curves.
         points = [p for p in r.points if p.batch > 0] or r.points
         x = [getattr(p, quantity) for p in points]
         color = COLORS.get(r.name, "#6a4c93")
@@ -264,8 +257,7 @@ def _histogram(axes: "Axes", windows: Sequence[ScoredWindow], when: str) -> None
     scores, kept = scores[finite], kept[finite]
     if not scores.size:
         return
-    # Bars side by side hide a shape and stacked ones two; outlined fills show both where they
-    # overlap.
+    # Outlined fills show both shapes where they overlap.
     bins = np.linspace(scores.min(), scores.max() + 1e-6, 41)
     for name, mask, color in (("dropped", ~kept, DROPPED), ("kept", kept, KEPT)):
         axes.hist(
@@ -285,7 +277,7 @@ def _histogram(axes: "Axes", windows: Sequence[ScoredWindow], when: str) -> None
 
 
 def _finite(number: float) -> float | None:
-    return number if np.isfinite(number) else None  # JSON has no word for a loss that diverged
+    return number if np.isfinite(number) else None  # JSON has no NaN.
 
 
 def _quantiles(scores: NDArray) -> list[float] | None:

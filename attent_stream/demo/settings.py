@@ -1,4 +1,4 @@
-"""The demo's settings, checked once when they are made."""
+"""The demo's checked settings."""
 
 from dataclasses import dataclass, replace
 
@@ -7,29 +7,28 @@ ARMS = ("uniform", "random", "published", "taught")
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSettings:
-    """What every arm of the demo has in common, and what AtteNT does in the published one.
+    """The settings of all arms, and of AtteNT in the published and random arms.
 
     Args:
         steps: Lesson batches of each arm.
-        eval_every: Lesson batches from one held-out evaluation to the next.
-        eval_samples: Held-out samples, at most.
+        eval_every: Lesson batches between evaluations.
+        eval_samples: The most held-out samples.
         batch_size: Samples in a batch.
         seq_len: Tokens in a sample.
-        vocab_size: Tokens of the tokenizer.
-        width: Of the model's hidden states; a multiple of 32.
-        layers: Of the model.
-        lr: Peak learning rate; it decays to 0 at the last step.
-        warmup: Batches until the learning rate's peak; nothing is taught before.
+        vocab_size: Size of the tokenizer.
+        width: Width of the hidden states, a multiple of 32.
+        layers: Layers of the model.
+        lr: Peak learning rate, which decays to 0.
+        warmup: Batches until the peak; nothing is taught before.
         window: Candidate batches per window.
-        keep: Share of a window's candidates that become lessons, in the published and random arms.
-        score: Of ``AtteNT``, in the published arm.
-        select: Of ``AtteNT``, in the published arm.
-        held_out: Share of files held out.
+        keep: Share of a window's candidates that become lessons (published and random).
+        score, select: As for ``AtteNT`` (published).
+        held_out: Share of held-out files.
         every_file: Use every n-th file of the standard library.
-        seed: Of weights, order and draws.
+        seed: Seed of weights, order and draws.
 
     Raises:
-        ValueError: One out of range.
+        ValueError: A setting is out of range.
     """
 
     steps: int = 480
@@ -66,7 +65,7 @@ class DemoSettings:
             raise ValueError(f"width must be a multiple of 32, got {self.width}")
 
     def with_steps(self, steps: int) -> "DemoSettings":
-        """The same with another length, warmed up and evaluated at the same shares of it."""
+        """Return a copy with another length, and warmup and evaluations in proportion."""
         scale = steps / self.steps
         return replace(
             self,
@@ -77,7 +76,7 @@ class DemoSettings:
 
 
 FULL = DemoSettings()
-# A minute on one core, to see that everything works.
+# A test that takes a minute on one core.
 QUICK = DemoSettings(
     steps=24,
     eval_every=8,

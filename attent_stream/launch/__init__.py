@@ -1,1 +1,1 @@
-"""A YAML to a Trainer, for the launcher and for llm-foundry."""
+"""Build a Trainer from a YAML file, for the command line and for llm-foundry."""

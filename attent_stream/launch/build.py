@@ -1,7 +1,7 @@
-"""A ``TrainConfig`` -> a Composer ``Trainer``: the one place that connects every part."""
+"""Build a Composer ``Trainer`` from a ``TrainConfig``."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attent_stream.launch.config import TrainConfig
@@ -9,8 +9,8 @@ from attent_stream.launch.config_check import ConfigError, join
 from attent_stream.launch.data import build_eval, build_train, check_folders, device_batch_size
 from attent_stream.launch.models import build_model, build_tokenizer, hf_config
 from attent_stream.launch.parts import (
-    algorithms,
     callbacks,
+    find_algorithm,
     fsdp,
     loggers,
     make,
@@ -18,7 +18,7 @@ from attent_stream.launch.parts import (
     schedulers,
 )
 
-# Keys that mean the same to Composer's Trainer and go there as they are when they are given.
+# Keys that Composer's Trainer takes unchanged.
 PASSED_ON = (
     "max_duration",
     "seed",
@@ -52,7 +52,7 @@ PASSED_ON = (
 
 
 def check_machine(config: TrainConfig, ranks: int) -> None:
-    """What the YAML asks of this machine: folders, batch sizes, the device; raises ConfigError."""
+    """Check folders, batch sizes, precision and device on this machine; raise ConfigError."""
     import torch
 
     device_batch_size(config.global_train_batch_size, ranks, "global_train_batch_size")
@@ -62,15 +62,14 @@ def check_machine(config: TrainConfig, ranks: int) -> None:
     tokenizer = build_tokenizer(config.tokenizer)
     hf_config(config.model, None if tokenizer is None else len(tokenizer))
     if config.device == "gpu" and not torch.cuda.is_available():
-        raise ConfigError("device: expected a CUDA device for 'gpu', this machine has none")
+        raise ConfigError("device: expected a CUDA device for 'gpu', but this machine has none")
     if not _on_gpu(config):
         if config.device_train_microbatch_size == "auto":
             raise ConfigError(
-                "device_train_microbatch_size: 'auto' needs a GPU, expected a number of samples "
-                "here"
+                "device_train_microbatch_size: 'auto' needs a GPU, set a number of samples"
             )
         if config.precision not in (None, "fp32") and config.device != "mps":
-            raise ConfigError(f"precision: expected fp32 on a CPU, received {config.precision!r}")
+            raise ConfigError(f"precision: expected fp32 on a CPU, got {config.precision!r}")
     if (
         config.load_path is not None
         and "://" not in config.load_path
@@ -82,7 +81,7 @@ def check_machine(config: TrainConfig, ranks: int) -> None:
 
 
 def eval_paths(config: TrainConfig) -> list[tuple[str, Any]]:
-    """Each held-out loader with the path of its key."""
+    """List each evaluation loader's key path and section."""
     listed = isinstance(config.eval_loader, list)
     return [
         (f"eval_loader[{i}]" if listed else "eval_loader", loader)
@@ -96,19 +95,22 @@ def _on_gpu(config: TrainConfig) -> bool:
     return config.device == "gpu" or (config.device is None and torch.cuda.is_available())
 
 
-def _named_parts(section: str, table: Callable[[], dict], given: dict[str, dict]) -> list[Any]:
-    known = table() if given else {}
-    return [make(known[name], arguments, join(section, name)) for name, arguments in given.items()]
+def _built(
+    section: str, find: Callable[[str], Callable], given: Mapping[str, Mapping[str, Any]]
+) -> list[Any]:
+    return [make(find(name), arguments, join(section, name)) for name, arguments in given.items()]
 
 
 def build_trainer(config: TrainConfig) -> Any:
-    """The ``composer.Trainer`` of a run, everything seeded and connected, nothing trained yet.
+    """Seed, build and connect the ``composer.Trainer`` of a run without training.
 
-    Initialises torch.distributed; call it on every rank. Raises ConfigError for what only this
-    machine can tell: a missing folder, a batch size that the ranks cannot share, a setting that a
-    constructor refuses.
+    Call it on every rank: it initialises torch.distributed.
+
+    Raises:
+        ConfigError: A folder is missing, the ranks cannot share a batch evenly, or a constructor
+            rejects a setting.
     """
-    from composer import Trainer
+    from composer import Algorithm, Trainer
     from composer.utils import dist, get_device, reproducibility
 
     from attent_stream.launch.checkpoint import numbers_only
@@ -148,11 +150,9 @@ def build_trainer(config: TrainConfig) -> Any:
         )
         for path, loader in eval_paths(config)
     ]
-    parts = {
-        "algorithms": _named_parts("algorithms", algorithms, config.algorithms),
-        "callbacks": _named_parts("callbacks", callbacks, config.callbacks),
-        "loggers": _named_parts("loggers", loggers, config.loggers),
-    }
+    listed = _built("algorithms", find_algorithm, config.algorithms)
+    hooks = _built("callbacks", callbacks().__getitem__, config.callbacks)
+    destinations = _built("loggers", loggers().__getitem__, config.loggers)
     train = build_train(config.train_loader, batch_size, **shared)
     try:
         with numbers_only(config.load_unsafe_types):
@@ -164,10 +164,12 @@ def build_trainer(config: TrainConfig) -> Any:
                 schedulers=None
                 if scheduler is None
                 else make(schedulers()[scheduler.name], scheduler.arguments, "scheduler"),
-                **parts,
+                algorithms=[made for made in listed if isinstance(made, Algorithm)],
+                callbacks=[made for made in listed if not isinstance(made, Algorithm)] + hooks,
+                loggers=destinations,
                 **settings,
             )
     except (TypeError, ValueError, FileExistsError) as error:
         raise ConfigError(
-            f"the Trainer refuses this configuration: {' '.join(str(error).split())}"
+            f"the Trainer rejected this configuration: {' '.join(str(error).split())}"
         ) from error

@@ -1,8 +1,8 @@
-"""Checkpoints read as tensors and numbers: nothing in them is run.
+"""Read checkpoints without running code from them.
 
-Composer reads a checkpoint with ``torch.load(weights_only=False)``, which runs whatever a pickle
-says. torch can be told by its environment to read it without: then only what is listed here is
-made, beside tensors and plain values.
+Composer calls ``torch.load(weights_only=False)``, which runs any code in a pickle. An environment
+variable of torch forces ``weights_only=True``: only tensors, plain values and the types listed
+here are then built.
 """
 
 import os
@@ -19,19 +19,18 @@ _FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
 class UnsafeCheckpoint(ValueError):
-    """A checkpoint that holds more than tensors and numbers; the message names what."""
+    """A checkpoint holds an object that is neither a tensor nor a plain value."""
 
 
 @contextmanager
 def numbers_only(allow_unsafe: bool = False) -> Iterator[None]:
-    """Inside, ``torch.load`` of this process makes tensors, plain values and what Composer's own
-    state needs, no other object.
+    """Restrict ``torch.load`` in this process to tensors, plain values and Composer's own state.
 
     Args:
-        allow_unsafe: Change nothing: for checkpoints of one's own that hold other objects.
+        allow_unsafe: Lift the restriction, for trusted checkpoints that hold other objects.
 
     Raises:
-        UnsafeCheckpoint: A file read inside asks for another.
+        UnsafeCheckpoint: A file holds any other object.
     """
     if allow_unsafe:
         yield
@@ -48,9 +47,8 @@ def numbers_only(allow_unsafe: bool = False) -> Iterator[None]:
         )
         raise UnsafeCheckpoint(
             "the checkpoint holds more than tensors and numbers "
-            f"({reason.strip().split(' was not an allowed')[0]}), which could "
-            "run code: it is not loaded unless load_unsafe_types is true, for those who trust "
-            "whoever wrote it"
+            f"({reason.strip().split(' was not an allowed')[0]}), which could run code; set "
+            "load_unsafe_types to true if you trust its author"
         ) from error
     finally:
         if before is None:
@@ -60,8 +58,6 @@ def numbers_only(allow_unsafe: bool = False) -> Iterator[None]:
 
 
 def _composers() -> list:
-    """Of Composer's timestamp (durations), its notes on versions, and the states of Python's,
-    numpy's and torch's generators.
-    """
-    reconstruct = np.zeros(1).__reduce__()[0]  # its module differs between numpy 1 and 2
+    """List the types in Composer's timestamp, version notes and random generators' states."""
+    reconstruct = np.zeros(1).__reduce__()[0]  # Its module differs between numpy 1 and 2.
     return [timedelta, TorchVersion, np.ndarray, np.dtype, reconstruct, type(np.dtype(np.uint32))]

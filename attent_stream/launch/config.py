@@ -1,4 +1,4 @@
-"""A YAML file and ``key=value`` overrides -> a checked ``TrainConfig``; nothing is built here."""
+"""Read a YAML file and ``key=value`` overrides into a checked ``TrainConfig``."""
 
 import dataclasses
 import re
@@ -16,6 +16,7 @@ from attent_stream.launch.config_sections import (
     TokenizerConfig,
     TrainLoaderConfig,
 )
+from attent_stream.launch.parts import TEACHERS, check_parts
 
 __all__ = ["ConfigError", "TrainConfig", "load_config", "resolved_yaml"]
 
@@ -27,11 +28,11 @@ _BY_NAME = ("algorithms", "callbacks", "loggers")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run. Times are Composer's time strings (``10ba``, ``1ep``, ``1e9tok``,
-    ``0.1dur``); an int is epochs.
+    """The settings of a training run.
 
-    Batch sizes are in samples, ``dist_timeout`` in seconds. ``variables`` are free names for
-    ``${variables.x}``. ``load_unsafe_types``: checkpoints may hold objects, whose making runs code.
+    Durations are Composer time strings (``10ba``, ``1ep``, ``1e9tok``, ``0.1dur``); an int counts
+    epochs. Batch sizes are in samples, ``dist_timeout`` is in seconds. ``variables`` holds names
+    for ``${variables.x}``. ``load_unsafe_types`` allows checkpoints that can run code.
     """
 
     model: ModelConfig
@@ -83,8 +84,7 @@ class TrainConfig:
             value = getattr(self, name)
             if isinstance(value, str) and not _TIME.match(value):
                 raise ConfigError(
-                    f"{name}: expected a time such as '100ba', '1ep' or '1e9tok', received "
-                    f"{value!r}"
+                    f"{name}: expected a time such as '100ba', '1ep' or '1e9tok', got {value!r}"
                 )
         for name in (
             "global_train_batch_size",
@@ -93,17 +93,13 @@ class TrainConfig:
         ):
             value = getattr(self, name)
             if isinstance(value, int) and value < 1:
-                raise ConfigError(
-                    f"{name}: expected a positive number of samples, received {value}"
-                )
+                raise ConfigError(f"{name}: expected a positive number of samples, got {value}")
         if self.autoresume and (self.save_folder is None or self.run_name is None):
             raise ConfigError(
-                "autoresume: expected save_folder and run_name beside it, received autoresume alone"
+                "autoresume: expected save_folder and run_name too, got autoresume alone"
             )
         if self.model.name == "hf_masked_lm" and self.tokenizer is None:
-            raise ConfigError(
-                "tokenizer: missing, model hf_masked_lm needs the tokenizer's mask token"
-            )
+            raise ConfigError("tokenizer: missing, model hf_masked_lm needs its mask token")
         image = self.train_loader.name == "image"
         if image != (self.model.name == "hf_image_classifier"):
             raise ConfigError(
@@ -113,30 +109,31 @@ class TrainConfig:
         labels = [loader.label for loader in self.eval_loaders]
         if len(set(labels)) != len(labels):
             raise ConfigError(
-                "eval_loader: expected a different label for each loader, received "
-                f"{', '.join(labels)}"
+                f"eval_loader: expected a different label for each loader, got {', '.join(labels)}"
             )
-        teachers = [name for name in self.algorithms if name.split("_")[0] == "attent"]
+        teachers = [name for name in self.algorithms if name in TEACHERS]
         if len(teachers) > 1:
-            raise ConfigError(
-                f"algorithms: expected one teacher, received {' and '.join(teachers)}"
-            )
+            raise ConfigError(f"algorithms: expected one teacher, got {' and '.join(teachers)}")
 
     @property
     def eval_loaders(self) -> list[EvalLoaderConfig]:
-        """The held-out loaders as a list, however many the YAML names."""
+        """The evaluation loaders as a list."""
         if self.eval_loader is None:
             return []
         return self.eval_loader if isinstance(self.eval_loader, list) else [self.eval_loader]
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a YAML, apply ``key=value`` overrides in order, resolve ``${...}`` and check everything.
+    """Read a YAML file, apply overrides in order, resolve ``${...}`` and check the result.
 
-    A mapping given as a value replaces the file's. A bare ``name=value`` whose name the file lists
-    under ``variables`` sets that variable. Raises ConfigError: a file that cannot be read, a key
-    nobody knows (in an algorithm's arguments too), a wrong type, something required that is
-    missing.
+    Args:
+        path: The YAML file.
+        overrides: ``key=value`` strings. A mapping as the value replaces the file's section. If
+            ``key`` is no top-level key but a name under ``variables``, it sets that variable.
+
+    Raises:
+        ConfigError: The file cannot be read, a key is unknown (also in an algorithm's arguments),
+            a value has the wrong type, or a required key is missing.
     """
     plain = _plain(path, overrides)
     for name in _BY_NAME:
@@ -155,16 +152,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
                 "arguments": given,
             }
     config = typed(plain, TrainConfig)
-    # Composer takes seconds to import: only a file that is right so far is worth them.
-    from attent_stream.launch.parts import check_parts
-
-    check_parts(config)
+    check_parts(config)  # Last, because it imports Composer, which takes seconds.
     return config
 
 
 def read_yaml(path: str | Path) -> Any:
-    """A YAML file that holds a mapping, as OmegaConf reads it, interpolations not resolved. Raises
-    ConfigError.
+    """Read a YAML mapping as an OmegaConf ``DictConfig``, with interpolations unresolved.
+
+    Raises:
+        ConfigError: The file cannot be read or holds no mapping.
     """
     import yaml
     from omegaconf import DictConfig, OmegaConf
@@ -178,12 +174,12 @@ def read_yaml(path: str | Path) -> Any:
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: not a readable YAML file, {_reason(error)}") from error
     if not isinstance(tree, DictConfig):
-        raise ConfigError(f"{path}: expected a mapping of keys, received a list")
+        raise ConfigError(f"{path}: expected a mapping of keys, got a list")
     return tree
 
 
 def _plain(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """The file and the overrides as plain values, interpolations resolved."""
+    """Read the file and the overrides as plain values, with interpolations resolved."""
     import yaml
     from omegaconf import OmegaConf
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -193,9 +189,7 @@ def _plain(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
         key, sign, value = override.partition("=")
         key = key.strip()
         if not sign or not key:
-            raise ConfigError(
-                f"{override}: expected an override like key=value, received {override!r}"
-            )
+            raise ConfigError(f"{override}: expected an override like key=value, got {override!r}")
         try:
             section = key.split(".")[0]
             if section not in _top_level() and section in _variables(tree):
@@ -221,7 +215,7 @@ def _plain(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _variables(tree: Any) -> list[str]:
-    """The names under ``variables``, also those whose value is still to be given (``???``)."""
+    """List the names under ``variables``, including those without a value yet (``???``)."""
     from omegaconf import DictConfig
 
     section = tree._get_node("variables")
@@ -233,7 +227,7 @@ def _top_level() -> set[str]:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error, and where in the file it was met."""
+    """Return the first line of an error, with its position in the file where known."""
     mark = getattr(error, "problem_mark", None)
     message = getattr(error, "problem", None) or str(error).split("\n")[0]
     return (
@@ -244,14 +238,12 @@ def _reason(error: Exception) -> str:
 
 
 def resolved(config: TrainConfig) -> dict[str, Any]:
-    """The configuration as a plain tree that ``load_config`` would read alike; keys at null left
-    out, credentials masked.
-    """
+    """Convert to plain values that ``load_config`` reads back, without nulls and credentials."""
     return masked(_tree(config))
 
 
 def resolved_yaml(config: TrainConfig) -> str:
-    """``resolved(config)`` as YAML, for people and logs."""
+    """Return ``resolved(config)`` as YAML text."""
     import yaml
 
     return yaml.safe_dump(resolved(config), sort_keys=False, default_flow_style=None, width=110)

@@ -1,6 +1,4 @@
-"""Plain values against type hints: every mistake in a YAML becomes one sentence that starts with
-the path of its key.
-"""
+"""Check plain values against type hints, and report each mistake with the path of its key."""
 
 import collections.abc
 import dataclasses
@@ -15,23 +13,19 @@ from attent_stream.base.redaction import masked, masked_text
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be run; its message is one sentence that starts with the key's
-    path, secrets masked.
-    """
+    """A configuration mistake; the message starts with the key's path and masks secrets."""
 
     def __init__(self, message: str) -> None:
         super().__init__(masked_text(message))
 
 
 def join(path: str, key: object) -> str:
-    """The dotted path of ``key`` below ``path``."""
+    """Return the dotted path of ``key`` below ``path``."""
     return f"{path}.{key}" if path else str(key)
 
 
 def nearest(name: object, names: Iterable[str]) -> str:
-    """``did you mean 'x'?`` for the closest of ``names``, or the list of all of them when none is
-    close.
-    """
+    """Suggest the closest of ``names``, or list all of them if none is close."""
     known = sorted(names)
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
     if close:
@@ -40,7 +34,7 @@ def nearest(name: object, names: Iterable[str]) -> str:
 
 
 def choose(name: object, table: Mapping[str, Any], path: str, what: str) -> Any:
-    """``table[name]``; raises ConfigError that lists the good names, the nearest first."""
+    """Return ``table[name]``, or raise ConfigError with the nearest and all known names."""
     if isinstance(name, str) and name in table:
         return table[name]
     hint = nearest(name, table)
@@ -57,7 +51,7 @@ def refuse_unknown(given: Iterable[object], known: Iterable[str], path: str) -> 
 
 
 def describe_hint(hint: Any) -> str:
-    """A type hint as a user reads it: ``int or 'auto'``."""
+    """Describe a type hint in words, such as ``int or 'auto'``."""
     origin = typing.get_origin(hint)
     if origin in (Union, types.UnionType):
         shown = [
@@ -80,7 +74,7 @@ def describe_hint(hint: Any) -> str:
 
 
 def describe_value(value: object) -> str:
-    """A received value with its type, shortened."""
+    """Describe a value with its type, shortened."""
     if value is None:
         return "null"
     shown = repr(value)
@@ -90,19 +84,24 @@ def describe_value(value: object) -> str:
 def _wrong(value: object, hint: Any, path: str) -> ConfigError:
     key = path.rpartition(".")[2].partition("[")[0]
     return ConfigError(
-        f"{path or 'the file'}: expected {describe_hint(hint)}, received "
+        f"{path or 'the file'}: expected {describe_hint(hint)}, got "
         f"{describe_value(masked(value, key))}"
     )
 
 
 def typed(value: Any, hint: Any, path: str = "") -> Any:
-    """``value`` (None, bool, int, float, str, list, mapping) as ``hint`` says, mappings made into
-    its dataclasses.
+    """Convert a plain value to the type of ``hint``, and mappings to dataclasses.
 
-    An int is taken where a float is expected and a whole float (``1e6``) where an int is, a list
-    where a tuple is. Hints of other classes (a callable, Composer's ``Time``) accept anything:
-    their constructor is the judge. Raises ConfigError with the path of the key, what was expected
-    and what was received.
+    A float may be given as an int, an int as a whole float (``1e6``) and a tuple as a list. Hints
+    of other classes, such as Composer's ``Time``, accept any value: the constructor checks it.
+
+    Args:
+        value: None, bool, int, float, str, list or mapping.
+        hint: The expected type.
+        path: The value's key path, for messages.
+
+    Raises:
+        ConfigError: The value has another type.
     """
     if hint is Any or isinstance(hint, typing.TypeVar | str):
         return value
@@ -157,7 +156,7 @@ def _typed_union(value: Any, hint: Any, path: str) -> Any:
             return typed(value, member, path)
         except ConfigError as error:
             failures.append((member, error))
-    # An error from inside a section says more than "expected mapping or list" would.
+    # An error from inside a section is more precise than "expected mapping or list".
     for member, error in failures:
         container = typing.get_origin(member) or member
         if inspect.isclass(container) and isinstance(value, Mapping | list):
@@ -178,8 +177,7 @@ def _typed_sequence(value: Any, hint: Any, kind: type, arguments: tuple, path: s
     if kind is tuple and arguments and Ellipsis not in arguments:
         if len(value) != len(arguments):
             raise ConfigError(
-                f"{path}: expected a list of {len(arguments)} values, received "
-                f"{describe_value(value)}"
+                f"{path}: expected a list of {len(arguments)} values, got {describe_value(value)}"
             )
         return tuple(
             typed(item, element, f"{path}[{i}]")
@@ -211,13 +209,22 @@ def _typed_dataclass(value: Any, kind: type, path: str) -> Any:
         raise ConfigError(f"{path}: {error}" if path else str(error)) from error
 
 
+_BASES = ("composer.core.algorithm", "composer.core.callback")
+
+
 def checked_arguments(
     factory: Callable, given: Mapping[str, Any], path: str, supplied: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """``given`` checked against the signature of ``factory``: unknown names, missing ones and wrong
-    types.
+    """Check arguments against a signature and convert them to its types.
 
-    ``supplied`` are the parameters that the caller fills in itself. Raises ConfigError.
+    Args:
+        factory: The class or function to call.
+        given: Arguments by name.
+        path: The key path of ``given``, for messages.
+        supplied: Names of the parameters that the caller passes itself.
+
+    Raises:
+        ConfigError: A name is unknown or missing, or a value has the wrong type.
     """
     ours = set(supplied)
     parameters = {
@@ -228,9 +235,9 @@ def checked_arguments(
         for name, p in parameters.items()
         if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     ]
-    # Composer's Callback takes and drops any keyword: a class without its own constructor has no
-    # settings.
-    inherited = inspect.isclass(factory) and factory.__init__.__module__ == "composer.core.callback"
+    # Composer's base classes accept and drop any keyword: a class without a constructor of its own
+    # has no settings.
+    inherited = inspect.isclass(factory) and factory.__init__.__module__ in _BASES
     takes_any = not inherited and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if not takes_any:
         refuse_unknown(given, named, path)
@@ -243,7 +250,7 @@ def checked_arguments(
     for name, value in given.items():
         hint = hints.get(name, Any)
         if value is None and name in parameters and parameters[name].default is None:
-            hint = Any  # `x: int = None` in older code means that None is welcome.
+            hint = Any  # Older code writes `x: int = None` for an optional int.
         checked[name] = typed(value, hint, join(path, name))
     return checked
 
@@ -252,4 +259,4 @@ def _hints(factory: Callable) -> dict[str, Any]:
     try:
         return typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
     except (NameError, TypeError):
-        return {}  # Names imported for type checkers only: the constructor judges the values.
+        return {}  # Some names are imported for type checkers only: the constructor checks values.

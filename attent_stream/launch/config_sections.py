@@ -1,6 +1,4 @@
-"""The sections of a training YAML as frozen dataclasses; a field is a key, its default is what a
-missing key means.
-"""
+"""The sections of a training YAML as frozen dataclasses, one field for each key."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -8,12 +6,11 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A Hugging Face model built from a config, or read from a local folder. Nothing is ever
-    fetched.
+    """A Hugging Face model, built from a config or read from a local folder, never downloaded.
 
-    ``architecture`` is a Hugging Face model type (``llama``, ``gpt2``, ``bert``, ``vit``, ...) and
-    ``config_overrides`` its config's fields; ``pretrained`` a folder with ``config.json`` and
-    safetensors weights.
+    ``architecture`` is a Hugging Face model type such as ``llama`` or ``vit``, and
+    ``config_overrides`` sets fields of its config. ``pretrained`` is a folder with ``config.json``
+    and safetensors weights.
     """
 
     name: Literal["hf_causal_lm", "hf_masked_lm", "hf_image_classifier"]
@@ -27,16 +24,14 @@ class ModelConfig:
     def __post_init__(self):
         if (self.architecture is None) == (self.pretrained is None):
             raise ValueError(
-                "expected exactly one of architecture and pretrained, received "
+                "expected exactly one of architecture and pretrained, got "
                 f"{'neither' if self.architecture is None else 'both'}"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
-    """A tokenizer in a local folder (``path``), or one that the local Hugging Face cache already
-    holds (``name``).
-    """
+    """A tokenizer in a local folder (``path``) or in the local Hugging Face cache (``name``)."""
 
     path: str | None = None
     name: str | None = None
@@ -44,13 +39,13 @@ class TokenizerConfig:
 
     def __post_init__(self):
         if (self.path is None) == (self.name is None):
-            received = "neither" if self.path is None else "both"
-            raise ValueError(f"expected exactly one of path and name, received {received}")
+            got = "neither" if self.path is None else "both"
+            raise ValueError(f"expected exactly one of path and name, got {got}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamConfig:
-    """One stream of a mix; the keys are those of Streaming's ``Stream``."""
+    """The arguments of Streaming's ``Stream``."""
 
     remote: str | None = None
     local: str | None = None
@@ -65,23 +60,23 @@ class StreamConfig:
 
     def __post_init__(self):
         if self.remote is None and self.local is None:
-            raise ValueError("expected remote, local or both, received neither")
+            raise ValueError("expected remote, local or both, got neither")
         weights = [
             name for name in ("proportion", "repeat", "choose") if getattr(self, name) is not None
         ]
         if len(weights) > 1:
             raise ValueError(
-                "expected at most one of proportion, repeat and choose, received "
+                "expected at most one of proportion, repeat and choose, got "
                 f"{' and '.join(weights)}"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamsConfig:
-    """The arguments of ``StreamingDataset``; a key left out keeps Streaming's own default.
+    """The arguments of ``StreamingDataset``, with Streaming's defaults for missing keys.
 
-    ``batch_size`` follows from ``global_train_batch_size``; ``allow_unsafe_types`` is left out on
-    purpose: it unpickles. ``max_seq_len`` (tokens) cuts longer samples.
+    ``batch_size`` follows from ``global_train_batch_size``. ``allow_unsafe_types`` is omitted
+    because it unpickles data. Samples longer than ``max_seq_len`` (tokens) are cut.
     """
 
     streams: dict[str, StreamConfig] | None = None
@@ -112,20 +107,16 @@ class StreamsConfig:
     def __post_init__(self):
         single = self.remote is not None or self.local is not None
         if self.streams is not None and single:
-            raise ValueError("expected either streams or remote/local, received both")
+            raise ValueError("expected either streams or remote/local, got both")
         if not self.streams and not single:
-            raise ValueError("expected streams, remote or local, received none of them")
+            raise ValueError("expected streams, remote or local, got none")
         if self.max_seq_len is not None and self.max_seq_len < 2:
-            raise ValueError(
-                f"expected max_seq_len of at least 2 tokens, received {self.max_seq_len}"
-            )
+            raise ValueError(f"expected max_seq_len of at least 2 tokens, got {self.max_seq_len}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeachingConfig(StreamsConfig):
-    """The arguments of ``TeachingDataset``: Streaming's, ``window`` and ``gap`` in global batches,
-    ``order`` (streaming, lazy or auto).
-    """
+    """The arguments of ``TeachingDataset``; ``window`` and ``gap`` are in global batches."""
 
     window: int | None = None
     gap: int | None = None
@@ -135,11 +126,10 @@ class TeachingConfig(StreamsConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """What every loader has: the samples' kind (``name``), the arguments of its collator and of
-    torch's DataLoader.
+    """The kind of samples (``name``), and the arguments of the collator and torch's DataLoader.
 
-    ``pin_memory`` left out is true on a GPU. ``timeout``: seconds to wait for a batch of the
-    workers, 0 for ever.
+    ``pin_memory`` defaults to true on a GPU. ``timeout`` limits the wait for a worker's batch
+    (seconds, 0: no limit).
     """
 
     name: Literal["text", "masked_text", "image"]
@@ -155,10 +145,10 @@ class LoaderConfig:
 
     def __post_init__(self):
         if self.num_workers < 0:
-            raise ValueError(f"expected num_workers of 0 or more, received {self.num_workers}")
+            raise ValueError(f"expected num_workers of 0 or more, got {self.num_workers}")
         if self.prefetch_factor is not None and (self.num_workers == 0 or self.prefetch_factor < 1):
             raise ValueError(
-                "expected prefetch_factor of 1 or more with workers, received "
+                "expected prefetch_factor of 1 or more with workers, got "
                 f"{self.prefetch_factor} "
                 f"with num_workers {self.num_workers}"
             )
@@ -166,9 +156,7 @@ class LoaderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainLoaderConfig(LoaderConfig):
-    """The loader that is taught. ``teacher_timeout`` (seconds): how long workers wait for a
-    selection.
-    """
+    """The training loader; workers wait ``teacher_timeout`` seconds for a selection."""
 
     dataset: TeachingConfig
     teacher_timeout: float | None = None
@@ -176,7 +164,7 @@ class TrainLoaderConfig(LoaderConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class EvalLoaderConfig(LoaderConfig):
-    """A held-out loader, never taught; its metrics are logged under ``label``."""
+    """An evaluation loader, never taught; its metrics are logged under ``label``."""
 
     label: str = "eval"
     drop_last: bool = False
@@ -184,7 +172,7 @@ class EvalLoaderConfig(LoaderConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Something chosen by name, with the arguments of its constructor."""
+    """A component's name and the arguments of its constructor."""
 
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)

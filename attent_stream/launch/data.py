@@ -1,19 +1,13 @@
-"""``train_loader`` and ``eval_loader`` sections -> loaders with token counts, as Composer wants
-them.
-"""
+"""Build loaders from the ``train_loader`` and ``eval_loader`` sections of a run."""
 
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
-from zlib import crc32
 
-import numpy as np
-import torch
-
-from attent_stream.arrange.cutting import Packed
-from attent_stream.base.epoch_number import EpochNumber, VariesByEpoch
-from attent_stream.corpus.columns import columns_of, token_ids, whole_dtype
+from attent_stream.corpus.batches import IGNORED, ImageCollator, TokenCollator
+from attent_stream.corpus.columns import columns_of
+from attent_stream.launch.collators import CutTokens, MaskTokens
 from attent_stream.launch.config_check import ConfigError, checked_arguments, join, refuse_unknown
 from attent_stream.launch.config_sections import (
     EvalLoaderConfig,
@@ -22,91 +16,11 @@ from attent_stream.launch.config_sections import (
     TrainLoaderConfig,
 )
 
-IGNORED = -100  # Hugging Face's label for a position that has no target.
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CutTokens:
-    """A collator that keeps the first ``max_seq_len`` tokens of each sample for the one it wraps.
-
-    ``column`` and ``dtype`` are ``TokenCollator``'s: where the tokens are, and what raw bytes were
-    written as.
-    """
-
-    collate: Callable[[list], Any]
-    max_seq_len: int
-    column: str = "tokens"
-    dtype: str | None = None
-
-    def __call__(self, samples: list[Mapping[str, Any]]) -> Any:
-        dtype = None if self.dtype is None else whole_dtype(self.dtype)
-        return self.collate(
-            [
-                {**sample, self.column: token_ids(sample, self.column, dtype)[: self.max_seq_len]}
-                for sample in samples
-            ]
-        )
-
-    @property
-    def packed(self) -> bool:
-        """Whether what it wraps says so of its samples."""
-        return isinstance(self.collate, Packed) and self.collate.packed
-
-    def set_epoch(self, epoch: int) -> None:
-        """Pass the epoch's number on."""
-        if isinstance(self.collate, VariesByEpoch):
-            self.collate.set_epoch(epoch)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MaskTokens:
-    """A collator for masked LMs around one for causal LMs: BERT's 80 / 10 / 10 (Devlin et al.,
-    2019, section 3.1).
-
-    A sample's mask depends on ``seed``, the epoch and its tokens alone, so a candidate is scored on
-    the very problem that its lesson will be, whichever worker reads it. ``input_ids`` and
-    ``labels`` are (B, T) int64; labels are -100 where not masked.
-    """
-
-    collate: Callable[[list], Mapping[str, torch.Tensor]]
-    mask_token_id: int
-    vocab_size: int
-    probability: float = 0.15
-    seed: int = 17
-    _epoch: EpochNumber = dataclasses.field(
-        default_factory=EpochNumber, init=False, repr=False, compare=False
-    )
-
-    def __post_init__(self):
-        if not 0 < self.probability < 1:
-            raise ValueError(f"expected probability between 0 and 1, received {self.probability}")
-
-    def __call__(self, samples: list[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        batch = dict(self.collate(samples))
-        ids, labels = batch["input_ids"].clone(), batch["labels"].clone()
-        for row in range(len(ids)):
-            rng = np.random.default_rng(
-                [self.seed, self._epoch.get(), crc32(ids[row].numpy().tobytes())]
-            )
-            draw, way = rng.random((2, ids.shape[1]))
-            masked = torch.from_numpy(draw < self.probability) & (labels[row] != IGNORED)
-            labels[row, ~masked] = IGNORED
-            ids[row, masked & torch.from_numpy(way < 0.8)] = self.mask_token_id
-            swap = masked & torch.from_numpy(way >= 0.9)
-            other = rng.integers(0, self.vocab_size, ids.shape[1])
-            ids[row] = torch.where(swap, torch.from_numpy(other), ids[row])
-        return {**batch, "input_ids": ids, "labels": labels}
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw the masks of this epoch from now on."""
-        self._epoch.set(epoch)
-
 
 def count_tokens(batch: Any) -> int | dict[str, int]:
-    """Tokens of a batch: all that are attended to (``total``), and those with a target
-    (``loss_generating``).
+    """Count a batch's attended tokens (``total``) and tokens with a target (``loss_generating``).
 
-    Batches without ``input_ids`` (images) have none. The names are Composer's.
+    The names are Composer's. A batch without ``input_ids``, such as images, has 0 tokens.
     """
     if not isinstance(batch, Mapping) or "input_ids" not in batch:
         return 0
@@ -120,16 +34,14 @@ def count_tokens(batch: Any) -> int | dict[str, int]:
 
 
 def device_batch_size(samples: int, ranks: int, key: str) -> int:
-    """Samples per rank of a global batch of ``samples``; raises ConfigError if it cannot be shared
-    out evenly.
-    """
+    """Return the samples per rank, or raise ConfigError if the ranks cannot share them evenly."""
     if samples % ranks:
-        raise ConfigError(f"{key}: expected a multiple of the {ranks} ranks, received {samples}")
+        raise ConfigError(f"{key}: expected a multiple of the {ranks} ranks, got {samples}")
     return samples // ranks
 
 
 def check_folders(streams: StreamsConfig, path: str) -> None:
-    """Raise ConfigError if a data set that is to be read from a local folder is not there."""
+    """Raise ConfigError if a local folder or its ``index.json`` is missing."""
     for where, source in [(path, streams), *_named_streams(streams, path)]:
         split = source.split or streams.split or ""
         key, folder = (
@@ -143,8 +55,8 @@ def check_folders(streams: StreamsConfig, path: str) -> None:
             )
         if not os.path.isfile(os.path.join(folder, split, "index.json")):
             raise ConfigError(
-                f"{join(where, key)}: folder {os.path.join(folder, split)!r} has no index.json, "
-                "it is no MDS data set"
+                f"{join(where, key)}: expected an MDS dataset, but folder "
+                f"{os.path.join(folder, split)!r} has no index.json"
             )
 
 
@@ -155,9 +67,7 @@ def _named_streams(streams: StreamsConfig, path: str) -> list[tuple[str, Any]]:
 
 
 def dataset_arguments(streams: StreamsConfig, batch_size: int) -> dict[str, Any]:
-    """Keyword arguments of ``StreamingDataset`` (``TeachingDataset``): the keys that the YAML
-    gives, streams made.
-    """
+    """Return the given keys as arguments of ``StreamingDataset`` or ``TeachingDataset``."""
     from streaming import Stream
 
     given = {entry.name: getattr(streams, entry.name) for entry in dataclasses.fields(streams)}
@@ -183,9 +93,7 @@ def dataset_arguments(streams: StreamsConfig, batch_size: int) -> dict[str, Any]
 def build_collate(
     loader: LoaderConfig, path: str, tokenizer: Any | None, seed: int, training: bool
 ) -> Callable[[list], Any]:
-    """The collator of a loader's ``name`` with the arguments of its ``collate`` section."""
-    from attent_stream.corpus.batches import ImageCollator, TokenCollator
-
+    """Build the collator of a loader's ``name`` with its ``collate`` section."""
     given, where = loader.collate, join(path, "collate")
     try:
         if loader.name == "image":
@@ -228,9 +136,7 @@ def build_collate(
 
 
 def check_columns(collate: Any, dataset: Any, path: str) -> None:
-    """Raise ConfigError if a data set's index says that its samples are nothing for a collator of
-    ``build_collate``.
-    """
+    """Raise ConfigError if the collator cannot read the columns in the dataset's index."""
     while isinstance(collate, (CutTokens, MaskTokens)):
         collate = collate.collate
     try:
@@ -241,7 +147,7 @@ def check_columns(collate: Any, dataset: Any, path: str) -> None:
 
 
 def loader_arguments(loader: LoaderConfig, on_gpu: bool) -> dict[str, Any]:
-    """Keyword arguments of torch's DataLoader from a loader's section."""
+    """Return a loader section as arguments of torch's DataLoader."""
     arguments = {
         "num_workers": loader.num_workers,
         "persistent_workers": loader.persistent_workers and loader.num_workers > 0,
@@ -260,9 +166,7 @@ def loader_arguments(loader: LoaderConfig, on_gpu: bool) -> dict[str, Any]:
 def build_train(
     loader: TrainLoaderConfig, batch_size: int, *, tokenizer: Any | None, seed: int, on_gpu: bool
 ) -> Any:
-    """A ``DataSpec`` of a ``TeachingDataLoader`` with batches of ``batch_size`` samples
-    per rank.
-    """
+    """Build the ``DataSpec`` of a ``TeachingDataLoader``; ``batch_size`` is per rank."""
     from composer import DataSpec
 
     from attent_stream.data.dataloader import TeachingDataLoader
@@ -299,9 +203,7 @@ def build_eval(
     on_gpu: bool,
     metrics: list[str],
 ) -> Any:
-    """An ``Evaluator`` on a stock ``StreamingDataset`` (its index checked): what is held out is
-    never taught.
-    """
+    """Build an ``Evaluator`` on a ``StreamingDataset`` that checks its index."""
     from composer import DataSpec, Evaluator
     from streaming import StreamingDataLoader
 
@@ -313,7 +215,7 @@ def build_eval(
     try:
         dataset = CheckedDataset(**dataset_arguments(loader.dataset, batch_size))
         check_columns(collate, dataset, path)
-        ranks = dataset._parallel_rank_world.num_ranks  # that read different samples
+        ranks = dataset._parallel_rank_world.num_ranks  # Replicas read the same samples.
         check_has_batches(len(dataset), batch_size, loader.drop_last, ranks)
         made = StreamingDataLoader(
             dataset, batch_size=batch_size, collate_fn=collate, **loader_arguments(loader, on_gpu)

@@ -1,9 +1,8 @@
-"""What a stock llm-foundry YAML can name when both packages are installed (its entry-point groups,
-see pyproject.toml).
+"""Entry points for a stock llm-foundry YAML (see pyproject.toml).
 
-``algorithms: {attent: {...}}`` gives ``AtteNT``; ``train_loader: {name: attent_text, dataset:
-{...}, ...}`` a ``TeachingDataLoader`` that is llm-foundry's ``text`` loader in all else.
-llm-foundry is imported only when it calls.
+``algorithms: {attent: {...}}`` names ``AtteNT``. ``train_loader: {name: attent_text, dataset:
+{...}, ...}`` names a ``TeachingDataLoader`` that otherwise equals llm-foundry's ``text`` loader.
+This module imports llm-foundry only when a loader is built.
 """
 
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from attent_stream.launch.config_sections import TeachingConfig
 
 __all__ = ["AtteNT", "FoundryTextConfig", "build_text_dataloader"]
 
-# Keys of the `dataset` section that its collator and its checks read; the data set takes the rest.
+# Keys of the `dataset` section that only llm-foundry's collator and checks read.
 _NOT_OF_THE_DATASET = (
     "eos_token_id",
     "bos_token_id",
@@ -29,11 +28,10 @@ _NOT_OF_THE_DATASET = (
 
 @dataclass(frozen=True, kw_only=True)
 class FoundryTextConfig(TeachingConfig):
-    """The ``dataset`` section of llm-foundry's ``text`` loader, and ``window``, ``gap``,
-    ``order`` and ``require_teacher``.
+    """The ``dataset`` section of llm-foundry's ``text`` loader, with the teaching keys added.
 
-    All but these four mean what llm-foundry says of them. ``allow_unsafe_types`` must stay false:
-    it unpickles.
+    The added keys are ``window``, ``gap``, ``order`` and ``require_teacher``. All others keep
+    llm-foundry's meaning, but ``allow_unsafe_types`` must be false because it unpickles data.
     """
 
     max_seq_len: int = field()
@@ -52,7 +50,7 @@ class FoundryTextConfig(TeachingConfig):
         super().__post_init__()
         if self.allow_unsafe_types:
             raise ValueError(
-                "expected allow_unsafe_types false, as it runs what the data says, received true"
+                "expected allow_unsafe_types false because it unpickles data, got true"
             )
 
 
@@ -69,24 +67,23 @@ def build_text_dataloader(
     teacher_timeout: float = 3600.0,
     name: str = "attent_text",
 ) -> Any:
-    """A Composer ``DataSpec`` of a ``TeachingDataLoader``, called as llm-foundry calls its data
-    loaders.
+    """Build a ``DataSpec`` of a ``TeachingDataLoader``, with llm-foundry's loader signature.
 
-    Samples, batches and token counts are those of llm-foundry's ``text`` loader, made by its own
-    data set and by whatever its registries hold as ``text_collator`` and ``data_spec``.
+    Samples, batches and token counts equal those of llm-foundry's ``text`` loader. Its dataset and
+    its registered ``text_collator`` and ``data_spec`` make them.
 
     Args:
         tokenizer: llm-foundry's tokenizer.
         device_batch_size: Samples per rank and batch.
         dataset: The keys of :class:`FoundryTextConfig`.
-        num_workers: and the rest: as torch's DataLoader has them; without workers, what is theirs
-            is ignored.
+        num_workers, drop_last, pin_memory, prefetch_factor, persistent_workers, timeout: As for
+            torch's DataLoader; settings of workers are ignored without workers.
         teacher_timeout: Seconds that workers wait for the next selection.
-        name: The name in the YAML, which some versions pass on.
+        name: The loader's name in the YAML, which some versions pass.
 
     Raises:
-        ConfigError: An unknown key, a wrong type or a missing folder, by the path of the key; or
-            what the data set, the loader or llm-foundry's own checks refuse.
+        ConfigError: A key is unknown, a type is wrong, a folder is missing, or the dataset, the
+            loader or llm-foundry rejects a setting.
     """
     from attent_stream.data.dataloader import TeachingDataLoader
     from attent_stream.launch.data import check_folders, dataset_arguments
@@ -94,7 +91,7 @@ def build_text_dataloader(
     path = "train_loader.dataset"
     if isinstance(device_batch_size, bool) or not isinstance(device_batch_size, int):
         raise ConfigError(
-            f"device_batch_size: expected a whole number of samples, received {device_batch_size!r}"
+            f"device_batch_size: expected a whole number of samples, got {device_batch_size!r}"
         )
     section = typed(_plain(dataset), FoundryTextConfig, path)
     check_folders(section, path)
@@ -117,7 +114,7 @@ def build_text_dataloader(
         "persistent_workers": persistent_workers and num_workers > 0,
         "prefetch_factor": prefetch_factor if num_workers else None,
     }
-    # llm-foundry's parts write into the section that they are given: this copy is theirs.
+    # A copy, because llm-foundry writes into the section.
     theirs = {key.name: getattr(section, key.name) for key in fields(section)}
     theirs = {key: value for key, value in theirs.items() if value is not None}
     try:

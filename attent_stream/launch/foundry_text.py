@@ -1,6 +1,4 @@
-"""``TeachingTextDataset``: llm-foundry's text data set, taught. Importing this imports
-llm-foundry.
-"""
+"""llm-foundry's text dataset, taught. Importing this module imports llm-foundry."""
 
 from llmfoundry.data.text_data import StreamingTextDataset
 
@@ -8,8 +6,7 @@ from attent_stream.data.dataset import TeachingDataset
 
 
 class TeachingTextDataset(TeachingDataset, StreamingTextDataset):
-    """``StreamingTextDataset`` whose samples a teacher may choose: ``tokens`` read (or ``text``
-    tokenized) and cut to ``max_seq_len`` as llm-foundry does it.
+    """A ``StreamingTextDataset`` whose samples a teacher chooses.
 
-    A class of a module, not of a function, so that spawned loader workers can have it.
+    Defined at module level so that spawned loader workers can unpickle it.
     """

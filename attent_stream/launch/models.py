@@ -1,6 +1,4 @@
-"""A ``model`` and a ``tokenizer`` section -> Composer models of Hugging Face ones. Nothing is
-fetched or executed.
-"""
+"""Build Composer models and tokenizers from Hugging Face ones, without downloads or remote code."""
 
 import os
 from collections.abc import Callable
@@ -13,9 +11,7 @@ from attent_stream.launch.config_sections import ModelConfig, TokenizerConfig
 
 
 class Logits(torch.nn.Module):
-    """A Hugging Face image classifier as a plain module: pixels (B, C, H, W) float -> logits (B,
-    classes) float.
-    """
+    """A Hugging Face image classifier that maps pixels (B, C, H, W) to logits (B, classes)."""
 
     def __init__(self, model: torch.nn.Module):
         super().__init__()
@@ -27,8 +23,10 @@ class Logits(torch.nn.Module):
 
 
 def build_tokenizer(config: TokenizerConfig | None) -> Any | None:
-    """The tokenizer of a local folder or of the local Hugging Face cache; raises ConfigError if
-    there is none.
+    """Load a tokenizer from a local folder or the local Hugging Face cache.
+
+    Raises:
+        ConfigError: There is no tokenizer.
     """
     if config is None:
         return None
@@ -43,16 +41,20 @@ def build_tokenizer(config: TokenizerConfig | None) -> Any | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).split("\n")[0]
         raise ConfigError(
-            f"tokenizer.{key}: no tokenizer can be read from {source!r} without fetching, {reason}"
+            f"tokenizer.{key}: no tokenizer can be read from {source!r} without a download, "
+            f"{reason}"
         ) from error
 
 
 def hf_config(model: ModelConfig, vocab_size: int | None = None) -> Any:
-    """The Hugging Face config of a ``model`` section; ``vocab_size`` (tokens) is taken where the
-    section gives none.
+    """Build the Hugging Face config of a ``model`` section.
 
-    Raises ConfigError for an unknown architecture, a field that its config does not have or one of
-    the wrong type.
+    Args:
+        model: The section.
+        vocab_size: The tokenizer's size in tokens, used if the section sets none.
+
+    Raises:
+        ConfigError: The architecture is unknown, or a field is unknown or has the wrong type.
     """
     from transformers import AutoConfig, PretrainedConfig
 
@@ -88,14 +90,12 @@ def hf_config(model: ModelConfig, vocab_size: int | None = None) -> Any:
             raise ConfigError(
                 "model.config_overrides.vocab_size: expected at least the tokenizer's "
                 f"{vocab_size}, "
-                f"received {held}"
+                f"got {held}"
             )
     if model.attn_implementation is not None:
         overrides["attn_implementation"] = model.attn_implementation
     if "use_cache" in fields and "use_cache" not in overrides:
-        overrides["use_cache"] = (
-            False  # A cache of keys and values serves generation; training would only hold it.
-        )
+        overrides["use_cache"] = False  # Training does not read the key-value cache.
     try:
         if model.pretrained is not None:
             return AutoConfig.from_pretrained(
@@ -114,7 +114,7 @@ def _check_field(name: str, value: Any, default: Any) -> None:
     accepted = (int, float) if expected is float else (expected,)
     if not isinstance(value, accepted) or (isinstance(value, bool) and expected is not bool):
         raise ConfigError(
-            f"model.config_overrides.{name}: expected {expected.__name__}, received "
+            f"model.config_overrides.{name}: expected {expected.__name__}, got "
             f"{describe_value(value)}"
         )
 
@@ -131,10 +131,10 @@ def _architectures(name: str) -> list[str]:
 
 
 def _transformer(auto_class: Any, model: ModelConfig, config: Any) -> Any:
-    """The Hugging Face model, its blocks marked for FSDP and activation checkpointing."""
+    """Build the Hugging Face model and mark its blocks for FSDP and activation checkpointing."""
     try:
         if model.pretrained is not None:
-            # safetensors only: the older weight files are pickles.
+            # Older weight files are pickles.
             made = auto_class.from_pretrained(
                 model.pretrained,
                 config=config,
@@ -150,7 +150,7 @@ def _transformer(auto_class: Any, model: ModelConfig, config: Any) -> Any:
     blocks = set(made._no_split_modules or ())
     for module in made.modules():
         if type(module).__name__ in blocks:
-            # Both marks do nothing unless fsdp_config asks for them.
+            # Without fsdp_config these marks have no effect.
             module._fsdp_wrap = True
             module._activation_checkpointing = True
     return made
@@ -188,7 +188,7 @@ def _image_classifier(model: ModelConfig, config: Any, tokenizer: Any) -> Any:
     from composer.models import ComposerClassifier
     from transformers import AutoModelForImageClassification
 
-    # Composer's default metrics are what a classifier needs: cross-entropy and accuracy.
+    # Composer's default metrics for a classifier are cross-entropy and accuracy.
     return ComposerClassifier(
         Logits(_transformer(AutoModelForImageClassification, model, config)),
         num_classes=config.num_labels,
@@ -203,8 +203,6 @@ MODELS: dict[str, Callable] = {
 
 
 def build_model(model: ModelConfig, tokenizer: Any | None = None) -> Any:
-    """The ``ComposerModel`` of a ``model`` section, weights drawn from torch's global generator
-    (seed it first).
-    """
+    """Build the ``ComposerModel``, drawing weights from torch's global generator."""
     config = hf_config(model, None if tokenizer is None else len(tokenizer))
     return choose(model.name, MODELS, "model.name", "model")(model, config, tokenizer)

@@ -1,12 +1,11 @@
-"""What a YAML can name: Composer's algorithms, callbacks, loggers, optimizers and schedulers, and
-our own teacher.
-"""
+"""Algorithms, callbacks, loggers, optimizers and schedulers by their names in a YAML."""
 
 import inspect
 import typing
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from attent_stream.base.registry import Registry
 from attent_stream.launch.config_check import (
     ConfigError,
     checked_arguments,
@@ -19,11 +18,13 @@ if TYPE_CHECKING:
     from attent_stream.launch.config import TrainConfig
 
 PRESETS = ("attent_simple", "attent_complex")
+TEACHERS = ("attent", *PRESETS)
 
 
-def algorithms() -> dict[str, Callable]:
-    """Name -> constructor: ``attent``, the two presets, every algorithm of Composer by its module's
-    name.
+def algorithms() -> Registry[Callable]:
+    """Return the constructors of ``attent``, its presets and Composer's algorithms.
+
+    Composer's algorithms have their modules' names. A user's own is ``package.module:Class``.
     """
     import composer.algorithms
     from composer.core import Algorithm
@@ -31,13 +32,38 @@ def algorithms() -> dict[str, Callable]:
     from attent_stream.fit.algorithm import AtteNT
 
     ours = {"attent": AtteNT, **{name: _preset_factory(name) for name in PRESETS}}
-    return {**_by_module(composer.algorithms, Algorithm), **ours}
+    return Registry("algorithms", {**_by_module(composer.algorithms, Algorithm), **ours})
+
+
+def find_algorithm(name: str) -> Callable:
+    """Return the constructor of an entry of ``algorithms:``.
+
+    Args:
+        name: A name in ``algorithms()``, or ``package.module:Class`` of a Composer ``Algorithm`` or
+            ``Callback``.
+
+    Raises:
+        ConfigError: The name is unknown, cannot be imported or is another kind of object.
+    """
+    from composer.core import Algorithm, Callback
+
+    known, path = algorithms(), join("algorithms", name)
+    own = ":" in str(name)
+    if not own and name not in known:
+        choose(name, dict.fromkeys(known.names), path, "algorithm")
+    try:
+        found = known.get(name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if own and not (inspect.isclass(found) and issubclass(found, (Algorithm, Callback))):
+        raise ConfigError(
+            f"{path}: expected a class derived from Composer's Algorithm or Callback, got {found!r}"
+        )
+    return found
 
 
 def callbacks() -> dict[str, Callable]:
-    """Name -> constructor: every callback of Composer by its module's name (``speed_monitor``,
-    ``lr_monitor``, ...).
-    """
+    """Return Composer's callbacks by their modules' names, such as ``speed_monitor``."""
     import composer.callbacks
     from composer.core import Callback
 
@@ -45,24 +71,22 @@ def callbacks() -> dict[str, Callable]:
 
 
 def loggers() -> dict[str, Callable]:
-    """Name -> constructor, by llm-foundry's names (``wandb``, ``tensorboard``, ``in_memory``) and
-    ``file_logger``.
-    """
+    """Return Composer's loggers by llm-foundry's names (``wandb``, ...) and ``file_logger``."""
     import composer.loggers
     from composer.loggers import LoggerDestination
 
     found = _by_module(composer.loggers, LoggerDestination)
-    # Console and progress bar are keys of their own; the base class is no logger.
-    unwanted = ("logger_destination", "console_logger", "progress_bar_logger")
-    named = {name: made for name, made in found.items() if name not in unwanted}
+    # Top-level keys configure console and progress bar; the first is the base class.
+    excluded = ("logger_destination", "console_logger", "progress_bar_logger")
     return {
         name if name == "file_logger" else name.removesuffix("_logger"): made
-        for name, made in named.items()
+        for name, made in found.items()
+        if name not in excluded
     }
 
 
 def optimizers() -> dict[str, Callable]:
-    """Name -> constructor ``(params, **arguments)``."""
+    """Return optimizers by name; each takes the parameters first."""
     import torch
     from composer.optim import DecoupledAdamW, DecoupledSGDW
 
@@ -78,7 +102,7 @@ def optimizers() -> dict[str, Callable]:
 
 
 def schedulers() -> dict[str, Callable]:
-    """Name -> Composer scheduler, by llm-foundry's names where it has one."""
+    """Return Composer's schedulers, by llm-foundry's names where it has one."""
     from composer import optim
 
     return {
@@ -99,9 +123,7 @@ def schedulers() -> dict[str, Callable]:
 
 
 def _by_module(package: Any, base: type) -> dict[str, Callable]:
-    """Subclasses of ``base`` that ``package`` exports, by the name of the module below the package
-    that holds each.
-    """
+    """Return the exported subclasses of ``base`` by the names of the package's modules."""
     depth = package.__name__.count(".") + 1
     classes = [getattr(package, name) for name in package.__all__]
     return {
@@ -112,9 +134,7 @@ def _by_module(package: Any, base: type) -> dict[str, Callable]:
 
 
 def _preset_factory(name: str) -> Callable:
-    """A constructor of ``AtteNT`` with the preset's settings, overridden by its arguments; signed
-    like ``AtteNT``.
-    """
+    """Return a constructor with ``AtteNT``'s signature and a preset's settings as defaults."""
     from attent_stream.fit.algorithm import AtteNT
     from attent_stream.fit.presets import preset
 
@@ -128,20 +148,20 @@ def _preset_factory(name: str) -> Callable:
 
 
 def check_parts(config: "TrainConfig") -> None:
-    """Check every name and argument that a YAML gives to a part against the part's signature;
-    raises ConfigError.
+    """Check the names and arguments of a run's components against their signatures.
+
+    Raises:
+        ConfigError: A name or an argument is wrong.
     """
-    sections = (
-        ("algorithms", "algorithm", algorithms, config.algorithms),
-        ("callbacks", "callback", callbacks, config.callbacks),
-        ("loggers", "logger", loggers, config.loggers),
-    )
-    for section, what, table, given in sections:
-        if given:
-            known = table()
-            for name, arguments in given.items():
-                factory = choose(name, known, join(section, name), what)
-                checked_arguments(factory, arguments, join(section, name))
+    for name, arguments in config.algorithms.items():
+        checked_arguments(find_algorithm(name), arguments, join("algorithms", name))
+    for section, table, given in (
+        ("callbacks", callbacks, config.callbacks),
+        ("loggers", loggers, config.loggers),
+    ):
+        for name, arguments in given.items():
+            path = join(section, name)
+            checked_arguments(choose(name, table(), path, section[:-1]), arguments, path)
     optimizer = choose(config.optimizer.name, optimizers(), "optimizer.name", "optimizer")
     checked_arguments(optimizer, config.optimizer.arguments, "optimizer", supplied=("params",))
     if config.scheduler is not None:
@@ -158,17 +178,19 @@ def check_parts(config: "TrainConfig") -> None:
 
 
 def fsdp(given: Mapping[str, Any]) -> Any:
-    """Composer's FSDP settings from ``fsdp_config``; ``version: 2`` takes FSDP2. Raises ConfigError
-    for unknown keys.
+    """Build Composer's FSDP settings from ``fsdp_config``; ``version: 2`` selects FSDP2.
+
+    Raises:
+        ConfigError: The version or a key is unknown.
     """
     from composer.utils.parallelism import FSDP2Config, FSDPConfig
 
     settings = dict(given)
     version = settings.pop("version", 1)
     if version not in (1, 2):
-        raise ConfigError(f"fsdp_config.version: expected 1 or 2, received {version!r}")
+        raise ConfigError(f"fsdp_config.version: expected 1 or 2, got {version!r}")
     kind = FSDP2Config if version == 2 else FSDPConfig
-    # Neither takes part in a YAML: meshes, planners and process groups are objects.
+    # A YAML cannot give these objects.
     objects = ("device_mesh", "process_group", "load_planner", "save_planner", "ignored_modules")
     known = [
         name
@@ -180,7 +202,7 @@ def fsdp(given: Mapping[str, Any]) -> Any:
 
 
 def make(factory: Callable, arguments: Mapping[str, Any], path: str, **supplied: Any) -> Any:
-    """``factory(**supplied, **arguments)``; what the constructor refuses becomes a ConfigError."""
+    """Call ``factory(**supplied, **arguments)``, and turn its errors into ConfigError."""
     checked = checked_arguments(factory, arguments, path, supplied=supplied)
     try:
         return factory(**supplied, **checked)

@@ -1,8 +1,7 @@
-"""Which process of a job this is: a launcher's variables -> those that Composer and
-torch.distributed read.
+"""Translate a launcher's environment variables to those of Composer and torch.distributed.
 
-Composer's launcher sets all of them. torchrun sets all but ``NODE_RANK``. ``srun`` and ``mpirun``
-have names of their own.
+Composer's launcher sets all of them, and torchrun all but ``NODE_RANK``. ``srun`` and ``mpirun``
+use their own names.
 """
 
 import re
@@ -13,9 +12,9 @@ from attent_stream.launch.config_check import ConfigError
 
 _COUNTS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _NEEDED = (*_COUNTS, "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
-# SLURM numbers the batch script, the interactive shell and the like from here on.
+# SLURM's first reserved step number, for the batch script, the interactive shell and others.
 _NO_STEP = 0xFFFFFFF0
-_PORTS = range(20_000, 30_000)  # below those that systems give to outgoing connections
+_PORTS = range(20_000, 30_000)  # Below the ports that systems give to outgoing connections.
 _MPI = {
     "mpirun": (
         "OMPI_COMM_WORLD_RANK",
@@ -29,17 +28,15 @@ _MPI_JOB = ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "PMI_ID")
 
 
 def rank_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables to set so that this process knows its place among the job's; none where it is
-    alone.
+    """Return the variables to set for this process's rank, or none if it runs alone.
 
-    A variable that is set already keeps its value. The order of trust: ``RANK`` and ``WORLD_SIZE``
-    (``composer``, ``torchrun``, or whoever set them), then ``mpirun``, then a step of ``srun``. The
-    shell of ``salloc`` and the script of ``sbatch`` are no step: what is started there is one
-    process, however many tasks the job has.
+    Variables that are set keep their values. ``RANK`` and ``WORLD_SIZE`` take precedence, then
+    ``mpirun``, then a step of ``srun``. A process in the shell of ``salloc`` or the script of
+    ``sbatch`` runs alone, however many tasks the job has.
 
     Raises:
-        ConfigError: There are several processes, and what is set does not tell them apart, or
-            contradicts itself.
+        ConfigError: There are several processes, and the variables are incomplete or contradict
+            each other.
     """
     given = {name: environment[name] for name in _NEEDED if environment.get(name)}
     if "RANK" in given and "WORLD_SIZE" in given:
@@ -49,12 +46,12 @@ def rank_variables(environment: Mapping[str, str]) -> dict[str, str]:
     else:
         launcher, found = _launcher(environment)
     for name, value in found.items():
-        meeting = name.startswith("MASTER_")  # a script may choose another place to meet
-        if given.setdefault(name, value) != value and not meeting:
+        rendezvous = name.startswith("MASTER_")  # A script may choose another address.
+        if given.setdefault(name, value) != value and not rendezvous:
             raise ConfigError(
                 f"{name}: {given[name]!r} is set, but {launcher} says {value!r}; unset {name}, or "
-                f"set RANK, WORLD_SIZE, "
-                f"LOCAL_RANK, LOCAL_WORLD_SIZE and NODE_RANK as the composer launcher does"
+                "set RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE and NODE_RANK as the composer "
+                "launcher does"
             )
     if _number(given, "WORLD_SIZE", 1) == 1 and _number(given, "RANK", 0) == 0:
         return {}
@@ -63,9 +60,9 @@ def rank_variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _launcher(environment: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """The launcher's name, and what it says; nothing where there is none, or one process of it."""
+    """Return the launcher's name and variables; there are none for a single process."""
     for launcher, names in _MPI.items():
-        # srun --mpi=pmi2 sets the first two of mpiexec's as well, but not the others.
+        # srun --mpi=pmi2 also sets mpiexec's first two variables, but not the other two.
         if all(environment.get(name) for name in names[:2]) and (
             environment.get(names[2]) or not _step(environment)
         ):
@@ -85,9 +82,8 @@ def _slurm(environment: Mapping[str, str]) -> dict[str, str]:
     if not _step(environment):
         if _number(environment, "SLURM_PROCID", 0):
             raise ConfigError(
-                f"SLURM_STEP_ID: missing, and SLURM_PROCID is {environment['SLURM_PROCID']}: start "
-                f"the processes with srun, and "
-                f"keep the variables that it sets"
+                f"SLURM_STEP_ID: missing, but SLURM_PROCID is {environment['SLURM_PROCID']}; start "
+                "the processes with srun and keep its variables"
             )
         return {}
     counts = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS")
@@ -97,10 +93,9 @@ def _slurm(environment: Mapping[str, str]) -> dict[str, str]:
         return {}
     if environment.get("SLURM_PTY_PORT"):
         raise ConfigError(
-            f"{counted}: the srun step has {tasks} tasks and was started with --pty, where it "
-            f"cannot be told whether all of them "
-            f"train: start training with srun without --pty, or one process with RANK=0 "
-            f"WORLD_SIZE=1"
+            f"{counted}: the srun step has {tasks} tasks and was started with --pty, so it is "
+            "unclear whether all of them train; start training without --pty, or start one process "
+            "with RANK=0 WORLD_SIZE=1"
         )
     names = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "NODE_RANK": "SLURM_NODEID"}
     found = {ours: environment[name] for ours, name in names.items() if environment.get(name)}
@@ -127,18 +122,18 @@ def _step_id(environment: Mapping[str, str]) -> str:
 
 
 def _step(environment: Mapping[str, str]) -> bool:
-    """Whether this process is a task of an srun step, and not an allocation's shell or script."""
+    """Return whether this process is a task of an srun step."""
     step = _step_id(environment)
     if step:
-        return step.isdigit() and int(step) < _NO_STEP  # else "batch", "extern" or "interactive"
+        return step.isdigit() and int(step) < _NO_STEP  # Others are "batch", "extern", ...
     return bool(environment.get("SLURM_STEP_NUM_TASKS"))
 
 
 def _tasks_a_node(environment: Mapping[str, str], tasks: int) -> int | None:
-    """Tasks on each node of a step; None where nothing says so.
+    """Return the tasks on each node of a step, or None if unknown.
 
     Raises:
-        ConfigError: Not the same on all nodes.
+        ConfigError: The nodes have different numbers of tasks.
     """
     for name in ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE"):
         text = environment.get(name, "")
@@ -150,11 +145,11 @@ def _tasks_a_node(environment: Mapping[str, str], tasks: int) -> int | None:
             for _ in range(int(times or 1))
         ]
         if sum(counts) != tasks:
-            continue  # of the allocation, of which this step is a part
+            continue  # This counts the allocation, and the step is smaller.
         if len(set(counts)) > 1:
             raise ConfigError(
-                f"{name}: expected as many tasks on each node, received {text!r}; give srun "
-                f"--ntasks-per-node"
+                f"{name}: expected as many tasks on each node, got {text!r}; give srun "
+                "--ntasks-per-node"
             )
         return counts[0]
     if 1 in (
@@ -166,7 +161,7 @@ def _tasks_a_node(environment: Mapping[str, str], tasks: int) -> int | None:
 
 
 def _first_host(hosts: str) -> str:
-    """Of a SLURM node list: ``gpu[03-05,9],x1`` -> ``gpu03``."""
+    """Return the first host of a SLURM node list, such as ``gpu03`` of ``gpu[03-05,9],x1``."""
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", hosts)[0]
     return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", first)
 
@@ -176,12 +171,12 @@ def _job(environment: Mapping[str, str], names: tuple[str, ...]) -> str:
 
 
 def _port(job: str) -> str:
-    """A port that all processes of a job agree on without asking, and other jobs hardly ever."""
+    """Derive a port from the job's name, so that its processes agree and other jobs rarely do."""
     return str(_PORTS[crc32(job.encode()) % len(_PORTS)])
 
 
 def _complete(given: dict[str, str], launcher: str) -> None:
-    """Fill in what follows from the rest; refuse what is missing or contradicts itself."""
+    """Derive missing variables; raise ConfigError if one is missing or contradicts another."""
     numbers = {name: _number(given, name, None) for name in (*_COUNTS, "NODE_RANK")}
     rank, world, local_rank, local = (numbers[name] for name in _COUNTS)
     if local is not None and local == world:
@@ -192,22 +187,19 @@ def _complete(given: dict[str, str], launcher: str) -> None:
     if missing:
         told = ", ".join(f"{name}={given[name]}" for name in _NEEDED if name in given)
         raise ConfigError(
-            f"{missing[0]}: missing, {told} alone do not tell this process's place among several: "
-            f"start with composer, torchrun "
-            f"or srun, or set {', '.join(missing)}"
+            f"{missing[0]}: missing, {told} alone do not determine this process's rank; start with "
+            f"composer, torchrun or srun, or set {', '.join(missing)}"
         )
     if not (0 <= rank < world and 0 <= local_rank < local <= world):
         raise ConfigError(
-            f"RANK: expected 0 <= RANK < WORLD_SIZE and 0 <= LOCAL_RANK < LOCAL_WORLD_SIZE <= "
-            f"WORLD_SIZE, received "
-            f"{', '.join(f'{name}={given[name]}' for name in _COUNTS)}"
+            "RANK: expected 0 <= RANK < WORLD_SIZE and 0 <= LOCAL_RANK < LOCAL_WORLD_SIZE <= "
+            f"WORLD_SIZE, got {', '.join(f'{name}={given[name]}' for name in _COUNTS)}"
         )
     if world % local or rank != rank // local * local + local_rank:
         raise ConfigError(
-            f"RANK: expected ranks dealt out node by node, as many on each, received "
-            f"{', '.join(f'{name}={given[name]}' for name in _COUNTS)} from {launcher}: with srun "
-            f"use --distribution=block and "
-            f"--ntasks-per-node, with mpirun --map-by ppr:N:node"
+            "RANK: expected consecutive ranks and as many on each node, got "
+            f"{', '.join(f'{name}={given[name]}' for name in _COUNTS)} from {launcher}; use srun "
+            "--distribution=block --ntasks-per-node, or mpirun --map-by ppr:N:node"
         )
 
 
@@ -219,5 +211,5 @@ def _number(values: Mapping[str, str], name: str, default: int | None) -> int | 
         return int(text)
     except ValueError:
         raise ConfigError(
-            f"{name}: expected a whole number in the environment, received {text!r}"
+            f"{name}: expected a whole number in the environment, got {text!r}"
         ) from None

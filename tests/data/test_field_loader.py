@@ -216,7 +216,7 @@ def test_text_columns_as_people_have_them(tmp_path, column, encoding, made, sett
         (
             {"tokens": b"123456789"},
             {"dtype": "int64"},
-            "9 bytes in a sample, no multiple of the 8 of dtype int64",
+            "9 bytes in a sample, expected a multiple of 8 for dtype int64",
         ),
         (
             {"tokens": IDS[0].astype(np.float32)},
@@ -236,12 +236,12 @@ def test_text_columns_as_people_have_them(tmp_path, column, encoding, made, sett
         (
             {"tokens": np.array([60000], np.uint16).tobytes()},
             {"dtype": "int16"},
-            "negative token id -5536 where it is read as int16",
+            "negative token id -5536 if read as int16",
         ),
         (
             {"tokens": IDS[0].astype(np.uint16)},
             {"dtype": "int64"},
-            "column 'tokens' holds uint16, not int64: leave dtype away",
+            "column 'tokens' holds uint16, not int64: remove dtype",
         ),
     ],
 )

@@ -40,7 +40,7 @@ def test_python_sources(tmp_path):
 
 
 def test_no_python_sources(tmp_path):
-    with pytest.raises(CorpusError, match="comes without its library's sources: no .py file under"):
+    with pytest.raises(CorpusError, match="lacks its standard library's sources: no .py file under"):
         python_sources(tmp_path)
 
 
@@ -85,10 +85,10 @@ def test_settings():
     [
         (
             ["--arms", "uniform,tought"],
-            "an arm is one of uniform, random, published, taught, got 'tought'",
+            "expected some of uniform, random, published, taught, got 'tought'",
         ),
-        (["--steps", "none"], "a whole number from 8 expected, got 'none'"),
-        (["--steps", "3"], "a whole number from 8 expected, got '3'"),
+        (["--steps", "none"], "expected a whole number from 8, got 'none'"),
+        (["--steps", "3"], "expected a whole number from 8, got '3'"),
     ],
 )
 def test_bad_arguments(capsys, arguments, message):

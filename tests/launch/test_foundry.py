@@ -109,17 +109,16 @@ def test_the_algorithm_is_an_algorithm_class_built_from_keywords():
     ("dataset", "expected"),
     [
         ({"windw": 3}, "train_loader.dataset.windw: unknown key, did you mean 'window'?"),
-        ({"window": "many"}, "train_loader.dataset.window: expected int, received str 'many'"),
+        ({"window": "many"}, "train_loader.dataset.window: expected int, got str 'many'"),
         (
             {"allow_unsafe_types": True},
-            "train_loader.dataset: expected allow_unsafe_types false, as it runs what the data "
-            "says,"
-            " received true",
+            "train_loader.dataset: expected allow_unsafe_types false because it unpickles data, "
+            "got true",
         ),
         ({"local": "nowhere"}, "train_loader.dataset.local: folder 'nowhere/train' does not exist"),
         (
             {"max_seq_len": 1},
-            "train_loader.dataset: expected max_seq_len of at least 2 tokens, received 1",
+            "train_loader.dataset: expected max_seq_len of at least 2 tokens, got 1",
         ),
     ],
 )
@@ -137,7 +136,7 @@ def test_max_seq_len_is_required():
 def test_a_device_batch_size_that_is_no_whole_number_is_refused(corpus, size):
     assert (
         refused(section(corpus), size)
-        == f"device_batch_size: expected a whole number of samples, received {size}"
+        == f"device_batch_size: expected a whole number of samples, got {size}"
     )
 
 

@@ -1,18 +1,17 @@
-"""The YAMLs that come with the package: each is read and its parts are built; the pairs differ in
-`algorithms` alone.
-"""
+"""The package's YAMLs are read and built, and each pair differs in `algorithms` only."""
 
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from tiny_runs import write_model
 
 from attent_stream.launch.config import load_config, resolved
 from attent_stream.launch.models import build_model, build_tokenizer, hf_config
 from attent_stream.launch.parts import (
-    algorithms,
     callbacks,
+    find_algorithm,
     fsdp,
     loggers,
     make,
@@ -34,33 +33,8 @@ PARAMETERS = {  # millions
 
 
 @pytest.fixture(scope="module")
-def tokenizer_folder(tmp_path_factory) -> str:
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("tokenizer")
-    vocabulary = {f"t{i}": i for i in range(254)} | {"<pad>": 254, "<mask>": 255}
-    fast = Tokenizer(models.WordLevel(vocabulary, unk_token="t0"))
-    PreTrainedTokenizerFast(
-        tokenizer_object=fast, pad_token="<pad>", mask_token="<mask>"
-    ).save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def model_folder(tokenizer_folder) -> str:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    small = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-    }
-    LlamaForCausalLM(
-        LlamaConfig(vocab_size=256, max_position_embeddings=64, **small)
-    ).save_pretrained(tokenizer_folder)
-    return tokenizer_folder
+def model_folder(tmp_path_factory) -> str:
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
@@ -111,13 +85,13 @@ def test_a_pair_differs_in_the_teacher_alone(task, given):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_part_of_a_yaml_is_built(name, given):
     config = load_config(FOLDER / f"{name}.yaml", given(name))
-    for table, section in (
-        (algorithms, config.algorithms),
-        (callbacks, config.callbacks),
-        (loggers, config.loggers),
+    for find, section in (
+        (find_algorithm, config.algorithms),
+        (callbacks().get, config.callbacks),
+        (loggers().get, config.loggers),
     ):
-        for part, arguments in section.items():
-            make(table()[part], arguments, part)
+        for name, arguments in section.items():
+            make(find(name), arguments, name)
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = make(
         optimizers()[config.optimizer.name],

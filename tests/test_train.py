@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from streaming import MDSWriter
+from tiny_runs import write_corpus, write_model
 
-from attent_stream.launch.data import MaskTokens, count_tokens, device_batch_size
 from attent_stream.train import main
 
 pytestmark = pytest.mark.processes
 
-FOLDER = Path(__file__).parents[2] / "yamls"
+FOLDER = Path(__file__).parents[1] / "yamls"
 SMALL_LM = ["seq_len=32", "vocab_size=256"]
 
 
@@ -30,15 +30,7 @@ def no_process_group():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("corpus")
-    rng = np.random.default_rng([1])
-    for split, samples in (("train", 96), ("eval", 16)):
-        with MDSWriter(out=str(folder / split), columns={"tokens": "ndarray:uint16"}) as writer:
-            for index in range(samples):
-                # Few symbols in some samples, many in others: what is easy differs from what is
-                # hard.
-                writer.write({"tokens": rng.integers(0, 2 + 7 * (index % 32), 32, dtype=np.uint16)})
-    return str(folder)
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")
@@ -63,26 +55,7 @@ def images(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory) -> str:
-    from tokenizers import Tokenizer, models
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = str(tmp_path_factory.mktemp("model"))
-    vocabulary = {f"t{i}": i for i in range(254)} | {"<pad>": 254, "<mask>": 255}
-    fast = Tokenizer(models.WordLevel(vocabulary, unk_token="t0"))
-    PreTrainedTokenizerFast(
-        tokenizer_object=fast, pad_token="<pad>", mask_token="<mask>"
-    ).save_pretrained(folder)
-    small = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-    }
-    torch.manual_seed(5)
-    LlamaForCausalLM(
-        LlamaConfig(vocab_size=256, max_position_embeddings=64, **small)
-    ).save_pretrained(folder)
-    return folder
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 def train(capsys, name: str, *overrides: str) -> str:
@@ -163,7 +136,8 @@ def test_lm_finetune_three_epochs_once(corpus, model_folder, tmp_path, capsys, k
     again = [str(FOLDER / f"lm_finetune_{kind}.yaml"), *given, "autoresume=true"]
     assert main(again) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[-2] == "nothing is left to train" and told[-1].split(";")[0] == line.split(";")[0]
+    assert told[-2] == "training is already complete"
+    assert told[-1].split(";")[0] == line.split(";")[0]
     assert (
         main(
             [
@@ -176,7 +150,7 @@ def test_lm_finetune_three_epochs_once(corpus, model_folder, tmp_path, capsys, k
         == 2
     )
     assert (
-        "error: max_duration: the checkpoint has been trained for 3ep already"
+        "error: max_duration: the checkpoint is already trained for 3ep"
         in capsys.readouterr().err
     )
 
@@ -258,8 +232,8 @@ def failure(capsys, *arguments: str) -> str:
             "train_loader.dataset.shufle: unknown key, did you mean 'shuffle'?",
         ),
         ("train_loader.dataset.split=tran", "train_loader.dataset.local: folder '"),
-        ("global_train_batch_size=x", "global_train_batch_size: expected int, received str 'x'"),
-        ("precision=amp_bf16", "precision: expected fp32 on a CPU, received 'amp_bf16'"),
+        ("global_train_batch_size=x", "global_train_batch_size: expected int, got str 'x'"),
+        ("precision=amp_bf16", "precision: expected fp32 on a CPU, got 'amp_bf16'"),
         ("device_train_microbatch_size=auto", "device_train_microbatch_size: 'auto' needs a GPU"),
         ("tokenizer.path=nowhere", "tokenizer.path: folder 'nowhere' does not exist"),
         ("load_path=nowhere.pt", "load_path: 'nowhere.pt' does not exist"),
@@ -273,7 +247,7 @@ def failure(capsys, *arguments: str) -> str:
         ),
         (
             "model.config_overrides.hidden_size=big",
-            "model.config_overrides.hidden_size: expected int, received str 'big'",
+            "model.config_overrides.hidden_size: expected int, got str 'big'",
         ),
         (
             "model={name: hf_causal_lm, pretrained: nowhere}",
@@ -313,7 +287,7 @@ def test_a_checkpoint_of_another_run_is_refused_in_one_sentence(corpus, tmp_path
 
 def test_a_folder_without_shards_is_named(tmp_path, capsys):
     (tmp_path / "train").mkdir()
-    assert "has no index.json, it is no MDS data set" in failure(capsys, f"data={tmp_path}")
+    assert "expected an MDS dataset, but folder" in failure(capsys, f"data={tmp_path}")
 
 
 def test_check_prints_the_resolved_configuration_and_builds_nothing(capsys):
@@ -322,47 +296,6 @@ def test_check_prints_the_resolved_configuration_and_builds_nothing(capsys):
     assert main([str(FOLDER / "smoke_cpu.yaml"), "data=nowhere", "--check"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)
     assert shown["train_loader"]["dataset"]["local"] == "nowhere"
-
-
-def test_device_batch_size():
-    assert device_batch_size(8, 4, "k") == 2
-    with pytest.raises(ValueError, match=r"^k: expected a multiple of the 3 ranks, received 8$"):
-        device_batch_size(8, 3, "k")
-
-
-def test_count_tokens_leaves_padding_out():
-    ids = torch.zeros(2, 5, dtype=torch.int64)
-    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
-    labels = torch.where(mask.bool(), 3, -100)
-    labels[0, 0] = -100
-    assert count_tokens({"input_ids": ids, "attention_mask": mask, "labels": labels}) == {
-        "total": 8,
-        "loss_generating": 7,
-    }
-    assert count_tokens({"input_ids": ids}) == {"total": 10, "loss_generating": 10}
-    assert count_tokens((torch.zeros(2, 3), torch.zeros(2))) == 0
-
-
-def test_mask_tokens_hides_its_share_the_same_way_in_any_company():
-    from attent_stream.corpus.batches import TokenCollator
-
-    collate = MaskTokens(
-        collate=TokenCollator(), mask_token_id=999, vocab_size=900, probability=0.2, seed=4
-    )
-    rng = np.random.default_rng([8])
-    samples = [{"tokens": rng.integers(0, 900, 512, dtype=np.uint16)} for _ in range(32)]
-    batch = collate(samples)
-    hidden = batch["labels"] != -100
-    original = torch.from_numpy(np.stack([sample["tokens"] for sample in samples]).astype(np.int64))
-    assert torch.equal(batch["labels"][hidden], original[hidden])
-    assert torch.equal(batch["input_ids"][~hidden], original[~hidden])
-    assert abs(hidden.float().mean() - 0.2) < 0.01
-    assert abs((batch["input_ids"][hidden] == 999).float().mean() - 0.8) < 0.03
-    assert abs((batch["input_ids"][hidden] == original[hidden]).float().mean() - 0.1) < 0.03
-    alone = collate([samples[5]])
-    assert torch.equal(alone["input_ids"][0], batch["input_ids"][5]) and torch.equal(
-        alone["labels"][0], batch["labels"][5]
-    )
 
 
 def launch(ranks: int, *arguments: str) -> subprocess.CompletedProcess:

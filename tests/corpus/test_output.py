@@ -150,6 +150,6 @@ def test_an_empty_folder_may_be_there_and_parents_may_not(tmp_path):
 
 def test_unknown_store(tmp_path):
     with pytest.raises(
-        CorpusError, match="cannot write to ftp://; a folder or one of s3://, gs://"
+        CorpusError, match="cannot write to ftp://; give a folder or one of s3://, gs://"
     ):
         write_text_corpus(settings_for(tmp_path, out="ftp://host/x"))

@@ -11,10 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from streaming import MDSWriter
+from tiny_runs import write_corpus
 
 from attent_stream.launch.config_check import ConfigError
 from attent_stream.launch.ranks import rank_variables
@@ -198,12 +197,7 @@ def test_srun_without_the_steps_own_counts():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("corpus")
-    rng = np.random.default_rng([1])
-    with MDSWriter(out=str(folder / "train"), columns={"tokens": "ndarray:uint16"}) as writer:
-        for index in range(64):
-            writer.write({"tokens": rng.integers(0, 2 + 7 * (index % 32), 32, dtype=np.uint16)})
-    return str(folder)
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture
