@@ -44,7 +44,8 @@ from attent_stream.teach.board import Board
 from attent_stream.teach.epoch import TaughtEpoch
 from attent_stream.teach.position import Position
 from attent_stream.teach.teacher import Teacher, TeacherSettings
-from attent_stream.window.choice import SCORED, Choice
+from attent_stream.window.choice import Choice
+from attent_stream.window.decision import SCORED
 from attent_stream.window.layout import CANDIDATE, LESSON, lane_labels, window_rows
 from attent_stream.window.metrics import choice_metrics
 from attent_stream.window.selectors import SELECTORS

@@ -134,10 +134,8 @@ def test_each_window_is_trained_on_whole(tmp_path, workers, more):
         "num_canonical_nodes": 2,
     }
     data |= {"window": 12, "gap": 1}
-    whole = run_epochs(make_loader(data, {}, ALL | more | {"seq_len": 1.0, "balance": None}), 2)
-    ours = run_epochs(
-        make_loader(data, {"num_workers": workers}, ALL | more | {"seq_len": 0.25}), 2
-    )
+    whole = run_epochs(make_loader(data, {}, ALL | more | {"pieces": 1.0, "balance": None}), 2)
+    ours = run_epochs(make_loader(data, {"num_workers": workers}, ALL | more | {"pieces": 0.25}), 2)
     assert [len(batch) for batch in ours["lessons"]] == [
         4 * len(batch) if len(batch) == 4 else len(batch) for batch in whole["lessons"]
     ]
@@ -174,7 +172,7 @@ def test_pieces_are_balanced(tmp_path):
     data |= {"window": 12, "gap": 1}
     uneven = []
     for balance in (None, "starts"):
-        log = run_epochs(make_loader(data, {}, ALL | {"seq_len": 0.25, "balance": balance}))
+        log = run_epochs(make_loader(data, {}, ALL | {"pieces": 0.25, "balance": balance}))
         of = np.array([features_of(np.array(batch)).mean(axis=0) for batch in log["lessons"][12:]])
         uneven.append(((of - of.mean(axis=0)) ** 2).sum())
     assert uneven[1] < 0.5 * uneven[0]
@@ -190,7 +188,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"seq_len": 0.25}, {"seq_len": SHORT_FIRST, "balance": "tokens"}]
+    "settings", [{"pieces": 0.25}, {"pieces": SHORT_FIRST, "balance": "tokens"}]
 )
 def test_it_is_training_on_the_pieces(folder, settings):
     """Oracle: stock Composer, given the batches that ours has at BATCH_START, one after
@@ -198,7 +196,7 @@ def test_it_is_training_on_the_pieces(folder, settings):
     """
     watch, _, trainer = fit(text(folder), [AtteNT(**ALL, **settings)], make_model())
     assert {len(batch) for batch in watch.tokens} == (
-        {16} if settings["seq_len"] == 0.25 else {16, 8, 4}
+        {16} if settings["pieces"] == 0.25 else {16, 8, 4}
     )
     assert all(np.size(batch) == BATCH * LENGTH for batch in watch.tokens)
     stock = make_model()
@@ -228,7 +226,7 @@ def test_samples_are_counted_as_ever(folder):
 
 def test_microbatches_and_resumes_change_nothing(folder, tmp_path):
     settings = {
-        "seq_len": SHORT_FIRST,
+        "pieces": SHORT_FIRST,
         "balance": "tokens",
         "score": "loss",
         "record": "always",
@@ -258,7 +256,7 @@ def test_weights_go_with_the_samples(tmp_path):
         "window": 12,
     }
     loader = make_loader(
-        data, {}, {"keep": 0.5, "select": "unbiased", "balance": "starts", "seq_len": 0.5}
+        data, {}, {"keep": 0.5, "select": "unbiased", "balance": "starts", "pieces": 0.5}
     )
     by_window, taught = {}, 0
     for _ in loader:
@@ -305,7 +303,7 @@ DEFAULTS = {
     "images": ({}, {"text": False, "packed": False}, (1.0, None)),
     "asked for everything": ({"keep": 1.0}, {}, (1.0, None)),
     "asked for a selector": ({"select": "soft"}, {}, (1.0, None)),
-    "turned off": ({"balance": "none", "seq_len": 1.0}, {}, (1.0, None)),
+    "turned off": ({"balance": "none", "pieces": 1.0}, {}, (1.0, None)),
     "turned half off": ({"balance": "none"}, {}, (0.25, None)),
 }
 
@@ -354,7 +352,7 @@ def test_padding_ends_in_a_sentence(folder):
     ],
 )
 def test_settings_out_of_range(value):
-    with pytest.raises(ValueError, match="seq_len"):
+    with pytest.raises(ValueError, match="pieces"):
         AtteNT(seq_len=value)
 
 
@@ -433,10 +431,10 @@ def test_a_checkpoint_gone_on_from_without(tmp_path, lesson):
         "num_canonical_nodes": 1,
     }
     data |= {"window": 6, "gap": 1}
-    state, seen = state_at(data, ALL | {"balance": "starts", "seq_len": 0.25}, lesson)
+    state, seen = state_at(data, ALL | {"balance": "starts", "pieces": 0.25}, lesson)
     wanted = sorted(range(0, 200 * TOKENS, TOKENS // 4))
     for taught in (True, False):
-        other = make_loader(data, {}, ALL | {"seq_len": 1.0})
+        other = make_loader(data, {}, ALL | {"pieces": 1.0})
         other.dataset.load_state_dict(state)
         other.teacher.clock.batches = lesson
         if not taught:
@@ -446,7 +444,7 @@ def test_a_checkpoint_gone_on_from_without(tmp_path, lesson):
             if taught:
                 other.teach(None)
                 other.teacher.clock.batches += 1
-            pieces = other.epoch.pieces
+            pieces = other.epoch.units
             sizes.append(pieces)
             rest += [
                 start + part

@@ -40,7 +40,9 @@ def test_python_sources(tmp_path):
 
 
 def test_no_python_sources(tmp_path):
-    with pytest.raises(CorpusError, match="lacks its standard library's sources: no .py file under"):
+    with pytest.raises(
+        CorpusError, match="lacks its standard library's sources: no .py file under"
+    ):
         python_sources(tmp_path)
 
 

@@ -13,7 +13,7 @@ from taught_ranks import run_ranks
 
 from attent_stream import AtteNT
 from attent_stream.memory.ledger import GroupLedger, SampleLedger, sample_bytes
-from attent_stream.memory.ledger_settings import LedgerSettings, open_ledger
+from attent_stream.memory.open_ledger import open_ledger
 
 SAMPLES = 23
 RECORDS = st.lists(

@@ -14,15 +14,16 @@ import torch
 from corpora import difficulty
 from torch import distributed as dist
 
+from attent_stream.arrange.arrangements import Arrangements
 from attent_stream.arrange.cutting import apart
 from attent_stream.arrange.features import FEATURES
 from attent_stream.base.schedule import Phases, parse_interval, parse_share
 from attent_stream.base.span import Clock, Span
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.data.dataset import TeachingDataset
-from attent_stream.experimental.payoff import Payoff
 from attent_stream.memory.ledger import SampleLedger
-from attent_stream.memory.ledger_settings import LedgerSettings, open_ledger
+from attent_stream.memory.open_ledger import Request, open_ledger
+from attent_stream.memory.remember import Remember
 from attent_stream.teach.teacher import Teacher, TeacherSettings
 
 
@@ -47,11 +48,13 @@ def make_teacher(
     total=None,
     ledger=None,
     seed=3,
-    cost=1.0,
     balance=None,
-    seq_len=1.0,
+    pieces=1.0,
 ) -> Teacher:
     """A teacher whose clock is its own counter."""
+    arrange = ({} if pieces == 1 else {"pieces": pieces}) | (
+        {} if balance is None else {"balance": balance}
+    )
     settings = TeacherSettings(
         keep=parse_share(keep),
         select=select,
@@ -59,16 +62,11 @@ def make_teacher(
         interval=parse_interval(interval),
         phases=Phases(warmup=Span.parse(warmup), anneal=Span.parse(anneal)),
         seed=seed,
-        balance=balance,
-        seq_len=parse_share(seq_len, "seq_len"),
+        arrangements=Arrangements.parse(arrange),
     )
     total = Span.parse(total) if total else None
     return Teacher(
-        settings,
-        clock=Counter(),
-        total=total,
-        ledger=SampleLedger(ledger) if ledger else None,
-        payoff=Payoff(cost),
+        settings, clock=Counter(), total=total, ledger=SampleLedger(ledger) if ledger else None
     )
 
 
@@ -97,8 +95,7 @@ def starts(batch: dict) -> torch.Tensor:
     return torch.from_numpy(features_of(batch["input_ids"][:, 0].numpy()))
 
 
-FEATURES["ids"] = features
-FEATURES["starts"] = starts
+FEATURES.known |= {"ids": features, "starts": starts}
 
 
 def run_epochs(loader: TeachingDataLoader, epochs: int = 1, score=None) -> dict:
@@ -138,8 +135,8 @@ def read(batch: dict, loader: TeachingDataLoader) -> list[int]:
     if "input_ids" not in batch:
         assert batch["id"].tolist() == ids
         return ids
-    assert batch["input_ids"].shape == (len(ids) // loader.epoch.pieces, TOKENS)
-    tokens = apart(batch, loader.epoch.pieces, len(batch["input_ids"]))["input_ids"]
+    assert batch["input_ids"].shape == (len(ids) // loader.epoch.units, TOKENS)
+    tokens = apart(batch, loader.epoch.units, len(batch["input_ids"]))["input_ids"]
     assert (tokens // TOKENS == torch.tensor(ids)[:, None]).all() and (
         tokens.diff(dim=1) == 1
     ).all()
@@ -149,7 +146,7 @@ def read(batch: dict, loader: TeachingDataLoader) -> list[int]:
 def make_loader(data: dict, loader: dict, teacher: dict) -> TeachingDataLoader:
     """A loader with its teacher attached."""
     dataset = TeachingDataset(**data)
-    text = {"collate_fn": AsText()} if "seq_len" in teacher else {}
+    text = {"collate_fn": AsText()} if "pieces" in teacher else {}
     made = TeachingDataLoader(dataset, batch_size=data["batch_size"], **text, **loader)
     made.attach(make_teacher(**teacher))
     return made
@@ -165,7 +162,13 @@ def main(rank: str, world: str, port: str, out: str, spec: str) -> None:
     if spec.get("shared"):
         dataset, teacher = loader.dataset, loader.teacher
         teacher.ledger = open_ledger(
-            LedgerSettings(), dataset, ages=True, local_rank=int(rank), ranks_per_node=int(world)
+            Request(
+                settings=Remember(),
+                dataset=dataset,
+                ages=True,
+                local_rank=int(rank),
+                ranks_per_node=int(world),
+            )
         )
         ids = np.arange(dataset.num_samples)
         teacher.remember(ids, ids % spec["shared"] / spec["shared"], 0.0)

@@ -25,7 +25,7 @@ from taught import features_of, make_teacher
 from attent_stream.data.dataset import TeachingDataset
 from attent_stream.teach.board import Board
 from attent_stream.teach.epoch import TaughtEpoch
-from attent_stream.window.choice import SCORED
+from attent_stream.window.decision import SCORED
 from attent_stream.window.layout import CANDIDATE
 
 GLOBAL_BATCH = 16
@@ -127,7 +127,7 @@ class Job:
             lesson = (
                 None
                 if choice is None
-                else (choice.ids * choice.decision.pieces + choice.parts)[index].tolist()
+                else (choice.ids * choice.decision.units + choice.pieces)[index].tolist()
             )
             if inbox:
                 scores = np.array(
@@ -152,7 +152,7 @@ class Job:
                 teacher.clock.batches += 1
             # A checkpoint of any rank is complete
             assert len({plan.position.dump() for plan in plans}) == 1
-            self._trained += sum(map(len, parts)) // first.pieces
+            self._trained += sum(map(len, parts)) // first.units
             state = self.dataset.state_dict(self._trained, True)
             yield Step(lesson, sorted(sum(parts, [])), scored, json.loads(json.dumps(state)))
 
@@ -202,7 +202,7 @@ def test_from_every_world_to_every_other(datasets, canonical, balance):
     world.
     """
     dataset, rng = datasets["fixed"], np.random.default_rng([1, canonical])
-    teacher = {"keep": 0.5, "select": "soft", "balance": balance, "seq_len": SHORT_FIRST}
+    teacher = {"keep": 0.5, "select": "soft", "balance": balance, "pieces": SHORT_FIRST}
     whole = {world: list(Job(dataset, world, teacher, canonical).run(2)) for world in WORLDS}
     expected = told(whole[1, 1])
     for world, steps in whole.items():
@@ -241,7 +241,7 @@ def test_any_chain_of_worlds(datasets, data):
         "select": data.draw(st.sampled_from(["hard", "soft", "random"]), "select"),
         "warmup": data.draw(st.sampled_from(["0ba", "9ba"]), "warmup"),
         "balance": data.draw(st.sampled_from([None, "ids"]), "balance"),
-        "seq_len": data.draw(st.sampled_from([1.0, 0.5, SHORT_FIRST]), "seq_len"),
+        "pieces": data.draw(st.sampled_from([1.0, 0.5, SHORT_FIRST]), "pieces"),
     }
     begun, state, lesson = data.draw(st.sampled_from(WORLDS), "first"), None, 0
     expected = list(Job(dataset, begun, teacher, canonical).run(2))

@@ -50,8 +50,8 @@ SHORT_FIRST = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "50ba", "sta
         {"keep": GROWING, "select": "soft"},
         {"keep": GROWING, "select": "unbiased", "balance": "ids"},
         {"keep": 1.0, "select": "random", "balance": "ids"},
-        {"keep": 1.0, "select": "random", "balance": "starts", "seq_len": SHORT_FIRST},
-        {"keep": GROWING, "select": "random", "seq_len": SHORT_FIRST},
+        {"keep": 1.0, "select": "random", "balance": "starts", "pieces": SHORT_FIRST},
+        {"keep": GROWING, "select": "random", "pieces": SHORT_FIRST},
     ],
 )
 @pytest.mark.parametrize("workers", [0, 2])
@@ -202,7 +202,7 @@ def test_trainer_resumes_bit_for_bit(tmp_path):
         "select": "soft",
         "balance": "tokens",
     }
-    kwargs["seq_len"] = {"schedule": "step", "from": 0.25, "to": 1, "over": "0.8dur", "stages": 2}
+    kwargs["pieces"] = {"schedule": "step", "from": 0.25, "to": 1, "over": "0.8dur", "stages": 2}
     common = {"max_duration": "3ep", "seed": 3}
     whole, _, _ = fit(make_lm_loader(folder), [AtteNT(**kwargs)], make_model(0.2), **common)
     saving = {

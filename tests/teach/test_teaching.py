@@ -282,7 +282,7 @@ def test_batching_methods_keep_their_promise(tmp_path, batching):
             "streaming",
             {
                 "balance": "starts",
-                "seq_len": {"schedule": "step", "from": 0.25, "to": 1, "over": "20ba", "stages": 2},
+                "pieces": {"schedule": "step", "from": 0.25, "to": 1, "over": "20ba", "stages": 2},
             },
         ),
         pytest.param(3, "lazy", {}, marks=pytest.mark.slow),
