@@ -135,8 +135,8 @@ def test_a_corpus_without_tokens_ends_before_the_first_step(tmp_path, workers):
 
 
 def test_a_name_that_is_none():
-    with pytest.raises(ValueError, match=r"balance must be one of \[.*'tokens'.*\], got 'words'"):
-        AtteNT(balance="words")
+    with pytest.raises(ValueError, match="arrange.balance has no 'words', .known: "):
+        AtteNT(arrange={"balance": "words"})
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_checkpoint_taken_up_with_balancing_and_without(tmp_path):
 def test_a_run_is_balanced_and_says_how_much(tmp_path):
     folder = write_tokens(tmp_path / "tokens", 200, length=LENGTH, vocab=VOCAB)
     plain, _, _ = fit(make_lm_loader(folder, window=8), [AtteNT(keep=1.0, select="random")])
-    ours, memory, _ = fit(make_lm_loader(folder, window=8), [AtteNT(balance="tokens", seq_len=1.0)])
+    ours, memory, _ = fit(make_lm_loader(folder, window=8), [AtteNT(arrange={"balance": "tokens"})])
     assert sorted(map(str, sum(plain.tokens, []))) == sorted(map(str, sum(ours.tokens, [])))
     assert plain.tokens != ours.tokens
     found = [float(value) for _, value in memory.data["attent/imbalance"]]

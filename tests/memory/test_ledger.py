@@ -3,17 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from corpora import write_ids, write_tokens
-from fits import LENGTH, VOCAB, fit
-from fits import make_loader as make_lm_loader
 from hypothesis import given
 from hypothesis import strategies as st
-from taught import make_loader, run_epochs
-from taught_ranks import run_ranks
 
-from attent_stream import AtteNT
 from attent_stream.memory.ledger import GroupLedger, SampleLedger, sample_bytes
-from attent_stream.memory.open_ledger import open_ledger
 
 SAMPLES = 23
 RECORDS = st.lists(
@@ -26,9 +19,9 @@ RECORDS = st.lists(
 )
 
 
-@given(RECORDS, st.booleans(), st.sampled_from([0.0, 0.75]), st.floats(0.1, 1e4))
-def test_sample_ledger_is_a_dict(records, ages, decay, age):
-    ledger, known = SampleLedger(SAMPLES, ages=ages, decay=decay), {}
+@given(RECORDS, st.booleans(), st.floats(0.1, 1e4))
+def test_sample_ledger_is_a_dict(records, ages, age):
+    ledger, known = SampleLedger(SAMPLES, ages=ages), {}
     for ids, first, now in sorted(records, key=lambda record: record[2]):
         scores = np.float32(first) + np.arange(len(ids), dtype=np.float32) / 7
         ledger.record(np.array(ids), scores, now)
@@ -36,9 +29,8 @@ def test_sample_ledger_is_a_dict(records, ages, decay, age):
             if not np.isfinite(score):
                 known.pop(sample, None)
                 continue
-            old = known.get(sample)
-            known[sample] = (score if old is None else decay * old[0] + (1 - decay) * score, now)
-    again = SampleLedger(SAMPLES, ages=ages, decay=decay)
+            known[sample] = (score, now)
+    again = SampleLedger(SAMPLES, ages=ages)
     again.load_state_dict(ledger.state_dict())
     for sample in range(SAMPLES):
         recalled = again.recall(np.array([[sample]]))
@@ -47,9 +39,7 @@ def test_sample_ledger_is_a_dict(records, ages, decay, age):
             assert np.isnan(recalled[0, 0]) and not again.known(np.array([sample]), 1e4, 1e9)[0]
             continue
         score, then = known[sample]
-        assert recalled[0, 0] == pytest.approx(
-            score, rel=2e-3 if decay else 5e-4, abs=1e-2 if decay else 1e-7
-        )
+        assert recalled[0, 0] == pytest.approx(score, rel=5e-4, abs=1e-7)
         found = again.known(np.array([sample]), 1e4, age)[0]
         if not ages:
             assert found
@@ -68,9 +58,9 @@ def test_whole_epochs_are_kept_exactly():
     ]
 
 
-@given(RECORDS, st.sampled_from([0.0, 0.75]))
-def test_a_detrended_ledger_is_the_loop_over_its_model(records, decay):
-    ledger = SampleLedger(SAMPLES, decay=decay, detrend=True)
+@given(RECORDS)
+def test_a_detrended_ledger_is_the_loop_over_its_model(records):
+    ledger = SampleLedger(SAMPLES, detrend=True)
     differences, trend, seen = {}, 0.0, 0
     for ids, first, now in records:
         scores = first + np.arange(len(ids)) / 7
@@ -86,11 +76,10 @@ def test_a_detrended_ledger_is_the_loop_over_its_model(records, decay):
             trend += (np.mean(new) - trend) * len(new) / (len(new) + seen)
             seen = min(seen + len(new), 144)
         for sample, score in zip(ids, scores, strict=True):
-            before = differences.get(sample, score - trend)
-            differences[sample] = decay * before + (1 - decay) * (score - trend)
+            differences[sample] = score - trend
     expected = [differences.get(sample, np.nan) + trend for sample in range(SAMPLES)]
     np.testing.assert_allclose(ledger.recall(np.arange(SAMPLES)), expected, rtol=2e-3, atol=5e-2)
-    again = SampleLedger(SAMPLES, decay=decay, detrend=True)
+    again = SampleLedger(SAMPLES, detrend=True)
     again.load_state_dict(ledger.state_dict())
     np.testing.assert_array_equal(
         again.recall(np.arange(SAMPLES)), ledger.recall(np.arange(SAMPLES))
@@ -178,7 +167,7 @@ def test_states_of_another_kind_are_refused_by_name():
     with pytest.raises(
         ValueError,
         match=(
-            r"of scores as they were given \(ledger.detrend: false\), this run's of their "
+            r"of scores as they were given \(remember.detrend: false\), this run's of their "
             r"differences"
         ),
     ):
@@ -188,117 +177,6 @@ def test_states_of_another_kind_are_refused_by_name():
         match="of their differences from a trend .*, this run's of scores as they were given",
     ):
         SampleLedger(5).load_state_dict(SampleLedger(5, detrend=True).state_dict())
-
-
-@pytest.mark.parametrize(
-    ("value", "says"),
-    [
-        ("samples", "ledger.per must be one of sample, shard, stream, got 'samples'"),
-        ({"per": "sample", "size": 3}, "a mapping of per, limit, decay, detrend, score, got"),
-        ({"detrend": 1}, "ledger.detrend must be true, false or null, got 1"),
-        ({"decay": 1}, r"ledger.decay must be a share in \[0, 1\), got 1"),
-        ({"limit": "many"}, "ledger.limit must be bytes or a size such as '2gb', got 'many'"),
-        ({"limit": 0}, "ledger.limit must be"),
-        ({"score": "grade"}, "score must be one of"),
-    ],
-)
-def test_mistakes_are_named(value, says):
-    with pytest.raises(ValueError, match=says):
-        AtteNT(score="remembered", ledger=value)
-
-
-def test_more_than_the_limit_is_kept_per_shard(tmp_path, caplog):
-    data = {
-        "local": write_ids(tmp_path / "data", 300),
-        "batch_size": 4,
-        "num_canonical_nodes": 1,
-        "window": 8,
-    }
-    dataset = make_loader(data, {}, {}).dataset
-    ledger = open_ledger(
-        LedgerSettings(limit=1000), dataset, ages=True, local_rank=0, ranks_per_node=1
-    )
-    assert (
-        isinstance(ledger, GroupLedger) and len(ledger.state_dict()["means"]) == dataset.num_shards
-    )
-    assert "takes 1216 bytes a node, more than ledger.limit of 1000" in caplog.text
-    enough = open_ledger(
-        LedgerSettings(limit="1kb"), dataset, ages=False, local_rank=0, ranks_per_node=1
-    )
-    assert isinstance(enough, SampleLedger)
-
-
-def test_remembered_alone(tmp_path):
-    """Nothing is ever forwarded to score it; a window is chosen by what training has said of it,
-    and the unknown is trained on.
-    """
-    data = {
-        "local": write_ids(tmp_path / "data", 320),
-        "batch_size": 4,
-        "num_canonical_nodes": 1,
-        "window": 8,
-        "gap": 2,
-    }
-    loader = make_loader(data, {}, {"keep": 0.5, "interval": "9ep", "ledger": 320})
-    loader.teacher.forwards = False
-    first = run_epochs(loader, 1)
-    assert {by for _, _, by, _ in first["choices"]} == {"all"} and not first["scored"]
-    ids = np.arange(320)
-    scores = np.where(ids % 10 == 3, np.nan, ids.astype(float))  # a tenth is unknown
-    loader.teacher.remember(ids, scores, 0.0)
-    second = run_epochs(loader, 1)
-    assert {by for _, _, by, _ in second["choices"]} == {"remembered"} and not second["scored"]
-    trained = [i for batch in second["lessons"] for i in batch]
-    assert set(ids[ids % 10 == 3]) <= set(trained) and len(trained) == 160
-    loader.teacher.remember(ids, np.where(ids % 3 == 0, 1.0, np.nan), 1.0)  # most are unknown
-    assert {by for _, _, by, _ in run_epochs(loader, 1)["choices"]} == {"all"}
-
-
-@pytest.mark.parametrize("per", ["sample", "shard", "stream"])
-def test_a_run_that_only_remembers(tmp_path, per):
-    folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
-    algorithm = AtteNT(score="remembered", select="soft", keep=0.5, ledger=per)
-    assert algorithm.settings.record == "always"
-    watch, memory, _ = fit(make_lm_loader(folder), [algorithm], max_duration="3ep")
-    assert memory.data["attent/candidates"][-1][1] == 0
-    kept = {epoch: [] for epoch in range(3)}
-    for time, value in memory.data["attent/keep"]:
-        kept[int(time.epoch)].append(value)
-    if per == "sample":
-        # And the first epoch was not cut off
-        assert set(kept[0]) == {1.0} and len(watch.losses) >= 25 + 2 * 13
-    assert set(kept[1]) == set(kept[2]) == {0.5, 1.0}  # of a window of one row nothing is dropped
-    with pytest.raises(
-        ValueError, match="score='remembered' needs record to be always or warmup, got 'never'"
-    ):
-        AtteNT(score="remembered", record="never")
-
-
-@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_ranks_share_one_ledger(tmp_path, world):
-    """What one rank writes all choose by: they train on the lessons of one process."""
-    data = {
-        "local": write_ids(tmp_path / "data", 16 * 20),
-        "shuffle": True,
-        "num_canonical_nodes": 1,
-        "window": 5,
-        "gap": 1,
-    }
-    teacher = {"keep": 0.5, "interval": "2ep", "ledger": 16 * 20}
-    one = make_loader(data | {"batch_size": 16}, {}, teacher)
-    one.teacher.remember(np.arange(320), np.arange(320) % 7 / 7, 0.0)
-    alone = run_epochs(one, 3)
-    spec = {
-        "data": data | {"batch_size": 16 // world},
-        "loader": {},
-        "teacher": teacher,
-        "epochs": 3,
-        "shared": 7,
-    }
-    for log in run_ranks(tmp_path, world, spec):
-        assert log["choices"] == alone["choices"]
-        assert log["shared"] == ["uint16", False]
-    assert {by for _, _, by, _ in alone["choices"]} == {"scored", "remembered", "all"}
 
 
 def test_state_shares_memory():

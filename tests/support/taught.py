@@ -50,6 +50,7 @@ def make_teacher(
     seed=3,
     balance=None,
     pieces=1.0,
+    enough=0.9,
 ) -> Teacher:
     """A teacher whose clock is its own counter."""
     arrange = ({} if pieces == 1 else {"pieces": pieces}) | (
@@ -62,6 +63,7 @@ def make_teacher(
         interval=parse_interval(interval),
         phases=Phases(warmup=Span.parse(warmup), anneal=Span.parse(anneal)),
         seed=seed,
+        enough=enough,
         arrangements=Arrangements.parse(arrange),
     )
     total = Span.parse(total) if total else None

@@ -329,7 +329,7 @@ def test_settings_out_of_range(tmp_path):
     for keep in (0, 1.5, -0.1, float("nan")):
         with pytest.raises(ValueError, match="greater than 0 and at most 1"):
             make_teacher(keep=keep)
-    with pytest.raises(ValueError, match="select must be one of"):
+    with pytest.raises(ValueError, match="select has no 'hardest', did you mean 'hard'"):
         make_teacher(select="hardest")
     with pytest.raises(ValueError, match="temperature"):
         make_teacher(temperature=0)

@@ -1,0 +1,31 @@
+"""What the teacher decides, by what is remembered."""
+
+import numpy as np
+from corpora import write_ids
+from taught import make_loader, run_epochs
+
+
+def test_remembered_alone(tmp_path):
+    """Nothing is ever forwarded to score it; a window is chosen by what training has said of it,
+    and the unknown is trained on.
+    """
+    data = {
+        "local": write_ids(tmp_path / "data", 320),
+        "batch_size": 4,
+        "num_canonical_nodes": 1,
+        "window": 8,
+        "gap": 2,
+    }
+    loader = make_loader(data, {}, {"keep": 0.5, "interval": "9ep", "ledger": 320, "enough": 0.5})
+    loader.teacher.forwards = False
+    first = run_epochs(loader, 1)
+    assert {by for _, _, by, _ in first["choices"]} == {"all"} and not first["scored"]
+    ids = np.arange(320)
+    scores = np.where(ids % 10 == 3, np.nan, ids.astype(float))  # a tenth is unknown
+    loader.teacher.remember(ids, scores, 0.0)
+    second = run_epochs(loader, 1)
+    assert {by for _, _, by, _ in second["choices"]} == {"remembered"} and not second["scored"]
+    trained = [i for batch in second["lessons"] for i in batch]
+    assert set(ids[ids % 10 == 3]) <= set(trained) and len(trained) == 160
+    loader.teacher.remember(ids, np.where(ids % 3 == 0, 1.0, np.nan), 1.0)  # most are unknown
+    assert {by for _, _, by, _ in run_epochs(loader, 1)["choices"]} == {"all"}
