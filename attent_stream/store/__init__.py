@@ -1,3 +1,1 @@
-"""Shards from an object store: fetched ahead, whole and checked, read, and what went wrong by
-name.
-"""
+"""Shards from an object store: fetched ahead and checked, or an error that names the cause."""

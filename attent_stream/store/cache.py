@@ -1,9 +1,9 @@
-"""Who fetches a shard on this node, and what makes room for it: Streaming's shard states, without
-waits that do not end.
+"""The node's cache of shards: which process fetches a shard, and which shards are evicted.
 
-Streaming 0.13 leaves a shard as being fetched where a fetch fails, so others wait for ever; keeps
-its lock where no shard can be evicted; takes a damaged file that is in the cache for a good one;
-and evicts what has no remote.
+It uses Streaming's shard states but bounds every wait. Streaming 0.13 has four faults here. A
+failed fetch leaves its shard marked as being fetched, so others wait forever. The lock is kept if
+no shard can be evicted. A damaged file in the cache is taken for a good one. Shards without a
+remote are evicted.
 """
 
 import time
@@ -20,36 +20,35 @@ _HERE, _BUSY, _CROWDED, _OURS = range(4)
 
 
 def take_over(data, begin: float) -> None:
-    """Check and prepare a StreamingDataset for fetching in this package's way.
+    """Check a StreamingDataset and prepare it for this package's fetching.
 
     Args:
         data: The data set, just constructed.
-        begin: When its construction began (s since the epoch).
+        begin: Time at which its construction began (s since the epoch).
 
     Raises:
-        ValueError: A stream's settings cannot work.
+        ValueError: A stream's settings are invalid.
     """
     for number, stream in enumerate(data.streams):
         first = data.shard_offset_per_stream[number]
         fetch.check_stream(stream, f"stream {number}")
-        fetch.check_hashes(
-            stream, f"stream {number}", data.shards[first : first + data.shards_per_stream[number]]
-        )
+        shards = data.shards[first : first + data.shards_per_stream[number]]
+        fetch.check_hashes(stream, f"stream {number}", shards)
         fetch.protect(stream)
     if data._unique_rank_world.is_local_leader:
         parts.remove_leftovers(data.streams, begin)
 
 
 def prepare_shard(data, shard_id: int, blocking: bool) -> None:
-    """Have a shard in the cache, fetched by one process of the node.
+    """Make a shard ready to read, fetched by one process of the node.
 
     Args:
         data: The StreamingDataset.
-        shard_id: Which shard.
+        shard_id: Number of the shard.
         blocking: Whether to wait while another process fetches it.
 
     Raises:
-        StoreError: It cannot be had.
+        StoreError: The shard cannot be fetched.
     """
     stream = data.streams[data.stream_per_shard[shard_id]]
     where = _where(data, shard_id)
@@ -61,13 +60,11 @@ def prepare_shard(data, shard_id: int, blocking: bool) -> None:
         if state == _CROWDED and time.monotonic() - begin > limit:
             raise CacheLimitError(
                 f"{where}: no room in the cache for {limit:.0f} s, because all of it is being "
-                "filled (cache_limit is "
-                f"{data.cache_limit} bytes); raise cache_limit, or use fewer workers or a smaller "
-                "predownload"
+                f"filled (cache_limit is {data.cache_limit} bytes); raise cache_limit, or use "
+                "fewer workers or a smaller predownload"
             )
         time.sleep(TICK)
-        # Without the lock: with it, dozens of waiters would keep those who fetch from saying that
-        # they are done.
+        # Poll without the lock: dozens of waiters would keep it from the process that fetches.
         while state == _BUSY and _is_claimed(data, shard_id, limit):
             time.sleep(TICK)
     try:
@@ -84,7 +81,7 @@ def prepare_shard(data, shard_id: int, blocking: bool) -> None:
 
 
 def _claim(data, shard_id: int, limit: float, where: str) -> int:
-    """Take on a shard's fetching, or say why not."""
+    """Claim a shard for fetching, or return why not."""
     stream, shard = data.streams[data.stream_per_shard[shard_id]], data.shards[shard_id]
     with _lock(data, limit, where):
         state = data._shard_states[shard_id]
@@ -96,19 +93,16 @@ def _claim(data, shard_id: int, limit: float, where: str) -> int:
             if fetch.is_torn(stream, shard):
                 if stream.remote in (None, stream.local):
                     raise CorruptError(
-                        f"{where}: its file has not the size that the index says; copy it anew, or "
-                        "give a remote"
+                        f"{where}: its file differs in size from the index; copy it again, or set "
+                        "a remote"
                     )
                 data._evict_shard(shard_id)
                 state = _ShardState.REMOTE
             elif fetch.is_whole(stream, shard):
                 data._shard_access_times[shard_id] = now
                 return _HERE
-        if (
-            state != _ShardState.LOCAL
-            and data.cache_limit
-            and not _make_room(data, shard.get_max_size(), where)
-        ):
+        limited = state != _ShardState.LOCAL and data.cache_limit
+        if limited and not _make_room(data, shard.get_max_size(), where):
             return _CROWDED
         data._shard_access_times[shard_id] = now
         data._shard_states[shard_id] = _ShardState.PREPARING
@@ -116,35 +110,27 @@ def _claim(data, shard_id: int, limit: float, where: str) -> int:
 
 
 def _is_claimed(data, shard_id: int, limit: float) -> bool:
-    """Whether a process has taken on a shard's fetching, and not so long ago that it must have been
-    killed.
-    """
-    # Who took it on says since when in the access time.
+    """Whether a process is fetching a shard; an old claim is of a process that was killed."""
+    # The access time of a claimed shard is the time of the claim.
     age = time.time_ns() - int(data._shard_access_times[shard_id])
     return data._shard_states[shard_id] == _ShardState.PREPARING and age < 1.5 * limit * 1e9
 
 
 def _make_room(data, size: int, where: str) -> bool:
-    """Evict the least recently read shards until ``size`` bytes fit; False if that must wait for
-    fetches under way.
-    """
+    """Evict the least recently read shards until ``size`` bytes fit; False to wait for fetches."""
     while data.cache_limit < data.cache_usage + size:
         states, times = data._shard_states.numpy(), data._shard_access_times.numpy()
         local = np.flatnonzero(states == _ShardState.LOCAL)
         streams = [data.streams[i] for i in data.stream_per_shard[local]]
-        local = (
-            local[[stream.remote not in (None, stream.local) for stream in streams]]
-            if len(local)
-            else local
-        )
+        remote = [stream.remote not in (None, stream.local) for stream in streams]
+        local = local[np.array(remote, bool)]
         if not len(local):
             if (states == _ShardState.PREPARING).any():
                 return False
             raise CacheLimitError(
-                f"{where}: it needs {size} bytes of the cache, cache_limit is {data.cache_limit} "
-                f"and {data.cache_usage} "
-                "are used by what cannot be evicted (indices, streams without a remote); raise "
-                "cache_limit"
+                f"{where}: it needs {size} bytes of the cache, cache_limit is {data.cache_limit}, "
+                f"and indices and streams without a remote, which cannot be evicted, use "
+                f"{data.cache_usage}; raise cache_limit"
             )
         data._evict_shard(int(local[np.argmin(times[local])]))
     return True
@@ -155,7 +141,7 @@ def _lock(data, limit: float, where: str):
 
 
 class _BoundedLock:
-    """Streaming's lock of the cache, waited for in bounded time."""
+    """Streaming's lock of the cache, with a limit on the wait for it."""
 
     def __init__(self, path: str, limit: float, where: str) -> None:
         self._lock, self._limit, self._where = FileLock(path), limit, where
@@ -166,8 +152,8 @@ class _BoundedLock:
         except Timeout:
             raise UnreachableError(
                 f"{self._where}: another process has held the cache's lock "
-                f"({self._lock.lock_file}) for "
-                f"{self._limit:.0f} s; end what is left of earlier runs, or raise download_timeout"
+                f"({self._lock.lock_file}) for {self._limit:.0f} s; end processes of earlier runs, "
+                "or raise download_timeout"
             ) from None
 
     def __exit__(self, *error) -> None:

@@ -1,11 +1,12 @@
-"""A shard's files from its store into the cache: whole and checked, in bounded time, or an error
-with a name.
+"""Fetch a shard's files from its store into the cache, complete and checked, in bounded time.
 
-Downloading is Streaming's own, of every store. What is added, because Streaming 0.13 lacks it: a
-file appears in the cache only when it has the size and the hash of the index (some downloaders
-leave a part behind where the next try takes it for the whole); ``download_timeout`` bounds the time
-a file takes (Streaming's S3 applies it to the wait for each packet, its GCS and Azure not at all);
-a download or decompression that failed is tried again, ``download_retry`` times in all.
+Streaming's downloaders do the download. This module adds what Streaming 0.13 lacks:
+
+- A file appears in the cache only with the size and hash of the index. Some downloaders leave a
+  partial file, which the next try takes for the whole.
+- ``download_timeout`` bounds the time of a file. Streaming's S3 applies it to each packet, and its
+  GCS and Azure ignore it.
+- A failed download or decompression is tried again, ``download_retry`` times in all.
 """
 
 import copy
@@ -15,6 +16,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from streaming import Stream
@@ -35,55 +37,45 @@ from attent_stream.store.parts import Part
 from attent_stream.store.s3 import FiniteS3Downloader
 from attent_stream.store.store_errors import is_of_a_store, kind_of, store_error
 
-# For good, as opposed to a folder that can be made again
+# Permanent errors of the cache folder; a missing folder is made again.
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def pause(attempt: int, longest: float) -> float:
-    """Seconds to wait after failed try number ``attempt`` (from 0): Streaming's own 1, 2, 4, ...,
-    at most ``longest``.
-    """
+    """Return Streaming's wait (s) after failed try ``attempt``: 1, 2, 4, ..., up to ``longest``."""
     return min(2.0**attempt, longest)
 
 
 def patience(stream: Stream, files: int = 1) -> float:
-    """Seconds in which fetching a shard of so many files has succeeded or failed: a bound on every
-    wait for it.
-    """
+    """Return the most seconds that fetching a shard of so many files takes, to bound all waits."""
     tries, timeout = stream.download_retry, stream.download_timeout
-    return tries * (files * timeout + 1) + sum(
-        pause(attempt, timeout) + 0.5 for attempt in range(tries - 1)
-    )
+    pauses = sum(pause(attempt, timeout) + 0.5 for attempt in range(tries - 1))
+    return tries * (files * timeout + 1) + pauses
 
 
 def fetch_shard(stream: Stream, shard: Reader, where: str) -> int:
-    """Have all files of a shard in the cache, ready to read.
+    """Fetch and unpack all files of a shard.
 
     Args:
-        stream: Where it is from and goes to.
-        shard: Which.
-        where: How to name it in an error.
+        stream: The shard's stream.
+        shard: The shard.
+        where: Name of the shard for error messages.
 
     Returns:
-        By how many bytes the cache has grown.
+        Number of bytes by which the cache has grown.
 
     Raises:
-        StoreError: Which of its kinds says what went wrong in all of ``download_retry`` tries.
+        StoreError: All ``download_retry`` tries failed; its subclass gives the cause.
     """
     before = _bytes_here(stream, shard)
 
     def once() -> None:
         if downloads_itself(stream):
             for raw, zipped in shard.file_pairs:
-                if not _path(stream, raw).is_file() and not (
-                    zipped and _path(stream, zipped).is_file()
-                ):
+                if not any(_path(stream, info).is_file() for info in (raw, zipped) if info):
                     info = zipped or raw
-                    fetch_file(
-                        stream,
-                        info.basename,
-                        lambda part, info=info: check_file(part, info, stream.validate_hash),
-                    )
+                    check = partial(check_file, info=info, algorithm=stream.validate_hash)
+                    fetch_file(stream, info.basename, check)
         _unpack(stream, shard)
 
     retried(once, stream, where)
@@ -91,13 +83,13 @@ def fetch_shard(stream: Stream, shard: Reader, where: str) -> int:
 
 
 def retried(once: Callable[[], None], stream: Stream, where: str) -> None:
-    """Do something with a store ``download_retry`` times at most, until it succeeds.
+    """Call ``once`` until it succeeds, at most ``download_retry`` times.
 
     Raises:
-        StoreError: The last failure; at once where trying again cannot help.
-        OpenFilesError: The last failure, where this process is out of file descriptors.
-        Exception: At once and as it is, what is neither of a store nor an OSError (no memory, no
-            such module, a mistake in a downloader): it would be hidden behind a store's name.
+        StoreError: The last try failed, or another try cannot help.
+        OpenFilesError: The last try failed because this process is out of file descriptors.
+        Exception: An error that is neither a store's nor an OSError, such as a MemoryError or a bug
+            in a downloader; it is raised unchanged and at once.
     """
     begin = time.monotonic()
     tries = stream.download_retry if downloads_itself(stream) else 1
@@ -113,20 +105,17 @@ def retried(once: Callable[[], None], stream: Stream, where: str) -> None:
                 if is_out_of_files(error):
                     raise open_files_error(where) from None
                 times = "1 try" if attempt == 0 else f"{attempt + 1} tries"
-                # The cause stays out of the traceback: its text has not been searched for
-                # credentials.
-                raise store_error(
-                    error, where, f"{times} in {time.monotonic() - begin:.0f} s", kind
-                ) from None
+                what = f"{times} in {time.monotonic() - begin:.0f} s"
+                # Hide the cause from the traceback: its text may contain credentials.
+                raise store_error(error, where, what, kind) from None
             time.sleep(pause(attempt, stream.download_timeout) + random.Random().random() / 2)
     raise AssertionError("download_retry is at least 1")
 
 
 def reconnect(stream: Stream) -> None:
-    """Let the next download of a stream make a new connection and read the credentials anew.
+    """Make the stream's next download open a new connection and read the credentials again.
 
-    Threads share a downloader, and one may be downloading: it goes on with the downloader that it
-    has, and its connection.
+    A thread that is downloading keeps the old downloader and its connection.
     """
     fresh = copy.copy(stream._downloader)
     fresh.clean_up()
@@ -134,16 +123,17 @@ def reconnect(stream: Stream) -> None:
 
 
 def fetch_file(stream: Stream, name: str, check: Callable[[Path], None]) -> None:
-    """Download one file, check it, and put it in its place, once.
+    """Download one file, check it, and move it into the cache, in one try.
 
     Args:
-        stream: Where from and where to.
-        name: Of the file.
-        check: Called with its path before it is in its place; what it raises is raised.
+        stream: The file's stream.
+        name: Name of the file.
+        check: Called with the path of the downloaded file; raises if the file is wrong.
 
     Raises:
-        TimeoutError: It took longer than ``download_timeout``.
-        Exception: What the downloader raises.
+        TimeoutError: The download took longer than ``download_timeout``.
+        MissingError: The stream has no remote.
+        Exception: The downloader or ``check`` failed.
     """
     path = Path(stream.local, stream.split, name)
     if stream.remote is None:
@@ -163,11 +153,11 @@ def fetch_file(stream: Stream, name: str, check: Callable[[Path], None]) -> None
 
 
 def download_in_time(download: Callable[[], None], part: Part, seconds: float, name: str) -> None:
-    """Call ``download``, which fills ``part``; if it takes too long, give it up.
+    """Call ``download``, which writes ``part``, and abandon it after so many seconds.
 
     Raises:
-        TimeoutError: It took longer than so many seconds.
-        Exception: What ``download`` raises.
+        TimeoutError: It took too long.
+        Exception: ``download`` failed.
     """
     if not _finishes(download, seconds, part.discard):
         limit = f"download_timeout, {seconds:g} s"
@@ -175,37 +165,34 @@ def download_in_time(download: Callable[[], None], part: Part, seconds: float, n
 
 
 def protect(stream: Stream) -> None:
-    """Give a stream a downloader that ends, where Streaming's may not."""
+    """Replace Streaming's S3 downloader, which may try without end."""
     if type(stream._downloader) is S3Downloader:
         stream._downloader = FiniteS3Downloader()
 
 
 def check_file(path: Path, info: FileInfo, algorithm: str | None) -> None:
-    """Compare a file with what the index says of it.
+    """Compare a file's size and hash with its entry in the index.
 
     Args:
         path: The file.
         info: Its entry in the index.
-        algorithm: Hash to compare (Streaming's ``validate_hash``), or None for any that the index
-            has.
+        algorithm: Hash to compare (``validate_hash``), or None for the fastest in the index.
 
     Raises:
         CorruptError: They differ.
     """
     size = path.stat().st_size
     if size != info.bytes:
-        raise CorruptError(f"{info.basename} has {size} bytes where the index says {info.bytes}")
+        raise CorruptError(
+            f"expected {info.bytes} bytes in {info.basename} by the index, got {size}"
+        )
     algorithm = algorithm or next(iter(sorted(info.hashes, key=_slowness)), None)
     if algorithm and get_hash(algorithm, path.read_bytes()) != info.hashes[algorithm]:
-        raise CorruptError(f"the {algorithm} of {info.basename} is not the index's")
+        raise CorruptError(f"the {algorithm} of {info.basename} differs from the index")
 
 
 def check_stream(stream: Stream, which: str) -> None:
-    """Refuse limits that no fetch could be made with.
-
-    Raises:
-        ValueError: ``download_retry`` or ``download_timeout`` is out of range.
-    """
+    """Raise ValueError if ``download_retry`` or ``download_timeout`` is out of range."""
     if stream.download_retry < 1:
         raise ValueError(
             f"download_retry must be at least 1 (tries), got {stream.download_retry} for {which}"
@@ -217,26 +204,22 @@ def check_stream(stream: Stream, which: str) -> None:
 
 
 def check_hashes(stream: Stream, which: str, shards: Sequence[Reader]) -> None:
-    """Refuse a ``validate_hash`` that a shard has no hash for.
-
-    Raises:
-        ValueError: It says which hashes there are.
-    """
-    for raw, zipped in (
-        pair for shard in shards if stream.validate_hash for pair in shard.file_pairs
-    ):
+    """Raise ValueError if the index has no ``validate_hash`` for a shard."""
+    if not stream.validate_hash:
+        return
+    for raw, zipped in (pair for shard in shards for pair in shard.file_pairs):
         known = (zipped or raw).hashes
         if stream.validate_hash not in known:
             raise ValueError(
-                f"validate_hash must be one of the hashes in the index of {which}, which are "
-                f"{', '.join(sorted(known)) or 'none'}, got {stream.validate_hash!r}"
+                f"validate_hash must be a hash in the index of {which} "
+                f"({', '.join(sorted(known)) or 'it has none'}), got {stream.validate_hash!r}"
             )
 
 
 def describe(
     stream: Stream, number: int, shard: Reader, shard_id: int, first_sample: int, rank: int
 ) -> str:
-    """A shard's place in words, for errors."""
+    """Name a shard for error messages: its stream, files, samples and this rank."""
     source = masked_text(os.path.join(stream.remote or stream.local, stream.split).rstrip("/"))
     names = ", ".join((zipped or raw).basename for raw, zipped in shard.file_pairs)
     samples = f"samples {first_sample} to {first_sample + shard.samples - 1}"
@@ -244,39 +227,30 @@ def describe(
 
 
 def is_whole(stream: Stream, shard: Reader) -> bool:
-    """Whether every file of a shard that is in the cache has the index's size, and none is
-    missing.
-    """
+    """Whether every raw file of a shard is in the cache with the size of the index."""
     return all(_size(_path(stream, raw)) == raw.bytes for raw, _ in shard.file_pairs)
 
 
 def is_torn(stream: Stream, shard: Reader) -> bool:
-    """Whether a file of a shard is in the cache with another size than the index's."""
+    """Whether a file of a shard is in the cache with a size that differs from the index."""
     files = [info for pair in shard.file_pairs for info in pair if info]
     return any(_size(_path(stream, info)) not in (None, info.bytes) for info in files)
 
 
 def _unpack(stream: Stream, shard: Reader) -> None:
-    zips = [
-        (raw, zipped)
-        for raw, zipped in shard.file_pairs
-        if zipped and not _path(stream, raw).is_file()
-    ]
+    pairs = [pair for pair in shard.file_pairs if pair[1] and not _path(stream, pair[0]).is_file()]
     try:
         stream.prepare_shard(shard)
     except Exception as error:
-        ours = isinstance(error, (MemoryError, ImportError))  # says nothing of the file
-        for raw, zipped in zips:
+        ours = isinstance(error, (MemoryError, ImportError))  # the file is not to blame
+        remote = stream.remote not in (None, stream.local)
+        for raw, zipped in pairs:
             Path(f"{_path(stream, raw)}.tmp").unlink(missing_ok=True)
-            if (
-                stream.remote not in (None, stream.local)
-                and not ours
-                and not _is_final(error, _kind(error, stream))
-            ):
+            if remote and not ours and not _is_final(error, _kind(error, stream)):
                 _path(stream, zipped).unlink(missing_ok=True)
-        if zips and not ours and not isinstance(error, OSError):
+        if pairs and not ours and not isinstance(error, OSError):
             raise CorruptError(
-                f"{zips[0][1].basename} does not decompress: {type(error).__name__}: {error}"
+                f"{pairs[0][1].basename} does not decompress: {type(error).__name__}: {error}"
             ) from error
         raise
 
@@ -286,16 +260,14 @@ def _kind(error: BaseException, stream: Stream) -> type[StoreError]:
 
 
 def _is_final(error: BaseException, kind: type[StoreError]) -> bool:
-    """Whether the local disk would refuse a next try too."""
+    """Whether the local disk would refuse another try too."""
     return kind is DiskFullError or (
         kind is CacheFolderError and getattr(error, "errno", None) in _REFUSED
     )
 
 
 def _finishes(work: Callable[[], None], seconds: float, discard: Callable[[], None]) -> bool:
-    """Run ``work``; False if it has not ended in time, and then ``discard`` is called when
-    it has.
-    """
+    """Run ``work``; if it is late, return False and call ``discard`` when it has ended."""
     failure: list[BaseException] = []
     late = threading.Event()
 
@@ -320,9 +292,7 @@ def _finishes(work: Callable[[], None], seconds: float, discard: Callable[[], No
 
 
 def downloads_itself(stream: Stream) -> bool:
-    """Whether a stream gets its files in Streaming's own way, which is the one that is
-    known here.
-    """
+    """Whether a stream has Streaming's own download methods, which this module replaces."""
     own = ("_download_file", "_prepare_shard_part", "prepare_shard")
     return all(getattr(type(stream), name) is getattr(Stream, name) for name in own)
 
@@ -339,14 +309,10 @@ def _size(path: Path) -> int | None:
 
 
 def _bytes_here(stream: Stream, shard: Reader) -> int:
-    return sum(
-        info.bytes
-        for pair in shard.file_pairs
-        for info in pair
-        if info and _path(stream, info).exists()
-    )
+    files = [info for pair in shard.file_pairs for info in pair if info]
+    return sum(info.bytes for info in files if _path(stream, info).exists())
 
 
 def _slowness(algorithm: str) -> tuple[bool, str]:
-    """Fast hashes first: xxHash is read at memory speed, others are not."""
+    """Sort fast hashes first: xxHash runs at memory speed."""
     return not algorithm.startswith("xx"), algorithm

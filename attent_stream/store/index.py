@@ -1,8 +1,4 @@
-"""The indices of the streams, fetched like shards: whole, in bounded time, or an error with a name.
-
-Streaming 0.13 reads them while its data set is being constructed; it finds those that are here
-already.
-"""
+"""Fetch the indices of streams like shards, before Streaming 0.13 looks for them in the cache."""
 
 import json
 import os
@@ -25,16 +21,16 @@ from attent_stream.store.store_errors import is_of_a_store, store_error
 
 
 def fetch_indices(settings: Mapping[str, Any]) -> None:
-    """Fetch the indices that the node lacks, and compare those that it has with the store's.
+    """Fetch the indices that the node lacks, and compare the others with the store's.
 
-    One rank of the node does that.
+    One rank of the node does the work.
 
     Args:
-        settings: StreamingDataset's arguments. Streams of other kinds, and those that make their
-            own cache folder, are left to Streaming.
+        settings: StreamingDataset's arguments. Streaming itself handles other kinds of streams and
+            streams without a ``local`` folder.
 
     Raises:
-        StoreError: An index cannot be had, or the cached one is of older data than the store's.
+        StoreError: An index cannot be fetched, or the cached index is older than the store's.
     """
     world = World.detect()
     if not world.is_local_leader:
@@ -43,7 +39,7 @@ def fetch_indices(settings: Mapping[str, Any]) -> None:
     given = settings.get("streams") or (
         [None] if plain and settings.get("remote") and settings.get("local") else []
     )
-    unreachable: set[str] = set()  # stores are waited for once: a run may have all of its data
+    unreachable: set[str] = set()  # stores not to wait for again
     for number, stream in enumerate(given):
         if stream is None or (stream.remote and stream._local and fetch.downloads_itself(stream)):
             full = _with_defaults(stream, settings)
@@ -52,12 +48,7 @@ def fetch_indices(settings: Mapping[str, Any]) -> None:
 
 @contextmanager
 def index_errors_named(remote: str | None, rank: int) -> Iterator[None]:
-    """Raise what goes wrong with a store inside as errors of this package: for indices that
-    Streaming fetches.
-
-    Raises:
-        StoreError: Instead of the store's own.
-    """
+    """Raise StoreError for the errors of a store in the block, where Streaming fetches indices."""
     try:
         yield
     except Exception as error:
@@ -65,33 +56,30 @@ def index_errors_named(remote: str | None, rank: int) -> Iterator[None]:
         if not torn and not is_of_a_store(error):
             raise
         cause = CorruptError(f"{error}; remove that file") if torn else error
-        raise store_error(
-            cause, f"{get_index_basename()} of {remote or 'a stream'}, rank {rank}"
-        ) from None
+        where = f"{get_index_basename()} of {remote or 'a stream'}, rank {rank}"
+        raise store_error(cause, where) from None
 
 
 def _with_defaults(stream: Stream | None, settings: Mapping[str, Any]) -> Stream:
-    """A stream of its own with what the data set's arguments leave open; one that is the
-    arguments', for None.
-    """
-    own = (
-        {}
-        if stream is None
-        else {"remote": stream.remote, "local": stream.local, "split": stream.split or None}
-    )
+    """Copy a stream, or make one for None, with the data set's arguments as defaults."""
+    values = {
+        "remote": None,
+        "local": None,
+        "split": None,
+        "download_retry": 2,
+        "download_timeout": DEFAULT_TIMEOUT,
+    }
+    values |= {name: settings[name] for name in values if settings.get(name) is not None}
     if stream is not None:
-        own |= {
+        own = {
+            "remote": stream.remote,
+            "local": stream.local,
+            "split": stream.split or None,
             "download_retry": stream._download_retry,
             "download_timeout": stream._download_timeout,
         }
-    defaults = {"split": None, "download_retry": 2, "download_timeout": DEFAULT_TIMEOUT}
-    names = ("remote", "local", *defaults)
-    chosen = {
-        name: own.get(name) if own.get(name) is not None else settings.get(name) for name in names
-    }
-    return Stream(
-        **{name: defaults.get(name) if value is None else value for name, value in chosen.items()}
-    )
+        values |= {name: value for name, value in own.items() if value is not None}
+    return Stream(**values)
 
 
 def _have_index(stream: Stream, which: str, rank: int, unreachable: set[str]) -> None:
@@ -113,6 +101,6 @@ def _have_index(stream: Stream, which: str, rank: int, unreachable: set[str]) ->
         try:
             json.loads(part.read_bytes())
         except ValueError as error:
-            raise CorruptError(f"{name} is no JSON: {error}") from error
+            raise CorruptError(f"{name} is not valid JSON: {error}") from error
 
     fetch.retried(lambda: fetch.fetch_file(stream, name, check), stream, where)

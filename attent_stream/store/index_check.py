@@ -1,16 +1,14 @@
-"""A stream's index, distrusted: names, sizes and column types are checked before anything is read,
-made or removed by them.
+"""Check the names, sizes and column types in an index before anything uses them.
 
-An ``index.json`` comes from the store. Streaming takes its file names as they are (it writes, and
-on eviction removes, ``local/split/<name>``), sizes arrays by its counts, and by default refuses the
-encoding ``pkl``, by that exact word.
+An ``index.json`` comes from the store, so it is not trusted. Streaming writes, and on eviction
+removes, ``local/split/<name>`` for any file name, and allocates arrays by the index's counts. By
+default it refuses pickle only if the encoding is exactly ``pkl``.
 """
 
 import os
 import tempfile
 from collections.abc import Sequence
 from json import JSONDecodeError
-from pathlib import PurePosixPath
 from typing import Any
 
 from streaming import Stream, StreamingDataset
@@ -24,9 +22,9 @@ from attent_stream.store import fetch
 from attent_stream.store.readers import hand_on, read_shards
 from attent_stream.store.shared_memory import ClosesMemory
 
-_FILE_LIMIT = 1 << 40  # bytes of any shard file; of an MDS one, whose offsets are uint32, 4 GiB
-_MDS_LIMIT = 1 << 32
-_OFFSET = 4  # bytes that every format spends on a sample, whatever is in it
+_FILE_LIMIT = 1 << 40  # bytes of any shard file
+_MDS_LIMIT = 1 << 32  # bytes of an MDS file, whose offsets are uint32
+_OFFSET = 4  # least bytes of a sample in every format
 _NAME_LIMIT = 255  # bytes of a file's name
 _WRONG = (
     AssertionError,
@@ -40,11 +38,10 @@ _WRONG = (
 
 
 class CheckedStreams:
-    """Mixin before ``StreamingDataset``: refuses a stream whose index can't be trusted, when the
-    data set is constructed.
+    """Mixin before ``StreamingDataset`` that checks the indices of all streams.
 
-    StreamingDataset sets ``streams`` once, when all their defaults are known and before it believes
-    any index.
+    StreamingDataset sets ``streams`` once, after applying their defaults and before using any
+    index.
     """
 
     @property
@@ -62,48 +59,42 @@ class CheckedStreams:
 
 
 class CheckedDataset(CheckedStreams, ClosesMemory, StreamingDataset):
-    """Streaming's own data set with ``CheckedStreams``' checks, closed when it is collected."""
+    """Streaming's data set with checked indices, whose memory is closed when it is collected."""
 
 
 def keep_private(stream: Stream) -> None:
-    """Close a cache folder that Streaming made in the temporary folder of all users, by its own
-    default, to the others.
+    """Deny other users access to a cache folder that Streaming made in the temporary folder.
 
     Raises:
-        PermissionError: It belongs to another user.
+        PermissionError: The folder belongs to another user.
     """
     if stream._local is None and stream.local == stream._get_temporary_directory():
-        top = os.path.join(
-            tempfile.gettempdir(),
-            os.path.relpath(stream.local, tempfile.gettempdir()).split(os.sep)[0],
-        )
-        os.chmod(top, 0o700)
+        shared = tempfile.gettempdir()
+        top = os.path.relpath(stream.local, shared).split(os.sep)[0]
+        os.chmod(os.path.join(shared, top), 0o700)
 
 
 def check_stream(stream: Stream, number: int, world: Any, allow_unsafe_types: bool) -> None:
-    """Fetch a stream's index, as Streaming does, check it, and hand its readers on to whoever asks
-    the stream for them next.
+    """Fetch and check a stream's index, and keep its readers for the stream's ``get_shards``.
 
     Args:
         stream: The stream, its defaults applied.
-        number: Its place among the data set's, for the message.
+        number: The stream's number, for messages.
         world: Streaming's ``World`` of this rank.
         allow_unsafe_types: Whether columns may hold pickle.
 
     Raises:
-        ValueError: The index is malformed, or ``check_shards`` refuses it; the message names the
-            stream.
+        ValueError: The index is malformed, or ``check_shards`` refuses it.
     """
-    name = masked_text(
-        f"stream {number} ({os.path.join(stream.remote or stream.local, stream.split)})"
-    )
+    source = os.path.join(stream.remote or stream.local, stream.split)
+    name = masked_text(f"stream {number} ({source})")
     try:
-        shards = read_shards(stream, world, True)  # reads no shard; their own check comes below
+        shards = read_shards(stream, world, True)  # unsafe types are checked below
     except _WRONG as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ValueError(
-            f"{name}: expected an index.json that Streaming's writers made, got one that fails "
-            f"with {reason}"
+            f"{name}: expected an index.json by Streaming's writers, but reading it failed with "
+            f"{reason}"
         ) from error
     except ValueError as error:  # a setting of the stream, or another version
         raise ValueError(f"{name}: {' '.join(str(error).split())}") from error
@@ -112,23 +103,23 @@ def check_stream(stream: Stream, number: int, world: Any, allow_unsafe_types: bo
 
 
 def check_shards(shards: Sequence[Reader], stream: str, allow_unsafe_types: bool) -> None:
-    """Check what an index says of its shards.
+    """Check an index's columns, file names, sizes and counts.
 
     Args:
         shards: Streaming's readers, as built from the index.
-        stream: How to call the stream in a message.
+        stream: Name of the stream for messages.
         allow_unsafe_types: Whether columns may hold pickle.
 
     Raises:
-        ValueError: A column that runs code when it is read, an unknown encoding, a file name that
-            leaves the stream's folder, a count or size that can't be.
+        ValueError: A column runs code when it is read or has an unknown encoding, a file name
+            leaves the stream's folder, or a count or size is impossible.
     """
     columns = None
     for number, shard in enumerate(shards):
         where = f"{stream}: shard {number} of index.json"
         if isinstance(shard, MDSReader):
             mine = (shard.column_names, shard.column_encodings, shard.column_sizes)
-            if mine != columns:  # as a rule all shards have the same
+            if mine != columns:  # usually all shards have the same
                 _check_columns(*mine, stream, allow_unsafe_types)
                 columns = mine
         limit = _MDS_LIMIT if isinstance(shard, MDSReader) else _FILE_LIMIT
@@ -150,8 +141,8 @@ def _check_columns(
     lists = all(isinstance(part, list) for part in (names, encodings, sizes))
     if not lists or not len(names) == len(encodings) == len(sizes) or not names:
         raise ValueError(
-            f"{stream}: expected as many column names as encodings and sizes, at least one, in "
-            "index.json"
+            f"{stream}: expected as many column names as encodings and sizes in index.json, and at "
+            "least one"
         )
     for name, encoding, size in zip(names, encodings, sizes, strict=True):
         kind = encoding.partition(":")[0] if isinstance(encoding, str) else encoding
@@ -161,10 +152,9 @@ def _check_columns(
             )
         if not (is_mds_encoding_safe(kind) or allow_unsafe_types):
             raise ValueError(
-                f"{stream}: column {_short(name)} is encoded as {_short(encoding)}, which runs "
-                "code of whoever wrote it when it "
-                f"is read, so it contains an unsafe type: write it anew with another encoding, or "
-                f"pass allow_unsafe_types=True if you trust the writer"
+                f"{stream}: column {_short(name)} contains an unsafe type, because reading "
+                f"{_short(encoding)} runs code from the data: write it again with another "
+                "encoding, or pass allow_unsafe_types=True if you trust the writer"
             )
         if size is not None and not (_is_count(size) and size < _MDS_LIMIT):
             raise ValueError(
@@ -177,19 +167,12 @@ def _check_file(file: FileInfo | None, limit: int, where: str) -> None:
     if file is None:
         raise ValueError(f"{where}: expected a raw file, got none")
     name = file.basename
-    inside = (
-        isinstance(name, str)
-        and bool(name)
-        and not set(name) & {"\0", "\\"}
-        and not name.startswith("/")
+    folders = name.split("/") if isinstance(name, str) and not set(name) & {"\0", "\\"} else [""]
+    # An absolute path begins with "".
+    inside = not set(folders) & {"", ".", ".."} and all(
+        len(folder.encode()) <= _NAME_LIMIT for folder in folders
     )
-    parts = name.split("/") if inside else []
-    inside = (
-        inside
-        and not set(parts) & {"", ".", ".."}
-        and all(len(part.encode()) <= _NAME_LIMIT for part in parts)
-    )
-    if not inside or PurePosixPath(name).name == get_index_basename():
+    if not inside or folders[-1] == get_index_basename():
         raise ValueError(
             f"{where}: expected the name of a shard file inside the stream's folder, got "
             f"{_short(name)}"

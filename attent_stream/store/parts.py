@@ -1,7 +1,7 @@
-"""The hidden folder in which a file arrives before it is whole; it is gone afterwards.
+"""Temporary folders for downloads, from which complete files are moved into the cache.
 
-Each download has a folder of its own, so removing it is no race between processes. It is in the
-cache, and so on the same file system: a finished file is moved into its place in one step.
+Each download has its own hidden folder, so processes do not race to remove it. The folder is in the
+cache, and so on the same file system: a complete file is moved in one step.
 """
 
 import os
@@ -12,18 +12,18 @@ from pathlib import Path
 
 from streaming import Stream
 
-PARTS = ".attent-parts"  # how the names of these folders begin
+PARTS = ".attent-parts"  # prefix of the folders' names
 
 
 class Part:
     """A file that is being downloaded.
 
     Args:
-        target: Where it will be. Its folder is made if it does not exist.
-        folder: Where to download to, by default the folder of ``target``.
+        target: Final path of the file; its folder is made if it does not exist.
+        folder: Parent of the temporary folder, by default the folder of ``target``.
 
     Attributes:
-        path: Where to download it to.
+        path: Path to download the file to.
     """
 
     def __init__(self, target: Path, folder: Path | None = None) -> None:
@@ -34,7 +34,7 @@ class Part:
 
     @property
     def arrived(self) -> int:
-        """Bytes that are here so far; a downloader may write under another name first."""
+        """Bytes downloaded so far, under any name that the downloader uses."""
         total = 0
         for file in self._folder.glob("*"):
             try:
@@ -44,20 +44,20 @@ class Part:
         return total
 
     def discard(self) -> None:
-        """Remove whatever is here; again, if a download that was given up has ended after all."""
+        """Remove the folder; called again if an abandoned download ends after all."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def remove_leftovers(streams: Sequence[Stream], before: float) -> None:
-    """Remove the parts that a killed run left in the cache, if nobody has written to them since.
+    """Remove the temporary folders that a killed run left in the cache.
 
     Args:
-        streams: Whose cache folders to search.
-        before: Parts written to after this time are kept (s since the epoch).
+        streams: The streams whose cache folders to search.
+        before: Keep folders written to after this time (s since the epoch).
     """
     for stream in streams:
         if stream.remote in (None, stream.local):
-            continue  # nothing is downloaded, and the folder may be large or not ours
+            continue  # the folder is no cache, and may be large
         for folder, names, _ in os.walk(Path(stream.local, stream.split)):
             for name in [name for name in names if name.startswith(PARTS)]:
                 names.remove(name)
@@ -67,8 +67,8 @@ def remove_leftovers(streams: Sequence[Stream], before: float) -> None:
 
 
 def _written(folder: Path) -> float:
-    """When something in a folder, or the folder itself, was changed last (s since the epoch)."""
+    """Return when a folder or something in it was last changed (s since the epoch)."""
     try:
         return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
-    except OSError:  # gone, or being changed at this moment
+    except OSError:  # removed or changed at this moment
         return float("inf")

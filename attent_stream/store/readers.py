@@ -1,6 +1,4 @@
-"""A stream's shard readers from its index, made once a process and without Streaming's copy of each
-entry.
-"""
+"""Make a stream's shard readers once, without Streaming's copy of each entry of the index."""
 
 import json
 import os
@@ -14,8 +12,7 @@ _SUPPORTED = 2  # version of an index
 
 
 def read_shards(stream: Stream, world: Any, allow_unsafe_types: bool) -> list[Reader]:
-    """As ``stream.get_shards``, which is what is called wherever an index is not plainly of MDS
-    shards and here.
+    """Do the same as ``stream.get_shards``, which reads any index that is not of plain MDS shards.
 
     Args:
         stream: The stream, its defaults applied.
@@ -23,7 +20,7 @@ def read_shards(stream: Stream, world: Any, allow_unsafe_types: bool) -> list[Re
         allow_unsafe_types: Whether columns may hold pickle.
 
     Raises:
-        Exception: What Streaming raises.
+        Exception: As Streaming raises it.
     """
     path = os.path.join(stream.local, stream.split or "", get_index_basename())
     readers = None
@@ -33,12 +30,12 @@ def read_shards(stream: Stream, world: Any, allow_unsafe_types: bool) -> list[Re
 
 
 def hand_on(stream: Stream, readers: list[Reader]) -> None:
-    """Let the stream's next ``get_shards`` return these readers instead of making others."""
+    """Make the stream's next ``get_shards`` return these readers."""
     stream.get_shards = _Once(stream, readers)
 
 
 class _Once:
-    """Stands for a stream's ``get_shards`` until it is called; the stream is its own again then."""
+    """Replaces a stream's ``get_shards`` for one call."""
 
     def __init__(self, stream: Stream, readers: list[Reader]) -> None:
         self._stream, self._readers = stream, readers
@@ -49,7 +46,7 @@ class _Once:
 
 
 def _mds_readers(stream: Stream, path: str, allow_unsafe_types: bool) -> list[Reader] | None:
-    """Readers of an index as Streaming's MDSWriter makes it, None where it is any other."""
+    """Make the readers of an index by Streaming's MDSWriter; None for any other index."""
     try:
         with open(path) as file:
             index = json.load(file)
@@ -57,7 +54,7 @@ def _mds_readers(stream: Stream, path: str, allow_unsafe_types: bool) -> list[Re
             return None
         entries, readers, columns = index.pop("shards"), [], None
         for number, entry in enumerate(entries):
-            entries[number] = None  # its memory is the reader's from here on
+            entries[number] = None  # free its memory; the reader has it
             if entry.pop("version") != _SUPPORTED or entry.pop("format") != "mds":
                 return None
             mine = {
@@ -65,7 +62,7 @@ def _mds_readers(stream: Stream, path: str, allow_unsafe_types: bool) -> list[Re
                 for name in ("column_names", "column_encodings", "column_sizes", "hashes")
             }
             fresh = mine != columns
-            if fresh:  # as a rule all shards have the same, and share it
+            if fresh:  # shards with equal columns share them
                 columns = mine
             for key in ("raw_data", "zip_data"):
                 info = entry.pop(key)
@@ -75,5 +72,5 @@ def _mds_readers(stream: Stream, path: str, allow_unsafe_types: bool) -> list[Re
                 reader.validate(allow_unsafe_types)
             readers.append(reader)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-        return None  # Streaming says what is wrong with it
+        return None  # Streaming reports what is wrong
     return readers

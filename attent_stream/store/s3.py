@@ -1,4 +1,4 @@
-"""Streaming's S3 downloader, with requests that end, also to public buckets."""
+"""Streaming's S3 downloader with bounded requests, also for public buckets."""
 
 import hashlib
 import shutil
@@ -19,11 +19,10 @@ _NOT_MODIFIED = 304
 
 
 class FiniteS3Downloader(S3Downloader):
-    """Streaming's S3 downloader; if credentials are refused or missing it asks once without.
+    """Streaming's S3 downloader; if credentials are refused or missing, it asks once without.
 
-    A public bucket needs no credentials, and refuses those that have expired or are somebody
-    else's. Streaming asks without them only where S3 answers 400. If that is refused too, it makes
-    one client after the other, without end.
+    A public bucket needs no credentials, and refuses expired or foreign ones. Streaming asks
+    without credentials only after a 400. If that is refused too, it makes new clients without end.
     """
 
     def __init__(self) -> None:
@@ -31,27 +30,26 @@ class FiniteS3Downloader(S3Downloader):
         self._anonymous = False
 
     def clean_up(self) -> None:
-        """Forget the connection. The next one has credentials, which may have been renewed."""
+        """Drop the connection; the next one reads the credentials again."""
         super().clean_up()
         self._anonymous = False
 
     def download_changed(self, remote: str, local: Path, known: bytes, timeout: float) -> bool:
-        """Download an object, in one request, unless the store says that it has this content.
+        """Download an object in one request, unless its tag says that it has known content.
 
         Args:
-            remote: Its address.
-            local: Where to write it to.
-            known: The content that is here already.
+            remote: Address of the object.
+            local: Path to write it to.
+            known: The known content.
             timeout: Seconds to wait for each packet.
 
         Returns:
-            Whether anything was downloaded. That may be the same content: the tag of an object that
-            was uploaded in several parts, or encrypted, is not the hash of its content.
+            Whether the object was downloaded. It may still have the known content: the tag of a
+            multipart upload or an encrypted object is not the hash of its content.
         """
         address = urllib.parse.urlparse(remote)
-        pays = (
-            {"RequestPayer": "requester"} if address.netloc in self._requester_pays_buckets else {}
-        )
+        requester_pays = address.netloc in self._requester_pays_buckets
+        pays = {"RequestPayer": "requester"} if requester_pays else {}
         tag = f'"{hashlib.md5(known, usedforsecurity=False).hexdigest()}"'
 
         def ask() -> bool:
@@ -75,10 +73,7 @@ class FiniteS3Downloader(S3Downloader):
         self._allowed(lambda: stock(remote, local, timeout), timeout)
 
     def _allowed(self, ask: Callable[[], _Answer], timeout: float) -> _Answer:
-        """Ask with credentials, and if that is refused, once without.
-
-        If both are refused the first refusal is raised.
-        """
+        """Ask with credentials, then once without; if both are refused, raise the first refusal."""
         anonymous = self._anonymous
         try:
             return ask()
@@ -103,6 +98,6 @@ class FiniteS3Downloader(S3Downloader):
     def _create_s3_client(self, unsigned: bool = False, timeout: float = DEFAULT_TIMEOUT) -> None:
         refused = sys.exc_info()[1]
         if unsigned and refused is not None:
-            raise refused  # Streaming would ask without credentials now; ``_allowed`` does, once
+            raise refused  # Streaming would ask without credentials; ``_allowed`` does that once
         super()._create_s3_client(unsigned=unsigned, timeout=timeout)
         self._anonymous = unsigned

@@ -1,7 +1,7 @@
-"""Streaming's shared memory, closed together with its data set.
+"""Close Streaming's shared memory together with its data set.
 
 Streaming 0.13 closes it when Python ends. Until then each data set keeps twelve file descriptors.
-Each new one also opens the memory of all before it, to see which names are taken, and keeps that.
+Each new one also opens, and keeps open, the memory of all others to see which names are taken.
 """
 
 import atexit
@@ -19,15 +19,15 @@ from streaming.base.shared.prefix import _get_path
 from streaming.base.world import World
 
 _opened: ContextVar[list[SharedMemory] | None] = ContextVar("attent_opened", default=None)
-_in_use: list[Block] = []  # blocks that somebody still looked at when they were to be closed
+_in_use: list[Block] = []  # blocks that arrays still use, to close later
 
 
 class ClosesMemory:
     """Mixin before ``StreamingDataset``: closes its memory when it is collected.
 
-    The only rank of a node also removes the names, and the lock files. On a node of several
-    ranks the names stay until Python ends, as they do in Streaming: ranks drop a data set at
-    different times, and must agree on which names are free when they make the next.
+    A node's only rank also removes the names and the lock files. On a node of several ranks the
+    names stay until Python ends, as in Streaming: ranks drop a data set at different times, and
+    must agree on which names are free for the next.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -39,27 +39,24 @@ class ClosesMemory:
             for memory in self._memory:
                 _give_up(memory, unlink=World.detect().ranks_per_node == 1)
             raise
-        for memory in [
-            memory for memory in self._memory if _of_another(memory, self._shm_prefix_int)
-        ]:
+        prefix = self._shm_prefix_int
+        for memory in [one for one in self._memory if _of_another(one, prefix)]:
             self._memory.remove(memory)
             _give_up(memory, unlink=False)
         alone = self._unique_rank_world.ranks_per_node == 1
-        names = [
-            _get_path(self._shm_prefix_int, name) for name in (BARRIER_FILELOCK, CACHE_FILELOCK)
-        ]
+        names = [_get_path(prefix, name) for name in (BARRIER_FILELOCK, CACHE_FILELOCK)]
         locks = [os.path.join(self._filelock_root, name) for name in names] if alone else []
         weakref.finalize(self, _close, self._memory, self._locals_shm, locks, alone, os.getpid())
 
     def load_state_dict(self, obj: dict[str, Any]) -> None:
-        """As Streaming's."""
+        """See StreamingDataset."""
         opened: list[SharedMemory] = []
         with _collected(opened):
             super().load_state_dict(obj)
         for memory in opened:
             if memory.created_shms:
                 self._memory.append(memory)
-            else:  # it has been written, and is kept open where it was made
+            else:  # written; its maker keeps it open
                 _give_up(memory, unlink=False)
 
     def _resume(self, world: Any, epoch: int) -> tuple[int, int]:
@@ -71,7 +68,7 @@ class ClosesMemory:
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a spawned worker gets: it closes nothing."""
+        """Return the state for a spawned worker, which closes nothing."""
         return {**self.__dict__, "_memory": []}
 
 
@@ -82,7 +79,7 @@ def _close(
     if os.getpid() != maker:
         return
     with suppress(TypeError, ValueError):  # closed already
-        locals_.buf[:4] = bytes(4)  # its folders are free again for another data set
+        locals_.buf[:4] = bytes(4)  # free its folders for another data set
     for memory in memories:
         _give_up(memory, unlink=alone)
     memories.clear()
@@ -92,40 +89,35 @@ def _close(
 
 
 def _give_up(memory: SharedMemory, unlink: bool) -> None:
-    """Close memory.
-
-    If it was made here its name is removed too, with ``unlink`` now, without it when Python ends.
-    """
+    """Close memory; if it was made here, remove its name now (``unlink``) or when Python ends."""
     for block in [*_in_use, memory.shm]:
         try:
             block.close()
-        except BufferError:  # an array of it is still used
+        except BufferError:  # an array still uses it
             if block not in _in_use:
                 _in_use.append(block)
             continue
-        with suppress(ValueError):  # it was not there
+        with suppress(ValueError):  # not in the list
             _in_use.remove(block)
     if memory.created_shms and not unlink:
         return
     for block in memory.created_shms:
-        with suppress(FileNotFoundError):  # removed already, say by clean_stale_shared_memory
+        with suppress(FileNotFoundError):  # removed already, e.g. by clean_stale_shared_memory
             block.unlink()
     atexit.unregister(memory.cleanup)
-    memory.created_shms, memory.opened_shms = (
-        [],
-        [],
-    )  # whoever calls cleanup now does nothing: names are used again
+    # Names are used again, so later calls of cleanup must do nothing.
+    memory.created_shms, memory.opened_shms = [], []
 
 
 def _of_another(memory: SharedMemory, prefix: int) -> bool:
-    """Whether this is another data set's memory, which was only looked at."""
+    """Whether this is the memory of another data set, opened only to check its name."""
     number, _, what = memory.shm.name.partition("_")
     return bool(memory.opened_shms) and what in SHM_TO_CLEAN and number != f"{prefix:06}"
 
 
 @contextmanager
 def _collected(memories: list[SharedMemory]) -> Iterator[None]:
-    """Add the shared memory that this thread opens inside to a list."""
+    """Append the shared memory that this thread opens in the block to a list."""
     token = _opened.set(memories)
     try:
         yield
@@ -134,7 +126,7 @@ def _collected(memories: list[SharedMemory]) -> Iterator[None]:
 
 
 def _observed(make: Callable[..., None]) -> Callable[..., None]:
-    """``SharedMemory.__init__``, seen by ``_collected``: Streaming does not say what it opens."""
+    """Wrap ``SharedMemory.__init__`` for ``_collected``: Streaming does not list what it opens."""
 
     def init(self: SharedMemory, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)

@@ -1,7 +1,7 @@
-"""Which shard a sample is in, by binary search.
+"""Find the shard of a sample by binary search.
 
-Streaming's ``Spanner`` answers the same, but goes through an array of all samples when it is made:
-8 bytes a sample and more at its peak, 2 GB for 61,000 shards of 4,096 samples, in every process.
+Streaming's ``Spanner`` makes an array of all samples in every process: more than 8 bytes a sample,
+2 GB for 61,000 shards of 4,096 samples.
 """
 
 from bisect import bisect_right
@@ -14,22 +14,22 @@ from streaming.base import dataset as streaming_dataset
 
 
 class SearchedSpanner:
-    """As ``streaming.base.spanner.Spanner``.
+    """A replacement for ``streaming.base.spanner.Spanner``.
 
     Args:
         shard_sizes: Samples of each shard, int64 of shape (shards,).
-        span_size: Not used.
+        span_size: Ignored.
     """
 
     def __init__(self, shard_sizes: NDArray[np.int64], span_size: int = 0) -> None:
         self.shard_sizes = shard_sizes
         self.num_samples = int(shard_sizes.sum())
         self.shard_bounds = np.concatenate([np.zeros(1, np.int64), shard_sizes.cumsum()])
-        # Which is searched four times as fast, for one index, as an array
+        # A list is searched four times as fast as an array for a single index.
         self._bounds = self.shard_bounds.tolist()
 
     def __getitem__(self, index: int) -> tuple[int, int]:
-        """Shard of a sample, and its place in it.
+        """Return the shard of a sample and the sample's index in it.
 
         Raises:
             IndexError: There is no such sample.
@@ -42,9 +42,7 @@ class SearchedSpanner:
 
 @contextmanager
 def searched_spans() -> Iterator[None]:
-    """Let a StreamingDataset that is constructed inside find shards by search; it has no argument
-    for that.
-    """
+    """Make StreamingDatasets constructed in the block use ``SearchedSpanner``."""
     stock = streaming_dataset.Spanner
     streaming_dataset.Spanner = SearchedSpanner
     try:

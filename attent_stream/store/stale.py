@@ -1,9 +1,8 @@
-"""Whether the cached index is still the store's: a data set may be replaced at the same address.
+"""Detect that a data set was replaced at the same address after its index was cached.
 
-New shards then have other sizes or hashes than the cached index says. Or they have the same sizes,
-which is worse: old and new samples would be mixed and nobody would notice. Only the content of the
-two indices is compared. A data set that was replaced by one with the very same index cannot be told
-from the old one.
+New shards may differ from the cached index in size or hash. If they do not, old and new samples
+would be mixed unnoticed. The contents of the two indices are compared; a replacement with an equal
+index is not detected.
 """
 
 import json
@@ -30,18 +29,16 @@ from attent_stream.store.store_errors import kind_of
 
 log = logging.getLogger(__name__)
 
-# Seconds to wait for an index that is only compared. A run that has all of its data can do without.
+# Seconds to wait for an index that is only compared; a run with all of its data needs none.
 _PATIENCE = 10.0
 
 
 def check_index(stream: Stream, where: str) -> bool:
-    """Refuse a cached index that is not the store's.
-
-    Where they cannot be compared it warns, since the cache may be complete.
+    """Compare a stream's cached index with the store's; warn if that fails.
 
     Args:
-        stream: Whose index is in the cache.
-        where: How to name it.
+        stream: The stream.
+        where: Name of the index for messages.
 
     Returns:
         Whether the store could be reached.
@@ -51,15 +48,13 @@ def check_index(stream: Stream, where: str) -> bool:
     """
     try:
         stale = is_stale(stream)
-    except (
-        Exception
-    ) as error:  # whatever it is: a run that has all of its data must start without the store
+    except Exception as error:  # a run with all of its data must start without the store
         kind = kind_of(error)
         said = " ".join(str(error).split()) or type(error).__name__
         log.warning(
             masked_text(
-                f"{where}: the index in {_folder(stream)} could not be compared with the store's, "
-                f"and is used as it is ({said})"
+                f"{where}: the index in {_folder(stream)} could not be compared with the store's "
+                f"and is used as is ({said})"
             )
         )
         return kind is not UnreachableError
@@ -69,28 +64,26 @@ def check_index(stream: Stream, where: str) -> bool:
 
 
 def explained(error: StoreError, stream: Stream, where: str) -> StoreError:
-    """The error itself, or, if the index is not the store's any more, one that says so."""
-    damaged = isinstance(error, (CorruptError, MissingError)) and stream.remote not in (
-        None,
-        stream.local,
-    )
-    if not damaged or not fetch.downloads_itself(stream):
+    """Return the error, or a StaleIndexError if the store's index has changed."""
+    damaged = isinstance(error, (CorruptError, MissingError))
+    remote = stream.remote not in (None, stream.local)
+    if not (damaged and remote and fetch.downloads_itself(stream)):
         return error
     try:
         return _error(stream, where) if is_stale(stream) else error
-    except Exception:  # what is wrong with the shard is known, and more worth telling
+    except Exception:  # the error of the shard is more useful
         return error
 
 
 def is_stale(stream: Stream) -> bool:
-    """Whether the store has an index of another content than the cache; one request.
+    """Whether the store's index differs from the cached one, in one request.
 
     Raises:
         Exception: They cannot be compared.
     """
     name = get_index_basename()
     mine = (_folder(stream) / name).read_bytes()
-    # Not in the cache, which may be read-only once it is complete.
+    # A complete cache may be read-only.
     part = Part(Path(name), folder=Path(tempfile.gettempdir()))
     timeout = min(stream.download_timeout, _PATIENCE)
     remote = os.path.join(stream.remote, stream.split, name)
@@ -114,19 +107,21 @@ def _differ(mine: bytes, theirs: bytes) -> bool:
     try:
         expected = json.loads(theirs)
     except ValueError as error:
-        raise CorruptError(f"the store's {get_index_basename()} is no JSON: {error}") from error
+        raise CorruptError(
+            f"the store's {get_index_basename()} is not valid JSON: {error}"
+        ) from error
     try:
         return json.loads(mine) != expected
     except ValueError:
-        return False  # damaged rather than old, which is told where it is read
+        return False  # damaged, which is reported where it is read
 
 
 def _error(stream: Stream, where: str) -> StaleIndexError:
     folder = _folder(stream)
     return StaleIndexError(
-        f"{where}: the index in {folder} is of older data than the store has now, so the data set "
-        f"was replaced after that folder was filled; remove the folder {folder} and start again, "
-        f"or give no remote if the older data is wanted and all there"
+        f"{where}: the index in {folder} is older than the store's, so the data set was replaced "
+        f"after that folder was filled; remove the folder {folder} and start again, or set no "
+        "remote to use the older data"
     )
 
 

@@ -1,7 +1,7 @@
-"""What a store's exception means, in this package's own errors and without anybody's credentials.
+"""Translate the exceptions of stores into this package's errors, with credentials masked.
 
-Every store's library has its own exceptions; what they share is looked for (an HTTP status, an
-errno), so that none of these libraries need be installed or imported.
+Each store's library has its own exceptions. They are told apart by common features, such as an HTTP
+status or errno, so that no library needs to be imported.
 """
 
 import errno
@@ -21,7 +21,7 @@ from attent_stream.base.errors import (
 from attent_stream.base.redaction import masked_text
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# Those that Streaming's downloaders use, and what these use to speak HTTP.
+# Libraries of Streaming's downloaders, and their HTTP libraries
 _LIBRARIES = {
     "boto3",
     "botocore",
@@ -35,8 +35,7 @@ _LIBRARIES = {
     "oci",
 }
 _LIBRARIES |= {"requests", "urllib3", "http", "httpx", "httpcore", "aiohttp"}
-# Exceptions without an HTTP status that are about credentials: those of botocore, google.auth and
-# azure.identity.
+# Exceptions about credentials without an HTTP status, of botocore, google.auth and azure.identity
 _CREDENTIALS = re.compile(
     r"Credential|Unauthorized|Authentication|RefreshError|TokenRetrieval|ExpiredToken|InvalidAccessKey"
 )
@@ -44,15 +43,15 @@ _LONGEST = 300
 
 ADVICE = {
     UnreachableError: (
-        "check that the store can be reached, or raise download_retry (each try waits twice "
-        "as long as the one before) or download_timeout"
+        "check that the store can be reached, or raise download_retry (each try waits twice as "
+        "long as the last) or download_timeout"
     ),
     DeniedError: (
         "check the credentials (they may have expired) and that they allow reading this object"
     ),
     MissingError: "check remote and split, and that the upload of the corpus was completed",
-    CorruptError: "write this shard anew, and look for what damages it on the way",
-    DiskFullError: "free some space, set cache_limit, or give a local folder on a larger disk",
+    CorruptError: "write this shard again, and look for what damages it in transit",
+    DiskFullError: "free some space, set cache_limit, or use a local folder on a larger disk",
     CacheFolderError: (
         "check that this user may write the local folder, that its disk is not read-only, and that "
         "nothing removes it"
@@ -63,13 +62,13 @@ ADVICE = {
 def store_error(
     error: BaseException, where: str, what: str = "", kind: type[StoreError] | None = None
 ) -> StoreError:
-    """The error of this package for one of a store's library or of the local disk.
+    """Translate an exception of a store's library or the local disk.
 
     Args:
-        error: What was raised.
-        where: The stream, shard and rank.
-        what: What was done about it so far ("3 tries in 7 s").
-        kind: What ``kind_of`` says of it, where its place on the disk is known.
+        error: The exception.
+        where: The stream, shard and rank, for the message.
+        what: The tries so far ("3 tries in 7 s"), for the message.
+        kind: The class from ``kind_of``, if the caller knows the cache folder.
     """
     kind = kind or kind_of(error)
     said = f"{what}: " if what else ""
@@ -80,19 +79,19 @@ _WORDS = {
     UnreachableError: "the store did not deliver it",
     DeniedError: "the store refused access",
     MissingError: "the store does not have it",
-    CorruptError: "what arrived is not what was written",
+    CorruptError: "the data is corrupt",
     DiskFullError: "the local disk cannot take it",
     CacheFolderError: "the local folder cannot be used",
 }
 
 
 def kind_of(error: BaseException, local: str = "", remote: str | None = None) -> type[StoreError]:
-    """Which of this package's errors an exception is.
+    """Classify an exception as one of this package's errors.
 
     Args:
-        error: What was raised.
-        local: Folder of the cache; without it, no file is known to be in the cache.
-        remote: Of the stream, which may be a folder too.
+        error: The exception.
+        local: The cache folder, or "" if it is not known.
+        remote: The stream's remote, which may be a folder.
     """
     if type(error) in _WORDS:
         return type(error)
@@ -101,12 +100,9 @@ def kind_of(error: BaseException, local: str = "", remote: str | None = None) ->
         return DiskFullError
     if local and _is_in_cache(error, local, remote):
         return CacheFolderError
-    # S3 answers 400 to an expired token, where it has no body to say so in.
-    if (
-        status in (400, 401, 403)
-        or isinstance(error, RecursionError)
-        or _is_about_credentials(error)
-    ):
+    # S3 answers a HEAD with an expired token with 400. Streaming recurses if all are refused.
+    denied = status in (400, 401, 403) or isinstance(error, RecursionError)
+    if denied or _is_about_credentials(error):
         return DeniedError
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return MissingError
@@ -114,7 +110,7 @@ def kind_of(error: BaseException, local: str = "", remote: str | None = None) ->
 
 
 def http_status(error: BaseException) -> int | None:
-    """The HTTP status in an exception of botocore, google or azure, or None."""
+    """Return the HTTP status in an exception of botocore, google or azure, or None."""
     response = getattr(error, "response", None)
     if isinstance(response, Mapping):  # botocore
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -125,29 +121,25 @@ def http_status(error: BaseException) -> int | None:
 
 
 def is_of_a_store(error: BaseException) -> bool:
-    """Whether an exception comes from a store or the way to it, rather than from wrong settings."""
+    """Whether an exception comes from a store or the network, not from wrong settings."""
     known = type(error).__module__.split(".")[0] in _LIBRARIES or http_status(error) is not None
     full = isinstance(error, OSError) and error.errno in _DISK
-    plain = isinstance(
-        error, (ConnectionError, TimeoutError, FileNotFoundError, EOFError, StoreError)
-    )
-    return known or full or plain or _is_about_credentials(error)
+    network = (ConnectionError, TimeoutError, FileNotFoundError, EOFError, StoreError)
+    return known or full or isinstance(error, network) or _is_about_credentials(error)
 
 
 def _is_about_credentials(error: BaseException) -> bool:
-    """Streaming's GCS raises a ValueError in handling google.auth's error, so what was being
-    handled counts too.
-    """
+    """Whether an exception or its context is about credentials; Streaming's GCS hides it there."""
     return any(_CREDENTIALS.search(type(one).__name__) for one in (error, error.__context__))
 
 
 def _is_in_cache(error: BaseException, local: str, remote: str | None) -> bool:
-    """Whether an exception is about a file or folder of the cache, or a folder that it is in."""
+    """Whether an exception is about a path in the cache or a folder that contains the cache."""
     name = getattr(error, "filename", None)
     if not isinstance(error, OSError) or not isinstance(name, (str, os.PathLike)):
         return False
     name, local = os.path.abspath(name), os.path.abspath(local)
-    if remote and "://" not in remote:  # a folder, which may be in the cache's or be the same
+    if remote and "://" not in remote:  # the remote folder may be inside the cache
         remote = os.path.abspath(remote)
         if _contains(local, remote) and _contains(remote, name):
             return False
@@ -159,7 +151,7 @@ def _contains(folder: str, path: str) -> bool:
 
 
 def _text(error: BaseException) -> str:
-    last = getattr(error, "last_exception", None)  # what boto3 was retrying for
+    last = getattr(error, "last_exception", None)  # boto3's, after its retries
     if isinstance(last, BaseException):
         return _text(last)
     text = _one_line(str(error)) or type(error).__name__

@@ -41,7 +41,7 @@ def test_without_shuffle_it_reads_the_shards_that_stock_reads_where_stock_reads_
     if data.batching_method in ("random", "stratified"):
         assert np.array_equal(*places)
         assert not whole or np.array_equal(lazy, stock)
-    else:  # which stream's turn it is differs; how often a shard has its turn does not
+    else:  # the merge of streams differs; how often each shard is read does not
         assert np.array_equal(
             *(np.bincount(part[part >= 0], minlength=len(starts)) for part in places)
         )
@@ -93,7 +93,7 @@ def test_shuffled_it_reads_each_sample_as_often(job, draw):
         assert np.array_equal(order.of_rank(window, rank), per_rank[begin:end, rank])
         tail = [row[row >= 0].tolist() for row in per_rank[order.full :, rank] if (row >= 0).any()]
         assert [ids.tolist() for ids in order.tail(rank)] == tail
-    # Without a teacher, workers that take turns read the same, from any row on.
+    # Without a teacher, round-robin workers read the same from any row on.
     first, workers = draw.draw(st.integers(0, order.full)), draw.draw(st.integers(1, 3))
     read = [
         [ids for now, _ in lazy_steps(order, 0, first, worker, workers, 9) for ids in now]

@@ -10,6 +10,8 @@ from corpora import difficulty
 from streaming import MDSWriter
 from taught import make_loader, run_epochs
 
+from attent_stream import TeachingDataset
+
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "testsecret",
@@ -17,6 +19,7 @@ CREDENTIALS = {
 }
 RUN = {"batch_size": 4, "shuffle": True, "num_canonical_nodes": 1, "window": 4, "gap": 1}
 SAMPLES = 160
+SLOW_DOWN = {"kind": "status", "status": 503, "message": "Reduce your request rate"}
 
 
 def use_s3(monkeypatch, url: str) -> None:
@@ -59,3 +62,19 @@ def taught_run(local: Path, remote: str | None, workers: int = 2, **data) -> dic
 def shards_in(folder: Path) -> list[str]:
     """Names of the shard files in a cache, of whatever kind."""
     return sorted(name for name in os.listdir(folder) if name.startswith("shard."))
+
+
+def opened(tmp_path: Path, remote: str | Path, **settings) -> TeachingDataset:
+    """Open a data set with its cache in ``tmp_path``."""
+    defaults = {
+        "local": str(tmp_path / "cache"),
+        "download_retry": 2,
+        "download_timeout": 20,
+        "batch_size": 4,
+    }
+    return TeachingDataset(remote=str(remote), **defaults | settings)
+
+
+def read(dataset: TeachingDataset) -> list[int]:
+    """Every sample's id, read in the order of the shards."""
+    return [int(dataset[i]["id"]) for i in range(len(dataset))]

@@ -283,8 +283,14 @@ def set_shard(*path_and_value):
 
 
 BAD_INDEX = [
-    (set_shard("column_encodings", 1, "pkl"), "column 'id' is encoded as 'pkl', which runs code"),
-    (set_shard("column_encodings", 1, "pkl:"), "column 'id' is encoded as 'pkl:', which runs code"),
+    (
+        set_shard("column_encodings", 1, "pkl"),
+        "'id' contains an unsafe type, because reading 'pkl' runs",
+    ),
+    (
+        set_shard("column_encodings", 1, "pkl:"),
+        "'id' contains an unsafe type, because reading 'pkl:' runs",
+    ),
     (set_shard("column_encodings", 1, "dill"), "column 'id' has the unknown encoding 'dill'"),
     (set_shard("column_encodings", 1, "x:y"), "column 'id' has the unknown encoding 'x:y'"),
     (set_shard("column_encodings", ["int"]), "as many column names as encodings and sizes"),

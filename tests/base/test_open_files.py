@@ -1,0 +1,44 @@
+"""Runs with too few file descriptors."""
+
+import json
+
+import pytest
+from corpora import write_ids
+
+from attent_stream.base.errors import CollateError, OpenFilesError
+
+CASES = {
+    "the trainer cannot receive a tensor": (60, [1], 2, True),
+    "without a teacher": (60, [1], 2, False),
+    "a worker cannot send a batch": (60, [40], 2, True),
+    "workers cannot be started": (22, [1], 2, True),
+    "a collate function opens files": (60, [0, 80], 0, True),
+    "one in a worker does": (60, [0, 80], 2, True),
+    "the data set cannot be made": (5, [0], 0, True),
+}
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("case", CASES)
+def test_too_few_descriptors_are_named(zygote, tmp_path, case):
+    few, name, text = trained(zygote, tmp_path, *CASES[case])
+    assert name == OpenFilesError.__name__, text
+    said = f'("Too many open files"; the limit is {few} for each process): run \'ulimit -n '
+    assert said in text
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("workers", [0, 2])
+def test_other_errors_stay_as_they_are(zygote, tmp_path, workers):
+    assert trained(zygote, tmp_path, 400, [0], workers, True)[1:] == ["nothing", ""]
+    name, text = trained(zygote, tmp_path, 400, [0, 0, "the disk is bad"], workers, True)[1:]
+    assert name == CollateError.__name__ and "the disk is bad" in text
+
+
+def trained(zygote, tmp_path, few, collate, workers, taught):
+    report, folder = tmp_path / "report", tmp_path / "data"
+    folder.exists() or write_ids(folder, 256)
+    given = ("store_jobs:train_with_few", str(folder), few, collate, workers, taught, str(report))
+    process = zygote.start(*given, said=tmp_path / "said", env={"TMPDIR": str(tmp_path)})
+    assert process.wait(120) == 0, process.said
+    return json.loads(report.read_text())

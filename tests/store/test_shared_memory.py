@@ -1,0 +1,118 @@
+"""Data sets that come and go leave no descriptors and no names."""
+
+import contextlib
+import gc
+import json
+import os
+
+import numpy as np
+import pytest
+from corpora import write_ids
+from ports import free_port
+from store_jobs import in_memory, names_of
+from streaming.base.dataset import _ShardState
+
+from attent_stream import TeachingDataset
+from attent_stream.store import shared_memory
+
+
+def test_data_sets_that_are_dropped_leave_no_descriptor(zygote, tmp_path):
+    folder, report, said = write_ids(tmp_path / "data", 32), tmp_path / "report", tmp_path / "said"
+    env = {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    assert (
+        zygote.start("store_jobs:make_many", folder, str(report), said=said, env=env).wait(300) == 0
+    ), said.read_text()
+    open_files, left, last = json.loads(report.read_text())
+    assert max(open_files) - min(open_files) <= 1, str(
+        open_files
+    )  # one is of Python's own, once there are workers
+    assert left == []
+    assert not set(last) & zygote.shared_memory()
+    assert not [
+        line
+        for line in said.read_text().splitlines()
+        if "Traceback" in line or "leaked" in line or "ignored" in line
+    ]
+
+
+def test_two_ranks_make_and_drop_data_sets(zygote, tmp_path):
+    folder, port, before = write_ids(tmp_path / "data", 64), free_port(), zygote.shared_memory()
+    env = {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    given = [
+        ("store_jobs:make_on_a_rank", rank, port, folder, str(tmp_path / f"report{rank}"))
+        for rank in (0, 1)
+    ]
+    ranks = [zygote.start(*one, said=tmp_path / f"said{one[1]}", env=env) for one in given]
+    for rank in ranks:
+        assert rank.wait(120) == 0, rank.said
+    for rank in (0, 1):
+        open_files, read = json.loads((tmp_path / f"report{rank}").read_text())
+        few = [open_files[number] for number in range(rank + 1, 8, 2)]  # without one that is kept
+        assert max(few) - min(few) <= 1 and max(open_files) <= max(few) + 16, open_files
+        assert read
+    assert zygote.shared_memory() <= before
+
+
+def test_a_forked_process_closes_nothing_of_its_parents(tmp_path):
+    data = TeachingDataset(local=write_ids(tmp_path / "data", 32), batch_size=4)
+    names = names_of(data) & in_memory()
+    pid = os.fork()
+    if not pid:
+        status = 1
+        with contextlib.suppress(BaseException):
+            shared_memory._close(data._memory, data._locals_shm, [], True, os.getppid())
+            status = 0
+        os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert len(names) == 6 and names <= in_memory()
+    assert len(list(data)) == 32
+    del data
+    gc.collect()
+    assert not names & in_memory()
+
+
+def test_a_rank_that_drops_its_data_set_leaves_it_to_the_others(tmp_path, monkeypatch):
+    """On a node of several ranks names stay until Python ends, descriptors do not."""
+    ended = []
+    monkeypatch.setattr("streaming.base.shared.memory.atexit.register", ended.append)
+    data = TeachingDataset(local=write_ids(tmp_path / "data", 32), batch_size=4)
+    names, before = names_of(data) & in_memory(), len(os.listdir("/proc/self/fd"))
+    folders = bytes(data._locals_shm.buf[:4])
+    shared_memory._close(data._memory, data._locals_shm, [], False, os.getpid())
+    assert len(names) == 6 and names <= in_memory()
+    assert len(os.listdir("/proc/self/fd")) == before - 12
+    with open(f"/dev/shm/{data.shared_prefix:06}_locals", "rb") as file:
+        assert file.read(4) == bytes(4) != folders  # so that the folders can be used by another
+    for cleanup in ended:
+        cleanup()
+    assert not names & in_memory()
+
+
+def test_memory_that_is_still_looked_at_is_closed_later(tmp_path):
+    folder = write_ids(tmp_path / "data", 32)
+    data = TeachingDataset(local=folder, batch_size=4)
+    states, before = (
+        np.frombuffer(data._shard_states.shm.buf, np.uint8),
+        len(os.listdir("/proc/self/fd")),
+    )
+    names = names_of(data)
+    del data
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before - 10
+    assert not names & in_memory() and states[0] == _ShardState.LOCAL
+    del states
+    data = TeachingDataset(local=folder, batch_size=4)
+    del data
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before - 12
+
+
+def test_a_refused_data_set_leaves_no_descriptor(tmp_path):
+    """Streaming looks at all memory a hundred times, in case a folder in use becomes free."""
+    source = write_ids(tmp_path / "data", 32)
+    data = TeachingDataset(remote=source, local=str(tmp_path / "cache"), batch_size=4)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(ValueError, match="Reused local directory"):
+        TeachingDataset(remote=source, local=str(tmp_path / "cache"), batch_size=4)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(data)) == 32
