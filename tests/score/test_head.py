@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from attent_stream.base.errors import ScoreError
 from attent_stream.model import reference
-from attent_stream.score import chunked, head, product
+from attent_stream.score import chunked, head, logit_scores, matmul_dtype
 from attent_stream.score.head import PATHS, head_scores
 
 CPU_PATHS = ["reference", "chunked"]
@@ -264,8 +264,8 @@ def test_widened_halves_are_scored_as_the_same_numbers_in_float32(eager, tiny_ti
 
 def test_a_cpu_that_emulates_halves_multiplies_floats(monkeypatch):
     seconds = {torch.float32: 1.0, torch.bfloat16: 5.0, torch.float16: 1.2}
-    monkeypatch.setattr(product, "_seconds", seconds.get)
-    chosen = product.matmul_dtype.__wrapped__
+    monkeypatch.setattr(matmul_dtype, "_seconds", seconds.get)
+    chosen = matmul_dtype.matmul_dtype.__wrapped__
     assert [chosen(dtype) for dtype in seconds] == [torch.float32, torch.float32, torch.float16]
     assert chosen(torch.float64) == torch.float64
 
@@ -284,13 +284,15 @@ def test_scores_of_logits_that_are_there(dtype, eager, monkeypatch):
     labels = torch.randint(0, 90, (3, 7), generator=torch.Generator().manual_seed(1))
     labels[0, :5] = -100
     before, want = logits.clone(), reference.token_scores(logits, labels)
-    monkeypatch.setattr(head, "SMALL", 0)
+    monkeypatch.setattr(logit_scores, "SMALL", 0)
     monkeypatch.setattr(chunked, "_EAGER_ELEMENTS", 400)
-    for got, expected in zip(head.logit_scores(logits, labels), want, strict=True):
+    for got, expected in zip(logit_scores.logit_scores(logits, labels), want, strict=True):
         torch.testing.assert_close(got, expected, rtol=2e-6, atol=2e-6)
     for small in (0, 2**22):
-        monkeypatch.setattr(head, "SMALL", small)
-        torch.testing.assert_close(head.logit_losses(logits, labels), want[0], rtol=2e-6, atol=2e-6)
+        monkeypatch.setattr(logit_scores, "SMALL", small)
+        torch.testing.assert_close(
+            logit_scores.logit_losses(logits, labels), want[0], rtol=2e-6, atol=2e-6
+        )
     assert torch.equal(logits, before)
 
 

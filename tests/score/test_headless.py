@@ -18,7 +18,7 @@ from together import run_together
 from attent_stream.base.errors import ScoreError
 from attent_stream.model.batch import split_batch
 from attent_stream.model.output_head import HeadError, find_head
-from attent_stream.score import headless
+from attent_stream.score import head_call, headless
 from attent_stream.score.build import build_scorer
 from attent_stream.score.microbatches import score_batch
 
@@ -151,11 +151,11 @@ def needs_all(logits):
     [
         (
             lambda: Tiny(torch.nn.Linear(16, VOCAB), after=lambda z: z * 1.02),
-            "it does to its logits what is not known here",
+            "it changes its logits in an unknown way",
         ),
         (
             lambda: Tiny(torch.nn.Linear(16, VOCAB), after=lambda z: z.square()),
-            "it does to its logits what is not known here",
+            "it changes its logits in an unknown way",
         ),
         (
             lambda: Tiny(torch.nn.Linear(16, VOCAB), after=lambda z: z[..., 1:]),
@@ -217,9 +217,9 @@ def test_a_scale_that_comes_later_is_found_out(monkeypatch, caplog):
 
 def test_wrong_scores_are_found_out(monkeypatch, caplog):
     """By a path that computes nonsense, as a miscompiled kernel might."""
-    right = headless.head_scores
+    right = head_call.head_scores
     monkeypatch.setattr(
-        headless,
+        head_call,
         "head_scores",
         lambda *args, **given: tuple(s * 1.1 for s in right(*args, **given)),
     )
@@ -292,7 +292,7 @@ def test_errors_leave_no_hook(monkeypatch):
     def no_memory(*args, **given):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(headless, "head_scores", no_memory)
+    monkeypatch.setattr(head_call, "head_scores", no_memory)
     scorer = build_scorer("loss", model, head="reference")
     with pytest.raises(torch.OutOfMemoryError):
         score_batch(scorer, model, text(), 2)
@@ -318,7 +318,7 @@ def test_a_taught_run_chooses_alike(tmp_path, monkeypatch):
     few = []
     monkeypatch.setattr(headless, "SMALL", 0)
     monkeypatch.setattr(
-        headless.HeadlessForward, "_look_at", lambda self, labels: few.append(labels.shape)
+        headless.HeadlessForward, "_measure_density", lambda self, labels: few.append(labels.shape)
     )
     log = fit(**job)
     assert few == [(8, LENGTH)]
