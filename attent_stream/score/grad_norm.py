@@ -2,9 +2,9 @@
 
 Take final hidden states ``H`` (T, D), logits ``z = scale (H W^T + b)``, perhaps soft-capped, and
 the mean loss of a sample's n valid tokens. The gradient with respect to the output weight is
-``R^T H / n``. A row of R is ``(p - e_y) scale`` times the slope of the cap, and 0 where the label is ignored.
-The norm is the square root of ``sum((R R^T) * (H H^T)) / n^2`` (Goodfellow, arXiv 1510.01799, for
-one token; ghost norms for sequences: Yousefpour et al., arXiv 2109.12298).
+``R^T H / n``. A row of R is ``(p - e_y) scale`` times the slope of the cap, and 0 where the label
+is ignored. The norm is the square root of ``sum((R R^T) * (H H^T)) / n^2`` (Goodfellow, arXiv
+1510.01799, for one token; ghost norms for sequences: Yousefpour et al., arXiv 2109.12298).
 
 Katharopoulos and Fleuret (ICML 2018, arXiv 1803.00942, equation 16) bound a sample's gradient norm
 by that of the last layer. The usual bound leaves out the products between tokens, and is useless on
