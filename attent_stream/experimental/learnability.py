@@ -1,9 +1,9 @@
-"""Learnability: a sample's loss minus its loss under a reference, which has learnt what is easy to
-learn.
+"""Learnability: a sample's loss minus its loss under a reference model.
 
-The reference is a model given (RHO-loss: Mindermann et al., ICML 2022, arXiv 2206.07137, equation
-3, where it was trained on held-out data), or an older snapshot of the learner itself: then what
-scores high is what the learner has come to do worse on. Noise is high under both, and cancels.
+The reference is a given model (RHO-loss: Mindermann et al., ICML 2022, arXiv 2206.07137, equation
+3, where it was trained on held-out data), or an older snapshot of the learner. With a snapshot,
+samples score high where the learner has become worse. Noise has a high loss under both models and
+cancels.
 """
 
 import copy
@@ -29,16 +29,16 @@ from attent_stream.score.recipe import RelativeScore
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceSettings:
-    """What the loss is compared with: one of both.
+    """The model that the loss is compared with: ``model`` or ``snapshot``.
 
     Args:
         model: A folder with a Hugging Face model (``config.json`` and safetensors weights), or a
             ComposerModel.
-        snapshot: Time string, how often the learner's weights are taken anew, between two windows;
-            the first are those it starts with.
+        snapshot: Time string: how often the learner's weights are copied, between two windows. The
+            first copy is of its initial weights.
 
     Raises:
-        ValueError: None or both, a model that is neither, or a snapshot that is no time above 0.
+        ValueError: Both or none are given, or one is out of range.
     """
 
     model: Any = None
@@ -60,10 +60,10 @@ class ReferenceSettings:
 
     @classmethod
     def parse(cls, value: Any) -> "ReferenceSettings":
-        """From ``{model: ...}`` or ``{snapshot: 200ba}``.
+        """Read ``{model: ...}`` or ``{snapshot: 200ba}``.
 
         Raises:
-            ValueError: Neither.
+            ValueError: The value is neither.
         """
         if not isinstance(value, Mapping) or not value or set(value) - {"model", "snapshot"}:
             raise ValueError(
@@ -76,24 +76,24 @@ class ReferenceSettings:
 
 
 class Reference:
-    """The reference at work.
+    """Computes the losses of samples under the reference model.
 
     Args:
-        settings: What it is.
-        learner: The model as training has it (wrapped).
-        device: Where it lives.
+        settings: What the reference is.
+        learner: The learner, wrapped as in training.
+        device: Where the reference runs.
 
     Attributes:
-        model: The model that is compared with.
+        model: The reference model, in eval mode.
 
     Raises:
-        ScoreError: It cannot be built, or no snapshot taken of a sharded model.
+        ScoreError: The model cannot be built, or a snapshot is asked of a sharded learner.
     """
 
     def __init__(self, settings: ReferenceSettings, learner: Module, device: torch.device) -> None:
         self._every = settings.snapshot
         self._learner = unwrap(learner)
-        self._taken = 0  # how many times ``snapshot`` had passed when the weights were taken
+        self._taken = 0  # periods of ``snapshot`` before the weights were copied
         if settings.snapshot is None:
             try:
                 self.model = other_model(settings.model, learner, device, seed=0, key="reference")
@@ -111,17 +111,18 @@ class Reference:
         self._scorer = MicrobatchScorer(build_scorer("loss", self.model, fidelity=FULL), self.model)
 
     def read_by(self, reading: Reading | None, form: BatchForm) -> None:
-        """Read the reference's outputs as the learner's, where it is a model of the same class."""
+        """Use the learner's reading for a reference of the same class."""
         same = type(self.model) is type(self._learner)
         self._scorer.read_by(reading if same else None, form)
 
     def losses(self, batch: Any, microbatch: int) -> Tensor:
-        """Of a batch on its device, float32 of shape (B,); without gradients."""
+        """Losses of a batch on the reference's device, float32 of shape (B,), without gradients."""
         return self._scorer(batch, microbatch)
 
     def window_chosen(self, clock: Clock) -> None:
-        """Take the learner's weights anew where it is time; to be called between two windows, so
-        that one's scores compare.
+        """Copy the learner's weights where it is time.
+
+        Call this between two windows, so that the scores of one window compare.
         """
         if self._every is None:
             return
@@ -131,16 +132,16 @@ class Reference:
             self.model.load_state_dict(self._learner.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
-        """A snapshot's weights and when they were taken; empty of a model given."""
-        return (
-            {} if self._every is None else {"taken": self._taken, "model": self.model.state_dict()}
-        )
+        """The weights of a snapshot and when they were copied. Empty for a given model."""
+        if self._every is None:
+            return {}
+        return {"taken": self._taken, "model": self.model.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
-        """Go on from ``state_dict``'s state; an empty one says nothing.
+        """Load what ``state_dict`` returned. An empty state is ignored.
 
         Raises:
-            ScoreError: A snapshot of another model.
+            ScoreError: The snapshot is of another model.
         """
         if self._every is None or not state:
             return

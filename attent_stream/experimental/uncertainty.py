@@ -14,7 +14,7 @@ from attent_stream.model.reading import CLASSES
 from attent_stream.model.reference import IGNORED
 from attent_stream.score.chunked import Compiled, transformed
 from attent_stream.score.grad_norm import HeadInputs
-from attent_stream.score.head import SMALL
+from attent_stream.score.logit_scores import SMALL
 from attent_stream.score.scores import Score
 
 

@@ -166,7 +166,9 @@ def countable(labels: Tensor, classes: int, ignored: int | None = None) -> Tenso
 
 
 def one_hot(labels: Tensor, classes: int, smoothing: float = 0.0) -> Tensor:
-    """Turn labels into probabilities of shape (..., C), all 0 where a label is ignored.
+    """Turn labels into probabilities of shape (..., C).
+
+    Without smoothing, they are all 0 where a label is ignored.
 
     Args:
         labels: Class indices, int64, ``-100`` where ignored.

@@ -1,18 +1,18 @@
-"""How far two scores agree on what matters."""
+"""How well two scores of the same samples agree."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def spearman(a: NDArray, b: NDArray) -> float:
-    """Rank correlation of two scores of the same samples, ties by their mean rank.
+    """Rank correlation of two scores of the same samples, with the mean rank for ties.
 
     Args:
-        a: Shape (N,); samples whose score is not finite in either are left out.
+        a: Shape (N,). Samples with a score that is not finite, in ``a`` or ``b``, are left out.
         b: Shape (N,).
 
     Returns:
-        In [-1, 1]; NaN for fewer than two samples or where all are alike.
+        In [-1, 1]. NaN for fewer than two samples, or where all scores of one kind are equal.
     """
     finite = np.isfinite(a) & np.isfinite(b)
     if finite.sum() < 2:
@@ -24,13 +24,12 @@ def spearman(a: NDArray, b: NDArray) -> float:
 
 
 def kept_overlap(a: NDArray, b: NDArray, keep: float) -> float:
-    """Of the top ``keep`` samples (at least one) by one score, the share that is also in the top by
-    the other; ties by order.
+    """Share of the top samples by one score that are also in the top by the other.
 
     Args:
-        a: Shape (N,); samples whose score is not finite in either are left out.
+        a: Shape (N,). Samples with a score that is not finite, in ``a`` or ``b``, are left out.
         b: Shape (N,).
-        keep: In (0, 1].
+        keep: Share of the samples in the top, in (0, 1], at least one sample. Ties go by order.
     """
     finite = np.isfinite(a) & np.isfinite(b)
     count = max(1, round(keep * finite.sum()))

@@ -1,11 +1,10 @@
-"""``fidelity: auto``: measure on real candidates which cheap way agrees with the full score, and
-take the cheapest that does.
+"""``fidelity: auto``: measures which cheap ways agree with the full score, and uses the cheapest.
 
-The first window that is scored is scored in full, and a slice of its candidates in every way
-besides; when the window is chosen, so is the way for the windows that follow. Every so many windows
-a slice is measured again. A window's candidates are all scored in one way, so that their scores
-compare. What is cheapest is counted (``cost``), not timed; all ranks see the same scores of the
-slice, so all decide alike, and the decision is state that a resumed run goes on with.
+The first scored window is scored in full, and a slice of its candidates in every way. When the
+window is chosen, a way is chosen for the windows that follow. Later windows measure a slice again.
+All candidates of a window are scored in one way, so that their scores compare. Cost is counted and
+not timed (``cost``), and all ranks see the same scores of the slice. So all ranks make the same
+decision, and a resumed run goes on with it.
 """
 
 import logging
@@ -31,19 +30,19 @@ from attent_stream.score.microbatches import MicrobatchScorer
 
 log = logging.getLogger(__name__)
 
-_FEWEST = 32  # finite scores in a slice, below which nothing is decided
+_FEWEST = 32  # finite scores in a slice that a decision needs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One way on one slice of candidates.
+    """One way of scoring, measured on a slice of candidates.
 
     Args:
-        way: Which.
-        spearman: Rank correlation with the full score; NaN where it could not be had.
-        overlap: Share of the full score's kept samples that it keeps too.
-        cost: Over that of the full score, counted.
-        time: The same, timed on this rank; for the log only.
+        way: The way.
+        spearman: Rank correlation with the full score. NaN where the way does not work.
+        overlap: Share of the samples kept by the full score that it keeps too.
+        cost: Counted cost over that of the full score.
+        time: Measured time over that of the full score, on this rank. For logs only.
     """
 
     way: Fidelity
@@ -56,12 +55,12 @@ class Measured:
 def usual_ways(
     *, text: bool, blocks: Blocks | None, patches: bool, images: bool
 ) -> tuple[Fidelity, ...]:
-    """What is tried where nothing else is asked for.
+    """The ways that are tried by default.
 
     Args:
         text: Whether samples are token sequences.
         blocks: The model's equal blocks, or None.
-        patches: Whether it is a ViT of which patches can be left out.
+        patches: Whether it is a ViT with patches that can be left out.
         images: Whether it takes images.
     """
     count = 0 if blocks is None else len(blocks)
@@ -83,23 +82,24 @@ def usual_ways(
 
 
 def decide(measured: list[Measured], agreement: float) -> Measured | None:
-    """The cheapest way with at least this rank correlation, or None: the full score; of equally
-    cheap ones the first.
+    """Choose the cheapest way with at least this rank correlation, the first among equals.
+
+    None means the full score.
     """
     good = [one for one in measured if one.spearman >= agreement and one.cost < 1.0]
     return min(good, key=lambda one: one.cost, default=None)
 
 
 class AutoScorer:
-    """Scores candidates in the way that is good enough.
+    """Scores candidates in the cheapest way that is good enough.
 
     Args:
         settings: What is good enough, and how often it is measured.
-        full: Scores in full.
-        ways: Every other way, and how to score so.
-        cost: Of the model.
-        gather: This rank's values -> all ranks', as ``gather_ranks``.
-        ranks: How many ranks score different samples.
+        full: The full scorer.
+        ways: The scorer of every other way.
+        cost: Cost of the model.
+        gather: Gathers this rank's values from all ranks, as ``gather_ranks`` does.
+        ranks: Number of ranks that score different samples.
         gpu: Whether scoring runs on a GPU.
     """
 
@@ -119,18 +119,18 @@ class AutoScorer:
         self._watches = {way: Stopwatch(gpu=gpu) for way in self._scorers}
         self._way = FULL
         self._form = BatchForm()
-        self._windows = 0  # scored and chosen
+        self._windows = 0  # number of scored and chosen windows
         self._slice = np.zeros((len(self._scorers), 0), np.float32)
-        self._length = 0  # tokens of the slice's longest sample
+        self._length = 0  # tokens in the slice's longest sample
 
     @property
     def way(self) -> Fidelity:
-        """In which candidates are scored now."""
+        """The way in which candidates are scored now."""
         return self._way
 
     @property
     def cost(self) -> float:
-        """Of scoring a candidate so, in full forwards, by count."""
+        """Counted cost of scoring a candidate now, in full forwards."""
         return self._cost.of(self._way, self._length)
 
     @property
@@ -146,49 +146,49 @@ class AutoScorer:
 
     @property
     def measuring(self) -> bool:
-        """Whether this window's next candidates are measured."""
+        """Whether the window's next candidates are scored in every way."""
         due = self._windows % self._settings.every == 0
         return due and self._slice.shape[1] < self._settings.samples
 
     def __call__(self, batch: Any, microbatch: int, draw: tuple[int, ...] = ()) -> Tensor:
-        """Scores of a batch, float32 of shape (B,); see ``MicrobatchScorer``. All ranks call it
-        equally often.
+        """Score a batch, float32 of shape (B,); see ``MicrobatchScorer``.
+
+        All ranks must call this equally often.
         """
         if self.measuring:
             self._measure(batch, microbatch, draw)
         return self._scorers[self._way](batch, microbatch, draw)
 
     def window_chosen(self, keep: float) -> list[Measured]:
-        """Say that a scored window is chosen: what comes is of the next.
+        """Note that a scored window was chosen, and choose the way for the next windows.
 
         Args:
             keep: Share of its candidates that was kept.
 
         Returns:
-            What was measured in it, if anything was; the way in use is ``way`` from now on.
+            What was measured in the window. Empty where nothing was.
         """
         due = self._windows % self._settings.every == 0
         self._windows += 1
         values = self._slice
         self._slice = values[:, :0]
-        enough = np.isfinite(values[0]).sum() >= _FEWEST if values.shape[1] else False
-        if not due or not enough:
-            if due:
-                log.warning(
-                    "Fidelity auto measured %d candidates with a finite score, fewer than %d: "
-                    "going on with %s.",
-                    int(np.isfinite(values[0]).sum()),
-                    _FEWEST,
-                    self._way.name,
-                )
+        if not due:
+            return []
+        finite = int(np.isfinite(values[0]).sum())
+        if finite < _FEWEST:
+            log.warning(
+                "Fidelity auto measured %d candidates with a finite score, fewer than %d: going on "
+                "with %s.",
+                finite,
+                _FEWEST,
+                self._way.name,
+            )
             return []
         seconds = [watch.take() for watch in self._watches.values()]
         measured = [
             Measured(
                 way=way,
-                spearman=spearman(values[i], values[0])
-                if np.isfinite(values[i]).any()
-                else math.nan,
+                spearman=spearman(values[i], values[0]),
                 overlap=kept_overlap(values[i], values[0], keep),
                 cost=self._cost.of(way, self._length),
                 time=seconds[i] / max(seconds[0], 1e-9),
@@ -206,7 +206,7 @@ class AutoScorer:
                 self._settings.agreement,
                 values.shape[1],
                 max(
-                    (one.spearman for one in measured if one.spearman == one.spearman),
+                    (one.spearman for one in measured if not math.isnan(one.spearman)),
                     default=math.nan,
                 ),
             )
@@ -225,7 +225,7 @@ class AutoScorer:
         return measured
 
     def state_dict(self) -> dict[str, Any]:
-        """Numbers, names and a tensor; the same on every rank."""
+        """The decision and the measured slice; the same on all ranks."""
         return {
             "ways": [way.name for way in self._scorers],
             "way": self._way.name,
@@ -235,10 +235,7 @@ class AutoScorer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state_dict``'s state; with other ways than then, only the count of windows
-        is gone on from.
-        """
-        self._windows = int(state["windows"])
+        """Load what ``state_dict`` returned. A state of other ways is ignored."""
         names = {way.name: way for way in self._scorers}
         if list(names) != list(state["ways"]):
             log.warning(
@@ -247,6 +244,7 @@ class AutoScorer:
             )
             self._windows = 0
             return
+        self._windows = int(state["windows"])
         self._way = names[state["way"]]
         self._slice = state["slice"].cpu().numpy().copy()
         self._length = int(state["length"])
@@ -254,12 +252,12 @@ class AutoScorer:
     def _measure(self, batch: Any, microbatch: int, draw: tuple[int, ...]) -> None:
         missing = self._settings.samples - self._slice.shape[1]
         size = min(self._form.rows(batch), -(-missing // self._ranks))
-        part = self._form.split(batch, size)[0]
+        measured = self._form.split(batch, size)[0]
         rows = []
         for way, scorer in self._scorers.items():
             with self._watches[way]:
-                rows.append(self._scored(way, scorer, part, min(size, microbatch), draw))
-        labels = part.get("labels") if isinstance(part, Mapping) else None
+                rows.append(self._scored(way, scorer, measured, min(size, microbatch), draw))
+        labels = measured.get("labels") if isinstance(measured, Mapping) else None
         length = labels.shape[1] if isinstance(labels, Tensor) and labels.ndim == 2 else 1
         device = rows[0].device
         rows.append(torch.full((size,), float(length), device=device))
@@ -272,14 +270,14 @@ class AutoScorer:
         self,
         way: Fidelity,
         scorer: MicrobatchScorer,
-        part: Any,
+        batch: Any,
         microbatch: int,
         draw: tuple[int, ...],
     ) -> Tensor:
         try:
-            return scorer(part, microbatch, draw).float()
+            return scorer(batch, microbatch, draw).float()
         except ScoreError as error:
             if way == FULL or self._settings.ways is not None:
                 raise
             log.warning("Fidelity auto leaves %s out: %s.", way.name, error)
-            return torch.full((self._form.rows(part),), math.nan)
+            return torch.full((self._form.rows(batch),), math.nan)

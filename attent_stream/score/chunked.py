@@ -1,9 +1,11 @@
-"""Token scores a tile of logits at a time: a matrix product into a buffer that stays in the cache,
-and a compiled pass over it.
+"""Token scores, one tile of logits at a time.
+
+Each tile is a matrix product into a buffer that stays in the cache, and a compiled pass over it.
 """
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,28 +17,27 @@ from attent_stream.score.softmax_sums import SoftmaxSums, merge
 
 log = logging.getLogger(__name__)
 
-# Tokens and classes of a tile. On a CPU a tile of 6 to 12 MB stays in the cache until its pass; on
-# a GPU it must keep the device busy for longer than it takes to launch, and whole rows need no
-# merging.
+# Tokens and classes of a tile. On a CPU, a tile of 6 to 12 MB stays in the cache until its pass. On
+# a GPU, a tile must keep the device busy for longer than a launch takes, and whole rows need no
+# merge.
 _CPU_TOKENS, _CPU_CLASSES = 1024, 3072
-# Where halves are multiplied as float32: the operands are copied too
+# Smaller where halves are multiplied as float32, as the operands are copied too
 _WIDENED_TOKENS, _WIDENED_CLASSES = 512, 1024
 _GPU_ELEMENTS = 2**28
 _LOG2_E = 1.4426950408889634
-# Of a tile against a bound: the square of all tiles' must be finite, of which ``merge`` makes use
+# Limit for a tile's total, as ``merge`` squares the total of all tiles
 _LARGEST_TOTAL = 1e15
-_EAGER_ELEMENTS = 2**22  # a pass that is not compiled makes float32 copies of its tile
+_EAGER_ELEMENTS = 2**22  # an uncompiled pass makes float32 copies of its tile
 
 
 class Compiled:
-    """A function behind ``torch.compile`` that runs as it is where nothing can compile it, which is
-    said once.
+    """A compiled function that runs uncompiled, with one warning, where it cannot be compiled.
 
     Args:
-        function: Of tensors (and None), compiled once for all sizes.
+        function: A function of tensors (and None), compiled once for all sizes.
 
     Attributes:
-        failed: Whether it turned out that it cannot be compiled here.
+        failed: Whether compilation has failed.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -62,10 +63,10 @@ class Compiled:
 
 
 def all_sums(z: Tensor, scale: Tensor | None) -> SoftmaxSums:
-    """Sums over every logit of a tile.
+    """Compute the sums over a tile's logits.
 
     Args:
-        z: Any float dtype, shape (N, C); the labels' logits are -inf.
+        z: Any float dtype, shape (N, C), with -inf for the labels' logits.
         scale: Float32 scalar, or None for 1.
     """
     z = z.float()
@@ -73,14 +74,14 @@ def all_sums(z: Tensor, scale: Tensor | None) -> SoftmaxSums:
 
 
 def shifted_sums(z: Tensor, scale: Tensor | None, shift: Tensor) -> SoftmaxSums:
-    """``all_sums`` against a given bound, in one look at each logit and by the cheaper power of
-    two; large or not finite where logits are far above it.
+    """Compute ``all_sums`` relative to a given bound, in one pass and by the cheaper power of two.
+
+    The result is large or not finite where logits are far above the bound.
 
     Args:
         z: See ``all_sums``.
-        scale: See there.
-        shift: Near the largest of each token's logits, and attained in another tile; float32, shape
-            (N,).
+        scale: See ``all_sums``.
+        shift: Largest logit of each token in earlier tiles, float32, shape (N,).
     """
     z = z.float()
     power = torch.exp2(((z if scale is None else z * scale) - shift[:, None]) * _LOG2_E)
@@ -90,18 +91,17 @@ def shifted_sums(z: Tensor, scale: Tensor | None, shift: Tensor) -> SoftmaxSums:
 def other_sums(
     z: Tensor, index: Tensor, scale: Tensor | None, softcap: Tensor | None
 ) -> tuple[SoftmaxSums, Tensor]:
-    """Sums over a tile's logits but the labels', and these; the tile is left as it is.
+    """Compute the sums over a tile's logits without the labels'; the tile is not changed.
 
     Args:
         z: Any float dtype, shape (N, C).
-        index: The labels' columns, int32, shape (N,); those below 0 or from C on are not in this
-            tile.
+        index: The labels' columns, int32, shape (N,). Columns out of [0, C) are in other tiles.
         scale: Float32 scalar, or None for 1.
         softcap: Float32 scalar c of ``c tanh(scale z / c)``, or None.
 
     Returns:
-        The sums, and the labels' logits (scaled and capped), 0 where not in this tile; float32,
-        shape (N,).
+        The sums, and the labels' logits (scaled and capped), float32 of shape (N,), 0 where a label
+        is not in this tile.
     """
     columns = torch.arange(z.shape[1], dtype=torch.int32, device=z.device)
     mine = columns[None, :] == index[:, None]
@@ -111,9 +111,7 @@ def other_sums(
 
 
 def transformed(z: Tensor, scale: Tensor | float | None, softcap: Tensor | float | None) -> Tensor:
-    """The logits as the model's loss sees them: ``c tanh(scale z / c)``, or ``scale z`` without a
-    cap.
-    """
+    """Scale and cap logits: ``c tanh(scale z / c)``, or ``scale z`` without a cap."""
     z = z if scale is None else z * scale
     return z if softcap is None else softcap * torch.tanh(z / softcap)
 
@@ -140,67 +138,57 @@ def chunked_scores(
     softcap: float | None,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """See ``head.head_scores``: one matrix product and one pass for each tile of tokens and
-    classes.
-    """
+    """Compute ``head.head_scores`` with one product and one pass per tile of tokens and classes."""
     on_cpu = hidden.device.type == "cpu"
     dtype = matmul_dtype(hidden.dtype) if on_cpu else hidden.dtype
     rows, columns = _tile(len(labels), len(weight), on_cpu, dtype != hidden.dtype)
     bias = None if bias is None else bias.to(dtype)
     buffer = torch.empty(rows * columns, dtype=dtype, device=hidden.device)
-    copies = (
-        [hidden.new_empty((size, hidden.shape[1]), dtype=dtype) for size in (rows, columns)]
-        if dtype != hidden.dtype
-        else [None] * 2
-    )
-    factor = (
-        None if scale == 1.0 else torch.tensor(scale, dtype=torch.float32, device=hidden.device)
-    )
-    cap = (
-        None
-        if softcap is None
-        else torch.tensor(softcap, dtype=torch.float32, device=hidden.device)
-    )
+    copies = [None, None]
+    if dtype != hidden.dtype:
+        copies = [
+            hidden.new_empty((size, hidden.shape[1]), dtype=dtype) for size in (rows, columns)
+        ]
+    as_float = partial(torch.tensor, dtype=torch.float32, device=hidden.device)
+    factor = None if scale == 1.0 else as_float(scale)
+    cap = None if softcap is None else as_float(softcap)
     nll = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
     residual_sq = torch.empty_like(nll)
     for start in range(0, len(labels), rows):
         some = slice(start, start + rows)
-        targets, states, parts = labels[some], _in_copy(hidden[some], copies[0]), []
+        targets, states, tiles = labels[some], _in_copy(hidden[some], copies[0]), []
         shift = None
-        own = torch.full_like(nll[some], float("nan"))  # stays so for a label that is no class
+        own = torch.full_like(nll[some], float("nan"))  # remains for a label out of range
         for first in range(0, len(weight), columns):
-            part = _in_copy(weight[first : first + columns], copies[1])
-            z = buffer[: len(targets) * len(part)].view(len(targets), len(part))
+            w = _in_copy(weight[first : first + columns], copies[1])
+            z = buffer[: len(targets) * len(w)].view(len(targets), len(w))
             if bias is None:
-                torch.mm(states, part.t(), out=z)
+                torch.mm(states, w.t(), out=z)
             else:
-                torch.addmm(bias[first : first + columns], states, part.t(), out=z)
+                torch.addmm(bias[first : first + columns], states, w.t(), out=z)
             if on_cpu and cap is None:
                 own = _taken(z, targets - first, own, factor)
                 sums = None if shift is None else _shifted_sums(z, factor, shift)
                 if sums is None or not sums.total.max() < _LARGEST_TOTAL:
                     sums = _all_sums(z, factor)
                     if sums.largest.isfinite().all():
-                        shift = (
-                            sums.largest if shift is None else torch.maximum(shift, sums.largest)
-                        )
-                parts.append(sums)
+                        largest = sums.largest
+                        shift = largest if shift is None else torch.maximum(shift, largest)
             else:
                 index = (targets - first).int()
                 sums, found = _other_sums(z, index, factor, cap)
-                own = torch.where((index >= 0) & (index < len(part)), found, own)
-                parts.append(sums)
-        stacked = SoftmaxSums(*(torch.stack(tensors) for tensors in zip(*parts, strict=True)))
+                own = torch.where((index >= 0) & (index < len(w)), found, own)
+            tiles.append(sums)
+        stacked = SoftmaxSums(*(torch.stack(tensors) for tensors in zip(*tiles, strict=True)))
         nll[some], residual_sq[some] = merge(stacked, own, targets)
     return nll, residual_sq
 
 
 def logit_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """``reference.token_scores`` of logits in float16, bfloat16 or float32, by the compiled pass;
-    they are left as they are.
+    """Compute ``reference.token_scores`` by the compiled pass. The logits are not changed.
 
     Args:
-        logits: Shape (..., V).
+        logits: Float16, bfloat16 or float32, shape (..., V).
         labels: Ints of shape (...); ``-100`` is ignored.
     """
     flat, targets = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
@@ -211,7 +199,7 @@ def logit_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     for start in range(0, len(flat), rows):
         some = slice(start, start + rows)
         sums, own = _other_sums(flat[some], targets[some].int(), None, None)
-        own = own.masked_fill(targets[some] >= flat.shape[1], float("nan"))  # no such class
+        own = own.masked_fill(targets[some] >= flat.shape[1], float("nan"))  # out of range
         nll[some], residual_sq[some] = merge(
             SoftmaxSums(*(tensor[None] for tensor in sums)), own, targets[some]
         )
@@ -219,20 +207,19 @@ def logit_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _taken(z: Tensor, index: Tensor, own: Tensor, scale: Tensor | None) -> Tensor:
-    """The labels' logits found in this tile, else ``own``. In the tile -inf is left in their place:
-    cheaper for the pass over it than to compare every column.
+    """The labels' logits in this tile, else ``own``. In the tile, they are replaced by -inf.
+
+    This is cheaper than comparing every column in the pass over the tile.
     """
     rows = ((index >= 0) & (index < z.shape[1])).nonzero().squeeze(1)
-    place = (rows, index[rows])  # scatter_ would make a float32 copy of a bfloat16 tile
-    found = z[place].float()
-    z[place] = float("-inf")
+    where = (rows, index[rows])  # scatter_ would make a float32 copy of a bfloat16 tile
+    found = z[where].float()
+    z[where] = float("-inf")
     return own.index_copy(0, rows, found if scale is None else found * scale)
 
 
 def _in_copy(operand: Tensor, copy: Tensor | None) -> Tensor:
-    """The operand, or what it becomes in ``copy``, which has another dtype and at least as many
-    rows.
-    """
+    """The operand, or its copy in a buffer of another dtype with at least as many rows."""
     return operand if copy is None else copy[: len(operand)].copy_(operand)
 
 
@@ -241,13 +228,13 @@ def _tile(tokens: int, classes: int, on_cpu: bool, widened: bool) -> tuple[int, 
         limits = (_WIDENED_TOKENS, _WIDENED_CLASSES) if widened else (_CPU_TOKENS, _CPU_CLASSES)
         return _balanced(tokens, limits[0], 1), _balanced(classes, limits[1], 64)
     elements = _EAGER_ELEMENTS if _other_sums.failed else _GPU_ELEMENTS
-    # So that little is much less than all
+    # A tile must be much smaller than all logits
     elements = min(elements, max(tokens * classes // 16, 2**24))
     return _balanced(tokens, max(128, elements // classes), 128), classes
 
 
 def _balanced(total: int, limit: int, multiple: int) -> int:
-    """Size of equal parts of about ``limit`` at most, a multiple of ``multiple``."""
-    parts = max(1, -(-total // limit))
-    size = max(1, -(-total // parts))
+    """Size of about equal tiles of at most about ``limit``, rounded up to ``multiple``."""
+    tiles = max(1, -(-total // limit))
+    size = max(1, -(-total // tiles))
     return -(-size // multiple) * multiple

@@ -1,10 +1,10 @@
-"""What a way of scoring costs by count: weights that are multiplied with, times the tokens that
-meet them.
+"""The cost of a way of scoring, in multiplications.
 
-Counted and not timed, so that a decision made by it is the same on every rank, on any machine and
-after a resume.
+It is counted and not timed, so that a decision by it is the same on every rank, on every machine
+and after a resume.
 """
 
+import math
 from dataclasses import dataclass
 
 from torch.nn import Embedding, Linear, Module
@@ -14,19 +14,19 @@ from attent_stream.model.wrapping import unwrap
 from attent_stream.score.early_exit import Blocks
 from attent_stream.score.fidelity import Fidelity
 
-_BF16 = 0.5  # of the time in fp32, roughly, where the hardware has it
+_BF16 = 0.5  # time of bf16 over fp32, roughly, where the hardware has bf16
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCost:
-    """Of one forward, in multiplications a token.
+    """The cost of one forward, in multiplications per token.
 
     Args:
-        blocks: How many equal blocks.
-        block: Weights in the matrix products of each.
-        width: Of the hidden states, by which attention over T tokens adds ``T width`` (scores and
-            values, half of them masked); 0 where attention is not counted, as for images.
-        head: Weights of the output head, for each token that goes through it; 0 where it is not
+        blocks: Number of equal blocks.
+        block: Weights in the matrix products of each block.
+        width: Width of the hidden states. Attention over T tokens adds ``T width`` (scores and
+            values, half of them masked). 0 where attention is not counted, as for images.
+        head: Weights of the output head, for each token that goes through it. 0 where it is not
             counted.
         full_precision: Whether the full score is computed in fp32, so that bf16 would be faster.
     """
@@ -39,13 +39,13 @@ class ModelCost:
 
     @property
     def total(self) -> float:
-        """Multiplications a token of a full forward, attention left out."""
+        """Multiplications per token of a full forward, without attention."""
         return self._multiplications(Fidelity(), 0)
 
     def of(self, way: Fidelity, length: int) -> float:
-        """A way's cost over that of the full score, for samples of ``length`` tokens."""
+        """Cost of a way over that of the full score, for samples of ``length`` tokens."""
         full = self._multiplications(Fidelity(), length)
-        # Tables alone: nothing is multiplied
+        # Nothing is multiplied in a model of tables alone.
         return self._multiplications(way, length) / full if full else 1.0
 
     def _multiplications(self, way: Fidelity, length: int) -> float:
@@ -66,46 +66,32 @@ def model_cost(
     """Count a model, wrapped and sharded or not, by the shapes its modules were made with.
 
     Args:
-        model: Only looked at.
-        blocks: Of it, or None where there are none: it counts as a single one.
+        model: The model. It is not changed.
+        blocks: Its blocks. None: it counts as one block.
         head: Its output head for tokens, or None.
         full_precision: Whether it is scored in fp32.
     """
-    head_weights = 0 if head is None else products(head, embeds=True)
-    width = (
-        0
-        if head is None
-        else getattr(head, "in_features", None) or getattr(head, "embedding_dim", 0)
-    )
+    head_weights = width = 0
+    if head is not None:
+        head_weights = products(head, embeds=True)
+        width = getattr(head, "in_features", None) or getattr(head, "embedding_dim", 0)
     if blocks is None:
-        return ModelCost(
-            blocks=1,
-            block=products(unwrap(model)) - head_weights,
-            width=0,
-            head=head_weights,
-            full_precision=full_precision,
-        )
+        count, block, width = 1, products(unwrap(model)) - head_weights, 0
+    else:
+        count, block = len(blocks), products(blocks.entry)
     return ModelCost(
-        blocks=len(blocks),
-        block=products(blocks.entry),
-        width=width,
-        head=head_weights,
-        full_precision=full_precision,
+        blocks=count, block=block, width=width, head=head_weights, full_precision=full_precision
     )
 
 
 def products(module: Module, *, embeds: bool = False) -> int:
-    """Weights that a token is multiplied with in a module and its parts; an embedding's only if
-    asked for.
-    """
+    """Count the weights that a token is multiplied with, with those of embeddings if asked for."""
     total = 0
     for part in module.modules():
         if isinstance(part, Linear):
             total += part.in_features * part.out_features
         elif isinstance(part, _ConvNd):
-            kernel = 1
-            for side in part.kernel_size:
-                kernel *= side
+            kernel = math.prod(part.kernel_size)
             total += part.in_channels * part.out_channels * kernel // part.groups
         elif isinstance(part, Embedding):
             total += part.num_embeddings * part.embedding_dim if embeds else 0

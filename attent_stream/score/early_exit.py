@@ -1,10 +1,10 @@
-"""Leaving a model after its first blocks, by its own final norm and head, without surgery.
+"""Early exit: a forward that runs a model's first blocks, then its own final norm and head.
 
-A transformer is a list of equal blocks in a module whose forward calls them in turn. For the time
-of a scoring forward the blocks behind the first n give back what the n-th returned, whatever that
-is (a tensor, a tuple), so that all the rest of the model's own forward runs as it does. As the
-skipped blocks themselves are not called, FSDP gathers none of their parameters (FSDP1's
-``forward_prefetch`` and FSDP2's explicit prefetching still gather the first of them).
+A transformer is a list of equal blocks in a module whose forward calls them in order. During a
+scoring forward, the blocks after the first n return what the n-th returned (a tensor, a tuple). The
+rest of the model's forward runs as usual. FSDP does not gather the parameters of skipped blocks, as
+they are not called (``forward_prefetch`` of FSDP1 and explicit prefetching of FSDP2 still gather
+those of the first one).
 """
 
 from collections import Counter
@@ -18,26 +18,22 @@ from torch.nn import Module, ModuleList, Sequential
 from attent_stream.base.errors import FidelityError
 from attent_stream.model.wrapping import is_compiled, model_name, unwrap
 
-# Of a model's parameters that its blocks hold, or they are but some detail of it
-_LEAST_SHARE = 0.1
+_LEAST_SHARE = 0.1  # of a model's parameters that its blocks must hold
 
 
 class _Skipped(Module):
-    """Stands in a block's place and returns what the last block that ran returned."""
+    """Replaces a block and returns what the last block that ran returned."""
 
     def __init__(self, block: Module, returned: list[Any]) -> None:
         super().__init__()
-        # A submodule: whoever goes through the model's modules meanwhile (FSDP's first forward)
-        # finds it
+        # A submodule, so that FSDP's first forward finds it among the model's modules
         self.block = block
         self._returned = returned
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
-        except (
-            AttributeError
-        ):  # some models ask a block for its kind of attention before they call it
+        except AttributeError:  # some models read a block's kind of attention before they call it
             return getattr(super().__getattr__("block"), name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -54,7 +50,7 @@ class Blocks:
     """A model's equal blocks.
 
     Args:
-        owner: The list that the model's forward goes through.
+        owner: The list of blocks that the model's forward calls in order.
     """
 
     owner: ModuleList | Sequential
@@ -69,10 +65,10 @@ class Blocks:
 
     @contextmanager
     def first(self, count: int) -> Iterator[None]:
-        """The model's forward runs its first ``count`` blocks only, inside.
+        """Run only the first ``count`` blocks in the model's forwards inside the context.
 
         Raises:
-            FidelityError: More than there are, or fewer than one.
+            FidelityError: The model has fewer blocks, or ``count`` is not positive.
         """
         if not 1 <= count <= len(self):
             raise FidelityError(
@@ -97,12 +93,10 @@ class Blocks:
 
 
 def find_blocks(model: Module) -> Blocks:
-    """The equal blocks of a model, wrapped or not: of all its lists of such the one with most
-    parameters; only looked at.
+    """Find the equal blocks of a model, wrapped or not: its list of them with most parameters.
 
-    Equal is: of one class, with parameters of the same names and shapes. So LLaMA, GPT-2, GPT-NeoX,
-    MPT and ViTs of transformers, llm-foundry, timm and torchvision are known by what they are, not
-    by name.
+    Equal blocks have the same class, and parameters of the same names and shapes. So LLaMA, GPT-2,
+    GPT-NeoX, MPT and ViTs of transformers, llm-foundry, timm and torchvision are recognized.
 
     Raises:
         FidelityError: The model is compiled, an encoder-decoder, or has no such list.
@@ -145,7 +139,7 @@ def _alike(modules: ModuleList | Sequential) -> bool:
 
 
 def _core(module: Module) -> Module:
-    """A block inside of what sharding and activation checkpointing put around it."""
+    """The block inside wrappers of sharding and activation checkpointing."""
     while True:
         inner = unwrap(getattr(module, "_checkpoint_wrapped_module", module))
         if inner is module:

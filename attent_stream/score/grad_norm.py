@@ -1,14 +1,14 @@
-"""The exact norm of the last layer's gradient, per sample, without the logits of a batch or any
-backward pass.
+"""Exact per-sample gradient norms of the last layer, without all logits or a backward pass.
 
-With final hidden states ``H`` (T, D), raw logits ``z = scale (H W^T + b)``, perhaps soft-capped,
-and the mean token loss of a sample over its n valid tokens, the gradient with respect to the output
-weight is ``R^T H / n``, where a row of R is ``(p - e_y) scale`` times the cap's slope, and 0 where
-the label is ignored. Its norm is the square root of ``sum((R R^T) * (H H^T))`` (Goodfellow, arXiv
-1510.01799, for one token; the product form for sequences: Yousefpour et al., arXiv 2109.12298,
-ghost norms). Katharopoulos and Fleuret (ICML 2018, arXiv 1803.00942, equation 16) bound a sample's
-gradient norm by the last layer's; on text the usual bound that leaves out the products between
-tokens is useless.
+Take final hidden states ``H`` (T, D), logits ``z = scale (H W^T + b)``, perhaps soft-capped, and
+the mean loss of a sample's n valid tokens. The gradient with respect to the output weight is
+``R^T H / n``. A row of R is ``(p - e_y) scale`` times the slope of the cap, and 0 where the label
+is ignored. The norm is the square root of ``sum((R R^T) * (H H^T)) / n^2`` (Goodfellow, arXiv
+1510.01799, for one token; ghost norms for sequences: Yousefpour et al., arXiv 2109.12298).
+
+Katharopoulos and Fleuret (ICML 2018, arXiv 1803.00942, equation 16) bound a sample's gradient norm
+by that of the last layer. The usual bound leaves out the products between tokens, and is useless on
+text.
 """
 
 from dataclasses import dataclass
@@ -25,16 +25,16 @@ _ELEMENTS = {"cpu": 2**23, "cuda": 2**28}  # logits held at once
 
 @dataclass(frozen=True, kw_only=True)
 class HeadInputs:
-    """What a score is computed from, where a model would compute its logits.
+    """The inputs of an output head, from which a score is computed instead of the logits.
 
     Args:
         hidden: Final hidden states, any float dtype, shape (B, T, D).
         weight: Output weight, shape (V, D).
-        labels: Already shifted, ints of shape (B, T), -100 is ignored.
+        labels: Ints of shape (B, T), already shifted; ``-100`` is ignored.
         bias: Shape (V,), or None.
-        softcap: Of the scaled logits, positive, or None.
-        scale: Of the logits, positive.
-        logit_dtype: In which the matrix product is made; None: that of ``hidden``.
+        softcap: Soft cap of the scaled logits, positive, or None.
+        scale: Scale of the logits, positive.
+        logit_dtype: Dtype of the matrix product. None: that of ``hidden``.
     """
 
     hidden: Tensor
@@ -46,7 +46,7 @@ class HeadInputs:
     logit_dtype: torch.dtype | None = None
 
     def cast(self) -> "HeadInputs":
-        """With everything in the dtype of the matrix product."""
+        """Cast all operands to the dtype of the matrix product."""
         dtype = self.logit_dtype or self.hidden.dtype
         bias = None if self.bias is None else self.bias.to(dtype)
         return HeadInputs(
@@ -60,26 +60,25 @@ class HeadInputs:
 
 
 def head_grad_norms(head: HeadInputs) -> Tensor:
-    """Norm of the gradient of each sample's mean token loss with respect to the output weight.
+    """Gradient norm of each sample's mean token loss with respect to the output weight.
 
     Args:
-        head: What the logits are computed from.
+        head: Inputs of the output head.
 
     Returns:
-        Float32 (float64 for float64), shape (B,): NaN for a sample without any valid label, not
-        finite where its logits are not.
+        Float32 (float64 for float64), shape (B,). NaN for a sample without any valid label, not
+        finite where a sample's logits are not.
     """
     with torch.no_grad(), torch.autocast(head.hidden.device.type, enabled=False):
         head = head.cast()
         samples, tokens, _ = head.hidden.shape
         limit = _ELEMENTS.get(head.hidden.device.type, _ELEMENTS["cuda"])
-        # One tile of classes, if a sample's logits fit
+        # One tile of classes where a sample's logits fit
         columns = min(len(head.weight), max(1024, limit // max(1, tokens)))
         size = max(1, limit // max(1, tokens * columns))
-        parts = [
-            _norms(head, slice(first, first + size), columns) for first in range(0, samples, size)
-        ]
-        return torch.cat(parts) if parts else head.hidden.new_zeros(0)
+        chunks = [slice(first, first + size) for first in range(0, samples, size)]
+        norms = [_norms(head, chunk, columns) for chunk in chunks]
+        return torch.cat(norms) if norms else head.hidden.new_zeros(0)
 
 
 def _norms(head: HeadInputs, some: slice, columns: int) -> Tensor:
@@ -92,17 +91,12 @@ def _norms(head: HeadInputs, some: slice, columns: int) -> Tensor:
     for first in tiles:
         z = _logits(head, hidden, first, columns, wide)
         lse = torch.logaddexp(lse, z.logsumexp(dim=-1))
-    # Of T x T products between tokens or of the gradient itself, a tile of classes at a time:
-    # whichever takes less.
-    gram = hidden.shape[1] <= hidden.shape[2]
-    products = (
-        torch.zeros(
-            (len(hidden), hidden.shape[1], hidden.shape[1]), dtype=wide, device=hidden.device
-        )
-        if gram
-        else None
-    )
-    squares = torch.zeros(len(hidden), dtype=wide, device=hidden.device)
+    # T x T products between tokens, or tiles of the gradient itself, whichever is smaller
+    samples, tokens, width = hidden.shape
+    gram = tokens <= width
+    size = tokens if gram else 0
+    products = torch.zeros((samples, size, size), dtype=wide, device=hidden.device)
+    squares = torch.zeros(samples, dtype=wide, device=hidden.device)
     for first in tiles:
         if len(tiles) > 1:
             z = _logits(head, hidden, first, columns, wide)
@@ -112,7 +106,7 @@ def _norms(head: HeadInputs, some: slice, columns: int) -> Tensor:
         else:
             squares += (residual.mT @ hidden.to(wide)).square().sum(dim=(1, 2))
     if gram:
-        # What padding holds need not be finite
+        # The hidden states of padding may be not finite.
         states = hidden.to(wide).masked_fill(~valid[..., None], 0.0)
         squares = (products * (states @ states.mT)).sum(dim=(1, 2))
     counts = valid.sum(dim=1)
@@ -142,11 +136,11 @@ def _residuals(
 
 
 def classifier_grad_norms(hidden: Tensor, logits: Tensor, target: Tensor) -> Tensor:
-    """The same for a classifier's last linear layer: ``||p - e_y|| ||h||``.
+    """Gradient norms of a classifier's last linear layer: ``||p - e_y|| ||h||``.
 
     Args:
-        hidden: What the layer was given, shape (B, D).
-        logits: What it made, shape (B, C).
+        hidden: Input of the layer, shape (B, D).
+        logits: Output of the layer, shape (B, C).
         target: Classes, ints of shape (B,).
 
     Returns:

@@ -1,7 +1,6 @@
-"""The output head without the logits: from hidden states and the output weight straight to each
-token's scores.
+"""Token scores from hidden states and the output weight, without all logits in memory.
 
-``PATHS`` holds the ways to do it; ``auto`` chooses, here and nowhere else.
+``PATHS`` holds the implementations; ``auto`` chooses one of them.
 """
 
 import logging
@@ -19,16 +18,14 @@ from attent_stream.model import reference
 from attent_stream.model.device_memory import out_of_memory
 from attent_stream.model.reference import IGNORED
 from attent_stream.score import chunked
+from attent_stream.score.logit_scores import SMALL
 
 log = logging.getLogger(__name__)
 
 Scores = tuple[Tensor, Tensor]  # (nll, residual_sq), each of shape (N,)
 
-# Logits: below, eager passes over them cost less (about 30 ms on a CPU core) than compiling ever
-# wins back
-SMALL = 2**22
 _CHUNK_ELEMENTS = 2**22  # logits that the reference holds at once
-# Of logits of size 1, by matrix products
+# Error of scores by matrix products, for logits of size 1
 _TOLERANCE = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 2e-3}
 
 
@@ -44,37 +41,33 @@ def head_scores(
     path: str = "auto",
     compact: bool | None = None,
 ) -> Scores:
-    """Negative log-likelihood and squared residual of every token, from what its logits are
-    computed from.
+    """Compute the negative log-likelihood and squared residual of every token.
 
-    The logits are ``z = scale (hidden @ weight.T + bias)``, with ``softcap`` then ``softcap tanh(z
-    / softcap)`` (Gemma 2, arXiv 2408.00118, section 2); the scores are those of
-    ``reference.token_scores``. No more than a small part of the logits is held at any time. No
-    gradients, and no autocast inside.
+    The logits are ``z = scale (hidden @ weight.T + bias)``, then ``softcap tanh(z / softcap)``
+    (Gemma 2, arXiv 2408.00118, section 2). The scores are those of ``reference.token_scores``. Only
+    a small part of the logits is held at any time. Gradients and autocast are off inside.
 
     Args:
-        hidden: The final hidden states, any float dtype, shape (N, D).
-        weight: The output embedding, shape (V, D), on the same device, of the same dtype unless
-            ``logit_dtype`` is set.
+        hidden: Final hidden states, any float dtype, shape (N, D).
+        weight: Output embedding, shape (V, D), on the same device. Its dtype must be that of
+            ``hidden`` unless ``logit_dtype`` is set.
         labels: Class indices, ints of shape (N,), already shifted; ``-100`` is ignored.
         bias: Shape (V,), or None.
         softcap: Positive, or None.
         scale: Positive.
-        logit_dtype: The dtype in which the matrix product is made, as autocast does; None: that of
-            ``hidden``.
+        logit_dtype: Dtype of the matrix product, as autocast has it. None: that of ``hidden``.
         path: A name in ``PATHS``.
-        compact: Whether tokens with an ignored label are left out before the matrix product, for
-            which the host must know how many there are. None: on a CPU, not on a GPU, which would
-            have to wait for it.
+        compact: Whether tokens with an ignored label are left out of the matrix product. The host
+            must then know their number. None: on a CPU only, as a GPU would have to wait.
 
     Returns:
         ``(nll, residual_sq)``, both float32 of shape (N,) (float64 for float64 by ``reference``), 0
-        where the label is ignored, not finite where a logit is not. On a GPU NaN for a label that
-        is no class.
+        where the label is ignored, not finite where a logit is not. On a GPU, NaN where a label is
+        out of range.
 
     Raises:
-        ScoreError: A weight split over ranks (tensor parallelism).
-        ValueError: Shapes, dtypes or numbers that do not fit, an unknown path.
+        ScoreError: The weight is split over ranks (tensor parallelism).
+        ValueError: Shapes, dtypes or numbers do not match, or the path is unknown.
     """
     _check(hidden, weight, labels, bias, softcap, scale, path)
     dtype = logit_dtype or hidden.dtype
@@ -119,21 +112,21 @@ def reference_scores(
     softcap: float | None,
     scale: float,
 ) -> Scores:
-    """``head_scores`` in plain torch, the logits of a few tokens at a time."""
+    """Compute ``head_scores`` in plain torch, the logits of a few tokens at a time."""
     rows = max(1, _CHUNK_ELEMENTS // len(weight))
-    parts = []
+    chunks = []
     for some in (slice(start, start + rows) for start in range(0, len(labels), rows)):
         z = F.linear(hidden[some], weight, bias)
         z = chunked.transformed(z.float() if z.dtype != torch.float64 else z, scale, softcap)
-        parts.append(reference.token_scores(z, labels[some]))
-    nll, residual_sq = (
-        zip(*parts, strict=True) if parts else ((hidden.new_zeros(0),), (hidden.new_zeros(0),))
-    )
+        chunks.append(reference.token_scores(z, labels[some]))
+    if not chunks:
+        return hidden.new_zeros(0), hidden.new_zeros(0)
+    nll, residual_sq = zip(*chunks, strict=True)
     return torch.cat(nll), torch.cat(residual_sq)
 
 
 def _triton(hidden: Tensor, weight: Tensor, labels: Tensor, **given) -> Scores:
-    # Where there is no Triton nothing else needs it.
+    # Imported here, as some platforms have no Triton
     from attent_stream.score.triton_head import triton_scores
 
     return triton_scores(hidden, weight, labels, **given)
@@ -149,43 +142,19 @@ PATHS: dict[str, Callable[..., Scores]] = {
     "chunked": chunked.chunked_scores,
     "triton": _triton,
 }
-_fastest: dict[tuple, str] = {}  # measured once for each shape, in tokens up to a power of two
+_fastest: dict[tuple, str] = {}  # by shape, with the number of tokens up to a power of two
 
 
 def check_head(path: str | None) -> None:
-    """Raises ScoreError for a path that is none; None is to compute all logits."""
+    """Raise ScoreError unless ``path`` is in ``PATHS`` or None (all logits)."""
     if path is not None and path not in PATHS:
         raise ScoreError(f"head must be one of {', '.join(PATHS)} or None, got {path!r}")
 
 
-def logit_scores(logits: Tensor, labels: Tensor) -> Scores:
-    """``reference.token_scores``, by the compiled pass where there is much to pass over; arguments
-    and result as there, but for no gradients.
-    """
-    small = logits.numel() < SMALL or logits.dtype not in _TOLERANCE
-    # One state, or it is compiled for each
-    with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
-        return (reference.token_scores if small else chunked.logit_scores)(logits, labels)
-
-
-def logit_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """The first of ``logit_scores`` alone, by torch's own loss where there is little to pass over:
-    half the time.
-    """
-    if logits.numel() >= SMALL or logits.shape[:-1] != labels.shape:
-        return logit_scores(logits, labels)[0]
-    with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
-        flat = logits.reshape(-1, logits.shape[-1])
-        wide = flat if flat.dtype == torch.float64 else flat.float()
-        return F.cross_entropy(
-            wide, labels.reshape(-1).long(), reduction="none", ignore_index=IGNORED
-        ).reshape(labels.shape)
-
-
 def _choose(hidden: Tensor, weight: Tensor, labels: Tensor, given: dict) -> str:
-    """The path for this size: ``reference`` for little and for float64, ``chunked`` on a CPU, and
-    on a GPU the one that was fastest on the first such batch, timed there, and agrees with the
-    reference.
+    """Choose a path: ``reference`` for small inputs and float64, ``chunked`` on a CPU.
+
+    On a GPU it is the path that was fastest on the first batch of this size.
     """
     if len(labels) * len(weight) < SMALL or hidden.dtype not in _TOLERANCE:
         return "reference"
@@ -206,26 +175,26 @@ def measured(
     given: dict,
     seconds: Callable[[Callable[[], Scores]], float],
 ) -> str:
-    """Which path is fastest here, of those that run and agree with the reference on a few tokens;
-    else ``reference``.
+    """Find the fastest path that runs and agrees with the reference on a few tokens.
 
     Args:
-        names: In ``PATHS``.
-        hidden: And the others as a path takes them.
-        weight: See there.
-        labels: See there.
-        given: The keywords that a path takes.
-        seconds: How long a call takes.
+        names: Paths to try, in ``PATHS``.
+        hidden: Hidden states, weight and labels as a path takes them.
+        weight: See ``hidden``.
+        labels: See ``hidden``.
+        given: Keyword arguments of a path.
+        seconds: Measures the time of a call.
+
+    Returns:
+        ``reference`` where no path works.
     """
     step = max(1, len(labels) // 64)
     expected = reference_scores(hidden[::step], weight, labels[::step], **given)
     times = {}
     for name in names:
         try:
-            error = difference(
-                tuple(scores[::step] for scores in PATHS[name](hidden, weight, labels, **given)),
-                expected,
-            )
+            scores = PATHS[name](hidden, weight, labels, **given)
+            error = difference(tuple(values[::step] for values in scores), expected)
             if error > _TOLERANCE[hidden.dtype]:
                 log.warning(
                     "The %s path of the output head is not used: its scores differ by %.2g.",
@@ -252,9 +221,7 @@ def measured(
 
 
 def difference(scores: Scores, expected: Scores) -> float:
-    """The largest difference, relative where scores exceed 1, infinite where only one of two is
-    finite.
-    """
+    """The largest difference, relative above 1. Infinite where only one of two scores is finite."""
     worst = 0.0
     for got, want in zip(scores, expected, strict=True):
         if not torch.equal(got.isfinite(), want.isfinite()):
@@ -289,8 +256,8 @@ def _check(
     if isinstance(weight, DTensor):
         raise ScoreError(
             "the output head's weight must be whole on each rank, got a DTensor placed "
-            f"{weight.placements} (tensor "
-            "parallelism): scores of a split head are not supported, replicate it"
+            f"{weight.placements} (tensor parallelism): scores of a split head are not supported, "
+            "replicate it"
         )
     if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""A classifier's last linear layer, and what goes through it in a forward."""
+"""The gradient norm of a classifier's last linear layer, from a forward."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,13 +14,13 @@ from attent_stream.score.grad_norm import classifier_grad_norms
 
 
 class LastLayer:
-    """Watches the last ``torch.nn.Linear`` of a model; only looked at.
+    """Records the input and output of a model's last ``torch.nn.Linear``.
 
     Args:
         model: A ComposerModel, wrapped or not.
 
     Raises:
-        HeadError: It has none, or is compiled.
+        HeadError: The model has no linear layer, or is compiled.
     """
 
     def __init__(self, model: Module) -> None:
@@ -28,22 +28,25 @@ class LastLayer:
         if not layers:
             raise HeadError("the model has no linear layer")
         if is_compiled(model):
-            raise HeadError("the model is compiled, and what its layers are given is not seen")
+            raise HeadError("the model is compiled, and the input of its layers cannot be recorded")
         self._module = layers[-1]
 
     def grad_norms(
         self, forward: Callable[[], Any], target: Tensor, logits_of: Callable[[Any], Tensor]
     ) -> Tensor:
-        """Norms of the gradient of each sample's loss with respect to the layer's weight, float32
-        of shape (B,).
+        """Compute the gradient norm of each sample's loss with respect to the layer's weight.
 
         Args:
             forward: Runs the model.
             target: Classes, ints of shape (B,).
-            logits_of: The logits in what ``forward`` returns.
+            logits_of: Gets the logits from what ``forward`` returns.
+
+        Returns:
+            Float32, shape (B,).
 
         Raises:
-            ScoreError: The layer does not make the logits, or the target is no class a sample.
+            ScoreError: The layer does not make the logits, or the target is not one class for each
+                sample.
         """
         seen: list[tuple[Tensor, Tensor]] = []
         hook = self._module.register_forward_hook(
@@ -56,8 +59,7 @@ class LastLayer:
         if target.is_floating_point() or target.shape != logits.shape[:1] or logits.ndim != 2:
             raise ScoreError(
                 "score 'grad_norm' needs logits (B, C) for classes (B,), got "
-                f"{tuple(logits.shape)} for {target.dtype} of shape "
-                f"{tuple(target.shape)}"
+                f"{tuple(logits.shape)} for {target.dtype} of shape {tuple(target.shape)}"
             )
         if len(seen) != 1 or not _same(seen[0][1], logits):
             raise ScoreError(

@@ -11,7 +11,7 @@ from attent_stream.model import reference
 from attent_stream.model.reading import BINARY, CLASSES, PROBABILITIES, REGRESSION
 from attent_stream.model.reference import IGNORED
 from attent_stream.score.grad_norm import HeadInputs, head_grad_norms
-from attent_stream.score.head import logit_losses, logit_scores
+from attent_stream.score.logit_scores import logit_losses, logit_scores
 
 
 def empty_marked(scores: Tensor, labels: Tensor) -> Tensor:

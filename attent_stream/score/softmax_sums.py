@@ -1,4 +1,4 @@
-"""The softmax's sums over parts of the vocabulary, and how parts become one token's scores."""
+"""Sums of a softmax over tiles of the vocabulary, and their merge into token scores."""
 
 from typing import NamedTuple
 
@@ -9,10 +9,10 @@ from attent_stream.model.reference import IGNORED
 
 
 class SoftmaxSums(NamedTuple):
-    """Of some logits z_j of each token, its label's left out: what an online softmax keeps of them.
+    """What an online softmax keeps of logits z_j of each token, without the label's logit.
 
     Args:
-        largest: ``m = max z_j``; ``-inf`` where there are none. Float32, shape (N,) or (parts, N).
+        largest: ``m = max z_j``, ``-inf`` where there are none. Float32, shape (N,) or (tiles, N).
         total: ``sum e^(z_j - m)``.
         total_sq: ``sum e^(2 (z_j - m))``.
     """
@@ -22,14 +22,14 @@ class SoftmaxSums(NamedTuple):
     total_sq: Tensor
 
 
-def merge(parts: SoftmaxSums, own: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Negative log-likelihood and squared residual from the parts of each token's logits.
+def merge(tiles: SoftmaxSums, own: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the negative log-likelihood and squared residual of each token from its sums.
 
     ``||softmax(z) - onehot(y)||^2 = (S2 + S1^2) / (S1 + e^(z_y - m))^2`` with S1, S2 over the
-    classes but y, so that nothing cancels: as ``reference.token_scores``.
+    classes other than y, so that nothing cancels, as in ``reference.token_scores``.
 
     Args:
-        parts: Each float32 of shape (parts, N).
+        tiles: Float32, each of shape (tiles, N).
         own: The label's logit, float32, shape (N,).
         labels: Shape (N,); ``-100`` is ignored.
 
@@ -37,10 +37,10 @@ def merge(parts: SoftmaxSums, own: Tensor, labels: Tensor) -> tuple[Tensor, Tens
         ``(nll, residual_sq)``, float32, shape (N,), 0 where the label is ignored, NaN where a logit
         is NaN or +inf.
     """
-    largest = torch.maximum(parts.largest.amax(dim=0), own)
-    rest = (parts.largest - largest).exp_()
-    others = (parts.total * rest).sum(dim=0)
-    others_sq = (parts.total_sq * rest.square_()).sum(dim=0)
+    largest = torch.maximum(tiles.largest.amax(dim=0), own)
+    rest = (tiles.largest - largest).exp_()
+    others = (tiles.total * rest).sum(dim=0)
+    others_sq = (tiles.total_sq * rest.square_()).sum(dim=0)
     own_power = (own - largest).exp_()
     nll = (largest - own) + torch.log1p(others + (own_power - 1.0))
     residual_sq = (others_sq + others.square()) / (others + own_power).square()

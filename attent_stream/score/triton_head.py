@@ -1,10 +1,10 @@
-"""Token scores in one Triton kernel: the logits live in registers only (forward, GPU).
+"""Token scores in one Triton kernel for GPUs. The logits stay in registers.
 
-A program takes a block of tokens and one of a few equal parts of the vocabulary, and goes over the
-part block by block with an online softmax (Milakov and Gimelshein, arXiv 1805.02867) extended by
-the sum of squares; ``partials.merge`` joins the parts. Programs of one part are started side by
-side, so that a block of the weight is read from memory about once and else from the L2 cache. A
-block of tokens none of which counts costs nothing.
+Each program takes a block of tokens and a slice of the vocabulary. It goes over the slice block by
+block with an online softmax (Milakov and Gimelshein, arXiv 1805.02867), extended by the sum of
+squares. ``softmax_sums.merge`` merges the slices. Programs of one slice start side by side, so that
+a block of the weight is read from memory about once, and then from the L2 cache. A block of tokens
+that are all ignored costs nothing.
 """
 
 import functools
@@ -18,7 +18,7 @@ from torch import Tensor
 from attent_stream.score.softmax_sums import SoftmaxSums, merge
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-_PROGRAMS_PER_PROCESSOR = 4  # so that the last ones to run do not leave most of the device idle
+_PROGRAMS_PER_PROCESSOR = 4  # keeps most of the device busy until the last programs end
 _CONFIGS = [
     triton.Config(
         {"ROWS": rows, "COLUMNS": columns, "DEPTH": 64}, num_warps=warps, num_stages=stages
@@ -47,7 +47,7 @@ def _kernel(
     width,
     hidden_stride,
     weight_stride,
-    per_part,
+    per_slice,
     scale,
     softcap,
     HAS_BIAS: tl.constexpr,
@@ -58,7 +58,7 @@ def _kernel(
     DEPTH: tl.constexpr,
 ):
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    part = tl.program_id(1)
+    slice_index = tl.program_id(1)
     label = tl.load(labels + rows, mask=rows < tokens, other=-100)
     largest = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
@@ -66,8 +66,8 @@ def _kernel(
     own = tl.zeros((ROWS,), tl.float32)
     if tl.max(label, axis=0) >= 0:
         row_start = hidden + rows.to(tl.int64)[:, None] * hidden_stride
-        end = tl.minimum((part + 1) * per_part, classes)
-        for first in range(part * per_part, end, COLUMNS):
+        end = tl.minimum((slice_index + 1) * per_slice, classes)
+        for first in range(slice_index * per_slice, end, COLUMNS):
             columns = first + tl.arange(0, COLUMNS)
             column_start = weight + columns.to(tl.int64)[None, :] * weight_stride
             z = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -99,22 +99,20 @@ def _kernel(
             total = total * rest + tl.sum(power, axis=1)
             total_sq = total_sq * rest * rest + tl.sum(power * power, axis=1)
             largest = larger
-    out = part.to(tl.int64) * tokens + rows
+    out = slice_index.to(tl.int64) * tokens + rows
     tl.store(largest_out + out, largest, mask=rows < tokens)
     tl.store(total_out + out, total, mask=rows < tokens)
     tl.store(total_sq_out + out, total_sq, mask=rows < tokens)
     tl.store(own_out + out, own, mask=rows < tokens)
 
 
-# TRITON_INTERPRET=1: on the CPU, slowly
+# With TRITON_INTERPRET=1 the kernel runs on the CPU, slowly.
 INTERPRETED = not isinstance(_kernel, triton.runtime.JITFunction)
 
 
 @functools.cache
 def _tuned(device: torch.device) -> Any:
-    """The kernel that finds its block sizes for each width and vocabulary the first time (needs the
-    device).
-    """
+    """The kernel with block sizes tuned on first use, for each width and vocabulary."""
     return triton.autotune(_CONFIGS, key=["classes", "width"])(_kernel)
 
 
@@ -127,7 +125,7 @@ def triton_scores(
     softcap: float | None,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """See ``head.head_scores``; float16, bfloat16 or float32, on a GPU."""
+    """Compute ``head.head_scores`` in float16, bfloat16 or float32 on a GPU."""
     if hidden.dtype not in _DTYPES:
         raise ValueError(
             f"the triton path takes {', '.join(map(str, _DTYPES))}, got {hidden.dtype}"
@@ -140,13 +138,13 @@ def triton_scores(
     weight = weight if weight.stride(1) == 1 else weight.contiguous()
     tokens, width = hidden.shape
     classes = len(weight)
-    parts, per_part = _parts(tokens, classes, hidden.device)
-    results = torch.empty(4, parts, tokens, dtype=torch.float32, device=hidden.device)
+    slices, per_slice = _slices(tokens, classes, hidden.device)
+    results = torch.empty(4, slices, tokens, dtype=torch.float32, device=hidden.device)
     if tokens:
         kernel, blocks = (
             (_kernel, _CONFIGS[-1].kwargs) if INTERPRETED else (_tuned(hidden.device), {})
         )
-        kernel[lambda meta: (triton.cdiv(tokens, meta["ROWS"]), parts)](
+        kernel[lambda meta: (triton.cdiv(tokens, meta["ROWS"]), slices)](
             hidden,
             weight,
             weight if bias is None else bias,
@@ -157,7 +155,7 @@ def triton_scores(
             width,
             hidden.stride(0),
             weight.stride(0),
-            per_part,
+            per_slice,
             scale,
             softcap or 1.0,
             HAS_BIAS=bias is not None,
@@ -165,21 +163,21 @@ def triton_scores(
             PRECISION=_precision(hidden.dtype),
             **blocks,
         )
-    own = results[3].sum(dim=0).masked_fill(labels >= classes, float("nan"))  # no such class
+    own = results[3].sum(dim=0).masked_fill(labels >= classes, float("nan"))  # out of range
     return merge(SoftmaxSums(results[0], results[1], results[2]), own, labels)
 
 
-def _parts(tokens: int, classes: int, device: torch.device) -> tuple[int, int]:
-    """Parts of the vocabulary, and classes in each: a multiple of every block size."""
+def _slices(tokens: int, classes: int, device: torch.device) -> tuple[int, int]:
+    """Slices of the vocabulary, and classes in each, a multiple of every block size."""
     processors = (
         1 if INTERPRETED else torch.cuda.get_device_properties(device).multi_processor_count
     )
     blocks = max(1, -(-tokens // 128))
-    parts = max(1, min(-(-_PROGRAMS_PER_PROCESSOR * processors // blocks), -(-classes // 2048)))
-    per_part = -(-classes // (parts * 256)) * 256
-    return -(-classes // per_part), per_part
+    slices = max(1, min(-(-_PROGRAMS_PER_PROCESSOR * processors // blocks), -(-classes // 2048)))
+    per_slice = -(-classes // (slices * 256)) * 256
+    return -(-classes // per_slice), per_slice
 
 
 def _precision(dtype: torch.dtype) -> str:
-    """What torch's own matrix product would use."""
+    """The precision that torch's own matrix product would use."""
     return "tf32" if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32 else "ieee"

@@ -1,56 +1,23 @@
-"""The output head without the logits: every path against float64, on odd shapes, ties, infinities
-and masks.
-"""
+"""Every path of the output head against float64, on odd shapes, ties, infinities and masks."""
 
-import importlib.util
 import logging
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from head_cases import CASES, TOLERANCE, Case, worst
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import distributed as dist
 from torch.distributed.tensor import DeviceMesh, Shard, distribute_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attent_stream.base.errors import ScoreError
 from attent_stream.model import reference
-from attent_stream.score import chunked, head, product
+from attent_stream.score import head
 from attent_stream.score.head import PATHS, head_scores
 
+pytestmark = pytest.mark.usefixtures("widened")
+
+
 CPU_PATHS = ["reference", "chunked"]
-
-
-@pytest.fixture(autouse=True, params=[False])
-def widened(request, monkeypatch):
-    """Whether halves are multiplied as float32, which else is what this machine's speed says."""
-    monkeypatch.setattr(
-        chunked, "matmul_dtype", lambda dtype: torch.float32 if request.param else dtype
-    )
-    return request.param
-
-
-@pytest.fixture
-def eager(monkeypatch):
-    """The pass as it runs where nothing can compile it: the same arithmetic, and no test waits for
-    a compiler.
-    """
-    monkeypatch.setattr(chunked._all_sums, "failed", True)
-    monkeypatch.setattr(chunked._shifted_sums, "failed", True)
-    monkeypatch.setattr(chunked._other_sums, "failed", True)
-
-
-@pytest.fixture
-def tiny_tiles(monkeypatch):
-    for kind in ("_CPU", "_WIDENED"):
-        monkeypatch.setattr(chunked, f"{kind}_TOKENS", 7)
-        monkeypatch.setattr(chunked, f"{kind}_CLASSES", 64)
-    monkeypatch.setattr(head, "_CHUNK_ELEMENTS", 500)
 
 
 @pytest.mark.parametrize(
@@ -66,47 +33,6 @@ def test_every_path_gives_the_scores_of_the_logits(path, widened, eager, tiny_ti
             assert [scores.dtype for scores in got] == [torch.float32] * 2
             assert worst(got, case.exact()) < TOLERANCE[case.dtype], case
             assert not any(scores[1::3].any() for scores in got)
-
-
-def test_the_compiled_pass(tiny_tiles, caplog):
-    """One graph of each pass serves every number of tokens and classes (but for a single one)."""
-    torch._dynamo.reset()
-    # The first tile and those that are summed against its bound; where logits are capped there is
-    # one pass for all.
-    kinds = [
-        (torch.bfloat16, {}, 2),
-        (torch.float32, {"scale": 2.0, "softcap": 4.0, "bias": True}, 1),
-    ]
-    for dtype, settings, passes in kinds:
-        before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-        for tokens, classes in ((20, 300), (5, 90), (33, 250), (12, 131), (4, 70)):
-            case = Case(
-                tokens=tokens, width=16, classes=classes, dtype=dtype, seed=tokens, **settings
-            )
-            hidden, weight, labels, given = case.operands()
-            got = head_scores(hidden, weight, labels, path="chunked", **given)
-            assert worst(got, case.exact()) < TOLERANCE[dtype], case
-        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - before == passes
-    # Nothing fell back
-    assert not any(record.name.startswith("attent_stream") for record in caplog.records)
-
-
-def run_cases(what: str, **environment: str) -> None:
-    program = str(Path(__file__).parents[1] / "support" / "head_cases.py")
-    found = subprocess.run(
-        [sys.executable, program, what],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert found.returncode == 0 and found.stdout.startswith("ok"), found.stderr[-3000:]
-
-
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="no Triton on this platform")
-@pytest.mark.parametrize("what, interpret", [("interpret", "1"), ("compile", "0")])
-def test_the_triton_kernel(what, interpret):
-    run_cases(what, TRITON_INTERPRET=interpret)
 
 
 @pytest.mark.parametrize("path", CPU_PATHS)
@@ -235,63 +161,12 @@ def test_logits_in_another_dtype(eager):
         head_scores(hidden.bfloat16(), weight, labels)
 
 
-@pytest.mark.parametrize("above", [-300.0, 30.0, 35.0, 37.0, 39.0, 41.0, 43.0, 60.0, 300.0])
-def test_a_later_tile_may_lie_far_from_the_first(above, eager, tiny_tiles):
-    """Which gives the bound that the others are summed against."""
-    hidden, weight, labels, settings = Case(tokens=20, width=8, classes=300, bias=True).operands()
-    bias = settings["bias"].clone()
-    bias[64:192] += above
-    bias[192:] += 2 * above
-    logits = hidden.double() @ weight.double().T + bias.double()
-    got = head_scores(hidden, weight, labels, path="chunked", bias=bias)
-    for one, want in zip(got, reference.token_scores(logits, labels), strict=True):
-        torch.testing.assert_close(one.double(), want.double(), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("widened", [True], indirect=True)
-def test_widened_halves_are_scored_as_the_same_numbers_in_float32(eager, tiny_tiles):
-    case = Case(tokens=20, width=8, classes=300, dtype=torch.bfloat16, bias=True)
-    hidden, weight, labels, settings = case.operands()
-    got = head_scores(hidden, weight, labels, path="chunked", **settings)
-    wide = settings | {"bias": settings["bias"].float()}
-    for one, other in zip(
-        got,
-        head_scores(hidden.float(), weight.float(), labels, path="chunked", **wide),
-        strict=True,
-    ):
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
-
-
-def test_a_cpu_that_emulates_halves_multiplies_floats(monkeypatch):
-    seconds = {torch.float32: 1.0, torch.bfloat16: 5.0, torch.float16: 1.2}
-    monkeypatch.setattr(product, "_seconds", seconds.get)
-    chosen = product.matmul_dtype.__wrapped__
-    assert [chosen(dtype) for dtype in seconds] == [torch.float32, torch.float32, torch.float16]
-    assert chosen(torch.float64) == torch.float64
-
-
 def test_float64_is_scored_in_float64():
     case = Case(tokens=20, width=8, classes=100, dtype=torch.float64, bias=True)
     hidden, weight, labels, settings = case.operands()
     nll, residual_sq = head_scores(hidden, weight, labels, compact=False, **settings)
     for got, want in zip((nll, residual_sq), case.exact(), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_scores_of_logits_that_are_there(dtype, eager, monkeypatch):
-    logits = (torch.randn(3, 7, 90, generator=torch.Generator().manual_seed(0)) * 5).to(dtype)
-    labels = torch.randint(0, 90, (3, 7), generator=torch.Generator().manual_seed(1))
-    labels[0, :5] = -100
-    before, want = logits.clone(), reference.token_scores(logits, labels)
-    monkeypatch.setattr(head, "SMALL", 0)
-    monkeypatch.setattr(chunked, "_EAGER_ELEMENTS", 400)
-    for got, expected in zip(head.logit_scores(logits, labels), want, strict=True):
-        torch.testing.assert_close(got, expected, rtol=2e-6, atol=2e-6)
-    for small in (0, 2**22):
-        monkeypatch.setattr(head, "SMALL", small)
-        torch.testing.assert_close(head.logit_losses(logits, labels), want[0], rtol=2e-6, atol=2e-6)
-    assert torch.equal(logits, before)
 
 
 @pytest.mark.parametrize(
@@ -327,31 +202,6 @@ def test_a_split_weight_is_refused():
             head_scores(torch.zeros(2, 8), weight, torch.zeros(2).long())
     finally:
         dist.destroy_process_group()
-
-
-def test_where_nothing_compiles_the_pass_runs_as_it_is(monkeypatch, caplog):
-    def no_compiler(*args):
-        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nmore lines")
-
-    monkeypatch.setattr(chunked, "_all_sums", chunked.Compiled(chunked.all_sums))
-    monkeypatch.setattr(chunked._all_sums, "_compiled", no_compiler)
-    case = Case(tokens=20, width=8, classes=100)
-    hidden, weight, labels, _ = case.operands()
-    for _ in range(2):
-        assert worst(head_scores(hidden, weight, labels, path="chunked"), case.exact()) < 3e-6
-    (said,) = caplog.records
-    assert "torch.compile cannot compile the scoring pass here" in said.getMessage()
-    assert said.getMessage().endswith(
-        "(RuntimeError: InvalidCxxCompiler: No working C++ compiler found)."
-    )
-
-    def no_memory(*args):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    chunked._all_sums.failed = False
-    monkeypatch.setattr(chunked._all_sums, "_compiled", no_memory)
-    with pytest.raises(torch.OutOfMemoryError):
-        head_scores(hidden, weight, labels, path="chunked")
 
 
 def test_little_goes_to_the_reference_and_much_to_the_tiles(monkeypatch):
@@ -402,11 +252,3 @@ def test_the_fastest_path_that_is_right_is_taken(monkeypatch, caplog):
         "Output head of 100 x 8 for 20 tokens: right (slow 2000.00 ms, right 1000.00 ms).",
     ]
     assert head.measured(["fails"], hidden, weight, labels, given, lambda call: 1.0) == "reference"
-
-
-@given(st.integers(1, 10**6), st.integers(1, 10**5), st.integers(1, 128))
-def test_parts_are_about_equal(total, limit, multiple):
-    size = chunked._balanced(total, limit, multiple)
-    assert size % multiple == 0 and size < limit + multiple
-    parts = -(-total // size)
-    assert (parts - 1) * size < total <= parts * size

@@ -89,7 +89,7 @@ def check_triton() -> None:
     # Several parts of the vocabulary, several steps of the width
     wide = Case(tokens=3, width=200, classes=5000, bias=True)
     hidden, weight, labels, settings = wide.operands()
-    assert triton_head._parts(3, 5000, hidden.device)[0] > 1
+    assert triton_head._slices(3, 5000, hidden.device)[0] > 1
     got = head_scores(hidden, weight, labels, path="triton", **settings)
     assert worst(got, wide.exact()) < 3e-6
     for poison in (float("nan"), float("inf")):

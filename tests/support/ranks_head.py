@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
 from attent_stream.base.errors import ScoreError
-from attent_stream.score import headless
+from attent_stream.score import head_call
 from attent_stream.score.build import build_scorer
 from attent_stream.score.microbatches import score_batch
 
@@ -68,9 +68,9 @@ def scored(wrap, mesh, batch, spoil: bool = False) -> dict:
     )
     model = wrap(model, mesh)
     scorer = build_scorer("residual", model, head="reference")
-    right = headless.head_scores
+    right = head_call.head_scores
     if spoil:
-        headless.head_scores = lambda *args, **given: tuple(
+        head_call.head_scores = lambda *args, **given: tuple(
             2 * scores for scores in right(*args, **given)
         )
     try:
@@ -79,7 +79,7 @@ def scored(wrap, mesh, batch, spoil: bool = False) -> dict:
     except ScoreError as error:
         return {"error": str(error)}
     finally:
-        headless.head_scores = right
+        head_call.head_scores = right
     return {"scores": scores.tolist(), "lengths": lengths, "refused": scorer.headless.refused}
 
 

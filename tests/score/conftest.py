@@ -1,0 +1,33 @@
+"""Fixtures for the output head."""
+
+import pytest
+import torch
+
+from attent_stream.score import chunked, head
+
+
+@pytest.fixture(params=[False])
+def widened(request, monkeypatch):
+    """Whether halves are multiplied as float32, which else is what this machine's speed says."""
+    monkeypatch.setattr(
+        chunked, "matmul_dtype", lambda dtype: torch.float32 if request.param else dtype
+    )
+    return request.param
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """The pass as it runs where nothing can compile it: the same arithmetic, and no test waits for
+    a compiler.
+    """
+    monkeypatch.setattr(chunked._all_sums, "failed", True)
+    monkeypatch.setattr(chunked._shifted_sums, "failed", True)
+    monkeypatch.setattr(chunked._other_sums, "failed", True)
+
+
+@pytest.fixture
+def tiny_tiles(monkeypatch):
+    for kind in ("_CPU", "_WIDENED"):
+        monkeypatch.setattr(chunked, f"{kind}_TOKENS", 7)
+        monkeypatch.setattr(chunked, f"{kind}_CLASSES", 64)
+    monkeypatch.setattr(head, "_CHUNK_ELEMENTS", 500)
