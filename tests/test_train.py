@@ -150,8 +150,7 @@ def test_lm_finetune_three_epochs_once(corpus, model_folder, tmp_path, capsys, k
         == 2
     )
     assert (
-        "error: max_duration: the checkpoint is already trained for 3ep"
-        in capsys.readouterr().err
+        "error: max_duration: the checkpoint is already trained for 3ep" in capsys.readouterr().err
     )
 
 
