@@ -558,7 +558,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(capfd, tmp_path):
     assert train(on) == 2
     told = capfd.readouterr().err.strip().splitlines()[-1]
     assert re.search(
-        r"more than tensors and numbers \(.*open\).*unless load_unsafe_types is true", told
+        r"more than tensors and numbers \(.*open\).*set load_unsafe_types to true", told
     )
     assert not (tmp_path / "trace").exists() and "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
     assert train([*on, "load_unsafe_types=true"]) == 0
