@@ -1,19 +1,19 @@
-"""What a cheap score costs and what it loses: the frontier of ``fidelity``.
+"""Measure the cost and the accuracy of cheap scores: the frontier of ``fidelity``.
 
     python tools/bench_fidelity.py [--data FOLDER] [--quick] [--only lm] [--device cuda]
                                    [--out tools/results/FILE.json] [--plot FILE.png]
 
-For each way: ``s``, the time in which it scores one candidate over that of one full forward with
-its loss, medians of calls that take turns; and, at 1, 10 and 50 % of a training run, the rank
-correlation (Spearman) of its scores with the full one's on held-out candidates, and the share of
-the better half that both keep (``overlap``). A proxy learns along on one lesson batch in four,
-which is in its ``s``: each lesson's learning is spread over the two candidates it was chosen from.
+``s`` is the time to score a candidate, relative to a full forward with its loss (medians of
+alternating calls). At 1, 10 and 50 % of a training run, scores of held-out candidates are compared
+with the full ones: by rank correlation (``spearman``), and by the share of the better half that
+both keep (``overlap``). A proxy trains on one lesson batch in four; its ``s`` includes that time,
+spread over the two candidates of each lesson.
 
-On a CPU ``s`` is of a GPT-2 of 125M parameters at 2,048 tokens and of a ViT-S at 224 pixels, with
-random weights, fp32; the ranks are of smaller models with as many layers, really trained: on the
-texts and images in ``--data`` (``NAME.train.jsonl.zst``, ``NAME.valid.jsonl.zst``,
-``cifar10_jpeg.tar.zst``), else on Python's standard library and on drawn gratings. On a CUDA device
-the very models are trained, under bf16 autocast. The last line is one JSON object.
+On a CPU ``s`` is measured in fp32 on a GPT-2 of 125M parameters with 2,048 tokens and on a ViT-S
+with 224 pixels, with random weights. Smaller models of as many layers are trained for the ranks, on
+the texts and images in ``--data`` (``NAME.train.jsonl.zst``, ``NAME.valid.jsonl.zst``,
+``cifar10_jpeg.tar.zst``), or on Python's standard library and drawn gratings. On a CUDA device the
+same models are trained, with bf16 autocast. The last line is a JSON object.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a thread that waits is not busy
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # Before torch: threads must not spin.
 
 import numpy as np
 import torch
@@ -50,21 +50,21 @@ from attent_stream.score.token_positions import strided_positions
 from attent_stream.score.token_positions import take_tokens as at_positions
 
 SCORES = ("loss", "residual")
-KEEP = 0.5  # of a proxy's candidates, whose lessons it learns from
-AT = (0.01, 0.1, 0.5)  # of the training run
-# (s at most, Spearman at least, at half of the run)
+KEEP = 0.5  # Share of candidates that become lessons, which the proxy trains on.
+AT = (0.01, 0.1, 0.5)  # Shares of the training run.
+# The largest s and the smallest Spearman, at half of the run.
 TARGETS = {"lm": (0.12, 0.9), "vit": (0.25, 0.85)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Of a language model or a ViT, and of its training."""
+    """The sizes of a language model or a ViT, and of its training."""
 
     layers: int
     width: int
     heads: int
-    length: int  # tokens, or pixels of a side
-    classes: int = 10  # or vocabulary
+    length: int  # Tokens, or height in pixels.
+    classes: int = 10  # Or the size of the vocabulary.
     patch: int = 16
     steps: int = 0
     batch: int = 0
@@ -176,9 +176,7 @@ def text_batch(rows: torch.Tensor) -> dict:
 def proxy_of(
     kind: str, size: Size, learner: torch.nn.Module, device: str
 ) -> tuple[Proxy, ProxySettings]:
-    """A proxy of a third of a model's width and at most a sixth (LM) or a third (ViT) of its
-    blocks, that learns along; and what it is.
-    """
+    """Build a proxy of a third of the width, and a sixth (LM) or a third (ViT) of the blocks."""
     layers = max(1, size.layers // {"lm": 6, "vit": 3}[kind])
     torch.manual_seed(1)
     settings = proxy_settings(
@@ -188,7 +186,7 @@ def proxy_of(
 
 
 def mean_loss(model: torch.nn.Module, batch) -> torch.Tensor:
-    """Of a forward as in training."""
+    """Return the mean loss of a training forward."""
     if isinstance(batch, dict):
         return model(batch)["loss"]
     return F.cross_entropy(model(batch), batch[1])
@@ -197,7 +195,7 @@ def mean_loss(model: torch.nn.Module, batch) -> torch.Tensor:
 def cost(
     kind: str, size: Size, layers: int, device: str, seconds: float, head: str, quick: bool
 ) -> dict[str, float]:
-    """``s`` of each way in ``layers`` and of the proxy's; ``head`` as of ``build_scorer``."""
+    """Measure ``s`` of each method; ``head`` is as in ``build_scorer``."""
     microbatch = {"lm": 1, "vit": 4}[kind] if device == "cpu" else {"lm": 16, "vit": 128}[kind]
     torch.manual_seed(0)
     model = MODELS[kind](size).to(device).eval()
@@ -223,7 +221,7 @@ def cost(
     times: dict[str, list[float]] = {name: [] for name in calls}
     with torch.no_grad(), _autocast(device):
         for call in calls.values():
-            call()  # compiles, and makes the comparison that comes every 256 forwards
+            call()  # Compiles, and runs the comparison of every 256th forward.
         end = time.perf_counter() + seconds
         while not times["forward"] or time.perf_counter() < end:
             for name, call in calls.items():
@@ -238,7 +236,7 @@ def cost(
         file=sys.stderr,
         flush=True,
     )
-    # A lesson's, for each of its 1 / KEEP candidates
+    # A lesson's learning time, spread over its 1 / KEEP candidates.
     learning = KEEP * medians["learn"] / settings.every
     return {
         way.name: (medians[way.name] + (learning if way.proxy else 0.0)) / medians["forward"]
@@ -249,7 +247,7 @@ def cost(
 def ranks(
     kind: str, size: Size, device: str, data: Path | None, quick: bool
 ) -> tuple[list[dict], dict]:
-    """Train, and at each of ``AT`` compare every way with the full score."""
+    """Train, and compare every method with the full score at each of ``AT``."""
     torch.manual_seed(0)
     needed = max(1, int(AT[-1] * size.steps)) * size.batch
     if kind == "lm":
@@ -322,12 +320,12 @@ def ranks(
 def compare(
     kind: str, model: torch.nn.Module, candidates, ways: list[Fidelity], device: str
 ) -> list[dict]:
-    """Spearman and overlap of the better half of each way with the full score, for both scores."""
+    """Compare each method with the full score by Spearman and overlap, for both scores."""
     entries, full = [], {}
     measure = text_scores if kind == "lm" else image_scores
     for way, name, values in measure(model, candidates, ways, device):
         values = values.double().cpu().numpy()
-        truth = full.setdefault(name, values)  # the first way is the full one
+        truth = full.setdefault(name, values)  # The first method is the full one.
         entries.append(
             {
                 "model": kind,
@@ -341,7 +339,7 @@ def compare(
 
 
 def image_scores(model: torch.nn.Module, candidates, ways: list[Fidelity], device: str):
-    """(way, score's name, values) of every way."""
+    """Yield (method, score's name, values)."""
     for way in ways:
         for name in SCORES:
             asked = scoring_model(way, model)
@@ -360,7 +358,7 @@ def image_scores(model: torch.nn.Module, candidates, ways: list[Fidelity], devic
 
 
 def text_scores(model: torch.nn.Module, candidates, ways: list[Fidelity], device: str):
-    """The same, one forward for all ways that differ in strided tokens only."""
+    """Yield the same, with one forward for methods that differ only in strided tokens."""
     forwards: dict[Fidelity, list] = {}
     for way in ways:
         strided = way.tokens is not None and way.tokens.take == "strided"
@@ -386,7 +384,7 @@ def text_scores(model: torch.nn.Module, candidates, ways: list[Fidelity], device
 def token_scores(
     model: torch.nn.Module, way: Fidelity, batch: dict, device: str
 ) -> tuple[torch.Tensor, ...]:
-    """Loss, squared residual and label of each token."""
+    """Return the loss, squared residual and label of each token."""
     reduction = ReducedForward(way, model, text=True)
     batch = reduction.batch(batch)
     labels = F.pad(batch["labels"][:, 1:], (0, 1), value=reference.IGNORED)
@@ -400,9 +398,7 @@ def token_scores(
 def frontier(
     quick: bool, device: str = "cpu", data: Path | None = None, kinds: Sequence[str] = tuple(MODELS)
 ) -> dict:
-    """All of it: ``frontier``, a list of {model, way, score, s, spearman, overlap, at}, and
-    ``frontier_targets``.
-    """
+    """Measure costs and ranks of all methods, and compare them with the targets."""
     sizes = SIZES["quick" if quick else device]
     result: list[dict] = []
     said = {}
@@ -428,9 +424,7 @@ def frontier(
 
 
 def again(result: dict, kinds: Sequence[str], device: str) -> dict:
-    """An earlier result with ``s`` measured anew, for where the machine was busy; the
-    ranks stay.
-    """
+    """Measure only ``s`` of an earlier result again, for example if the machine was busy."""
     quick = bool(result.get("quick"))
     sizes = SIZES["quick" if quick else device]
     for kind in kinds:
@@ -443,9 +437,7 @@ def again(result: dict, kinds: Sequence[str], device: str) -> dict:
 
 
 def target(entries: list[dict], kind: str) -> dict:
-    """The way with the highest agreement at half of the run of those cheap enough, and whether it
-    suffices.
-    """
+    """Return the best of the cheap methods at half of the run, and whether it meets the target."""
     most, least = TARGETS[kind]
     half = [
         e
@@ -462,9 +454,7 @@ def target(entries: list[dict], kind: str) -> dict:
 
 
 def plot(result: dict, file: Path) -> None:
-    """Agreement over cost, a panel a model, at half of the run; a line along the ways that none
-    beats.
-    """
+    """Plot agreement over cost in a panel for each model, with a line along the frontier."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -517,8 +507,7 @@ def plot(result: dict, file: Path) -> None:
             title=kind,
         )
         axis.set_xlim(0, 1.1)
-        # What ranks worse is of models that are hardly trained, and of no use
-        axis.set_ylim(0.6, 1.01)
+        axis.set_ylim(0.6, 1.01)  # Only hardly trained models rank worse.
         axis.legend(title="of the run", fontsize=8)
     figure.savefig(file, dpi=110)
 
@@ -533,7 +522,7 @@ def _wait(device: str) -> None:
 
 
 def main() -> None:
-    """Run and print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -541,9 +530,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small models: about 15 s")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
-        "--again", type=Path, metavar="FILE", help="an earlier result: measure only its costs anew"
+        "--again", type=Path, metavar="FILE", help="measure only the costs of an earlier result"
     )
-    parser.add_argument("--only", choices=MODELS, help="of one model")
+    parser.add_argument("--only", choices=MODELS, help="measure one model")
     parser.add_argument("--out", type=Path, help="also write the JSON object here")
     parser.add_argument("--plot", type=Path, help="draw the frontier here (png)")
     args = parser.parse_args()

@@ -1,6 +1,4 @@
-"""Real text and images for ``bench_fidelity.py``, and what stands in for them where there are
-none.
-"""
+"""Text and images for ``bench_fidelity.py``, real or generated."""
 
 import io
 import json
@@ -12,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-TEXT_BYTES = 24 << 20  # of each part of a corpus that are looked at
+TEXT_BYTES = 24 << 20  # Read from each split of a corpus.
 
 
 def token_rows(
@@ -24,19 +22,19 @@ def token_rows(
     held_out: int,
     limit: int = TEXT_BYTES,
 ):
-    """Training rows and held-out rows of packed tokens.
+    """Return training and held-out rows of packed tokens.
 
     Args:
         data: Folder with ``NAME.train.jsonl.zst`` and ``NAME.valid.jsonl.zst`` files of ``{"text":
-            ...}`` lines, or None for Python's own standard library.
-        vocab_size: Of the byte-level BPE that is trained on the texts.
-        length: Tokens of a row.
-        rows: Training rows at most.
-        held_out: Rows of texts that are not trained on.
+            ...}`` lines. None: Python's standard library.
+        vocab_size: Size of the byte-level BPE tokenizer, which is trained on the texts.
+        length: Tokens in a row.
+        rows: The most training rows.
+        held_out: The most held-out rows.
         limit: Bytes of text.
 
     Returns:
-        Int64 tensors (rows, length) and (held_out, length), and what they are of.
+        Int64 tensors (rows, length) and (held_out, length), and the source in words.
     """
     from tokenizers import ByteLevelBPETokenizer
 
@@ -101,18 +99,17 @@ def _lines(file: Path, limit: int) -> list[str]:
 
 
 def image_sets(data: Path | None, *, images: int, held_out: int, seed: int = 0):
-    """Training and held-out images with their classes.
+    """Return training and held-out images with their classes.
 
     Args:
-        data: Folder with ``cifar10_jpeg.tar.zst``, or None for drawn gratings, some of them under
-            much noise.
-        images: For training.
-        held_out: Others.
-        seed: Of what is drawn.
+        data: Folder with ``cifar10_jpeg.tar.zst``. None: drawn gratings with noise.
+        images: Number of training images.
+        held_out: Number of held-out images.
+        seed: Seed of all draws.
 
     Returns:
         ``(pixels, classes)`` of each, float32 (N, 3, 32, 32) of about unit variance and int64 (N,),
-        and what they are.
+        and the source in words.
     """
     if data is None or not (data / "cifar10_jpeg.tar.zst").exists():
         return (

@@ -1,4 +1,4 @@
-"""The ways of scoring with less that ``bench_fidelity.py`` compares."""
+"""The cheap scoring methods that ``bench_fidelity.py`` compares."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from attent_stream.score.fidelity import FULL, Fidelity, parse_fidelity
 
 
 def lm_ways(layers: int, quick: bool = False) -> list[Fidelity]:
-    """Alone and composed, in layers of so many; a few of them where it is to be quick."""
+    """List methods for a language model with this many layers, only a few if ``quick``."""
     if quick:
         some = [{"layers": n, **part} for n in (1, 2) for part in ({}, {"tokens": {"share": 0.25}})]
         return [FULL, *map(parse_fidelity, [*some, {"tokens": {"share": 0.25}}])]
@@ -25,7 +25,7 @@ def lm_ways(layers: int, quick: bool = False) -> list[Fidelity]:
 
 
 def vit_ways(layers: int, quick: bool = False) -> list[Fidelity]:
-    """The same for a ViT."""
+    """List methods for a ViT with this many layers, only a few if ``quick``."""
     if quick:
         some = [
             {"layers": layers // 2},
@@ -52,12 +52,12 @@ WAYS: dict[str, Callable[[int, bool], list[Fidelity]]] = {"lm": lm_ways, "vit": 
 
 
 def proxy_settings(model: torch.nn.Module) -> ProxySettings:
-    """Of a proxy that learns along on one lesson batch in four."""
+    """Return settings of a proxy that trains on one lesson batch in four."""
     return ProxySettings(model=model, train=True, every=4, lr=3e-3)
 
 
 def proxy_ways(kind: str, settings: ProxySettings, quick: bool = False) -> list[Fidelity]:
-    """With this proxy, in full and in part."""
+    """List methods with a proxy, only one if ``quick``."""
     parts: dict[str, list[dict]] = {
         "lm": [
             {"tokens": {"share": 0.25}},
@@ -73,5 +73,5 @@ def proxy_ways(kind: str, settings: ProxySettings, quick: bool = False) -> list[
 
 
 def scoring_model(way: Fidelity, model: torch.nn.Module) -> torch.nn.Module:
-    """What scores in a way: the model, or the proxy."""
+    """Return the scoring model of a method: the model, or its proxy."""
     return model if way.proxy is None else way.proxy.model

@@ -1,10 +1,9 @@
-"""What setting up a data set of many shards costs a process: CPU seconds and MB, by Streaming and
-by us.
+"""Measure CPU seconds and MB to set up a dataset of many shards, by Streaming and by us.
 
     python tools/bench_index.py [--shards 61000]
 
-An index.json is synthesised, no shard is there. Each measurement is a process of its own; memory is
-its peak over what it held after its imports. The last line is one JSON object.
+The index.json is synthetic, without shards. Each measurement is a process of its own; memory is its
+peak above the memory after imports. The last line is a JSON object.
 """
 
 import argparse
@@ -21,7 +20,7 @@ SHARD = 4096
 
 
 def write_index(folder: Path, shards: int) -> None:
-    """An index.json as MDSWriter makes it."""
+    """Write an index.json like MDSWriter's."""
     shard = {
         "column_encodings": ["ndarray:uint16"],
         "column_names": ["tokens"],
@@ -47,7 +46,7 @@ def write_index(folder: Path, shards: int) -> None:
 
 
 def measure(kind: str, folder: str) -> dict[str, float]:
-    """A data set made."""
+    """Build a dataset and measure it."""
     from streaming import StreamingDataset
 
     from attent_stream import TeachingDataset
@@ -65,7 +64,7 @@ def measure(kind: str, folder: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, print, and end with the JSON line."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

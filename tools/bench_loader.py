@@ -1,13 +1,12 @@
-"""The loader against Streaming's own, in one run, alternating: batches/s without a teacher,
-candidates/s with one.
+"""Compare the loader with Streaming's own, alternating in one process.
 
     python tools/bench_loader.py [--quick] [--out tools/results/FILE.json]
 
-Samples are 2,048 tokens as uint16. For each number of workers and batch size it prints the ratio of
-batches/s to stock (`stock_ratio`), of candidates read per second, with keep 0.5 and a scorer that
-costs nothing, to the samples stock reads (`candidate_ratio`), and the longest wait for the first
-lessons of a window over the median wait (`border_wait_ratio`). The last line is one JSON object
-with the worst of each over all settings, and every setting.
+Samples are 2,048 tokens as uint16. For each number of workers and batch size it prints
+`stock_ratio` (batches/s without a teacher, relative to stock), `candidate_ratio` (candidates/s with
+keep 0.5 and a free scorer, relative to stock's samples/s) and `border_wait_ratio` (the longest wait
+for a window's first lessons, relative to the median wait). The last line is a JSON object of the
+worst ratios and of every setting.
 """
 
 import argparse
@@ -35,7 +34,7 @@ WINDOW, GAP = 16, 8
 
 
 def write_corpus(folder: str, samples: int) -> None:
-    """Random tokens in shards of 8 MB."""
+    """Write random tokens in shards of 8 MB."""
     rng = np.random.default_rng(0)
     with MDSWriter(
         out=folder, columns={"tokens": f"ndarray:uint16:{TOKENS}"}, size_limit=1 << 23
@@ -45,12 +44,12 @@ def write_corpus(folder: str, samples: int) -> None:
 
 
 def collate(samples: list[dict]) -> torch.Tensor:
-    """Stack the tokens, shape (batch, 2048), uint16 seen as int16."""
+    """Stack the uint16 tokens, viewed as int16, shape (batch, 2048)."""
     return torch.from_numpy(np.stack([sample["tokens"] for sample in samples]).view(np.int16))
 
 
 def free_teacher() -> Teacher:
-    """Keep half, by a score that costs nothing."""
+    """Build a teacher that keeps half."""
     settings = TeacherSettings(
         keep=parse_share(0.5),
         select="hard",
@@ -65,7 +64,7 @@ def free_teacher() -> Teacher:
 
 
 def stock_rate(folder: str, batch: int, workers: int) -> float:
-    """Samples per second of an epoch of Streaming's own loader, after its first batch."""
+    """Return samples/s of an epoch of Streaming's own loader, after its first batch."""
     dataset = StreamingDataset(local=folder, batch_size=batch, shuffle=True, num_canonical_nodes=1)
     return _rate(
         StreamingDataLoader(dataset, batch_size=batch, num_workers=workers, collate_fn=collate),
@@ -74,7 +73,7 @@ def stock_rate(folder: str, batch: int, workers: int) -> float:
 
 
 def plain_rate(folder: str, batch: int, workers: int) -> float:
-    """The same of ours, without a teacher."""
+    """Return samples/s of our loader without a teacher."""
     return _rate(_ours(folder, batch, workers), batch)
 
 
@@ -96,9 +95,7 @@ def _rate(loader, batch: int) -> float:
 
 
 def candidate_rate(folder: str, batch: int, workers: int) -> float:
-    """Candidates per second read and scored for nothing, lessons beside them, keep 0.5; first
-    window left out.
-    """
+    """Return candidates/s with keep 0.5 and a free scorer, after the first window."""
     loader = _ours(folder, batch, workers)
     loader.attach(free_teacher())
     candidates, begin = 0, 0.0
@@ -123,12 +120,13 @@ def candidate_rate(folder: str, batch: int, workers: int) -> float:
 def border_waits(
     folder: str, batch: int, workers: int, step: float
 ) -> tuple[list[float], list[float]]:
-    """Seconds waited for each lesson batch while a step takes ``step`` seconds: all but borders,
-    and borders.
+    """Return seconds of waiting for lesson batches inside windows and at their borders.
+
+    A training step takes ``step`` seconds.
     """
     loader = _ours(folder, batch, workers)
     loader.attach(free_teacher())
-    inner, border = [], []  # enough of both after a dozen borders
+    inner, border = [], []  # A dozen borders give enough of both.
     begin, last = time.perf_counter(), 0
     for _ in loader:
         wait = time.perf_counter() - begin
@@ -138,7 +136,7 @@ def border_waits(
         if index > 12:
             break
         loader.teach(lambda tokens: tokens[:, 0].float())
-        time.sleep(step)  # stands for a training step
+        time.sleep(step)  # In place of a training step.
         begin = time.perf_counter()
     del loader
     _clean()
@@ -151,15 +149,14 @@ def _clean() -> None:
 
 
 def measure(folder: str, batch: int, workers: int, rounds: int) -> dict:
-    """All ratios of one setting, medians over alternating rounds."""
+    """Measure the ratios of a setting, as medians over alternating rounds."""
     rates = {"stock": [], "plain": [], "candidates": []}
     for _ in range(rounds):
         rates["stock"].append(stock_rate(folder, batch, workers))
         rates["plain"].append(plain_rate(folder, batch, workers))
         rates["candidates"].append(candidate_rate(folder, batch, workers))
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    # A training step that takes twice as long as the loader needs for a step's lesson and its
-    # candidates.
+    # Twice the time that the loader needs for a step's lesson and candidates.
     step = 2 * 3 * batch / medians["stock"]
     inner, border = border_waits(folder, batch, workers, step)
     everything = sorted(inner + border)
@@ -181,7 +178,7 @@ def measure(folder: str, batch: int, workers: int, rounds: int) -> dict:
 
 
 def main() -> None:
-    """Run and print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

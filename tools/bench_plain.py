@@ -1,11 +1,9 @@
-"""What ``AtteNT()`` costs where it ends up plain: processor time of whole trainings with it and
-without, in turn.
+"""Measure the processor time of ``AtteNT()`` on jobs where it falls back to plain training.
 
     python tools/bench_plain.py [--rounds 5] [--out FILE]
 
-Each job trains two epochs in one process, plain and with ``AtteNT()`` alternately; the ratio of
-processor seconds is of their medians. The first batch of each training is left out: it compiles and
-warms up.
+Each job trains two epochs in one process, alternately plain and with ``AtteNT()``. The ratio is
+that of the median processor seconds, without the first batch, which compiles and warms up.
 """
 
 import argparse
@@ -34,9 +32,7 @@ SAMPLES, BATCH, SIDE, TOKENS, VOCAB = 2048, 16, 32, 64, 512
 
 
 class Images(ComposerModel):
-    """A small convolutional network with one head or two, or with its loss fused into the
-    forward.
-    """
+    """A small convolutional network with several heads, or with its loss fused into the forward."""
 
     def __init__(self, heads: int = 1, fused: bool = False) -> None:
         super().__init__()
@@ -55,7 +51,7 @@ class Images(ComposerModel):
     def forward(self, batch: Any) -> Any:
         hidden = self.body(batch["image"])
         outputs = tuple(head(hidden) for head in self.heads)
-        if self._fused:  # no cross-entropy of torch's in its graph
+        if self._fused:  # Without torch's cross-entropy in its graph.
             own = outputs[0].gather(1, batch["label"][:, None])[:, 0]
             return {"loss": (outputs[0].exp().sum(1).log() - own).mean()}
         return outputs[0] if len(outputs) == 1 else outputs
@@ -68,7 +64,7 @@ class Images(ComposerModel):
 
 
 class Text(ComposerModel):
-    """A causal language model of its own kind, which sees its text twice."""
+    """A small causal language model with an uncommon loss."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +91,7 @@ JOBS: dict[str, tuple[str, Callable[[], ComposerModel]]] = {
 
 
 class Processor(Callback):
-    """Processor seconds of a training, from the end of its first batch on."""
+    """Measure the processor seconds of training after its first batch."""
 
     def __init__(self) -> None:
         self.seconds = self._begin = 0.0

@@ -1,12 +1,11 @@
-"""The whole table: every task of yamls/bench, resumed where it stopped, its results dated in
-tools/results.
+"""Run the tasks of yamls/bench, without repeating finished runs, and store dated results.
 
     python tools/bench_quality.py --data FOLDER      # CPU sizes, all tasks, three seeds
     python tools/bench_quality.py --data FOLDER --tasks repeated,vit --seeds 1
     python tools/bench_quality.py --data FOLDER --tasks h200/lm_125m,h200/vit_s --seeds 1
 
-``tools/results/quality.json`` keeps the latest rows of each task and machine;
-``DATE-bench-TASK.jsonl`` the runs behind them.
+``tools/results/quality.json`` holds the latest rows of each task and machine, and
+``DATE-bench-TASK.jsonl`` their runs.
 """
 
 import argparse
@@ -25,7 +24,7 @@ TASKS = ("repeated", "vit", "vit_wrong", "noise", "finetune", "mix", "clean", "s
 
 
 def main() -> int:
-    """Run and file them; the exit code of the bench."""
+    """Run the tasks, store the results, and return the bench's exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -33,7 +32,7 @@ def main() -> int:
     parser.add_argument("--out", default="runs/bench", metavar="FOLDER")
     parser.add_argument("--tasks", default=",".join(TASKS), metavar="NAME,...")
     parser.add_argument("--seeds", type=int, metavar="N")
-    parser.add_argument("--report", action="store_true", help="train nothing")
+    parser.add_argument("--report", action="store_true", help="report without training")
     given = parser.parse_args()
     paths = [YAMLS / f"{name}.yaml" for name in given.tasks.split(",")]
     arguments = [

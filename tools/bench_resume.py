@@ -1,9 +1,8 @@
-"""Time from a checkpoint's state to the first batch, stock Streaming against a taught run, at the
-same place of the epoch.
+"""Measure the time to resume to the first batch, for stock Streaming and for a taught run.
 
-The last line is one JSON object: ``stock_s`` and ``taught_s`` (medians, seconds), ``resume_ratio``
-(taught over stock), ``samples``. Both build the data set, load the state and read one batch with
-one worker; alternating, in one process.
+Both build the dataset, load the state at the same position of the epoch, and read a batch with one
+worker, alternating in one process. The last line is a JSON object: ``stock_s`` and ``taught_s``
+(medians in seconds), ``resume_ratio`` (taught / stock) and ``samples``.
 """
 
 import argparse
@@ -26,7 +25,7 @@ BATCH, WINDOW = 16, 32
 
 
 def write(folder: Path, samples: int) -> None:
-    """A corpus of 16-token samples."""
+    """Write a corpus of 16-token samples."""
     tokens = np.arange(16, dtype=np.uint16)
     with MDSWriter(
         out=str(folder), columns={"tokens": "ndarray:uint16"}, size_limit=1 << 22
@@ -36,7 +35,7 @@ def write(folder: Path, samples: int) -> None:
 
 
 def teacher() -> Teacher:
-    """One that keeps half."""
+    """Build a teacher that keeps half."""
     settings = TeacherSettings(
         keep=ShareSchedule(start=0.5, end=0.5),
         select="hard",
@@ -52,12 +51,12 @@ def teacher() -> Teacher:
 
 
 def collate(samples: list) -> np.ndarray:
-    """The tokens of a batch."""
+    """Stack the tokens of a batch."""
     return np.stack([sample["tokens"] for sample in samples])
 
 
 def taught_loader(data: dict) -> TeachingDataLoader:
-    """A loader with its teacher."""
+    """Build a loader with a teacher."""
     made = TeachingDataset(**data, window=WINDOW)
     loader = TeachingDataLoader(made, batch_size=BATCH, num_workers=1, collate_fn=collate)
     loader.attach(teacher())
@@ -65,9 +64,7 @@ def taught_loader(data: dict) -> TeachingDataLoader:
 
 
 def taught_state(data: dict, rows: int) -> dict:
-    """A state in the middle of a window, as a run that has taught ``rows`` rows of the order would
-    save it.
-    """
+    """Return the state of a run in the middle of a window, after ``rows`` rows of the order."""
     loader = taught_loader(data)
     loader.dataset.load_state_dict(
         {**loader.dataset.state_dict(rows * BATCH, True), "epoch": 0, "attent": ""}
@@ -81,7 +78,7 @@ def taught_state(data: dict, rows: int) -> dict:
 
 
 def first_batch(loader, state: dict) -> None:
-    """Go on from a state."""
+    """Load a state and read a batch."""
     loader.dataset.load_state_dict(state)
     batches = iter(loader)
     next(batches)

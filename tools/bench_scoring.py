@@ -1,29 +1,28 @@
-"""What scoring costs: ratios, each from one run that alternates its contestants.
+"""Measure the cost of scoring as ratios of calls that alternate in one process.
 
     python tools/bench_scoring.py [--quick] [--only SECTION] [--out tools/results/FILE.json]
     python tools/bench_scoring.py --gpu [--out tools/results/FILE.json]
 
-Sections, each a function that returns numbers for the result (``SECTIONS``):
+Sections:
 
-head      The output head without its logits, V 50,257, D 768, 1,024 tokens, bf16 and fp32, all CPU
-          threads. Ratios: time over that of the bare matrix product (``gemm_ratio``, the faster of
-          a fresh and a reused result); time of full logits with
-          ``F.cross_entropy(reduction="none")`` and a residual pass over it
-          (``full_logits_speedup``); peak extra memory over the logits' (``logits_memory_ratio``).
-          Each is the worse dtype's. Times are medians of three (of full logits one), ratios those
-          of the best repeat. Where others use the machine, the same ratios of processor seconds
-          (``..._cpu_seconds``, medians over all repeats) tell more.
-step      A taught step at keep 0.5, its 2 B candidates scored after one layer on an eighth of the
-          tokens, over a plain step of the same B samples (``taught_step_ratio``), in fp32.
-frontier  What each way of scoring with less costs and how it ranks candidates:
-          ``bench_fidelity.py`` on Python's standard library and drawn images (run that itself for
-          other data). Without ``--quick`` about 25 minutes.
+head      The output head without logits: V 50,257, D 768, 1,024 tokens, bf16 and fp32, all CPU
+          threads. ``gemm_ratio`` is its time relative to the matrix product alone (the faster of
+          a fresh and a reused result). ``full_logits_speedup`` is the time of full logits with
+          ``F.cross_entropy(reduction="none")`` and a residual pass, relative to the head.
+          ``logits_memory_ratio`` is its peak extra memory relative to the logits. Each is the
+          worse dtype's. Times are medians of three (one for full logits), and ratios are the best
+          repeat's. On a busy machine the ratios of processor seconds (``..._cpu_seconds``, medians
+          of all repeats) are more reliable.
+step      ``taught_step_ratio``: a taught step with keep 0.5, with 2 B candidates scored after one
+          layer on an eighth of the tokens, relative to a plain step of B samples, in fp32.
+frontier  Cost and ranking of cheap scores, by ``bench_fidelity.py`` on Python's standard library
+          and drawn images. It takes about 25 minutes without ``--quick``.
 
-``--gpu`` measures the head on a CUDA device instead: vocabularies of 32k, 50k and 128k, widths of
-768, 2,048 and 4,096, 8k to 64k tokens in bf16, against eager and compiled full logits, Liger and
-cut-cross-entropy where installed.
+``--gpu`` measures the head on a CUDA device: vocabularies of 32k, 50k and 128k, widths of 768,
+2,048 and 4,096, and 8k to 64k tokens in bf16, compared with eager and compiled full logits, and
+with Liger and cut-cross-entropy if installed.
 
-The last line is one JSON object.
+The last line is a JSON object.
 """
 
 import argparse
@@ -35,19 +34,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a thread that waits is not busy
-# A CPU's kernels come one by one: no helpers that import torch
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # Before torch: threads must not spin.
+# CPU kernels compile one by one, without helper processes that import torch.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 import torch
 from bench_scoring_head import cpu_head, gpu_head
 
-# About when the process began: imports are a part of what a user waits for
+# About the start of the process, because a user also waits for imports.
 BEGIN = time.perf_counter() - time.process_time()
 
 
 def head(quick: bool) -> dict:
-    """The others' libraries are read from disk while a compiler has its turn."""
+    """Measure the head, and import other sections' libraries while it compiles."""
     libraries = threading.Thread(target=_import_others)
     libraries.start()
     return cpu_head(quick, compiled=libraries.join)
@@ -56,7 +55,7 @@ def head(quick: bool) -> dict:
 def _import_others() -> None:
     from bench_fidelity import SIZES, language_model
 
-    # Composer's first model imports every causal LM of transformers
+    # Composer's first model imports every causal LM of transformers.
     language_model(SIZES["quick"]["lm"])
 
 
@@ -76,13 +75,13 @@ SECTIONS: dict[str, Callable[[bool], dict]] = {"head": head, "step": step, "fron
 
 
 def main() -> None:
-    """Run and print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="fewer rounds: under 50 s")
-    parser.add_argument("--gpu", action="store_true", help="the head's sizes on a CUDA device")
-    parser.add_argument("--only", choices=SECTIONS, help="one section")
+    parser.add_argument("--gpu", action="store_true", help="measure the head on a CUDA device")
+    parser.add_argument("--only", choices=SECTIONS, help="run one section")
     parser.add_argument("--out", type=Path, help="also write the JSON object here")
     args = parser.parse_args()
     result: dict = {

@@ -1,6 +1,4 @@
-"""The output head without its logits, against ways that have them: ``bench_scoring.py``
-runs this.
-"""
+"""Compare the output head without logits with methods that hold them (for bench_scoring.py)."""
 
 import ctypes
 import gc
@@ -20,16 +18,14 @@ from attent_stream.score.head import difference, head_scores
 from attent_stream.score.matmul_dtype import matmul_dtype
 
 CLASSES, WIDTH, TOKENS = 50257, 768, 1024
-FEW_TOKENS, SLOW = 256, 0.8  # seconds
+FEW_TOKENS, SLOW = 256, 0.8  # SLOW in seconds.
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def full_scores(
     hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss and squared residual as one writes them first: all logits, cross-entropy, then a pass
-    for the residual.
-    """
+    """Compute loss and squared residual from all logits, the straightforward method."""
     logits = F.linear(hidden, weight)
     nll = F.cross_entropy(logits, labels, reduction="none")
     p = logits.softmax(-1, dtype=torch.float32)
@@ -37,11 +33,11 @@ def full_scores(
 
 
 def cpu_head(quick: bool, compiled: Callable[[], None] = lambda: None) -> dict:
-    """``gemm_ratio``, ``full_logits_speedup``, ``logits_memory_ratio`` and what they are made of.
+    """Measure the head's ratios on the CPU.
 
     Args:
-        quick: Fewer rounds.
-        compiled: Called when everything is compiled, before anything is timed.
+        quick: Run fewer rounds.
+        compiled: Called after compilation, before any timing.
     """
     dtypes = (torch.bfloat16, torch.float32)
     with torch.no_grad():
@@ -50,7 +46,7 @@ def cpu_head(quick: bool, compiled: Callable[[], None] = lambda: None) -> dict:
             head_scores(*_operands(CLASSES, WIDTH, 8, dtype, "cpu"), path="chunked")
         first = time.perf_counter() - begin
         compiled()
-        gc.freeze()  # what is imported is not looked through again before each look at memory
+        gc.freeze()  # Later collections skip the imports.
         details = {str(dtype).removeprefix("torch."): _cpu_dtype(dtype, quick) for dtype in dtypes}
     worst = {
         "gemm_ratio": max(entry["gemm_ratio"] for entry in details.values()),
@@ -75,8 +71,7 @@ def cpu_head(quick: bool, compiled: Callable[[], None] = lambda: None) -> dict:
 def _cpu_dtype(dtype: torch.dtype, quick: bool) -> dict:
     hidden, weight, labels = _operands(CLASSES, WIDTH, TOKENS, dtype, "cpu")
     everything = (hidden, weight, labels)
-    # A CPU that emulates halves takes six seconds for a product: --quick compares fewer tokens
-    # there, and less often.
+    # A CPU that emulates bf16 takes six seconds for a product, so --quick uses fewer tokens.
     slow_machine = quick and _product_seconds(hidden, weight) > SLOW
     tokens, rounds = (FEW_TOKENS, 1) if slow_machine else (TOKENS, 3)
     hidden, labels = hidden[:tokens], labels[:tokens]
@@ -86,10 +81,10 @@ def _cpu_dtype(dtype: torch.dtype, quick: bool) -> dict:
         "gemm_reused": lambda: torch.mm(hidden, weight.t(), out=logits),
         "head": lambda: head_scores(hidden, weight, labels, path="chunked"),
     }
-    # Several times slower, and its ratio far from its limit
+    # Several times slower, so it is timed less often.
     slow = {"full": lambda: full_scores(hidden, weight, labels)}
     scores = calls["head"]()
-    some = slice(128)  # of the tokens: the reference takes seconds for all
+    some = slice(128)  # The reference takes seconds for all tokens.
     wanted = reference.token_scores(F.linear(hidden[some], weight), labels[some])
     error = difference(tuple(part[some] for part in scores), wanted)
     repeats, cpu, end = [], [], time.perf_counter() + (3 if quick else 60)
@@ -100,7 +95,7 @@ def _cpu_dtype(dtype: torch.dtype, quick: bool) -> dict:
     ratios = [rep["head"] / min(rep["gemm"], rep["gemm_reused"]) for rep in repeats]
     cpu_ratios = [rep["head"] / min(rep["gemm"], rep["gemm_reused"]) for rep in cpu]
     speedups = [rep["full"] / rep["head"] for rep in repeats]
-    head_scores(*everything, path="chunked")  # what a first call of this size needs stays
+    head_scores(*everything, path="chunked")  # A first call allocates memory that stays.
     extra = peak_extra_bytes(lambda: head_scores(*everything, path="chunked"))
     all_of_full = peak_extra_bytes(slow["full"])
     return {
@@ -126,9 +121,9 @@ def _cpu_dtype(dtype: torch.dtype, quick: bool) -> dict:
 
 
 def _product_seconds(hidden: torch.Tensor, weight: torch.Tensor) -> float:
-    """Of the bare matrix product of all tokens, by that of an eighth of them."""
+    """Estimate the seconds of the matrix product from an eighth of the tokens."""
     some = hidden[: len(hidden) // 8]
-    F.linear(some, weight[:64])  # prepares
+    F.linear(some, weight[:64])  # Warms up.
     begin = time.perf_counter()
     F.linear(some, weight)
     return 8 * (time.perf_counter() - begin)
@@ -148,9 +143,7 @@ def _operands(
 def _alternating(
     calls: dict[str, Callable], rounds: int
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Median seconds of each call, called in turn: by the wall, and of all its threads on a
-    processor.
-    """
+    """Return median wall seconds and processor seconds of each of the alternating calls."""
     wall: dict[str, list[float]] = {name: [] for name in calls}
     busy: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
@@ -166,17 +159,15 @@ def _alternating(
 
 
 def peak_extra_bytes(call: Callable) -> int | None:
-    """By how much the process's resident memory rises during a call (Linux), with what libraries
-    need for themselves.
-    """
+    """Return the peak growth of the process's resident memory during a call (Linux only)."""
     if not _CLEAR.exists():
         return None
     libc = ctypes.CDLL(None)
-    # M_MMAP_THRESHOLD: large blocks come fresh from the kernel, and go back to it
+    # M_MMAP_THRESHOLD: large blocks are mapped, and unmapped when freed.
     libc.mallopt(-3, 1 << 20)
     gc.collect()
     libc.malloc_trim(0)
-    _CLEAR.write_text("5")  # sets the high-water mark to what is resident now
+    _CLEAR.write_text("5")  # Resets the high-water mark.
     before = _resident("VmHWM")
     call()
     return _resident("VmHWM") - before
@@ -187,9 +178,7 @@ def _resident(name: str) -> int:
 
 
 def gpu_head() -> dict:
-    """Every size on a CUDA device, in bf16; each contestant's milliseconds and peak extra memory,
-    None where it ran out.
-    """
+    """Measure milliseconds and peak extra memory of all sizes in bf16; None if out of memory."""
     name = torch.cuda.get_device_name()
     print(
         f"{name}; Liger {_installed('liger_kernel')}, cut-cross-entropy "

@@ -1,9 +1,7 @@
-"""What a taught step costs beside a plain one of the same batch: the section ``step`` of
-``bench_scoring.py``.
+"""Measure a taught step relative to a plain one: the section ``step`` of ``bench_scoring.py``.
 
-A plain step is a forward and backward of B samples with an AdamW update; a taught one at keep 0.5
-is that, and the scoring of the 2 B candidates of which B became its lessons, at a fidelity that
-leaves the model early and scores a share of the tokens.
+A plain step is a forward and backward of B samples with an AdamW update. A taught step with keep
+0.5 also scores 2 B candidates, after a few layers and on a share of the tokens.
 """
 
 import time
@@ -18,16 +16,14 @@ from attent_stream.score.fidelity import Fidelity, Tokens
 from attent_stream.score.microbatches import MicrobatchScorer
 
 KEEP = 0.5
-# (layers, width, vocabulary, tokens, batch, layers scored): the shape of a 125M model, and for
-# --quick a smaller one of its proportions (a head of about a third of the work)
+# Layers, width, vocabulary, tokens, batch and scored layers: a 125M model, and for --quick a
+# smaller one of the same proportions (the head is about a third of the work).
 FULL = (12, 768, 32_000, 1024, 2, 1)
 QUICK = (12, 256, 8_192, 256, 4, 1)
 
 
 def taught_step(quick: bool) -> dict:
-    """``taught_step_ratio``: the median over pairs of steps, taken in turn;
-    ``scoring_in_forwards``: s of a candidate.
-    """
+    """Measure medians over alternating steps: the step's ratio, and a candidate's cost ``s``."""
     layers, width, vocabulary, tokens, size, scored = QUICK if quick else FULL
     torch.manual_seed(0)
     config = LlamaConfig(

@@ -1,22 +1,19 @@
-"""How well an order shuffles and what it downloads: Streaming's shuffles and the lazy order side by
-side, by simulation.
+"""Compare shuffling quality and downloads of Streaming's shuffles and the lazy order, simulated.
 
     python tools/bench_shuffle.py [--nodes 4] [--shards 1024] [--block 262144]
 
-Each node reads its part of the order in sequence, shards of 4,096 samples. Of each order:
+Each node reads its share of the order in sequence, from shards of 4,096 samples:
 
-- ``in flight``: shards of a node between their first and last sample, mean and most at any time;
-- ``GETs``: downloads per shard with a cache as large as ``block`` (LRU), and with one half again as
-  large;
-- ``burst``: shards first needed within any 4,096 samples, the most;
-- ``reach``: mean distance in the order between samples that are neighbours in their shard, over the
-  block size (1/3: a random order of each block);
-- ``pairs``: pairs of samples of one shard among 512 that follow each other, over what a random
-  order of all the node's has;
-- ``ks``: Kolmogorov distance between where a shard's samples are in its stretch of the order and a
-  uniform spread, mean.
+- ``in_flight``: a node's shards between their first and last sample, mean and maximum;
+- ``gets_a_shard``: downloads per shard with an LRU cache of ``block`` samples, and of 1.5 blocks;
+- ``burst``: the most shards first needed within 4,096 samples;
+- ``reach``: mean distance in the order between neighbours in a shard, relative to the block size
+  (1/3 for a random order of each block);
+- ``pairs``: pairs of samples of one shard among 512 consecutive samples, relative to a random order
+  of the node's samples;
+- ``ks``: mean Kolmogorov distance between the positions of a shard's samples and a uniform spread.
 
-The last line is one JSON object: all of it by order.
+The last line is a JSON object of these by order.
 """
 
 import argparse
@@ -37,7 +34,7 @@ SHARD, BATCH, NEAR = 4096, 8, 512
 
 
 def node_orders(kind: str, samples: int, nodes: int, block: int) -> list[NDArray[np.int64]]:
-    """What each node reads, in sequence."""
+    """Return the sample ids that each node reads, in sequence."""
     algo = "py1e" if kind == "lazy" else kind
     data = SyntheticDataset(
         samples,
@@ -61,9 +58,7 @@ def node_orders(kind: str, samples: int, nodes: int, block: int) -> list[NDArray
 
 
 def downloads(shards: NDArray[np.int64], cache: int) -> int:
-    """Shards fetched by a reader whose cache holds ``cache`` of them and evicts the least recently
-    read.
-    """
+    """Count the downloads of a reader with an LRU cache of ``cache`` shards."""
     held, fetched = OrderedDict(), 0
     for shard in shards.tolist():
         if shard in held:
@@ -77,7 +72,7 @@ def downloads(shards: NDArray[np.int64], cache: int) -> int:
 
 
 def measure(ids: NDArray[np.int64], block: int) -> dict[str, float]:
-    """The measures of one node."""
+    """Measure a node's order."""
     shards = ids // SHARD
     known, first, inverse = np.unique(shards, return_index=True, return_inverse=True)
     last = len(ids) - 1 - np.unique(shards[::-1], return_index=True)[1]
@@ -117,7 +112,7 @@ def measure(ids: NDArray[np.int64], block: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, print, and end with the JSON line."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

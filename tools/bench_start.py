@@ -1,16 +1,13 @@
-"""What an epoch's start and a resume cost: Streaming's whole order against the lazy one's first
-window.
+"""Measure the cost of an epoch's start and of a resume, with Streaming's order and the lazy one.
 
     python tools/bench_start.py [--quick]
 
-Each measurement is a process of its own; memory is its peak over what it held after its imports.
-``start`` is the time from shard sizes to the ids of the first window (32 batches of 8 ranks, 8
-samples each), ``middle`` to those of a window in the middle of the epoch. Batches/s are of two
-loaders that read the same files, alternating in one process. ``--quick`` compares at 1e7 samples
-instead of 1e8. The last line is one JSON object: ``start_s`` and ``start_mb`` (lazy, at 1e9
-samples), ``middle_s``, ``stock_ratio_1e8`` (CPU time of stock over lazy), ``stock_mb_ratio_1e8``,
-``plan_1e10_s``, ``batches_ratio`` (by the wall, and ``batches_cpu_ratio`` by CPU time, which other
-processes disturb less), ...
+Each measurement is a process of its own; memory is its peak above the memory after imports.
+``start`` is the time from shard sizes to the ids of the first window (32 batches of 8 ranks with 8
+samples), and ``middle`` to those of a window in the middle of the epoch. ``stock_ratio_1e8`` is the
+CPU time of stock relative to lazy. ``batches_ratio`` compares batches/s of two loaders of the same
+files, alternating in one process; other processes disturb ``batches_cpu_ratio`` less. ``--quick``
+compares at 1e7 samples instead of 1e8. The last line is a JSON object.
 """
 
 import argparse
@@ -38,13 +35,13 @@ WINDOW, WORLD = 32, (1, 8)
 
 
 def memory_mb(field: str) -> float:
-    """A line of this process's status in MB: VmRSS now, VmHWM the most so far."""
+    """Return a field of this process's status in MB, such as VmRSS or VmHWM (the peak)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
 def measure(kind: str, samples: int, place: float) -> dict[str, float]:
-    """CPU and wall seconds and MB from shard sizes to a window's ids."""
+    """Measure seconds and MB from shard sizes to a window's ids."""
     data, world = SyntheticDataset(samples), World(*WORLD, 1, 0)
     before, wall, cpu = memory_mb("VmRSS"), time.perf_counter(), time.process_time()
     if kind == "stock":
@@ -64,7 +61,7 @@ def measure(kind: str, samples: int, place: float) -> dict[str, float]:
 
 
 def measured(kind: str, samples: int, place: float = 0.0) -> dict[str, float]:
-    """``measure`` in a process of its own."""
+    """Run ``measure`` in a process of its own."""
     command = [sys.executable, __file__, "--measure", kind, str(samples), str(place)]
     result = json.loads(
         subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
@@ -75,21 +72,19 @@ def measured(kind: str, samples: int, place: float = 0.0) -> dict[str, float]:
 
 
 def collate(samples: list) -> np.ndarray:
-    """The tokens of a batch."""
+    """Stack the tokens of a batch."""
     return np.stack([sample["tokens"] for sample in samples])
 
 
 def cpu_seconds() -> float:
-    """Of this process and the workers that have ended."""
+    """Return the CPU seconds of this process and its ended workers."""
     return sum(
         sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
 
 
 def batches_a_second(samples: int, rounds: int) -> tuple[float, float]:
-    """Batches of the lazy order over those of Streaming's, without a teacher, a second and a CPU
-    second: medians of rounds.
-    """
+    """Return batches per second and per CPU second of the lazy order, relative to Streaming's."""
     with tempfile.TemporaryDirectory() as folder:
         with MDSWriter(
             out=folder, columns={"tokens": "ndarray:uint16"}, size_limit=1 << 20
@@ -129,7 +124,7 @@ def batches_a_second(samples: int, rounds: int) -> tuple[float, float]:
 
 
 def window_us(samples: int) -> float:
-    """CPU microseconds of the lazy order for a sample id, in windows all over an epoch."""
+    """Return the lazy order's CPU microseconds per sample id, over windows of a whole epoch."""
     data, world = SyntheticDataset(samples), World(*WORLD, 1, 0)
     order = lazy_order(data, *layouts(data, world), 0)
     begin, windows = time.process_time(), 50
@@ -139,7 +134,7 @@ def window_us(samples: int) -> float:
 
 
 def main() -> None:
-    """Measure, print, and end with the JSON line."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

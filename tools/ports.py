@@ -1,17 +1,17 @@
-"""Ports for what is started here."""
+"""Free ports for processes on this machine."""
 
 import random
 import socket
 
-# Below what systems give to outgoing connections: one of those could take it meanwhile
+# Below the ports that systems give to outgoing connections.
 _RANGE = range(20_000, 30_000)
 
 
 def free_port() -> int:
-    """A port that nobody listens at, on any interface of this machine.
+    """Return a port without a listener on any interface.
 
     Raises:
-        OSError: None was found.
+        OSError: No free port was found.
     """
     for port in random.SystemRandom().sample(_RANGE, 100):
         with socket.socket() as probe:

@@ -1,18 +1,16 @@
-"""A job of many nodes, planned without a model: brute-force proof of its invariants, and what the
-plan costs a rank.
+"""Simulate the plan of a job of many nodes: check its invariants, and measure its cost for a rank.
 
     python tools/simulate_scale.py [--nodes 1024] [--ranks 8] [--batch-size 8]
                                    [--shuffle-algo py1e] [--select hard] ...
 
-The order is Streaming's own for that many nodes; scores are a scramble of the sample ids. Some
-ranks go through the epoch as in a job (``TaughtEpoch`` with a board, every scoring pass, every
-choice); for every rank it is checked that it reads as many lessons and candidates as all others,
-only samples of its own node and canonical node, and that each candidate is scored by one rank, and
-kept or dropped, once. The last line is one JSON object; the exit status is 1 if anything does not
-hold.
+There is no model: the order is Streaming's own for that many nodes, and scores are a function of
+the sample ids. Some ranks run the whole epoch as in a job (``TaughtEpoch`` with a board, every
+scoring pass, every choice). Checks cover every rank: all read equally many lessons and candidates,
+and only samples of their own node and canonical node. One rank scores each candidate, which is kept
+or dropped once. The last line is a JSON object; the exit status is 1 if a check fails.
 
-CPU seconds are of this process (``time.process_time``), one thread; memory is what numpy and Python
-allocate at the peak (tracemalloc), beside the order.
+CPU seconds are those of this process (``time.process_time``) with one thread. Memory is the peak of
+numpy's and Python's allocations (tracemalloc) without the order.
 """
 
 import argparse
@@ -50,16 +48,14 @@ from attent_stream.window.layout import CANDIDATE, LESSON, lane_labels, window_r
 from attent_stream.window.metrics import choice_metrics
 from attent_stream.window.selectors import SELECTORS
 
-SHARD = 4096  # samples a shard
-# Streaming's default of them a node
+SHARD = 4096  # Samples in a shard.
+# Streaming's default number of canonical nodes per node.
 CANONICAL = {"py1e": 1, "py1br": 1, "py1s": 64, "py2s": 64, "naive": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is simulated: nodes, ranks a node, samples a rank and step, rows a window, windows an
-    epoch, ...
-    """
+    """The simulated job: nodes, ranks of a node, samples of a rank and step, window rows, ..."""
 
     nodes: int
     ranks: int
@@ -80,21 +76,19 @@ class Job:
 
     @property
     def samples(self) -> int:
-        """Full windows, one cut short, and a last batch that is not full, as far as Streaming need
-        not repeat samples for it.
-        """
+        """Samples of full windows, a short one and a partial batch without repeated samples."""
         rest = self.batch_size // 2 * self.nodes * self.ranks
         rest -= rest % self.canonical_nodes
         return self.row * (self.window * (self.windows - 1) + self.window // 2) + rest
 
     @property
     def canonical_nodes(self) -> int:
-        """Streaming's default for the shuffle."""
+        """Streaming's default number for the shuffle."""
         return CANONICAL[self.shuffle_algo] * self.nodes
 
 
 class SyntheticData:
-    """As much of a StreamingDataset of one stream as its order is made of."""
+    """The attributes of a StreamingDataset of one stream that its order depends on."""
 
     partition_algo, batching_method, shuffle, shuffle_seed, initial_physical_nodes = (
         "relaxed",
@@ -114,15 +108,15 @@ class SyntheticData:
         self.shuffle_block_size = max(4_000_000 // self.num_canonical_nodes, 1 << 18)
 
     def resample_streams(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Every sample once, in shards of ``SHARD``."""
+        """Return shard sizes and sample ids, each sample once."""
         full, rest = divmod(self.epoch_size, SHARD)
         return np.array([SHARD] * full + [rest] * (rest > 0), np.int64), np.arange(self.epoch_size)
 
 
 def make_order(data: SyntheticData, world: World) -> StreamingOrder:
-    """Streaming's order of the job, as ``open_order`` wraps it on one node."""
+    """Build Streaming's order of the job, as ``open_order`` does on a node."""
     with warnings.catch_warnings():
-        # Of blocks smaller than a shard: the size of this corpus is no advice
+        # Streaming warns of blocks smaller than a shard.
         warnings.simplefilter("ignore")
         rows = generate_rows(data, world, 0).astype(np.int32)
     partial = np.flatnonzero(rows.min(axis=1) < 0)
@@ -139,7 +133,7 @@ def make_order(data: SyntheticData, world: World) -> StreamingOrder:
 
 
 def make_teacher(job: Job) -> Teacher:
-    """A teacher of constant keep from the first lesson on."""
+    """Build a teacher with a constant keep from the first lesson on."""
     settings = TeacherSettings(
         keep=parse_share(job.keep),
         select=job.select,
@@ -155,7 +149,7 @@ def make_teacher(job: Job) -> Teacher:
 
 
 def score_of(ids: NDArray[np.int64]) -> NDArray[np.float32]:
-    """A score in [0, 1) that no shuffle resembles, same shape."""
+    """Return scores in [0, 1) that no shuffle resembles, in the shape of ``ids``."""
     return (ids * 2654435761 % 2**32 / 2**32).astype(np.float32)
 
 
@@ -167,22 +161,20 @@ class Costs:
     sizes: dict[str, int] = field(default_factory=dict)
 
     def time(self, name: str, call: Callable[[], Any]) -> Any:
-        """``call()``, timed."""
+        """Return ``call()``, and record its time."""
         start = time.process_time()
         result = call()
         self.seconds.setdefault(name, []).append(time.process_time() - start)
         return result
 
     def size(self, name: str, value: int) -> None:
-        """Keep the largest."""
+        """Record the largest size."""
         self.sizes[name] = max(self.sizes.get(name, 0), value)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What one rank did: roles of its steps, ids it read in each, its choices, weights of its
-    lessons, how often it gathered.
-    """
+    """A rank's roles and ids of each step, choices, lesson weights and number of gathers."""
 
     roles: list[int]
     ids: list[NDArray[np.int64]]
@@ -192,7 +184,7 @@ class Run:
 
 
 def run_rank(job: Job, order: StreamingOrder, rank: int, costs: Costs) -> Run:
-    """Go through the epoch as the main process of ``rank`` does."""
+    """Run the epoch as the main process of a rank."""
     board = Board(
         steps=2 * job.window, batch_size=job.batch_size, ahead=2 * job.window * job.batch_size
     )
@@ -242,7 +234,7 @@ def run_rank(job: Job, order: StreamingOrder, rank: int, costs: Costs) -> Run:
 
 
 def resume(job: Job, order: StreamingOrder, rank: int, text: str) -> TaughtEpoch:
-    """The epoch as another process takes it up from a checkpoint."""
+    """Resume the epoch from a checkpoint, as another process does."""
     board = Board(
         steps=2 * job.window, batch_size=job.batch_size, ahead=2 * job.window * job.batch_size
     )
@@ -251,9 +243,7 @@ def resume(job: Job, order: StreamingOrder, rank: int, text: str) -> TaughtEpoch
 
 
 def read_index(costs: Costs, shards: int) -> None:
-    """What a rank does with an index.json: Streaming's reading of it, and our check, which reads it
-    once more.
-    """
+    """Measure Streaming's reading of an index.json, and our check, which reads it again."""
     shard = {
         "column_encodings": ["ndarray:uint16"],
         "column_names": ["tokens"],
@@ -286,9 +276,7 @@ def read_index(costs: Costs, shards: int) -> None:
 
 
 def gathered_scores(order: StreamingOrder, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """All ranks' scores of those rows as ``gather_ranks`` returns them, from the order's
-    own rows.
-    """
+    """Return all ranks' scores of these rows, as ``gather_ranks`` does."""
     layout = order.layout
     mine = np.asarray(order.rows[rows], np.int64).reshape(
         len(rows), layout.ranks, layout.batch_size
@@ -299,11 +287,10 @@ def gathered_scores(order: StreamingOrder, rows: NDArray[np.int64]) -> NDArray[n
 def places(
     job: Job, order: StreamingOrder, data: SyntheticData
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """By Streaming alone: node and canonical node of each sample, and the canonical node of each
-    slot in reading order.
+    """Return each sample's node and canonical node, and each slot's canonical node.
 
-    A shuffle moves samples within a canonical node only, so a place's canonical node is seen where
-    nothing is shuffled.
+    They come from Streaming alone. Its unshuffled partitions tell the canonical node of a slot,
+    because a shuffle moves samples only within a canonical node.
     """
     plain = get_partitions(
         "relaxed",
@@ -331,9 +318,7 @@ def places(
 def check(
     job: Job, order: StreamingOrder, data: SyntheticData, runs: dict[int, Run]
 ) -> dict[str, Any]:
-    """Look at all ranks; counts of what does not hold, which must be 0, and of what was
-    looked at.
-    """
+    """Check all ranks, and count violations, which must be 0, and checked items."""
     node, canonical, slot_owner = places(job, order, data)
     first = next(iter(runs.values()))
     layout = order.layout
@@ -357,13 +342,13 @@ def check(
     }
     reading = np.arange(job.row).reshape(layout.ranks, layout.batch_size)
     expected_node = np.arange(layout.ranks) // job.ranks
-    # Else a lane is of several canonical nodes of one node
+    # Otherwise a lane has several canonical nodes of one node.
     finest = layout.node_lanes == data.num_canonical_nodes
     for choice in first.choices:
         ids, window = choice.ids, choice.window
         begin, end = window_rows(order.full, 0, job.window, window.index)
         stock = np.sort(np.asarray(order.rows[begin:end], np.int64).reshape(-1))
-        # Candidates: the next slice of the order
+        # The candidates are the next slice of the order.
         wrong["not once"] += int((np.sort(window.ids.reshape(-1)) != stock).sum())
         kept = np.sort(ids.reshape(-1))
         wrong["not once"] += int((np.diff(kept) == 0).sum()) + int(
@@ -414,9 +399,7 @@ def check(
 
 
 def check_elastic(job: Job, order: StreamingOrder) -> int:
-    """Slots whose lane would be split, or whose sample would differ, if the job went on with half
-    the nodes (0: none).
-    """
+    """Count slots with a split lane or another sample after a resume on half the nodes."""
     if job.nodes % 2:
         return 0
     half = SyntheticData(job)
@@ -433,7 +416,7 @@ def check_elastic(job: Job, order: StreamingOrder) -> int:
 
 
 def simulate(job: Job) -> dict[str, Any]:
-    """Everything of one job."""
+    """Simulate, check and measure a job."""
     data, world = SyntheticData(job), World(job.nodes, job.ranks, 1, 0)
     costs = Costs()
     tracemalloc.start()
@@ -487,26 +470,24 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--nodes", type=int, default=1024)
-    parser.add_argument("--ranks", type=int, default=8, help="of a node (8)")
+    parser.add_argument("--ranks", type=int, default=8, help="ranks of a node (8)")
     parser.add_argument("--batch-size", type=int, default=8, help="samples of a rank and step (8)")
     parser.add_argument(
         "--shuffle-algo",
         choices=sorted(CANONICAL),
         default="py1e",
-        help="also sets the canonical nodes (py1e)",
+        help="also determines the canonical nodes (py1e)",
     )
-    parser.add_argument("--window", type=int, default=32, help="rows (32)")
+    parser.add_argument("--window", type=int, default=32, help="rows of a window (32)")
     parser.add_argument(
-        "--windows", type=int, default=3, help="of the epoch, the last one short (3)"
+        "--windows", type=int, default=3, help="windows of the epoch, the last one short (3)"
     )
     parser.add_argument("--gap", type=int, default=8, help="lessons without candidates (8)")
     parser.add_argument("--keep", type=float, default=0.5)
     parser.add_argument("--select", choices=sorted(SELECTORS), default="hard")
+    parser.add_argument("--probes", type=int, default=2, help="ranks that run the whole epoch (2)")
     parser.add_argument(
-        "--probes", type=int, default=2, help="ranks that go through the whole epoch (2)"
-    )
-    parser.add_argument(
-        "--shards", type=int, default=10_000, help="of the index.json that is read (10,000)"
+        "--shards", type=int, default=10_000, help="shards of the index.json (10,000)"
     )
     result = simulate(Job(**vars(parser.parse_args(argv))))
     for part in ("steps_of_a_rank", "seen", "wrong", "cpu_seconds", "bytes"):

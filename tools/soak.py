@@ -1,19 +1,17 @@
-"""A taught run, killed at random for an hour, restarted on other numbers of ranks, its store gone
-for a while now and then: does it train on what the undisturbed run trains on, and does it leave
-anything behind?
+"""Kill and restart taught runs for an hour, and compare their lessons with undisturbed runs.
 
     python tools/soak.py [--minutes 60] [--seed 0] [--folder DIR] [--epochs 6]
 
-Run after run is trained twice: once undisturbed, on one rank, and once disturbed, until it is
-complete. Scores are a column of the corpus, as a score that a model computes differs in its last
-bits from world size to world size. Each lesson of each start, also those trained on again after a
-kill, is held against the undisturbed run's: ids and weights.
+Each run is trained twice until it is complete: undisturbed on one rank, and disturbed by kills,
+restarts on other numbers of ranks and a missing store. Scores are a column of the corpus, because
+scores of a model differ in their last bits between world sizes. The ids and weights of all lessons,
+also those repeated after a kill, must equal the undisturbed run's.
 
-The last line is one JSON object: ``kills`` (starts that got a SIGKILL), ``resumes_on`` (world sizes
-that went on from a checkpoint), ``ids_equal``, ``shm_left`` and ``processes_left`` (names and
-processes still there 30 s after all ranks had ended, the most after any start), ``rss_growth`` (the
-largest growth of a rank's memory after its tenth lesson, as a share), and what was done. The exit
-code is 0 if the lessons were equal, nothing hung and nothing was left.
+The last line is a JSON object: ``kills`` (starts with a SIGKILL), ``resumes_on`` (world sizes that
+resumed from a checkpoint), ``ids_equal``, ``shm_left`` and ``processes_left`` (the most names and
+processes left 30 s after all ranks of a start ended), ``rss_growth`` (the largest relative growth
+of a rank's memory after its tenth lesson), and counts. The exit code is 0 if the lessons are equal,
+nothing hung and nothing was left.
 """
 
 import argparse
@@ -36,9 +34,9 @@ from zygote import Child, Zygote, group, until
 
 WORLDS = (1, 2, 4)
 BATCH, SAMPLES = 8, 400
-# Seconds without a lesson after which a start counts as hung: more than all limits that it has
+# Seconds without a lesson after which a start counts as hung, longer than all its timeouts.
 PATIENCE = 300.0
-LEFT = 30.0  # seconds in which everything must have gone
+LEFT = 30.0  # Seconds in which processes and shared memory must disappear.
 ATTENT = (
     {"keep": 0.5, "select": "soft"},
     {"keep": 0.4, "select": "hard", "interval": "2ep"},
@@ -53,14 +51,12 @@ ATTENT = (
 
 @dataclass(frozen=True, kw_only=True)
 class Lessons:
-    """Of a whole run: ids and weights of each batch, by the batch's number from 1."""
+    """A run's ids and weights of each batch, by the batch's number from 1."""
 
     of: dict[int, Counter]
 
     def hold(self, logs: list[list[dict]]) -> bool:
-        """Whether what the ranks of a start have logged is of these lessons, and all of it where
-        all have logged it.
-        """
+        """Return whether the logged lessons are these, and complete if all ranks logged them."""
         for batch in sorted({line["batch"] for log in logs for line in log}):
             lines = [line for log in logs for line in log if line["batch"] == batch]
             got, expected = taught(lines), self.of.get(batch, Counter())
@@ -70,20 +66,20 @@ class Lessons:
 
 
 def taught(lines: list[dict]) -> Counter:
-    """Ids and weights in a batch's lines, one of each rank."""
+    """Count the ids and weights in a batch's lines, one of each rank."""
     return Counter(
         pair for line in lines for pair in zip(line["ids"], line["weights"], strict=True)
     )
 
 
 def read(path: Path) -> list[dict]:
-    """A rank's log; a line that was cut off by its end is none."""
+    """Read a rank's log, without a last line cut short."""
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
 @contextmanager
 def gone(remote: Path, seconds: float) -> Iterator[None]:
-    """The store is not there at first, and comes back."""
+    """Remove the store, and restore it after some seconds."""
     away = remote.with_name(remote.name + ".away")
     remote.rename(away)
     end = time.monotonic() + seconds
@@ -96,24 +92,23 @@ def gone(remote: Path, seconds: float) -> Iterator[None]:
 
 @contextmanager
 def one_shard_gone(remote: Path, seconds: float) -> Iterator[None]:
-    """So is one shard."""
+    """Remove a shard, and restore it after some seconds."""
     with gone(sorted(remote.glob("*.mds"))[7], seconds):
         yield
 
 
-# (the remote's folder, seconds) -> a context in which the store has the fault. A proxy before a
-# real store fits in here.
+# Contexts (the remote's folder, seconds) in which the store has a fault.
 STORE_FAULTS: dict[str, Callable] = {"store gone": gone, "shard gone": one_shard_gone}
 
 
 class Soak:
-    """Starts, disturbs and checks.
+    """Start, disturb and check runs.
 
     Args:
-        folder: For everything.
-        seed: Of everything random.
-        epochs: Of each run.
-        end: When to stop disturbing, on ``time.monotonic``'s clock.
+        folder: Folder of all files.
+        seed: Seed of all draws.
+        epochs: Epochs of each run.
+        end: End of the disturbances, by ``time.monotonic``.
     """
 
     def __init__(self, folder: Path, seed: int, epochs: int, end: float) -> None:
@@ -133,7 +128,7 @@ class Soak:
         )
 
     def run(self, number: int) -> None:
-        """One run, undisturbed and disturbed."""
+        """Train a run undisturbed and disturbed."""
         data = {
             "remote": str(self.remote),
             "shuffle": True,
@@ -163,7 +158,7 @@ class Soak:
     def _start(
         self, spec: dict, run: str, start: str, world: int, lessons: Lessons | None
     ) -> list[list[dict]]:
-        """A start of a run, disturbed if ``lessons`` are given; what its ranks have logged."""
+        """Start a run, disturbed if ``lessons`` are given, and return its ranks' logs."""
         folder = self.folder / run
         folder.mkdir(exist_ok=True)
         spec = spec | {"folder": str(folder), "start": start}
@@ -183,7 +178,7 @@ class Soak:
         if disturbed:
             wanted, pause = self.rng.integers(0, 24), self.rng.uniform(0, 0.5)
             until(lambda: len(read(paths[0])) >= wanted or ended(ranks), PATIENCE)
-            time.sleep(pause if wanted else 8 * pause)  # also while it saves, and while it starts
+            time.sleep(pause if wanted else 8 * pause)  # Also while it saves or starts.
             self._kill(ranks)
         self._end(ranks, paths[0])
         logs = [read(path) for path in paths]
@@ -213,7 +208,7 @@ class Soak:
         )
 
     def _kill(self, ranks: list[Child]) -> None:
-        """All ranks at once (a machine that goes), one of them, or one's worker."""
+        """Kill all ranks at once, as a lost machine does, a rank or a worker."""
         running = [rank for rank in ranks if rank.poll() is None]
         if not running:
             return
@@ -221,7 +216,7 @@ class Soak:
         one = running[self.rng.integers(len(running))]
         workers = [pid for pid in group(one.pid) if pid != one.pid]
         if what == "worker" and workers:
-            with suppress(ProcessLookupError):  # it may have ended by itself
+            with suppress(ProcessLookupError):  # It may have ended.
                 os.kill(workers[-1], signal.SIGKILL)
         else:
             for rank in running if what == "all" else [one]:
@@ -230,9 +225,7 @@ class Soak:
         self.done[f"kills of {what}"] += 1
 
     def _end(self, ranks: list[Child], log: Path) -> None:
-        """As a launcher does: wait for all, and end the others when one has failed; none may wait
-        for ever.
-        """
+        """Wait for all ranks, and end the others when one fails or all hang, as a launcher does."""
         lines, since = -1, time.monotonic()
         while not ended(ranks):
             if len(read(log)) != lines:
@@ -262,12 +255,12 @@ class Soak:
 
 
 def ended(ranks: list[Child]) -> bool:
-    """Whether all ranks have."""
+    """Return whether all ranks have ended."""
     return all(rank.poll() is not None for rank in ranks)
 
 
 def growth(log: list[dict]) -> float:
-    """Of a rank's memory from its tenth lesson to its last, as a share."""
+    """Return the relative growth of a rank's memory after its tenth lesson."""
     return log[-1]["rss"] / log[9]["rss"] - 1 if len(log) > 20 else 0.0
 
 
@@ -275,8 +268,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=6, help="of each run")
-    parser.add_argument("--folder", type=Path, help="kept; else a temporary one")
+    parser.add_argument("--epochs", type=int, default=6, help="epochs of each run")
+    parser.add_argument("--folder", type=Path, help="a folder to keep (default: a temporary one)")
     given = parser.parse_args()
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,9 +1,7 @@
-"""One rank of a taught run that is meant to be killed: a small language model, checkpoints, a log
-of all it trains on.
+"""Run a rank of a taught run that is killed: a small language model with checkpoints and a log.
 
-``composer -n 2 tools/soak_rank.py SPEC.json``, or forked by ``zygote.py``. The score is a column of
-the corpus: one that the model computes differs in its last bits from world size to world size, and
-so may its lessons.
+Start it as ``composer -n 2 tools/soak_rank.py SPEC.json``, or fork it with ``zygote.py``. The score
+is a column of the corpus, because a model's scores differ in their last bits between world sizes.
 """
 
 import json
@@ -26,7 +24,7 @@ VOCAB, LENGTH = 64, 32
 
 
 def write_corpus(folder: str, samples: int, seed: int) -> None:
-    """Samples ``{id, difficulty, tokens}``, 16 a shard."""
+    """Write samples ``{id, difficulty, tokens}``, 16 in a shard."""
     rng = np.random.default_rng([seed])
     columns = {"id": "int", "difficulty": "float32", "tokens": "ndarray:uint16"}
     with MDSWriter(
@@ -40,9 +38,7 @@ def write_corpus(folder: str, samples: int, seed: int) -> None:
 
 
 class SmallLM(ComposerModel):
-    """Two causal layers, 32 wide. (Composer's wrapper of Hugging Face models takes 20 s to import
-    them all.)
-    """
+    """Two causal layers of width 32, without Composer's wrapper, which takes 20 s to import."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,22 +48,22 @@ class SmallLM(ComposerModel):
         self.head = torch.nn.Linear(32, VOCAB)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Logits, float of shape (B, LENGTH, VOCAB)."""
+        """Return logits, float of shape (B, LENGTH, VOCAB)."""
         mask = torch.nn.Transformer.generate_square_subsequent_mask(LENGTH)
         return self.head(self.layers(self.embed(batch["input_ids"]), mask=mask, is_causal=True))
 
     def loss(self, outputs: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Mean cross entropy of the next token, in nats."""
+        """Return the mean cross-entropy of the next token in nats."""
         return torch.nn.functional.cross_entropy(
             outputs[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten()
         )
 
 
 class Collate:
-    """Samples as a batch of a causal language model.
+    """Collate samples for a causal language model.
 
     Args:
-        pause: Seconds that a batch takes, a slow node's data.
+        pause: Seconds that each batch takes, to imitate a slow node.
     """
 
     def __init__(self, pause: float) -> None:
@@ -86,21 +82,19 @@ class Collate:
 
 
 class LessonLog(Callback):
-    """A line of JSON for each batch trained on: its number, ids, weights, scoring passes so far,
-    memory in bytes.
-    """
+    """Log the number, ids, weights, scoring passes and memory (bytes) of each batch as JSON."""
 
     def __init__(self, loader: TeachingDataLoader, path: Path) -> None:
         self._loader, self._file = loader, open(path, "w")  # noqa: SIM115  as long as the process
         self.passes = 0
 
     def score(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The sample's own difficulty."""
+        """Return the samples' difficulty."""
         self.passes += 1
         return batch["difficulty"]
 
     def batch_end(self, state, logger) -> None:
-        """Composer's event: the batch has been trained on."""
+        """Log the batch after training on it."""
         ids, weights = self._loader.epoch.lesson
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         line = {
@@ -120,10 +114,10 @@ def run(spec: dict) -> None:
     """Train, from the newest checkpoint if there is one.
 
     Args:
-        spec: ``folder``: of checkpoints and logs; ``start``: names the log; ``batch``: global batch
-            size; ``duration``; ``data``: of ``TeachingDataset``; ``attent``: of ``AtteNT``;
-            ``workers``; ``save``: save interval; ``slow``: seconds a batch takes on nodes other
-            than the first.
+        spec: ``folder`` of checkpoints and logs, ``start`` (name of the log), ``batch`` (global
+            size), ``duration``, ``data`` (arguments of ``TeachingDataset``), ``attent`` (arguments
+            of ``AtteNT``), ``workers``, ``save`` (interval), ``slow`` (seconds that a batch takes
+            on all nodes but the first).
     """
     torch.set_num_threads(1)
     folder, rank = Path(spec["folder"]), int(os.environ.get("RANK", "0"))
@@ -139,8 +133,7 @@ def run(spec: dict) -> None:
     log = LessonLog(loader, folder / f"{spec['start']}.rank{rank}.jsonl")
     torch.manual_seed(0)
     model = SmallLM()
-    # On several nodes that share a save folder Composer 0.32's autoresume fails: all of them delete
-    # the same signal file.
+    # Composer 0.32's autoresume fails on nodes that share a save folder, as all delete one file.
     several_nodes = os.environ.get("LOCAL_WORLD_SIZE", "1") != os.environ.get("WORLD_SIZE", "1")
     newest = folder / "checkpoints" / "latest-rank0.pt"
     trainer = Trainer(

@@ -1,4 +1,4 @@
-"""A data set without shards: as much of a StreamingDataset as its order is made of."""
+"""A dataset without shards: the attributes of a StreamingDataset that its order depends on."""
 
 from types import SimpleNamespace
 
@@ -7,15 +7,14 @@ from numpy.typing import NDArray
 
 
 class SyntheticDataset:
-    """Streams of equal shards, each read once an epoch.
+    """A stream of equal shards, each read once in an epoch.
 
     Args:
-        samples: Of all streams.
-        shard: Samples a shard.
+        samples: Number of samples.
+        shard: Samples in a shard.
         canonical_nodes: Streaming's ``num_canonical_nodes``.
         batch_size: Samples of a rank and step.
-        shuffle_algo: Streaming's.
-        shuffle_block_size: Streaming's, None for its default.
+        shuffle_algo, shuffle_block_size: As for Streaming; None for its default block size.
     """
 
     partition_algo, batching_method, shuffle, shuffle_seed, initial_physical_nodes = (
@@ -56,5 +55,5 @@ class SyntheticDataset:
         self.shuffle_block_size = shuffle_block_size or max(4_000_000 // canonical_nodes, 1 << 18)
 
     def resample_streams(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Every sample once: shard sizes, and each sample's id."""
+        """Return shard sizes and sample ids, each sample once."""
         return self.samples_per_shard, np.arange(self.epoch_size)

@@ -1,6 +1,6 @@
-"""What becomes of the jobs of ``tests/field_models.py`` under ``AtteNT()``, as a Markdown table.
+"""Run the jobs of ``tests/support/field_models.py`` with ``AtteNT()``, and print a Markdown table.
 
-``python tools/try_models.py [WORD]`` tries those with WORD in their name, else all (three minutes).
+``python tools/try_models.py [WORD]`` runs the jobs with WORD in their name, or all (three minutes).
 """
 
 import logging
@@ -25,7 +25,7 @@ _HEAD = (
     "batches with and without",
     "by name: `hard`, `loss`",
 )
-_LONGEST = 300  # of what a warning or an error says
+_LONGEST = 300  # Characters of a warning or an error.
 
 
 def main(word: str = "") -> None:
@@ -87,7 +87,7 @@ def _said(error: Exception) -> str:
 
 
 def _reason(text: str) -> str:
-    """What stands between "as" and the advice in a warning or an error."""
+    """Return the text between "as" and the advice in a warning or an error."""
     reason = text.partition(", as ")[2] or text
     for end in (": training goes on", "; give score"):
         reason = reason.partition(end)[0]

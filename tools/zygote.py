@@ -1,7 +1,7 @@
-"""Processes that start at once: one process imports what all need, and forks whoever is asked for.
+"""Start processes fast by forking one that has imported their modules.
 
-Importing composer takes longer than everything a rank of a test does. A fork is as good as a start:
-nothing but imports has happened in the zygote (no threads, no shared memory, no resource tracker).
+Importing composer takes longer than all work of a test's rank. The forks equal fresh processes,
+because the zygote only imports: it has no threads, shared memory or resource tracker.
 """
 
 import importlib
@@ -19,9 +19,7 @@ PRIVATE = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs tmpfs /dev/shm && exec 
 
 
 def private_memory() -> bool:
-    """Whether processes can be given a /dev/shm of their own here, so that nobody else's names are
-    counted.
-    """
+    """Return whether processes can have a private /dev/shm, without other processes' names."""
     try:
         return subprocess.run([*PRIVATE, "true"], capture_output=True).returncode == 0
     except FileNotFoundError:
@@ -29,7 +27,7 @@ def private_memory() -> bool:
 
 
 def running(pids: Iterable[int]) -> list[int]:
-    """Those of these processes that have not ended (a zombie has)."""
+    """Return the processes that run; zombies do not."""
     found = []
     for pid in pids:
         try:
@@ -42,9 +40,7 @@ def running(pids: Iterable[int]) -> list[int]:
 
 
 def group(leader: int) -> list[int]:
-    """Processes of a child's process group that have not ended: the child, its workers, and what
-    else it started.
-    """
+    """Return the running processes of a child's process group, such as its workers."""
     pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     return [pid for pid in running(pids) if _group_of(pid) == leader]
 
@@ -57,7 +53,7 @@ def _group_of(pid: int) -> int | None:
 
 
 def until(true: Callable[[], bool], timeout: float) -> bool:
-    """Whether something comes true within so many seconds; returns as soon as it does."""
+    """Wait until a condition holds, at most ``timeout`` seconds, and return whether it does."""
     end = time.monotonic() + timeout
     while not (done := true()) and time.monotonic() < end:
         time.sleep(0.02)
@@ -65,11 +61,7 @@ def until(true: Callable[[], bool], timeout: float) -> bool:
 
 
 class Child:
-    """A process forked by a zygote, leader of a process group of its own.
-
-    Attributes:
-        pid: Its number.
-    """
+    """A process forked by a zygote, with ``pid`` and a process group of its own."""
 
     def __init__(self, zygote: "Zygote", pid: int, said: Path) -> None:
         self._zygote, self.pid, self._said = zygote, pid, said
@@ -77,20 +69,20 @@ class Child:
 
     @property
     def said(self) -> str:
-        """Its standard output and error so far."""
+        """Standard output and error so far."""
         return self._said.read_text()
 
     def poll(self) -> int | None:
-        """Its exit code (minus the signal that ended it), or None while it runs."""
+        """Return the exit code (or minus the signal), or None while it runs."""
         if self._code is None:
             self._code = self._zygote.ask({"poll": self.pid})
         return self._code
 
     def wait(self, timeout: float) -> int:
-        """Its exit code.
+        """Wait for the exit code.
 
         Raises:
-            TimeoutError: It still runs after so many seconds; the message has what it said last.
+            TimeoutError: It still runs after ``timeout`` seconds; the message ends with its output.
         """
         if not until(lambda: self.poll() is not None, timeout):
             raise TimeoutError(
@@ -99,17 +91,17 @@ class Child:
         return self._code
 
     def kill(self, signum: int = signal.SIGKILL) -> None:
-        """Send it a signal, if it still runs."""
+        """Send a signal if it still runs."""
         if self.poll() is None:
             os.kill(self.pid, signum)
 
 
 class Zygote:
-    """Forks processes that have imported already.
+    """Import modules, and fork processes that have them.
 
     Args:
-        modules: To import before.
-        path: Folders to find them in, before all others.
+        modules: The modules to import.
+        path: Folders to search first.
     """
 
     def __init__(self, modules: Sequence[str], path: Sequence[str]) -> None:
@@ -120,14 +112,14 @@ class Zygote:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
         )
-        self.ask({"poll": 0})  # it has imported
+        self.ask({"poll": 0})  # Returns after the imports.
 
     def shared_memory(self) -> set[str]:
-        """Names in its children's /dev/shm."""
+        """Return the names in the children's /dev/shm."""
         return set(os.listdir(f"/proc/{self._process.pid}/root/dev/shm"))
 
     def ask(self, request: dict):
-        """One request, one answer."""
+        """Send a request and return the answer."""
         print(json.dumps(request), file=self._process.stdin, flush=True)
         answer = self._process.stdout.readline()
         if not answer:
@@ -137,19 +129,19 @@ class Zygote:
     def start(
         self, function: str, *args, said: Path, env: Mapping[str, str] | None = None
     ) -> Child:
-        """Fork a process that calls ``module:function`` with JSON-able arguments.
+        """Fork a process that calls a function and exits with code 0 when it returns.
 
         Args:
-            function: What to call; the process ends with code 0 when it returns.
-            *args: Its arguments.
-            said: File for standard output and error.
-            env: Added to the environment.
+            function: ``module:function``.
+            *args: The function's arguments, which must be JSON values.
+            said: File of standard output and error.
+            env: Added environment variables.
         """
         request = {"start": function, "args": list(args), "said": str(said), "env": dict(env or {})}
         return Child(self, self.ask(request), Path(said))
 
     def close(self) -> None:
-        """End it; its children go on."""
+        """End the zygote; its children continue."""
         self._process.stdin.close()
         self._process.kill()
         self._process.wait()
@@ -157,7 +149,7 @@ class Zygote:
 
 def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what imports print is no answer
+    os.dup2(2, 1)  # Keeps prints of imports out of the answers.
     for name in sys.argv[1:]:
         importlib.import_module(name)
     for line in sys.stdin:
@@ -180,18 +172,18 @@ def _poll(pid: int) -> int | None:
 
 
 def _run(request: dict) -> None:
-    """In the child: never returns."""
+    """Run the request in the child, and exit."""
     os.setpgid(0, 0)
     said = os.open(request["said"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (said, 1), (said, 2)):
         os.dup2(source, target)
-    sys.stdin = open(0)  # noqa: SIM115  the zygote's holds requests that it has read ahead
+    sys.stdin = open(0)  # noqa: SIM115  The zygote's buffer holds requests read ahead.
     os.environ.update(request["env"])
-    tempfile.tempdir = None  # TMPDIR may be another one now
+    tempfile.tempdir = None  # TMPDIR may have changed.
     module, function = request["start"].split(":")
     getattr(importlib.import_module(module), function)(*request["args"])
-    sys.exit(0)  # out of the loop as an exception: what is registered at exit is done
+    sys.exit(0)  # Unlike os._exit, it runs exit handlers.
 
 
 if __name__ == "__main__":

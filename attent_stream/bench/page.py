@@ -8,7 +8,7 @@ from attent_stream.bench.compare import Comparison
 from attent_stream.bench.intervals import Estimate
 from attent_stream.bench.record import Record
 from attent_stream.bench.settings import PLAIN, BenchConfig
-from attent_stream.demo.report import clock
+from attent_stream.demo.report import aligned, clock
 
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1300px;padding:0 "
@@ -132,12 +132,7 @@ def heading(bench: BenchConfig, records: Sequence[Record], found: Comparison) ->
 
 def table(bench: BenchConfig, found: Comparison) -> str:
     """Format the cells with aligned columns."""
-    rows = cells(bench, found)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    made = [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    ]
-    return "\n".join([made[0], "  ".join("-" * w for w in widths), *made[1:]])
+    return aligned(cells(bench, found))
 
 
 def section(

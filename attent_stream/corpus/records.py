@@ -32,14 +32,14 @@ class Batch:
     Attributes:
         kind: 'jsonl', 'text' or 'parquet'.
         payloads: The records; None is a null in a parquet column.
-        places: For each record 'file:line', or 'file' if the file is the record.
-        bad: (reason, place, count) of unreadable records, in order.
+        locations: For each record 'file:line', or 'file' if the file is the record.
+        bad: (reason, location, count) of unreadable records, in order.
         read: Bytes of the files read since the previous batch.
     """
 
     kind: str
     payloads: list[bytes | None] = field(default_factory=list)
-    places: list[str] = field(default_factory=list)
+    locations: list[str] = field(default_factory=list)
     bad: list[tuple[str, str, int]] = field(default_factory=list)
     read: int = 0
 
@@ -82,31 +82,31 @@ def _text_of(line: str, text_key: str) -> str:
 
 def read_batches(files: Iterable[InputFile], text_key: str) -> Iterator[Batch]:
     """Yield the records of all files in batches of about 1 MiB; broken files are bad records."""
-    kind, payloads, places, bad, size, read = "", [], [], [], 0, 0
+    kind, payloads, locations, bad, size, read = "", [], [], [], 0, 0
     for file in files:
         position = 0
-        for place, payload, position_now, reason, count in _records(file, text_key):
+        for location, payload, position_now, reason, count in _records(file, text_key):
             read += position_now - position
             position = position_now
             if payloads and (
                 file.kind != kind or size >= BATCH_BYTES or len(payloads) >= BATCH_RECORDS
             ):
-                yield Batch(kind=kind, payloads=payloads, places=places, bad=bad, read=read)
-                payloads, places, bad, size, read = [], [], [], 0, 0
+                yield Batch(kind=kind, payloads=payloads, locations=locations, bad=bad, read=read)
+                payloads, locations, bad, size, read = [], [], [], 0, 0
             kind = file.kind
             if reason:
-                bad.append((reason, place, count))
+                bad.append((reason, location, count))
             else:
                 payloads.append(payload)
-                places.append(place)
+                locations.append(location)
                 size += len(payload or b"")
         read += file.size - position
-    yield Batch(kind=kind, payloads=payloads, places=places, bad=bad, read=read)
+    yield Batch(kind=kind, payloads=payloads, locations=locations, bad=bad, read=read)
 
 
 def _records(file: InputFile, text_key: str) -> Iterator[tuple[str, bytes | None, int, str, int]]:
-    """Yield (place, payload, bytes read so far, reason if bad, count) for each record of a file."""
-    place = file.path
+    """Yield (location, payload, bytes read so far, reason if bad, count) for each record."""
+    location = file.path
     try:
         if file.kind == "parquet":
             yield from _rows(file, text_key)
@@ -114,17 +114,17 @@ def _records(file: InputFile, text_key: str) -> Iterator[tuple[str, bytes | None
             yield _whole(file)
         else:
             for number, line, position in _lines(_chunks(file.path)):
-                place = f"{file.path}:{number + 1}"
+                location = f"{file.path}:{number + 1}"
                 here = f"{file.path}:{number}"
                 if line is None:
                     yield here, None, position, "longer than 64 MiB", 1
                 elif line.strip():
                     yield here, line, position, "", 1
     except BadRecord as error:
-        yield place, None, file.size, str(error), 1
+        yield location, None, file.size, str(error), 1
     except OSError as error:
         yield (
-            place,
+            location,
             None,
             file.size,
             f"unreadable file ({error.strerror or type(error).__name__})",

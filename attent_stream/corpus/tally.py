@@ -19,12 +19,12 @@ class Tally:
         self.counts: dict[str, int] = {}
         self.first: dict[str, list[str]] = {}
 
-    def add_bad(self, reason: str, place: str, count: int = 1) -> None:
-        """Count bad records from `place` on."""
+    def add_bad(self, reason: str, location: str, count: int = 1) -> None:
+        """Count bad records from `location` on."""
         self.counts[reason] = self.counts.get(reason, 0) + count
         first = self.first.setdefault(reason, [])
         if len(first) < FIRST:
-            first.append(place)
+            first.append(location)
 
     def check(self) -> None:
         """Raise CorpusError if more than half of the records are bad or there are none."""

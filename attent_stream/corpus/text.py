@@ -145,10 +145,10 @@ def _work(batch: Batch) -> tuple[str, list[bytes | None]]:
 
 
 def _count_bad(tally: Tally, batch: Batch, encoded: Encoded) -> None:
-    for reason, place, count in batch.bad:
-        tally.add_bad(reason, place, count)
+    for reason, location, count in batch.bad:
+        tally.add_bad(reason, location, count)
     for index, reason in encoded.bad:
-        tally.add_bad(reason, batch.places[index])
+        tally.add_bad(reason, batch.locations[index])
 
 
 def _check_samples(manifest: Manifest) -> None:

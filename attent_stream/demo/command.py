@@ -105,7 +105,8 @@ def _run(out: Path, arms: Sequence[str], settings: DemoSettings) -> None:
         python_sources,
         standard_library,
     )
-    from attent_stream.demo.report import clock, comparison, json_line, picture, table
+    from attent_stream.demo.picture import picture
+    from attent_stream.demo.report import clock, comparison, json_line, table
 
     # Importing Composer makes Ctrl-C a silent exit; the command line prints a line.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -209,8 +209,8 @@ def _plain(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         detail = _reason(error)
         known = [f"variables.{name}" for name in _variables(tree)]
-        wanted = re.search(r"Interpolation key '([^']+)'", detail)
-        hint = f", {nearest(wanted.group(1), known)}" if wanted and known else ""
+        missing = re.search(r"Interpolation key '([^']+)'", detail)
+        hint = f", {nearest(missing.group(1), known)}" if missing and known else ""
         raise ConfigError(f"{error.full_key}: cannot be resolved, {detail}{hint}") from error
 
 

@@ -156,31 +156,19 @@ def _transformer(auto_class: Any, model: ModelConfig, config: Any) -> Any:
     return made
 
 
-def _causal_lm(model: ModelConfig, config: Any, tokenizer: Any) -> Any:
-    from composer.metrics.nlp import LanguageCrossEntropy, LanguagePerplexity
+def _language_model(model: ModelConfig, config: Any, tokenizer: Any) -> Any:
+    from composer.metrics.nlp import LanguageCrossEntropy, LanguagePerplexity, MaskedAccuracy
     from composer.models import HuggingFaceModel
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
+    causal = model.name == "hf_causal_lm"
+    metric = LanguagePerplexity() if causal else MaskedAccuracy(ignore_index=-100)
     return HuggingFaceModel(
-        _transformer(AutoModelForCausalLM, model, config),
+        _transformer(AutoModelForCausalLM if causal else AutoModelForMaskedLM, model, config),
         tokenizer=tokenizer,
         use_logits=True,
-        shift_labels=True,
-        eval_metrics=[LanguageCrossEntropy(), LanguagePerplexity()],
-    )
-
-
-def _masked_lm(model: ModelConfig, config: Any, tokenizer: Any) -> Any:
-    from composer.metrics.nlp import LanguageCrossEntropy, MaskedAccuracy
-    from composer.models import HuggingFaceModel
-    from transformers import AutoModelForMaskedLM
-
-    return HuggingFaceModel(
-        _transformer(AutoModelForMaskedLM, model, config),
-        tokenizer=tokenizer,
-        use_logits=True,
-        shift_labels=False,
-        eval_metrics=[LanguageCrossEntropy(), MaskedAccuracy(ignore_index=-100)],
+        shift_labels=causal,
+        eval_metrics=[LanguageCrossEntropy(), metric],
     )
 
 
@@ -196,8 +184,8 @@ def _image_classifier(model: ModelConfig, config: Any, tokenizer: Any) -> Any:
 
 
 MODELS: dict[str, Callable] = {
-    "hf_causal_lm": _causal_lm,
-    "hf_masked_lm": _masked_lm,
+    "hf_causal_lm": _language_model,
+    "hf_masked_lm": _language_model,
     "hf_image_classifier": _image_classifier,
 }
 

@@ -185,9 +185,9 @@ def _complete(given: dict[str, str], launcher: str) -> None:
         given.setdefault("NODE_RANK", str(rank // local))
     missing = [name for name in _NEEDED if name not in given]
     if missing:
-        told = ", ".join(f"{name}={given[name]}" for name in _NEEDED if name in given)
+        shown = ", ".join(f"{name}={given[name]}" for name in _NEEDED if name in given)
         raise ConfigError(
-            f"{missing[0]}: missing, {told} alone do not determine this process's rank; start with "
+            f"{missing[0]}: missing, {shown} do not determine this process's rank; start with "
             f"composer, torchrun or srun, or set {', '.join(missing)}"
         )
     if not (0 <= rank < world and 0 <= local_rank < local <= world):

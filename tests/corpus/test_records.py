@@ -146,7 +146,7 @@ def test_batches_hold_all_records_in_order_and_count_all_bytes(tmp_path, monkeyp
     got = [parse_record(b.kind, payload, "text") for b in batches for payload in b.payloads]
     assert got == [*texts, "whole"]
     assert sum(batch.read for batch in batches) == sum(sizes)
-    places = [place for batch in batches for place in batch.places]
+    places = [place for batch in batches for place in batch.locations]
     assert places == [*(f"{paths[0]}:{n}" for n in range(1, 31)), str(paths[1])]
     bad = [entry for batch in batches for entry in batch.bad]
-    assert bad == [(str(paths[2]), "unreadable file (No such file or directory)", 1)]
+    assert bad == [("unreadable file (No such file or directory)", str(paths[2]), 1)]

@@ -3,6 +3,7 @@
 import inspect
 
 import pytest
+from base_run import message
 
 from attent_stream import experimental
 from attent_stream.launch import parts
@@ -165,3 +166,74 @@ def test_a_preset_takes_the_arguments_of_attent():
     made = parts.algorithms().get("attent_simple")
     assert inspect.signature(made) == inspect.signature(parts.algorithms().get("attent"))
     assert checked_arguments(made, {"keep": 1}, "k") == {"keep": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("override", "expected", "listed"),
+    [
+        (
+            "algorithms.gradient_cliping={}",
+            "algorithms.gradient_cliping: unknown algorithm",
+            "did you mean 'gradient_clipping'",
+        ),
+        (
+            "algorithms.zzz={}",
+            "algorithms.zzz: unknown algorithm 'zzz', expected one of alibi,",
+            "selective_backprop",
+        ),
+        (
+            "callbacks.speedmonitor={}",
+            "callbacks.speedmonitor: unknown callback",
+            "did you mean 'speed_monitor'?",
+        ),
+        (
+            "loggers.tensorbord={}",
+            "loggers.tensorbord: unknown logger",
+            "did you mean 'tensorboard'?",
+        ),
+        (
+            "optimizer.name=adanw",
+            "optimizer.name: unknown optimizer 'adanw'",
+            "did you mean 'adamw'? (known: adagrad, adam, ",
+        ),
+        (
+            "scheduler.name=cosine_warmup",
+            "scheduler.name: unknown scheduler",
+            "'cosine_with_warmup'?",
+        ),
+        (
+            "model.name=hf_casual_lm",
+            "model.name: unknown value 'hf_casual_lm'",
+            "did you mean 'hf_causal_lm'? (known: hf_ca",
+        ),
+        ("train_loader.name=txt", "train_loader.name: unknown value 'txt'", "did you mean 'text'?"),
+        ("precision=bf16", "precision: unknown value 'bf16'", "did you mean 'amp_bf16'?"),
+        (
+            "train_loader.dataset.shuffle_algo=py1b",
+            "train_loader.dataset.shuffle_algo: unknown value",
+            "py1e",
+        ),
+    ],
+)
+def test_unknown_names_list_the_good_ones(base, override, expected, listed):
+    text = message(base, override)
+    assert text.startswith(expected) and listed in text
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("attent.kep=0.5", "algorithms.attent.kep: unknown key, did you mean 'keep'?"),
+        ("attent.seed=x", "algorithms.attent.seed: expected int, got str 'x'"),
+        (
+            "attent_simple.selekt=hard",
+            "algorithms.attent_simple.selekt: unknown key, did you mean 'select'?",
+        ),
+        (
+            "atent={}",
+            "algorithms.atent: unknown algorithm 'atent', did you mean 'attent'? (known: alibi",
+        ),
+    ],
+)
+def test_our_own_algorithm_is_checked_like_composers(base, argument, expected):
+    assert message(base, f"algorithms.{argument}").startswith(expected)

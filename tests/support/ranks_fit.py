@@ -347,7 +347,7 @@ def fit(
         trainer.fit()
     log = watch.log | {"graphs": counts["graphs"], "samples": counts["samples"]}
     if reference:
-        algorithm._memory.flush()
+        algorithm.fit.flush()
         log["expected"] = {str(key): value for key, value in check.losses.items()}
         log["ledger"] = algorithm._memory.ledger.recall(np.arange(dataset.num_samples)).tolist()
     log["metrics"] = {

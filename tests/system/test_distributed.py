@@ -159,13 +159,10 @@ def test_ddp(folder, alone, tmp_path):
         "norm plain": norm,
         "norm scored": norm | {"attent": {"select": "hard", "keep": 1.0}, "cls": "ScoresLessons"},
         "enough": short
-        | {"attent": {"select": "hard", "keep": 0.5, "score": "energy", "score_batch": 2}},
+        | {"attent": {"select": "hard", "keep": 0.5, "score": "energy", "scoring": {"batch": 2}}},
         "short": short | {"attent": {"select": "hard", "keep": 0.5, "score": "short_on_rank_1"}},
         "skips": short
-        | {
-            "attent": {"keep": 1.0, "select": "random", "positions": 0.5, "backward": 0.5},
-            "microbatch": 1,
-        },
+        | {"attent": {"keep": 1.0, "select": "random", "positions": 0.5}, "microbatch": 1},
     }
     logs = run_ranks(tmp_path, small_images(folder, None) | jobs)
     check_small_images(logs)
@@ -198,11 +195,11 @@ def test_resumed_from_a_checkpoint(folder, tmp_path, parallel, order):
         "keep": 0.5,
         "score": "loss",
         "select": "soft",
-        "record": "always",
+        "remember": "always",
         "interval": "1dur",
-        "balance": "tokens",
     }
-    attent["seq_len"] = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2}
+    pieces = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2}
+    attent["arrange"] = {"pieces": pieces, "balance": "tokens"}
     data = settings(folder, 2) | {"order": order}
     common = {
         "data": data,
@@ -327,7 +324,7 @@ def test_warmup_records_the_rest_of_an_epoch_too(folder):
         "score": "loss",
         "interval": "1dur",
         "warmup": "1ep",
-        "record": "warmup",
+        "remember": "warmup",
     }
     log = fit(data=settings(folder, 1), attent=attent, duration="3ep")
     assert log["samples"] == []
@@ -345,7 +342,7 @@ class Cut(Algorithm):
 
 
 def test_record_among_algorithms_that_change_batches(folder):
-    attent = AtteNT(select="hard", keep=0.5, score="loss", record="always")
+    attent = AtteNT(select="hard", keep=0.5, score="loss", remember="always")
     with pytest.raises(
         AttentError, match="each of the batch's 4 lessons and the training forward gave 2"
     ):
@@ -424,7 +421,8 @@ def test_autocast(folder, bf16, monkeypatch):
 def test_out_of_memory_halves_what_is_scored_at_once(folder, caplog):
     data = settings(folder, 1)
     expected = fit(
-        data=data, attent={"select": "hard", "keep": 0.5, "score": "energy", "score_batch": 2}
+        data=data,
+        attent={"select": "hard", "keep": 0.5, "score": "energy", "scoring": {"batch": 2}},
     )
     log = fit(data=data, attent={"select": "hard", "keep": 0.5, "score": "short_of_memory"})
     assert {key: log[key] for key in SAME} == {key: expected[key] for key in SAME}

@@ -42,7 +42,10 @@ WAYS = {
 
 def test_ranks_choose_as_one(tmp_path):
     folder = write_tokens(tmp_path / "data", 160, length=LENGTH, vocab=VOCAB)
-    taught = {name: {"select": "hard", "keep": 0.5, "fidelity": way} for name, way in WAYS.items()}
+    taught = {
+        name: {"select": "hard", "keep": 0.5, "scoring": {"fidelity": way}}
+        for name, way in WAYS.items()
+    }
     alone = {name: fit(data=settings(folder, 1), attent=attent) for name, attent in taught.items()}
     assert len({str(log["choices"]) for log in alone.values()}) == len(WAYS)
     jobs = {

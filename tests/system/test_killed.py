@@ -37,7 +37,7 @@ SETTINGS = {
             "keep": {"schedule": "linear", "from": 0.3, "to": 0.9},
             "score": "loss",
             "interval": "9ep",
-            "record": "always",
+            "remember": "always",
         },
         {"max_duration": f"{45 * 4 * LENGTH}tok", "save_interval": "1ep"},
     ),

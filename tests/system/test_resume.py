@@ -185,7 +185,7 @@ def test_position_is_small_and_of_one_version(tmp_path):
     state = state_after_each_lesson(make_loader(data, {}, {}))[1][20]
     assert len(state["attent"]) < 16 * 64 * 8
     fields = json.loads(state["attent"]) | {"version": 99}
-    with pytest.raises(ValueError, match="version 5, got version 99"):
+    with pytest.raises(ValueError, match="version 6, got version 99"):
         Position.load(json.dumps(fields))
 
 
@@ -198,11 +198,13 @@ def test_trainer_resumes_bit_for_bit(tmp_path):
         "keep": 0.5,
         "score": "loss",
         "interval": "10ep",
-        "record": "always",
+        "remember": "always",
         "select": "soft",
-        "balance": "tokens",
+        "arrange": {
+            "pieces": {"schedule": "step", "from": 0.25, "to": 1, "over": "0.8dur", "stages": 2},
+            "balance": "tokens",
+        },
     }
-    kwargs["pieces"] = {"schedule": "step", "from": 0.25, "to": 1, "over": "0.8dur", "stages": 2}
     common = {"max_duration": "3ep", "seed": 3}
     whole, _, _ = fit(make_lm_loader(folder), [AtteNT(**kwargs)], make_model(0.2), **common)
     saving = {
@@ -404,7 +406,7 @@ def test_a_second_trainer_on_the_same_loader_starts_anew(tmp_path):
     loader, algorithm = (
         make_lm_loader(folder),
         AtteNT(
-            select="hard", keep=0.5, warmup="1ep", interval="9ep", score="loss", record="warmup"
+            select="hard", keep=0.5, warmup="1ep", interval="9ep", score="loss", remember="warmup"
         ),
     )
     for _ in range(2):
@@ -451,7 +453,13 @@ def test_a_ledger_of_another_data_set_is_refused(tmp_path):
     folders = {
         n: write_tokens(tmp_path / n, size, length=LENGTH, vocab=VOCAB) for n, size in sizes.items()
     }
-    kwargs = {"select": "hard", "keep": 0.5, "score": "loss", "interval": "9ep", "record": "always"}
+    kwargs = {
+        "select": "hard",
+        "keep": 0.5,
+        "score": "loss",
+        "interval": "9ep",
+        "remember": "always",
+    }
     saving = {"save_folder": str(tmp_path / "saved"), "save_interval": "1ep"}
     fit(make_lm_loader(folders["a"]), [AtteNT(**kwargs)], **saving)
     path = str(next((tmp_path / "saved").glob("ep1*.pt")))
@@ -566,7 +574,7 @@ def test_a_checkpoint_saved_before_its_resumed_fit_is_whole(tmp_path):
         "keep": 0.5,
         "score": "loss",
         "interval": "10ep",
-        "record": "always",
+        "remember": "always",
     }
     saving = {"save_folder": str(tmp_path / "saved"), "save_interval": "1ba"}
     whole, _, _ = fit(
@@ -588,7 +596,7 @@ def test_a_checkpoint_saved_before_its_resumed_fit_is_whole(tmp_path):
     assert rest.losses == whole.losses[20:]
 
 
-RECORDED = {"score": "loss", "select": "hard", "interval": "9ep", "record": "always"}
+RECORDED = {"score": "loss", "select": "hard", "interval": "9ep", "remember": "always"}
 
 
 @pytest.mark.parametrize(
