@@ -317,10 +317,10 @@ BAD_INDEX = [
     (set_shard("samples", 10**18), "got 1000000000000000000"),
     (set_shard("samples", -3), "got -3"),
     (set_shard("samples", "8"), "got '8'"),
-    (set_shard("format", "exe"), "fails with KeyError: 'exe'"),
-    (set_shard("extra", 1), "fails with TypeError"),
-    (set_shard("version", 3), "fails with AssertionError"),
-    (lambda index: index.pop("shards"), "fails with KeyError: 'shards'"),
+    (set_shard("format", "exe"), "failed with KeyError: 'exe'"),
+    (set_shard("extra", 1), "failed with TypeError"),
+    (set_shard("version", 3), "failed with AssertionError"),
+    (lambda index: index.pop("shards"), "failed with KeyError: 'shards'"),
 ]
 
 
@@ -345,7 +345,8 @@ def test_pickle_runs_only_when_the_user_says_so(tmp_path):
     places = {"remote": str(tmp_path / "remote"), "local": str(tmp_path / "local")}
     for kind in (TeachingDataset, CheckedDataset):
         with pytest.raises(
-            ValueError, match="column 'x' is encoded as 'pkl'.* pass allow_unsafe_types=True"
+            ValueError,
+            match="'x' contains an unsafe type, because reading 'pkl' .* pass allow_unsafe_types=True",
         ):
             kind(**places, batch_size=1)
     assert not (tmp_path / "trace").exists()
