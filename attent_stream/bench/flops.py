@@ -2,9 +2,9 @@
 
 A trained token costs 6 N + 12 L H T. The forward costs 2 N for the matrix products with N weights
 and 4 L H T for attention over T positions in L layers of width H; the backward costs twice as much
-(PaLM, arXiv 2204.02311, appendix B). A token without a backward costs a third: a candidate's, or a
-lesson's that ``backward`` skips. ``positions`` scales the head's cost, and ``resolution`` the
-patches of a lesson, but not of a candidate. Norms, softmax, selection and evaluations are not
+(PaLM, arXiv 2204.02311, appendix B). A candidate's token has no backward and costs a third. A share
+of positions scales the head's cost, and a smaller resolution the patches of a lesson, but not of a
+candidate. Norms, softmax, selection and evaluations are not
 counted. N counts the head, tied or not, but no embedding tables.
 """
 
@@ -37,18 +37,15 @@ class Shape:
         """FLOPs of a token's forward and backward."""
         return 6.0 * self.weights + 12.0 * self.layers * self.width * self.positions
 
-    def run(
-        self, trained: float, candidates: float, *, positions: float = 1.0, backward: float = 1.0
-    ) -> float:
+    def run(self, trained: float, candidates: float, *, head: float = 1.0) -> float:
         """Return the FLOPs of a run.
 
         Args:
             trained: Trained tokens (patches of images).
             candidates: Scored tokens.
-            positions: Share of the trained tokens with an output head.
-            backward: Share of the trained tokens with a backward.
+            head: Share of the trained tokens with an output head.
         """
-        lesson = (self.trained_token - 6.0 * self.head * (1 - positions)) * (1 + 2 * backward) / 3
+        lesson = self.trained_token - 6.0 * self.head * (1 - head)
         return lesson * trained + self.trained_token * candidates / 3
 
 

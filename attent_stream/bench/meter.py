@@ -1,8 +1,7 @@
 """Record held-out measures and the cost of training, with teaching and without evaluations."""
 
 from collections import Counter
-from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from composer import State
 from composer.loggers import InMemoryLogger, Logger
@@ -10,7 +9,6 @@ from composer.loggers import InMemoryLogger, Logger
 from attent_stream.base.training_time import TrainingTime
 from attent_stream.bench.flops import Shape
 from attent_stream.bench.record import Point
-from attent_stream.fit.algorithm import AtteNT
 from attent_stream.model.batch import batch_length
 from attent_stream.model.vision import image_sides
 
@@ -53,7 +51,7 @@ class Meter(TrainingTime):
             (shape := self._shape.at(share, extra), samples * shape.positions)
             for share, samples in self._trained.items()
         ]
-        skips = _skips(state)
+        head = _head_share(state)
         self.points.append(
             Point(
                 step=int(state.timestamp.batch),
@@ -63,7 +61,7 @@ class Meter(TrainingTime):
                 cpu_seconds=self.cpu_seconds,
                 teaching_seconds=sum(self._logged("seconds")),
                 flops=self._shape.run(0, candidates)
-                + sum(shape.run(tokens, 0, **skips) for shape, tokens in trained),
+                + sum(shape.run(tokens, 0, head=head) for shape, tokens in trained),
                 measures={
                     label: float(metrics[self._metric].compute())
                     for label, metrics in state.eval_metrics.items()
@@ -76,12 +74,19 @@ class Meter(TrainingTime):
         return [float(value) for _, value in self._memory.data.get(f"attent/{name}", [])]
 
 
-def _skips(state: State) -> dict[str, float]:
-    """Return what AtteNT skips of each batch, ignoring its short warm-up and anneal."""
-    found = [
-        algorithm.settings.skips for algorithm in state.algorithms if isinstance(algorithm, AtteNT)
-    ]
-    return asdict(found[0]) if found else {}
+@runtime_checkable
+class UsesPartOfHead(Protocol):
+    """An algorithm that gives the output head a share of the positions only."""
+
+    @property
+    def head_share(self) -> float:
+        """The share, in (0, 1]."""
+
+
+def _head_share(state: State) -> float:
+    """Share of the positions that the head is given, ignoring a short warm-up and anneal."""
+    found = [one.head_share for one in state.algorithms if isinstance(one, UsesPartOfHead)]
+    return found[0] if found else 1.0
 
 
 def memory_of(trainer: Any) -> InMemoryLogger:

@@ -99,6 +99,11 @@ class KeptPositions(Algorithm):
             Event.AFTER_FORWARD: self._after_forward,
         }
 
+    @property
+    def head_share(self) -> float:
+        """Share of the positions that the output head is given."""
+        return self._share
+
     def match(self, event: Event, state: State) -> bool:
         """Whether it does anything at this event."""
         return self._share < 1 and event in self._events

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 from filelock import FileLock, Timeout
+from streaming import StreamingDataset
 from streaming.base.constant import TICK
 from streaming.base.dataset import _ShardState
 
@@ -19,7 +20,7 @@ from attent_stream.store import fetch, parts, stale
 _HERE, _BUSY, _CROWDED, _OURS = range(4)
 
 
-def take_over(data, begin: float) -> None:
+def take_over(data: StreamingDataset, begin: float) -> None:
     """Check a StreamingDataset and prepare it for this package's fetching.
 
     Args:
@@ -39,7 +40,7 @@ def take_over(data, begin: float) -> None:
         parts.remove_leftovers(data.streams, begin)
 
 
-def prepare_shard(data, shard_id: int, blocking: bool) -> None:
+def prepare_shard(data: StreamingDataset, shard_id: int, blocking: bool) -> None:
     """Make a shard ready to read, fetched by one process of the node.
 
     Args:
@@ -80,7 +81,7 @@ def prepare_shard(data, shard_id: int, blocking: bool) -> None:
         data._shard_states[shard_id] = _ShardState.LOCAL
 
 
-def _claim(data, shard_id: int, limit: float, where: str) -> int:
+def _claim(data: StreamingDataset, shard_id: int, limit: float, where: str) -> int:
     """Claim a shard for fetching, or return why not."""
     stream, shard = data.streams[data.stream_per_shard[shard_id]], data.shards[shard_id]
     with _lock(data, limit, where):
@@ -109,14 +110,14 @@ def _claim(data, shard_id: int, limit: float, where: str) -> int:
         return _OURS
 
 
-def _is_claimed(data, shard_id: int, limit: float) -> bool:
+def _is_claimed(data: StreamingDataset, shard_id: int, limit: float) -> bool:
     """Whether a process is fetching a shard; an old claim is of a process that was killed."""
     # The access time of a claimed shard is the time of the claim.
     age = time.time_ns() - int(data._shard_access_times[shard_id])
     return data._shard_states[shard_id] == _ShardState.PREPARING and age < 1.5 * limit * 1e9
 
 
-def _make_room(data, size: int, where: str) -> bool:
+def _make_room(data: StreamingDataset, size: int, where: str) -> bool:
     """Evict the least recently read shards until ``size`` bytes fit; False to wait for fetches."""
     while data.cache_limit < data.cache_usage + size:
         states, times = data._shard_states.numpy(), data._shard_access_times.numpy()
@@ -136,7 +137,7 @@ def _make_room(data, size: int, where: str) -> bool:
     return True
 
 
-def _lock(data, limit: float, where: str):
+def _lock(data: StreamingDataset, limit: float, where: str) -> "_BoundedLock":
     return _BoundedLock(data._cache_filelock_path, limit, where)
 
 
@@ -156,11 +157,11 @@ class _BoundedLock:
                 "or raise download_timeout"
             ) from None
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self._lock.release()
 
 
-def _where(data, shard_id: int) -> str:
+def _where(data: StreamingDataset, shard_id: int) -> str:
     number = int(data.stream_per_shard[shard_id])
     stream, first = data.streams[number], int(data.sample_offset_per_shard[shard_id])
     return fetch.describe(

@@ -1,11 +1,14 @@
-"""Runs with too few file descriptors."""
+"""Runs with too few file descriptors, and errors that say so."""
 
+import errno
 import json
+import resource
 
 import pytest
 from corpora import write_ids
 
 from attent_stream.base.errors import CollateError, OpenFilesError
+from attent_stream.base.open_files import EXIT_CODE, is_out_of_files, open_files_error
 
 CASES = {
     "the trainer cannot receive a tensor": (60, [1], 2, True),
@@ -42,3 +45,43 @@ def trained(zygote, tmp_path, few, collate, workers, taught):
     process = zygote.start(*given, said=tmp_path / "said", env={"TMPDIR": str(tmp_path)})
     assert process.wait(120) == 0, process.said
     return json.loads(report.read_text())
+
+
+def test_an_error_or_its_causes_say_so():
+    cause = OSError(errno.EMFILE, "x")
+    for error in (
+        cause,
+        RuntimeError("received 0 items of ancdata"),
+        RuntimeError(f"DataLoader worker (pid 3) exited unexpectedly with exit code {EXIT_CODE}"),
+        raised_from(cause, hidden=False),
+    ):
+        assert is_out_of_files(error)
+    for error in (
+        OSError(errno.ENFILE, "Too many open files in system"),
+        RuntimeError(f"DataLoader worker (pid 3) exited unexpectedly with exit code {EXIT_CODE}0"),
+        raised_from(cause, hidden=True),
+    ):
+        assert not is_out_of_files(error)
+    loop = ValueError("x")
+    loop.__cause__ = loop
+    assert not is_out_of_files(loop)
+
+
+def raised_from(context, hidden):
+    error = ValueError("x")
+    error.__context__, error.__suppress_context__ = context, hidden
+    return error
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ((1024, 4096), "limit is 1024 for each process): run 'ulimit -n 4096' in"),
+        ((1024, 1 << 20), "run 'ulimit -n 65536' in"),
+        ((1024, resource.RLIM_INFINITY), "run 'ulimit -n 65536' in"),
+        ((4096, 4096), "raise the hard limit, which is the same, and then run 'ulimit -n 65536'"),
+    ],
+)
+def test_the_cure_depends_on_the_limits(monkeypatch, limits, said):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    assert said in str(open_files_error("rank 0"))

@@ -18,7 +18,7 @@ from attent_stream.store.index_check import check_shards, check_stream
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    folder = write_ids(tmp_path_factory.mktemp("index") / "data", 20, per_shard=8)
+    folder = write_ids(tmp_path_factory.mktemp("index") / "data", 150)
     return Stream(local=folder, split="").get_shards(World(1, 1, 1, 0), False)
 
 

@@ -23,10 +23,8 @@ from streaming import JSONWriter, MDSWriter, Stream
 from streaming.base.world import World
 
 from attent_stream import AtteNT, TeachingDataset
-from attent_stream.base.errors import TeacherError
-from attent_stream.base.redaction import masked, masked_record, masked_text, print_masked
+from attent_stream.base.redaction import masked_record, print_masked
 from attent_stream.cli import main as cli
-from attent_stream.corpus.errors import CorpusError
 from attent_stream.launch.config import ConfigError, load_config
 from attent_stream.memory.ledger import SampleLedger
 from attent_stream.order.streaming_order import shared_rows
@@ -181,10 +179,10 @@ BAD_INDEX = [
     (set_shard("samples", 10**18), "got 1000000000000000000"),
     (set_shard("samples", -3), "got -3"),
     (set_shard("samples", "8"), "got '8'"),
-    (set_shard("format", "exe"), "fails with KeyError: 'exe'"),
-    (set_shard("extra", 1), "fails with TypeError"),
-    (set_shard("version", 3), "fails with AssertionError"),
-    (lambda index: index.pop("shards"), "fails with KeyError: 'shards'"),
+    (set_shard("format", "exe"), "failed with KeyError: 'exe'"),
+    (set_shard("extra", 1), "failed with TypeError"),
+    (set_shard("version", 3), "failed with AssertionError"),
+    (lambda index: index.pop("shards"), "failed with KeyError: 'shards'"),
 ]
 
 
@@ -209,7 +207,8 @@ def test_pickle_runs_only_when_the_user_says_so(tmp_path):
     places = {"remote": str(tmp_path / "remote"), "local": str(tmp_path / "local")}
     for kind in (TeachingDataset, CheckedDataset):
         with pytest.raises(
-            ValueError, match="column 'x' is encoded as 'pkl'.* pass allow_unsafe_types=True"
+            ValueError,
+            match="'x' contains an unsafe type, because reading 'pkl' .* pass allow_unsafe_types=True",
         ):
             kind(**places, batch_size=1)
     assert not (tmp_path / "trace").exists()
@@ -258,59 +257,6 @@ def test_good_indices_of_every_kind_are_taken(tmp_path):
 # Secrets
 
 SECRET = "wJalrXUtnFEMIbPxRfiCYEXAMPLEKEY"
-
-
-SHOWN = [
-    ("sftp://me:hush@host:22/x failed", "sftp://***@host:22/x failed"),
-    ("s3 at http://me:hu@sh@host/x", "s3 at http://***@host/x"),
-    ("https://hushhush@host/x.git", "https://***@host/x.git"),
-    ("https://b.s3/x?X-Amz-Signature=hush&X-Amz-Date=1", "https://b.s3/x?***&X-Amz-Date=1"),
-    ("https://a.blob/x?sv=1&sig=hush%2B", "https://a.blob/x?sv=1&***"),
-    (
-        "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=hush==;x",
-        "DefaultEndpointsProtocol=https;AccountName=a;***;x",
-    ),
-    ("header Bearer hushhushhush", "header ***"),
-    ("hf_" + "A" * 34, "***"),
-    ("key AKIA" + "B" * 16 + ".", "key ***."),
-    ("-----BEGIN RSA PRIVATE KEY-----\nhush\n-----END RSA PRIVATE KEY-----\n", "***\n"),
-    (
-        "unrecognized arguments: --loggers.wandb.api_key=hush x",
-        "unrecognized arguments: --loggers.wandb.*** x",
-    ),
-    ("got {'project': 'p', 'api_key': 'hush'}, no", "got {'project': 'p', '***}, no"),
-    ("{project: p, password: hush}", "{project: p, ***}"),
-    ("variables.api_key: expected str", "variables.api_key: expected str"),
-    ("max_tokens=3 eos_token=x keep=1", "max_tokens=3 eos_token=x keep=1"),
-    ("abfss://container@account.dfs/x", "abfss://container@account.dfs/x"),
-    ("s3://bucket/a@b/c:d", "s3://bucket/a@b/c:d"),
-    ("hf://datasets/me/x a_token=3 1:2@3", "hf://datasets/me/x a_token=3 1:2@3"),
-]
-
-
-def test_text_that_looks_like_a_credential_is_masked():
-    for text, shown in SHOWN:
-        assert masked_text(text) == shown
-
-
-def test_secrets_of_the_environment_are_masked_wherever_they_stand(monkeypatch, capsys, tmp_path):
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("HF_TOKEN", "short")
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path))
-    assert masked_text(f"a {SECRET}b short {tmp_path}") == f"a ***b short {tmp_path}"
-    assert masked({"x": [{"name": SECRET}], "hf_token": "short", "GCS_KEY": 12345}) == {
-        "x": [{"name": "***"}],
-        "hf_token": "***",
-        "GCS_KEY": "***",
-    }
-    for kind in (ConfigError, CorpusError, TeacherError):
-        assert str(kind(f"no {SECRET}")) == "no ***"
-    try:
-        raise OSError(f"store said {SECRET} to ftp://me:hush@host")
-    except OSError as error:
-        print_masked(type(error), error, error.__traceback__)
-    shown = capsys.readouterr().err
-    assert "OSError: store said *** to ftp://***@host" in shown and "Traceback" in shown
 
 
 RUN = """
