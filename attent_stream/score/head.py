@@ -45,7 +45,7 @@ def head_scores(
 
     The logits are ``z = scale (hidden @ weight.T + bias)``, then ``softcap tanh(z / softcap)``
     (Gemma 2, arXiv 2408.00118, section 2). The scores are those of ``reference.token_scores``. Only
-    a small part of the logits is held at any time. Gradients and autocast are off inside.
+    a small share of the logits is held at any time. Gradients and autocast are off inside.
 
     Args:
         hidden: Final hidden states, any float dtype, shape (N, D).
