@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from attent_stream.model import reference
 from attent_stream.model.reading import CLASSES
-from attent_stream.model.reference import IGNORED
+from attent_stream.model.reference import IGNORED, at_least_float32
 from attent_stream.score.chunked import Compiled, transformed
 from attent_stream.score.grad_norm import HeadInputs
 from attent_stream.score.logit_scores import SMALL
@@ -60,7 +60,7 @@ class RowScore:
 
             def logits(rows: slice) -> Tensor:
                 z = F.linear(hidden[rows], head.weight, head.bias)
-                return transformed(_wide(z), head.scale, head.softcap)
+                return transformed(at_least_float32(z), head.scale, head.softcap)
 
             return self._mean(logits, head.labels, len(head.weight), hidden.device)
 
@@ -68,7 +68,10 @@ class RowScore:
         """Scores of shape (B,) from logits of shape (B, ..., C) and labels of shape (B, ...)."""
         flat = logits.reshape(-1, logits.shape[-1])
         return self._mean(
-            lambda rows: _wide(flat[rows]), labels.long(), logits.shape[-1], logits.device
+            lambda rows: at_least_float32(flat[rows]),
+            labels.long(),
+            logits.shape[-1],
+            logits.device,
         )
 
     def _mean(
@@ -85,10 +88,6 @@ class RowScore:
         valid = labels != IGNORED
         values = values.reshape(labels.shape).masked_fill(~valid, 0.0)
         return reference.sample_mean(values, valid)
-
-
-def _wide(z: Tensor) -> Tensor:
-    return z if z.dtype == torch.float64 else z.float()
 
 
 def _score(rows: Callable[[Tensor, Tensor], Tensor]) -> Score:

@@ -51,7 +51,7 @@ def split_batch(batch: Any, size: int, length: int | None = None) -> list[Any]:
     if length <= size:
         return [batch]
     return [
-        _part(batch, slice(begin, begin + size), length, True) for begin in range(0, length, size)
+        _cut(batch, slice(begin, begin + size), length, True) for begin in range(0, length, size)
     ]
 
 
@@ -80,11 +80,11 @@ def _length(batch: Any) -> int | None:
     return next((length for item in items if (length := _length(item)) is not None), None)
 
 
-def _part(value: Any, part: slice, length: int, outermost: bool) -> Any:
+def _cut(value: Any, rows: slice, length: int, outermost: bool) -> Any:
     if isinstance(value, Tensor):
-        return value[part] if value.ndim and len(value) == length else value
+        return value[rows] if value.ndim and len(value) == length else value
     if isinstance(value, Mapping):
-        return {key: _part(item, part, length, False) for key, item in value.items()}
+        return {key: _cut(item, rows, length, False) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
         # The outermost sequence holds fields, even where it has as many as there are samples. A
         # sequence inside that is as long as the batch has one item per sample, unless it is a tuple
@@ -93,7 +93,7 @@ def _part(value: Any, part: slice, length: int, outermost: bool) -> Any:
             isinstance(v, Tensor) and v.ndim and len(v) == length for v in value
         )
         if not outermost and not fields and len(value) == length:
-            return value[part]
-        items = [_part(item, part, length, False) for item in value]
+            return value[rows]
+        items = [_cut(item, rows, length, False) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return value

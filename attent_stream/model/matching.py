@@ -147,7 +147,7 @@ def _of_graph(trained: Trained, prior: Reading | None) -> Iterator[Reading]:
 
 
 def _label_like(path: Path) -> bool:
-    return any(isinstance(part, str) and ("label" in part or "target" in part) for part in path)
+    return any(isinstance(key, str) and ("label" in key or "target" in key) for key in path)
 
 
 def _variants(

@@ -87,6 +87,11 @@ def soft_token_scores(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return cross_entropy, (log_p.exp() - target).square().sum(dim=-1)
 
 
+def at_least_float32(z: Tensor) -> Tensor:
+    """Cast to float32, but leave float64 as it is."""
+    return z if z.dtype == torch.float64 else z.float()
+
+
 def sample_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Average the valid entries of each sample.
 

@@ -97,12 +97,12 @@ def total_loss(loss: Any) -> Tensor | None:
         loss = loss["total"]
     if isinstance(loss, Mapping):
         loss = list(loss.values())
-    parts = [loss] if isinstance(loss, Tensor) else loss
+    terms = [loss] if isinstance(loss, Tensor) else loss
     if (
-        not isinstance(parts, (tuple, list))
-        or not parts
-        or not all(isinstance(one, Tensor) for one in parts)
+        not isinstance(terms, (tuple, list))
+        or not terms
+        or not all(isinstance(one, Tensor) for one in terms)
     ):
         return None
-    total = sum((one.detach().mean() for one in parts[1:]), parts[0].detach().mean())
+    total = sum((one.detach().mean() for one in terms[1:]), terms[0].detach().mean())
     return total if total.is_floating_point() else None

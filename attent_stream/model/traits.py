@@ -45,7 +45,7 @@ class Traits:
 
 def _is_causal(module: Module) -> bool:
     """Whether it holds a Hugging Face causal language model. Its loss shifts the labels."""
-    kinds = [getattr(part, "loss_type", None) for part in module.modules()]
+    kinds = [getattr(one, "loss_type", None) for one in module.modules()]
     known = [kind for kind in kinds if isinstance(kind, str)]
     return bool(known) and known[0] == "ForCausalLM"
 

@@ -199,29 +199,18 @@ class AutoScorer:
         best = decide(measured, self._settings.agreement)
         self._way = FULL if best is None else best.way
         if best is None:
-            log.info(
-                "Fidelity: full from now on; of %d ways none reaches a rank correlation of %g on "
-                "%d candidates (the best: %.3f).",
-                len(measured),
-                self._settings.agreement,
-                values.shape[1],
-                max(
-                    (one.spearman for one in measured if not math.isnan(one.spearman)),
-                    default=math.nan,
-                ),
+            found = [one.spearman for one in measured if not math.isnan(one.spearman)]
+            told = (
+                f"none of {len(measured)} ways reaches a rank correlation of "
+                f"{self._settings.agreement:g} (the best: {max(found, default=math.nan):.3f})"
             )
         else:
-            log.info(
-                "Fidelity: %s from now on, %.3f of a full score's cost (timed: %.3f), rank "
-                "correlation %.3f and %.0f %% of the kept "
-                "in common on %d candidates.",
-                best.way.name,
-                best.cost,
-                best.time,
-                best.spearman,
-                100 * best.overlap,
-                values.shape[1],
+            told = (
+                f"{best.cost:.3f} of a full score's cost (timed: {best.time:.3f}), rank correlation"
+                f" {best.spearman:.3f} and {100 * best.overlap:.0f} % of the kept in common"
             )
+        count = values.shape[1]
+        log.info("Fidelity: %s from now on: %s, on %d candidates.", self._way.name, told, count)
         return measured
 
     def state_dict(self) -> dict[str, Any]:

@@ -87,16 +87,16 @@ def model_cost(
 def products(module: Module, *, embeds: bool = False) -> int:
     """Count the weights that a token is multiplied with, with those of embeddings if asked for."""
     total = 0
-    for part in module.modules():
-        if isinstance(part, Linear):
-            total += part.in_features * part.out_features
-        elif isinstance(part, _ConvNd):
-            kernel = math.prod(part.kernel_size)
-            total += part.in_channels * part.out_channels * kernel // part.groups
-        elif isinstance(part, Embedding):
-            total += part.num_embeddings * part.embedding_dim if embeds else 0
-        elif hasattr(part, "nx") and hasattr(part, "nf"):  # GPT-2's Conv1D
-            total += part.nx * part.nf
-        elif not any(True for _ in part.children()):
-            total += sum(param.numel() for param in part.parameters() if param.ndim > 1)
+    for one in module.modules():
+        if isinstance(one, Linear):
+            total += one.in_features * one.out_features
+        elif isinstance(one, _ConvNd):
+            kernel = math.prod(one.kernel_size)
+            total += one.in_channels * one.out_channels * kernel // one.groups
+        elif isinstance(one, Embedding):
+            total += one.num_embeddings * one.embedding_dim if embeds else 0
+        elif hasattr(one, "nx") and hasattr(one, "nf"):  # GPT-2's Conv1D
+            total += one.nx * one.nf
+        elif not any(True for _ in one.children()):
+            total += sum(param.numel() for param in one.parameters() if param.ndim > 1)
     return total

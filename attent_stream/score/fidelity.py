@@ -35,13 +35,13 @@ class Tokens:
             )
 
 
-# The parts of a fidelity that have a class of their own
-PARTS: Registry[Any] = Registry("fidelity", {"tokens": Tokens})
+# The options of a fidelity that have a class of their own
+OPTIONS: Registry[Any] = Registry("fidelity", {"tokens": Tokens})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fidelity:
-    """One way to score. The parts compose, and a part that is None changes nothing.
+    """One way to score. The options compose, and an option that is None changes nothing.
 
     Args:
         layers: Run only this many of the model's blocks, then its final norm and head.
@@ -86,15 +86,15 @@ class Fidelity:
     @property
     def name(self) -> str:
         """Name for metrics and logs, such as ``layers_2_strided_0.125``."""
-        parts = [] if self.layers is None else [f"layers_{self.layers}"]
+        words = [] if self.layers is None else [f"layers_{self.layers}"]
         if self.tokens is not None:
-            parts.append(f"{self.tokens.take}_{self.tokens.share:g}")
+            words.append(f"{self.tokens.take}_{self.tokens.share:g}")
         for name in ("resolution", "patches"):
             if getattr(self, name) is not None:
-                parts.append(f"{name}_{getattr(self, name):g}")
-        parts += [self.precision] if self.precision else []
-        parts += ["proxy"] if self.proxy else []
-        return "_".join(parts) or "full"
+                words.append(f"{name}_{getattr(self, name):g}")
+        words += [self.precision] if self.precision else []
+        words += ["proxy"] if self.proxy else []
+        return "_".join(words) or "full"
 
 
 FULL = Fidelity()
@@ -138,7 +138,7 @@ def parse_fidelity(value: Any) -> Fidelity | AutoFidelity:
 
     Args:
         value: ``full``, ``auto``, ``{auto: {agreement, every, samples, ways}}``, or a mapping of
-            ``Fidelity``'s parts.
+            ``Fidelity``'s options.
 
     Raises:
         FidelityError: Anything else.
@@ -158,7 +158,7 @@ def parse_fidelity(value: Any) -> Fidelity | AutoFidelity:
         if len(value) > 1:
             others = [name for name in value if name != "auto"]
             raise FidelityError(
-                "fidelity: expected auto alone or other parts, received auto with "
+                "fidelity: expected auto alone or other options, received auto with "
                 f"{', '.join(others)}"
             )
         settings = dict(_mapping(AutoFidelity, value["auto"] or {}, "fidelity.auto"))
@@ -169,27 +169,27 @@ def parse_fidelity(value: Any) -> Fidelity | AutoFidelity:
                     f"{settings['ways']!r}"
                 )
             settings["ways"] = tuple(
-                _parts(way, f"fidelity.auto.ways[{i}]") for i, way in enumerate(settings["ways"])
+                _fidelity(way, f"fidelity.auto.ways[{i}]") for i, way in enumerate(settings["ways"])
             )
         return AutoFidelity(**settings)
-    return _parts(value, "fidelity")
+    return _fidelity(value, "fidelity")
 
 
-def _parts(value: Any, where: str) -> Fidelity:
+def _fidelity(value: Any, where: str) -> Fidelity:
     if isinstance(value, Fidelity):
         return value
-    parts = dict(_mapping(Fidelity, value, where))
+    options = dict(_mapping(Fidelity, value, where))
     for name in ("tokens", "proxy"):
-        given = parts.get(name)
-        if given is not None and not isinstance(given, kind := PARTS.get(name)):
+        given = options.get(name)
+        if given is not None and not isinstance(given, kind := OPTIONS.get(name)):
             first = fields(kind)[0].name
             settings = _mapping(kind, given, f"{where}.{name}")
             if first not in settings:
                 raise FidelityError(
                     f"{where}.{name}: expected {first}, received {', '.join(settings) or 'nothing'}"
                 )
-            parts[name] = kind(**settings)
-    return Fidelity(**parts)
+            options[name] = kind(**settings)
+    return Fidelity(**options)
 
 
 def _mapping(kind: type, value: Any, where: str) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from torch.utils._triton import has_triton
 from attent_stream.base.errors import ScoreError
 from attent_stream.model import reference
 from attent_stream.model.device_memory import out_of_memory
-from attent_stream.model.reference import IGNORED
+from attent_stream.model.reference import IGNORED, at_least_float32
 from attent_stream.score import chunked
 from attent_stream.score.logit_scores import SMALL
 
@@ -45,7 +45,7 @@ def head_scores(
 
     The logits are ``z = scale (hidden @ weight.T + bias)``, then ``softcap tanh(z / softcap)``
     (Gemma 2, arXiv 2408.00118, section 2). The scores are those of ``reference.token_scores``. Only
-    a small part of the logits is held at any time. Gradients and autocast are off inside.
+    a small share of the logits is held at any time. Gradients and autocast are off inside.
 
     Args:
         hidden: Final hidden states, any float dtype, shape (N, D).
@@ -78,29 +78,19 @@ def head_scores(
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
         if compact is None:
             compact = hidden.device.type == "cpu"
-        index = (labels != IGNORED).nonzero().squeeze(1) if compact else None
-        if index is not None and len(index) < len(labels):
-            nll = torch.zeros(len(labels), dtype=torch.float32, device=hidden.device)
-            residual_sq = torch.zeros_like(nll)
-            if len(index):
-                some = head_scores(
-                    hidden[index],
-                    weight,
-                    labels[index],
-                    bias=bias,
-                    softcap=softcap,
-                    scale=scale,
-                    logit_dtype=logit_dtype,
-                    path=path,
-                    compact=False,
-                )
-                nll, residual_sq = (
-                    scores.new_zeros(len(labels)).index_copy_(0, index, scores) for scores in some
-                )
-            return nll, residual_sq
+        count, index = len(labels), None
+        if compact:
+            index = (labels != IGNORED).nonzero().squeeze(1)
+            if count and not len(index):
+                return torch.zeros(2, count, dtype=torch.float32, device=hidden.device).unbind()
+            if len(index) < count:
+                hidden, labels = hidden[index], labels[index]
         bias = None if bias is None else bias.to(dtype)
         given = {"bias": bias, "softcap": softcap, "scale": float(scale)}
-        return PATHS[path](hidden.to(dtype), weight.to(dtype), labels.long(), **given)
+        scores = PATHS[path](hidden.to(dtype), weight.to(dtype), labels.long(), **given)
+        if len(labels) == count:
+            return scores
+        return tuple(values.new_zeros(count).index_copy_(0, index, values) for values in scores)
 
 
 def reference_scores(
@@ -117,7 +107,7 @@ def reference_scores(
     chunks = []
     for some in (slice(start, start + rows) for start in range(0, len(labels), rows)):
         z = F.linear(hidden[some], weight, bias)
-        z = chunked.transformed(z.float() if z.dtype != torch.float64 else z, scale, softcap)
+        z = chunked.transformed(at_least_float32(z), scale, softcap)
         chunks.append(reference.token_scores(z, labels[some]))
     if not chunks:
         return hidden.new_zeros(0), hidden.new_zeros(0)

@@ -1,6 +1,7 @@
 """One call of a model's output head: its input, and the scores computed from it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from attent_stream.model import reference
 from attent_stream.model.output_head import OutputHead, hidden_states
+from attent_stream.model.reference import at_least_float32
 from attent_stream.score.chunked import transformed
 from attent_stream.score.grad_norm import HeadInputs
 from attent_stream.score.head import difference, head_scores
@@ -24,6 +26,7 @@ _CLOSE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 2**-7, torch
 FITS, MISFIT, REFUSED = range(3)
 
 
+@dataclass(eq=False)
 class HeadCall:
     """A hook on the output head that scores the hidden states of one forward.
 
@@ -44,27 +47,20 @@ class HeadCall:
         scores: The scores. None where the outputs have all logits.
     """
 
-    def __init__(
-        self,
-        head: OutputHead,
-        after: tuple[float, float | None],
-        labels: Tensor,
-        positions: Tensor | None,
-        score: Callable[[HeadInputs], Tensor] | None,
-        path: str,
-        compact: bool | None,
-        check: bool,
-    ) -> None:
-        self.calls = 0
-        self.verdict = FITS
-        self.reason: str | None = None
-        self.scores: tuple[Tensor, ...] | None = None
-        self._head, self._labels, self._path = head, labels, path
-        self._compact, self._check = compact, check
-        self._scale, self._softcap = after
-        self._positions, self._score = positions, score
-        self._expected: Tensor | None = None
-        self._compared: Tensor | None = None  # positions
+    head: OutputHead
+    after: tuple[float, float | None]
+    labels: Tensor
+    positions: Tensor | None
+    score: Callable[[HeadInputs], Tensor] | None
+    path: str
+    compact: bool | None
+    check: bool
+    calls: int = field(default=0, init=False)
+    verdict: int = field(default=FITS, init=False)
+    reason: str | None = field(default=None, init=False)
+    scores: tuple[Tensor, ...] | None = field(default=None, init=False)
+    _expected: Tensor | None = field(default=None, init=False)
+    _compared: Tensor | None = field(default=None, init=False)  # positions
 
     def __call__(
         self, module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]
@@ -73,43 +69,43 @@ class HeadCall:
         if hidden is None:
             return None
         self.calls += 1
-        weight, bias = self._head.operands()
+        weight, bias = self.head.operands()
         if self.calls > 1 or not self._fits(hidden, weight):
             return None
-        if self._positions is not None:
-            hidden = take_tokens(hidden, self._positions)
-            self._labels = take_tokens(self._labels, self._positions, reference.IGNORED)
+        if self.positions is not None:
+            hidden = take_tokens(hidden, self.positions)
+            self.labels = take_tokens(self.labels, self.positions, reference.IGNORED)
         length = hidden.shape[1]
         spread = torch.arange(0, length, max(1, length // _CHECKED), device=hidden.device)
         self._compared = spread[:_CHECKED]
-        few = hidden[:, self._compared] if self._check else hidden[:, :1]
-        dtype = self._head.dtype
-        if self._check:
+        few = hidden[:, self._compared] if self.check else hidden[:, :1]
+        dtype, (scale, softcap) = self.head.dtype, self.after
+        if self.check:
             self._expected = self._logits(few, weight, bias, dtype or hidden.dtype)
-        if self._score is not None:
+        if self.score is not None:
             given = HeadInputs(
                 hidden=hidden,
                 weight=weight,
-                labels=self._labels,
+                labels=self.labels,
                 bias=bias,
-                softcap=self._softcap,
-                scale=self._scale,
+                softcap=softcap,
+                scale=scale,
                 logit_dtype=dtype,
             )
-            self.scores = (self._score(given),)
+            self.scores = (self.score(given),)
         else:
             scores = head_scores(
                 hidden.reshape(-1, hidden.shape[-1]),
                 weight,
-                self._labels.reshape(-1),
+                self.labels.reshape(-1),
                 bias=bias,
-                softcap=self._softcap,
-                scale=self._scale,
+                softcap=softcap,
+                scale=scale,
                 logit_dtype=dtype,
-                path=self._path,
-                compact=self._compact,
+                path=self.path,
+                compact=self.compact,
             )
-            self.scores = tuple(values.reshape(self._labels.shape) for values in scores)
+            self.scores = tuple(values.reshape(self.labels.shape) for values in scores)
         return ((few, *args[1:]), kwargs) if args else (args, {**kwargs, "input": few})
 
     def refuse(self, reason: str) -> None:
@@ -132,9 +128,9 @@ class HeadCall:
             return
         close = max(
             _CLOSE.get(dtype, _CLOSE[torch.bfloat16])
-            for dtype in (logits.dtype, self._head.dtype or logits.dtype)
+            for dtype in (logits.dtype, self.head.dtype or logits.dtype)
         )
-        logits = _exact(logits)
+        logits = at_least_float32(logits)
         finite = logits.isfinite()
         size = logits[finite].norm().item()
         gap = (expected - logits)[finite].norm().item()
@@ -142,18 +138,18 @@ class HeadCall:
             self.verdict = MISFIT
             self.reason = (
                 "it changes its logits in an unknown way (they differ by "
-                f"{gap / max(size, 1e-3):.2g} of their size for scale {self._scale:.4g} and soft "
-                f"cap {self._softcap})"
+                f"{gap / max(size, 1e-3):.2g} of their size for scale {self.after[0]:.4g} and soft "
+                f"cap {self.after[1]})"
             )
             return
-        if self._score is not None:
+        if self.score is not None:
             return
-        expected = reference.token_scores(logits, self._labels[:, self._compared])
+        expected = reference.token_scores(logits, self.labels[:, self._compared])
         error = difference(tuple(values[:, self._compared] for values in self.scores), expected)
         largest = max(1.0, logits[finite].abs().max().item() if finite.any() else 1.0)
         if error > 4 * close * largest:
             self.refuse(
-                f"the {self._path} path's scores differ by {error:.2g} from those of its logits"
+                f"the {self.path} path's scores differ by {error:.2g} from those of its logits"
             )
 
     def _fits(self, hidden: Tensor, weight: Tensor) -> bool:
@@ -162,10 +158,10 @@ class HeadCall:
                 "its output embedding is split over ranks by tensor parallelism "
                 f"({weight.placements})"
             )
-        elif hidden.shape[:-1] != self._labels.shape or 0 in hidden.shape:
+        elif hidden.shape[:-1] != self.labels.shape or 0 in hidden.shape:
             self.reason = (
                 f"hidden states of shape {tuple(hidden.shape)} for labels of shape "
-                f"{tuple(self._labels.shape)}"
+                f"{tuple(self.labels.shape)}"
             )
         return self.reason is None
 
@@ -176,8 +172,4 @@ class HeadCall:
             z = F.linear(
                 hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
             )
-        return transformed(_exact(z), self._scale, self._softcap)
-
-
-def _exact(z: Tensor) -> Tensor:
-    return z if z.dtype == torch.float64 else z.float()
+        return transformed(at_least_float32(z), *self.after)

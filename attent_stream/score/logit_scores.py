@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attent_stream.model import reference
-from attent_stream.model.reference import IGNORED
+from attent_stream.model.reference import IGNORED, at_least_float32
 from attent_stream.score import chunked
 
 # Logits. Below, eager passes cost less (about 30 ms on a CPU core) than compiling saves.
@@ -29,7 +29,10 @@ def logit_losses(logits: Tensor, labels: Tensor) -> Tensor:
         return logit_scores(logits, labels)[0]
     with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
         flat = logits.reshape(-1, logits.shape[-1])
-        wide = flat if flat.dtype == torch.float64 else flat.float()
-        return F.cross_entropy(
-            wide, labels.reshape(-1).long(), reduction="none", ignore_index=IGNORED
-        ).reshape(labels.shape)
+        losses = F.cross_entropy(
+            at_least_float32(flat),
+            labels.reshape(-1).long(),
+            reduction="none",
+            ignore_index=IGNORED,
+        )
+        return losses.reshape(labels.shape)

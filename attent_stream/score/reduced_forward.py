@@ -19,7 +19,7 @@ from attent_stream.model.vision import (
     side_unit,
 )
 from attent_stream.score.early_exit import Blocks, find_blocks
-from attent_stream.score.fidelity import PARTS, Fidelity
+from attent_stream.score.fidelity import OPTIONS, Fidelity
 from attent_stream.score.token_positions import share_of, strided_positions
 
 
@@ -56,13 +56,13 @@ class ReducedForward:
             )
         if fidelity.patches is not None:
             embedding, entry = patch_embedding(model), self._blocks.entry
-            self._patches = PARTS.get("patches")(fidelity.patches, embedding, entry)
+            self._patches = OPTIONS.get("patches")(fidelity.patches, embedding, entry)
         self._multiple = side_unit(model)
         self._interpolating = [] if fidelity.resolution is None else interpolating(model)
         self._device = next(model.parameters()).device.type
 
     def batch(self, batch: Any) -> Any:
-        """Return the part of a batch that is forwarded. The batch itself is not changed."""
+        """Return a batch without what is left out. The batch itself is not changed."""
         fidelity = self.fidelity
         if fidelity.tokens is not None and fidelity.tokens.take == "first":
             return first_tokens(batch, fidelity.tokens.share)
@@ -78,7 +78,7 @@ class ReducedForward:
             draw: Seeds what is drawn at random.
 
         Raises:
-            ScoreError: An image model does not work with a part of an image.
+            ScoreError: An image model does not work with less of an image.
         """
         fidelity = self.fidelity
         with ExitStack() as stack:

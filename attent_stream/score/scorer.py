@@ -204,7 +204,7 @@ class Scorer:
         return at_path(outputs, self.reading.outputs)
 
     def _whole(self, logits: Tensor, reading: Reading) -> Tensor:
-        """Return logits; raise ScoreError where this rank has only a part of their classes."""
+        """Return logits; raise ScoreError where this rank does not have all classes."""
         expected = 0 if self.headless is None else self.headless.classes
         classes = logits.shape[-1 if reading.classes_last or logits.ndim < 2 else 1]
         if isinstance(logits, DTensor) or classes < expected:

@@ -1,4 +1,4 @@
-"""Learnability. Oracle: both losses by hand; a run that is resumed."""
+"""Learnability, against both losses by hand and a resumed run."""
 
 import copy
 

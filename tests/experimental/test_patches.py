@@ -1,4 +1,4 @@
-"""Random patches, against a ViT that is run part by part without the others."""
+"""Random patches, against a ViT that is run module by module without the others."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_patches_are_a_vit_without_the_others(name):
     prefix = 1 if name == "vit" else 2
     kept = [*range(prefix), *(prefix + drawn_patches(16, 0.25, (3, 1)))]
     base = getattr(inner, name)
-    with torch.no_grad():  # the model's parts in turn, by hand
+    with torch.no_grad():  # the model's modules, by hand
         hidden = base.embeddings(pixels)[:, kept]
         for layer in base.encoder.layer:
             hidden = layer(hidden)

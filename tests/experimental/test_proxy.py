@@ -19,9 +19,7 @@ def corpus(tmp_path_factory):
 
 
 def test_what_a_proxy_learns_is_part_of_its_cost(corpus):
-    """A forward and backward, three forwards, of each lesson in so many batches: half as many as
-    candidates.
-    """
+    """A training step costs three forwards. There are half as many lessons as candidates."""
     costs = []
     for every in (1, 2, 4):
         attent = AtteNT(
@@ -34,7 +32,7 @@ def test_what_a_proxy_learns_is_part_of_its_cost(corpus):
 
 
 def test_a_proxy_scores(corpus, tmp_path):
-    """One given as a folder, against a callable that asks it."""
+    """A proxy in a folder, against a function that scores with it."""
     torch.manual_seed(3)
     small = GPT2LMHeadModel(
         GPT2Config(vocab_size=VOCAB, n_positions=LENGTH, n_embd=8, n_layer=1, n_head=1)

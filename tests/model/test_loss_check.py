@@ -11,7 +11,7 @@ from attent_stream.model.trained import Trained
 
 
 class Classifier(nn.Module):
-    """As little of a model as a check looks at."""
+    """A model with as little as a check needs."""
 
 
 def check_sees(check, outputs, batch, loss):
@@ -19,8 +19,8 @@ def check_sees(check, outputs, batch, loss):
 
 
 def test_a_batch_that_says_nothing_decides_nothing():
-    """A loss that is not finite, no label at all, memory that runs out: the next batch is looked
-    at.
+    """After a loss that is not finite, a batch without labels or an out-of-memory error, the next
+    batch is tested.
     """
 
     def out_of_memory():

@@ -1,4 +1,4 @@
-"""What a model says of its loss."""
+"""Settings of a loss, found in a model."""
 
 import functools
 

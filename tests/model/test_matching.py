@@ -52,9 +52,7 @@ def test_another_loss_is_not_read(loss):
 
 
 def test_outputs_without_a_difference_are_told_apart_by_the_graph():
-    """A head of zeros gives ln C whatever the labels are; the loss's graph holds those that it
-    took.
-    """
+    """A head of zeros gives ln C for any labels. The loss's graph holds the right ones."""
     z, y = torch.zeros(B, T, C, requires_grad=True), labels(B, T)
     loss = F.cross_entropy(z[:, :-1].flatten(0, 1), y[:, 1:].flatten())
     assert {
@@ -73,7 +71,7 @@ def test_samples_that_do_not_lie_one_after_the_other_are_not_read():
 
 
 def test_no_target_of_every_class_is_made_where_a_smaller_one_fits(monkeypatch):
-    """A language model's labels one hot would be several times its logits."""
+    """One-hot labels of a language model would be several times as large as its logits."""
 
     def refused(*args, **given):
         raise AssertionError("one hot")

@@ -1,5 +1,6 @@
-"""Losses out of the graph of a training loss. Oracle: torch's cross-entropy without a reduction; a
-recorder that never looks there.
+"""Losses from the graph of a training loss, against torch's cross-entropy without a reduction.
+
+A recorder that never uses the graph is a second oracle.
 """
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_the_losses_of_samples(made, settings):
     found = saved_losses(loss, 3)
     torch.testing.assert_close(found, expected(logits, labels))
     assert not found.requires_grad
-    loss.backward()  # nothing that it needs was taken away
+    loss.backward()  # the graph is still whole
 
 
 def test_a_sample_without_labels_has_no_loss():
@@ -121,7 +122,7 @@ def test_the_ledger_is_that_of_the_outputs_and_they_are_looked_at_once(folder, m
 
 
 def test_labels_in_another_order_are_not_believed(folder, monkeypatch):
-    """A model that flattens its labels with the positions first."""
+    """As for a model that flattens its labels with the positions first."""
     job = {"data": settings(folder, 1), "attent": RECORD, "duration": "2ep", "reference": True}
     expected = fit(**job)
     straight = recorder.saved_losses

@@ -1,4 +1,4 @@
-"""Traits of models as they come."""
+"""Traits of models."""
 
 import functools
 

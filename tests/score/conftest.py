@@ -8,7 +8,7 @@ from attent_stream.score import chunked, head
 
 @pytest.fixture(params=[False])
 def widened(request, monkeypatch):
-    """Whether halves are multiplied as float32, which else is what this machine's speed says."""
+    """Whether halves are multiplied as float32. Without it, the speed of this machine decides."""
     monkeypatch.setattr(
         chunked, "matmul_dtype", lambda dtype: torch.float32 if request.param else dtype
     )
@@ -17,9 +17,7 @@ def widened(request, monkeypatch):
 
 @pytest.fixture
 def eager(monkeypatch):
-    """The pass as it runs where nothing can compile it: the same arithmetic, and no test waits for
-    a compiler.
-    """
+    """Run the passes uncompiled: the same arithmetic, without waiting for a compiler."""
     monkeypatch.setattr(chunked._all_sums, "failed", True)
     monkeypatch.setattr(chunked._shifted_sums, "failed", True)
     monkeypatch.setattr(chunked._other_sums, "failed", True)

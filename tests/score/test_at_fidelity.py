@@ -30,9 +30,7 @@ def corpus(tmp_path_factory):
 
 
 def test_candidates_are_scored_with_less(corpus):
-    """Oracle: a callable that builds the model with one block from the learner's weights, for each
-    score.
-    """
+    """The oracle is a function that builds a model of one block from the learner's weights."""
 
     def one_block(model, batch):
         small = GPT2LMHeadModel(
@@ -64,7 +62,7 @@ def test_candidates_are_scored_with_less(corpus):
 
 
 def plain(state):
-    """With lists for tensors, whose bits must be the same."""
+    """Turn tensors into lists, to compare them bit by bit."""
     if isinstance(state, dict):
         return {key: plain(value) for key, value in state.items()}
     return state.tolist() if isinstance(state, torch.Tensor) else state
@@ -97,7 +95,7 @@ def test_a_resumed_run_does_as_the_unkilled_one(corpus, tmp_path, fidelity):
         assert end["proxy"]["optimizer"]["state"][0]["step"] == 44 // fidelity["proxy"].get(
             "every", 1
         )
-    # Before the slice, within it, behind the decision, in a later measurement
+    # Before the slice, within it, after the decision, in a later measurement
     for at in (2, 6, 11, 27):
         resumed, _, _, again = run(load_path=str(tmp_path / f"ba{at}.pt"))
         assert resumed.tokens == whole.tokens[at:] and resumed.losses == whole.losses[at:], at

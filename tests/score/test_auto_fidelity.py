@@ -40,7 +40,7 @@ def test_usual_ways():
 
 
 class Fake:
-    """Scores that are a column of the batch, and how many samples were asked for."""
+    """Scores with a column of the batch, and counts the samples."""
 
     sharded = False
 
@@ -53,9 +53,7 @@ class Fake:
 
 
 def ranks_of(world: int, settings: AutoFidelity):
-    """The ranks of a job, each with its AutoScorer; ``gather`` of all comes to its end when the
-    last one calls it.
-    """
+    """An AutoScorer whose ``gather`` joins the values of the last ``world`` calls."""
     parts: list = []
 
     def gather(values):
@@ -72,7 +70,7 @@ def ranks_of(world: int, settings: AutoFidelity):
 
 
 def batches(rows: int, noise: float, seed: int = 0):
-    """Rows of 16 candidates: ``two`` ranks as ``full``, ``one`` as well as ``noise`` lets it."""
+    """Batches of 16 candidates. ``two`` ranks them like ``full``, ``one`` with ``noise``."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(rows):
         full = torch.randn(16, generator=generator)
@@ -155,9 +153,7 @@ def test_auto_with_few_finite_scores_or_other_ways_decides_nothing(caplog):
 
 
 def test_all_ranks_decide_alike():
-    """Each sees other candidates; one by one they gather, so the second has both's: what both would
-    have.
-    """
+    """The ranks see different candidates, and run one after the other in this test."""
     world = 2
     lots = [list(batches(2, 0.4, seed=rank)) for rank in range(world)]
     gathered = []

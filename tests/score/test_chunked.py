@@ -16,8 +16,7 @@ pytestmark = pytest.mark.usefixtures("widened")
 def test_the_compiled_pass(tiny_tiles, caplog):
     """One graph of each pass serves every number of tokens and classes (but for a single one)."""
     torch._dynamo.reset()
-    # The first tile and those that are summed against its bound; where logits are capped there is
-    # one pass for all.
+    # Two passes: the first tile, and later tiles relative to its bound. Capped logits need one.
     kinds = [
         (torch.bfloat16, {}, 2),
         (torch.float32, {"scale": 2.0, "softcap": 4.0, "bias": True}, 1),
@@ -38,7 +37,7 @@ def test_the_compiled_pass(tiny_tiles, caplog):
 
 @pytest.mark.parametrize("above", [-300.0, 30.0, 35.0, 37.0, 39.0, 41.0, 43.0, 60.0, 300.0])
 def test_a_later_tile_may_lie_far_from_the_first(above, eager, tiny_tiles):
-    """Which gives the bound that the others are summed against."""
+    """The sums of later tiles are relative to the first tile's bound."""
     hidden, weight, labels, settings = Case(tokens=20, width=8, classes=300, bias=True).operands()
     bias = settings["bias"].clone()
     bias[64:192] += above

@@ -28,7 +28,7 @@ def test_early_exit_is_the_model_built_so(name):
 
 
 def test_skipped_blocks_are_not_called():
-    """So FSDP, which gathers a block's parameters when it is called, gathers none of theirs."""
+    """FSDP gathers a block's parameters when it is called, so it gathers none of theirs."""
     model, _ = pair("llama", 1)
     called = []
     for index, block in enumerate(model.model.model.layers):

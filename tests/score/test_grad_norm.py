@@ -31,7 +31,7 @@ def autograd_norms(head: HeadInputs) -> list[float]:
     return norms
 
 
-# Products of tokens, and the gradient itself
+# Both by products of tokens and by the gradient itself
 @pytest.mark.parametrize(("tokens", "width"), [(3, 8), (9, 5), (1, 1)])
 @pytest.mark.parametrize(
     "changes",

@@ -54,9 +54,7 @@ def test_what_is_not_finite_spoils_its_own_token_only(path, poison, eager, tiny_
 
 @pytest.mark.parametrize("path", CPU_PATHS)
 def test_classes_that_are_ruled_out(path, eager, tiny_tiles):
-    """-inf in the bias, as for the rows that pad a vocabulary: whole tiles of them, and the label
-    among them.
-    """
+    """A bias of -inf, as for padding of the vocabulary, on whole tiles and on a label."""
     hidden, weight, labels, _ = Case(tokens=30, width=8, classes=300).operands()
     bias = torch.zeros(300)
     bias[100:] = float("-inf")
@@ -133,7 +131,7 @@ def test_nothing_is_changed_and_nothing_learns(eager, tiny_tiles):
     weight.requires_grad_()
     copies = [tensor.detach().clone() for tensor in (hidden, weight, labels, settings["bias"])]
     for path in CPU_PATHS:
-        # Which is for whoever calls to apply, by logit_dtype
+        # The caller applies autocast, by logit_dtype
         with torch.autocast("cpu", dtype=torch.bfloat16):
             got = head_scores(hidden, weight, labels, path=path, **settings)
         assert not any(scores.requires_grad for scores in got) and weight.grad is None

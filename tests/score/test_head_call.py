@@ -15,7 +15,7 @@ from attent_stream.score.microbatches import score_batch
 
 
 class Adapted(torch.nn.Linear):
-    """A head with an adapter, which does nothing until it has learnt."""
+    """A head with an adapter, which does nothing at initialization."""
 
     def forward(self, input):
         return super().forward(input) + 0.0 * input.sum()
@@ -62,7 +62,7 @@ def needs_all(logits):
 )
 def test_models_that_need_their_logits(model, reason, caplog):
     model = model()
-    if model.after is None:  # named, but not what it uses
+    if model.after is None:  # it names a head that it does not use
         model.after, model.head, unused = lambda z: z, None, model.head
         model.get_output_embeddings = lambda: unused
     if reason.startswith("its logits have"):

@@ -34,8 +34,7 @@ def test_architectures(name, caplog):
             and got.unique().numel() == 5
         )
         assert scorer.headless.refused is None and scorer.headless._after[0] == MODELS[name][2]
-        # All of the logits, then some to compare (again, where another scale was tried first), then
-        # next to none.
+        # All logits, then some to compare (twice where another scale was tried first), then one
         assert lengths[:3] == [LENGTH] * 3 and set(lengths[3:-2]) == {4} and lengths[-2:] == [1, 1]
     assert not said(caplog) and not head._forward_pre_hooks
 
@@ -59,7 +58,7 @@ def test_under_autocast_the_head_is_what_autocast_makes_of_it():
         with torch.autocast("cpu", dtype=torch.bfloat16):
             want, got, scorer = both(model, text(), score="loss")
         assert scorer.headless.refused is None and got.dtype == torch.float32
-        # Gemma caps in bf16, we in float32
+        # Gemma caps in bf16, the head path in float32
         torch.testing.assert_close(got, want, equal_nan=True, rtol=1e-2, atol=1e-2)
         assert not torch.equal(got.nan_to_num(), both(model, text(), score="loss")[1].nan_to_num())
 
@@ -77,7 +76,7 @@ def test_errors_leave_no_hook(monkeypatch):
     monkeypatch.undo()
     assert not model.model.lm_head._forward_pre_hooks and scorer.headless.refused is None
     batch = text() | {"labels": torch.full((5, LENGTH), VOCAB)}
-    # No label out of range is ever looked up
+    # Labels out of range are ignored
     assert score_batch(scorer, model, batch, 2).isneginf().all()
     assert not model.model.lm_head._forward_pre_hooks
     model.model.model.layers[0].forward = SimpleNamespace(no="forward")
@@ -141,7 +140,7 @@ def test_ranks(tmp_path):
 
 
 def test_parts_of_a_batch_are_scored_alike():
-    """Whatever the number of samples in a forward, and however many of them have no label."""
+    """Scores depend neither on the microbatch nor on its number of samples without labels."""
     model, batch = build("llama"), text()
     scorer = build_scorer("loss", model, head="reference")
     whole = score_batch(scorer, model, batch, None)

@@ -1,4 +1,4 @@
-"""Scores of logits that are there, against the reference."""
+"""Scores of logits, against the reference."""
 
 import pytest
 import torch

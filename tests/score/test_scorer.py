@@ -105,7 +105,7 @@ def test_a_bad_sample_spoils_its_own_score_only(score, poison):
     scorer = build_scorer(score, model)
     clean = scorer.from_outputs(model, {"logits": logits}, batch)
     logits[1, 2, 5] = poison
-    logits[2, 8, 0] = poison  # behind the end of sample 2: not valid, so it does not count
+    logits[2, 8, 0] = poison  # after the end of sample 2, so it is ignored
     spoilt = scorer.from_outputs(model, {"logits": logits}, batch)
     assert not torch.isfinite(spoilt[1])
     others = [0, 2, 4, 5]

@@ -13,7 +13,7 @@ FAMILIES = ("llama", "gpt2", "bert")
 
 
 def whole_model(name: str, score: str) -> np.ndarray:
-    """By the model's own logits, its loss and autograd, sample by sample."""
+    """Compute scores from the model's own logits, loss and autograd, sample by sample."""
     model, batch = build(name).double(), text()
     want = []
     for sample in ({key: value[i : i + 1] for key, value in batch.items()} for i in range(5)):

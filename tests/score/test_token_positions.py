@@ -19,7 +19,7 @@ def test_strided_positions(valid, share):
     for row, has in zip(got, valid, strict=True):
         labelled = np.flatnonzero(has)
         count = int(np.ceil(round(share * len(labelled), 6)))
-        # The middle one of each of ``count`` equal parts.
+        # The middle one of each of ``count`` equal groups
         assert row.tolist() == [
             labelled[(2 * i + 1) * len(labelled) // (2 * count)] for i in range(count)
         ] + [-1] * (len(row) - count)

@@ -1,4 +1,4 @@
-"""The Triton kernel, in its interpreter and compiled for GPUs that are not here."""
+"""The Triton kernel, in Triton's interpreter and compiled for GPUs."""
 
 import importlib.util
 import os

@@ -37,7 +37,7 @@ IMAGE = {
 }
 
 
-# name -> (model class, its configuration with so many blocks)
+# name -> (model class, function from the number of blocks to the configuration)
 TEXT = {
     "llama": (T.LlamaForCausalLM, lambda n: T.LlamaConfig(**GROUPED, num_hidden_layers=n)),
     "gpt2": (
@@ -76,7 +76,7 @@ IMAGES = {
 
 
 def filled(model: torch.nn.Module) -> torch.nn.Module:
-    """With weights large enough for scores that differ."""
+    """Set weights that are large enough for scores to differ."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():

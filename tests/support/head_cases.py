@@ -1,5 +1,7 @@
-"""Operands of an output head and what its scores are in float64. ``python head_cases.py`` checks
-the Triton kernel in Triton's interpreter, which must be chosen before Triton is imported.
+"""Operands of an output head and their scores in float64.
+
+``python head_cases.py`` checks the Triton kernel in Triton's interpreter, which must be chosen
+before Triton is imported.
 """
 
 import os
@@ -36,7 +38,7 @@ class Case:
         return hidden.to(self.dtype), weight.to(self.dtype), labels, settings
 
     def exact(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The scores, from all logits in float64, by the formulas as they stand."""
+        """The scores from all logits in float64, by the plain formulas."""
         hidden, weight, labels, settings = self.operands()
         z = hidden.double() @ weight.double().T
         z = z if settings["bias"] is None else z + settings["bias"].double()
@@ -76,7 +78,7 @@ def worst(got: tuple[torch.Tensor, torch.Tensor], want: tuple[torch.Tensor, torc
 
 
 def check_triton() -> None:
-    """The kernel against every case, and on what is not finite."""
+    """Check the kernel on every case, and on values that are not finite."""
     from attent_stream.score import triton_head
     from attent_stream.score.head import head_scores
 
@@ -86,7 +88,7 @@ def check_triton() -> None:
         for compact in (False, True):
             got = head_scores(hidden, weight, labels, path="triton", compact=compact, **settings)
             assert worst(got, case.exact()) < 3e-6, case  # its logits are not rounded
-    # Several parts of the vocabulary, several steps of the width
+    # Several slices of the vocabulary, several steps of the width
     wide = Case(tokens=3, width=200, classes=5000, bias=True)
     hidden, weight, labels, settings = wide.operands()
     assert triton_head._slices(3, 5000, hidden.device)[0] > 1
@@ -113,9 +115,7 @@ def check_triton() -> None:
 
 
 def compile_triton() -> None:
-    """The kernel becomes machine code of the A100 and the H100, with their tensor cores, without
-    such a device.
-    """
+    """Compile the kernel for the tensor cores of the A100 and the H100, without such a device."""
     import triton
     from triton.backends.compiler import GPUTarget
 
@@ -152,7 +152,7 @@ def compile_triton() -> None:
         options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
         compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
         assert instruction in compiled.asm["ptx"]
-        assert compiled.metadata.shared <= 160 * 1024  # what a block may have on either
+        assert compiled.metadata.shared <= 160 * 1024  # the limit of a block on both
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def build(name: str) -> HuggingFaceModel:
 
 
 def wrapped(model: torch.nn.Module, shift: bool = True) -> HuggingFaceModel:
-    """In eval mode, with weights large enough for scores that differ."""
+    """Wrap a model in eval mode, with weights that are large enough for scores to differ."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -19,7 +19,7 @@ def both(
     head: str = "reference",
     size: int = 2,
 ):
-    """Scores from logits, scores without, and the scorer of the latter."""
+    """Scores from logits, scores without, and the scorer without."""
     scorer = build_scorer(score, model, head=head)
     want = score_batch(build_scorer(score, model, head=None), model, batch, size)
     return want, score_batch(scorer, model, batch, size), scorer
@@ -65,7 +65,7 @@ class Tiny(torch.nn.Module):
 
 
 class Composed(torch.nn.Module):
-    """As much of Composer's HuggingFaceModel as scoring looks at."""
+    """The attributes of Composer's HuggingFaceModel that scoring needs."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
-"""Scores of a GPT-2 with tied embeddings on one of two ranks, wrapped in every way. ``python
-ranks_head.py RANK PORT OUT``.
+"""Scores of a GPT-2 with tied embeddings on one of two ranks, in every wrapper.
+
+``python ranks_head.py RANK PORT OUT``
 """
 
 import json
@@ -58,9 +59,7 @@ def untie(model):
 
 
 def scored(wrap, mesh, batch, spoil: bool = False) -> dict:
-    """Scores of a batch, two samples at once and twice, the lengths of what its head made, and why
-    it was refused.
-    """
+    """Score a batch twice; log the lengths of the head's outputs and why it was refused."""
     model = build("gpt2")
     lengths = []
     model.model.lm_head.register_forward_hook(
@@ -92,8 +91,7 @@ def main(rank: int, port: str, out: str) -> None:
     both = {name: values[:2] for name, values in batch.items()}
     logs = {wrap.__name__: scored(wrap, mesh, mine) for wrap in (ddp, fsdp1, fsdp2)}
     logs["tensor"] = scored(tensor, mesh, both)
-    # Scores that are wrong on rank 1 only: both compute their logits from then on, and none waits
-    # for the other.
+    # With wrong scores on rank 1 only, both ranks compute their logits, and none hangs.
     logs["odd one out"] = scored(fsdp2, mesh, mine, spoil=rank == 1)
     logs["split logits"] = scored(split_logits, mesh, both)
     Path(out).write_text(json.dumps(logs))

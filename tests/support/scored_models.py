@@ -8,15 +8,16 @@ import transformers
 from composer.models import ComposerClassifier, HuggingFaceModel
 from small_models import SMALL
 
-SCORES = ("loss", "residual")  # of every kind of target; the others: test_scores.py
+SCORES = ("loss", "residual")  # for every kind of target
 
 
 VOCAB, LENGTH = 50, 12
 
 
 def brute_force(logits, labels, *, shift=False):
-    """{score: (B,)} in float64, token by token; logits (B, T, V) or (B, V), labels (B, T)
-    or (B,).
+    """Scores by name in float64, token by token.
+
+    Logits have shape (B, T, V) or (B, V), labels (B, T) or (B,).
     """
     logits, labels = logits.detach().double().numpy(), np.asarray(labels)
     if labels.ndim == 1:

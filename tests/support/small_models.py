@@ -1,4 +1,4 @@
-"""Models that return what they are told to, and a small ViT."""
+"""A small ViT, also as a plain module."""
 
 import torch
 import transformers
