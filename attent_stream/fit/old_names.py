@@ -66,7 +66,8 @@ def renamed(
             )
         if name not in _OLD:
             raise TypeError(f"AtteNT has no argument {name!r}, {nearest(name, [*new, *_OLD])}")
-    old = {name: value for name, value in old.items() if name in _OLD and value is not None}
+    # None was the default of all but head, where it is a setting.
+    old = {k: v for k, v in old.items() if k in _OLD and (v is not None or k == "head")}
     if given.get("select") == "auto":
         log.warning("AtteNT: select: auto is the default now: leave it away.")
         given["select"] = None
@@ -89,7 +90,10 @@ def renamed(
         settings = {"strategy": value} if isinstance(value, str) else value
         if not isinstance(settings, Mapping):
             raise ValueError(f"reweight must be a strategy or {{strategy, r}}, got {value!r}")
-        beside.append(ALGORITHMS.get("reweight")(**settings))
+        try:
+            beside.append(ALGORITHMS.get("reweight")(**settings))
+        except TypeError as error:
+            raise ValueError(f"reweight must be {{strategy, r}}, got {value!r}") from error
     if old.get("positions", 1.0) != 1.0:
         beside.append(
             ALGORITHMS.get("kept_positions")(
