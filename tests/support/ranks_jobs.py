@@ -6,7 +6,7 @@ from pathlib import Path
 from ports import free_port
 from together import run_together
 
-RECORD = {"select": "hard", "keep": 0.5, "score": "loss", "record": "always", "interval": "1dur"}
+RECORD = {"select": "hard", "keep": 0.5, "score": "loss", "remember": "always", "interval": "1dur"}
 
 
 def settings(folder: str, ranks: int) -> dict:
