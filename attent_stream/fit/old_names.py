@@ -1,7 +1,8 @@
-"""Arguments of before 0.2, which are taken for one release with a warning that gives the new ones."""
+"""Arguments of before 0.2, which are taken for one release with a warning."""
 
+import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from composer import Algorithm
@@ -37,6 +38,19 @@ _IN_SCORING = {
     "ceiling": "ceiling",
     "reference": "reference",
 }
+
+
+def takes_old_names(init: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a constructor whose ``**old`` are these names: its signature then has them.
+
+    Settings from YAML are checked against it.
+    """
+    signature = inspect.signature(init)
+    names = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    names += [inspect.Parameter(name, kind, default=None) for name in (*_OLD, *_GONE)]
+    init.__signature__ = signature.replace(parameters=names)  # type: ignore[attr-defined]
+    return init
 
 
 def renamed(
@@ -122,7 +136,7 @@ def _remembered(old: Mapping[str, Any]) -> dict[str, Any]:
 def _arranged(old: Mapping[str, Any]) -> tuple[dict[str, Any] | None, frozenset[str]]:
     """The arrangements that were asked for, and those that the default is to leave out.
 
-    Where one was given and the other was not, the other stays the default of the run.
+    Where one is turned off and the other is not given, the other stays the default of the run.
     """
     names = {"seq_len": "pieces", "balance": "balance"}
     given = {new: old[name] for name, new in names.items() if name in old}

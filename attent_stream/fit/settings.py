@@ -250,7 +250,7 @@ class Settings:
             found.parse(self.scoring.reference)
         if not isinstance(found, (Score, RelativeScore)) and self.scoring.fidelity != FULL:
             raise ValueError(
-                "scoring.fidelity must be full for a score of your own, which looks at what it likes"
+                "scoring.fidelity must be full for a score of your own, as it does its own forwards"
             )
         if remember.when not in (None, NEVER) and not _recordable(score):
             name = score if isinstance(score, str) else "a function"

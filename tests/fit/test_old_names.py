@@ -8,6 +8,7 @@ from attent_stream import AtteNT
 from attent_stream.effects.resolution import ProgressiveResolution
 from attent_stream.experimental.kept_positions import KeptPositions
 from attent_stream.experimental.reweighting import Reweight
+from attent_stream.launch.config_check import ConfigError, checked_arguments
 
 REFERENCE = {"snapshot": "5ba"}
 STEPS = {"schedule": "step", "from": 0.5, "to": 1.0, "over": "0.5dur", "stages": 2}
@@ -143,6 +144,19 @@ def test_what_has_gone_or_is_wrong_is_told_in_one_sentence(given, message):
 def test_what_had_no_effect_is_still_taken(caplog):
     assert AtteNT(backward=1.0).settings == AtteNT().settings
     assert AtteNT(ledger={"decay": 0.0, "per": "shard"}).settings.remember.per == "shard"
+
+
+def test_the_signature_has_them_by_which_a_yaml_is_checked():
+    checked = checked_arguments(AtteNT, {"keep": 1, "seq_len": 0.5, "backward": 1.0}, "k")
+    assert checked == {"keep": 1.0, "seq_len": 0.5, "backward": 1.0}
+    with pytest.raises(ConfigError, match="k.kep: unknown key, did you mean 'keep'"):
+        checked_arguments(AtteNT, {"kep": 1}, "k")
+
+    class Mine(AtteNT):
+        def __init__(self, own: int) -> None:
+            super().__init__(keep=own)
+
+    assert checked_arguments(Mine, {"own": 1}, "k") == {"own": 1}
 
 
 def test_an_argument_that_there_never_was():

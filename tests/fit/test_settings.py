@@ -178,7 +178,7 @@ def test_what_was_asked_for_by_name():
         ({"remember": {"per": "shrd"}}, "remember.per has no 'shrd', did you mean 'shard'"),
         (
             {"remember": "always", "score": own_score},
-            "remember.when='always' needs a score of the training forward's own outputs, got a func",
+            "remember.when='always' needs a score of the training forward's own outputs, got a",
         ),
         ({"score": "remembered", "remember": "never"}, "needs remember.when, got 'never'"),
         ({"arrange": 3}, "arrange must be 'none', a name, or a mapping of arrangements, got 3"),
