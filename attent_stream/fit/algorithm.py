@@ -1,4 +1,4 @@
-"""``AtteNT``: the Composer algorithm. It passes the Trainer's events on to what a fit is built of."""
+"""``AtteNT``: the Composer algorithm. It passes the Trainer's events on to a fit's parts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.data.dataset import TeachingDataset
 from attent_stream.fit.candidate_scorer import CandidateScorer
 from attent_stream.fit.fit import Fit
-from attent_stream.fit.old_names import renamed
+from attent_stream.fit.old_names import renamed, takes_old_names
 from attent_stream.fit.opening import attach, open_fit, warn
 from attent_stream.fit.place import find_place
 from attent_stream.fit.score_memory import LEAVE, ScoreMemory
@@ -86,6 +86,7 @@ class AtteNT(Algorithm):
         TypeError: An unknown argument.
     """
 
+    @takes_old_names
     def __init__(
         self,
         *,

@@ -89,10 +89,8 @@ class Fit:
 
     def given_up(self) -> list[str]:
         """What was found impossible here and nobody had asked for; the same on all ranks."""
-        names = []
-        if "pieces" in self.run.teacher.arrangements.names:
-            if "pieces" not in self.teacher.arrangements.names:
-                names.append("pieces")
+        asked, done = self.run.teacher.arrangements.names, self.teacher.arrangements.names
+        names = ["pieces"] if "pieces" in asked and "pieces" not in done else []
         if self.recorder is not None and self.recorder.stopped:
             names.append("records")
         return names

@@ -1,7 +1,8 @@
-"""Arguments of before 0.2, which are taken for one release with a warning that gives the new ones."""
+"""Arguments of before 0.2, which are taken for one release with a warning."""
 
+import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from composer import Algorithm
@@ -39,6 +40,19 @@ _IN_SCORING = {
 }
 
 
+def takes_old_names(init: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a constructor whose ``**old`` are these names: its signature then has them.
+
+    Settings from YAML are checked against it.
+    """
+    signature = inspect.signature(init)
+    names = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    names += [inspect.Parameter(name, kind, default=None) for name in (*_OLD, *_GONE)]
+    init.__signature__ = signature.replace(parameters=names)  # type: ignore[attr-defined]
+    return init
+
+
 def renamed(
     old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> tuple[dict[str, Any], frozenset[str], list[Algorithm]]:
@@ -66,7 +80,8 @@ def renamed(
             )
         if name not in _OLD:
             raise TypeError(f"AtteNT has no argument {name!r}, {nearest(name, [*new, *_OLD])}")
-    old = {name: value for name, value in old.items() if name in _OLD and value is not None}
+    # None was the default of all but head, where it is a setting.
+    old = {k: v for k, v in old.items() if k in _OLD and (v is not None or k == "head")}
     if given.get("select") == "auto":
         log.warning("AtteNT: select: auto is the default now: leave it away.")
         given["select"] = None
@@ -89,7 +104,10 @@ def renamed(
         settings = {"strategy": value} if isinstance(value, str) else value
         if not isinstance(settings, Mapping):
             raise ValueError(f"reweight must be a strategy or {{strategy, r}}, got {value!r}")
-        beside.append(ALGORITHMS.get("reweight")(**settings))
+        try:
+            beside.append(ALGORITHMS.get("reweight")(**settings))
+        except TypeError as error:
+            raise ValueError(f"reweight must be {{strategy, r}}, got {value!r}") from error
     if old.get("positions", 1.0) != 1.0:
         beside.append(
             ALGORITHMS.get("kept_positions")(
@@ -118,7 +136,7 @@ def _remembered(old: Mapping[str, Any]) -> dict[str, Any]:
 def _arranged(old: Mapping[str, Any]) -> tuple[dict[str, Any] | None, frozenset[str]]:
     """The arrangements that were asked for, and those that the default is to leave out.
 
-    Where one was given and the other was not, the other stays the default of the run.
+    Where one is turned off and the other is not given, the other stays the default of the run.
     """
     names = {"seq_len": "pieces", "balance": "balance"}
     given = {new: old[name] for name, new in names.items() if name in old}

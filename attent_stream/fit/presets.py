@@ -31,7 +31,7 @@ ATTENT_COMPLEX: dict[str, Any] = {
     "keep": {"schedule": "cosine", "from": 0.2, "to": 0.8, "over": "1dur"},
     "interval": {"schedule": "linear", "from": "5ep", "to": "50ep", "over": "1dur"},
     "warmup": "1ep",
-    "record": "never",
+    "remember": "never",
 }
 
 # AtteNTSimple (fine-tuning 7B language models for a few epochs). Paper: the first epoch on
@@ -46,7 +46,7 @@ ATTENT_SIMPLE: dict[str, Any] = {
     "keep": 0.7,
     "interval": "1dur",
     "warmup": "1ep",
-    "record": "warmup",
+    "remember": "warmup",
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -73,4 +73,7 @@ def preset(name: str, **overrides: Any) -> dict[str, Any]:
         close = difflib.get_close_matches(str(name), PRESETS, n=1)
         hint = f", did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"unknown preset {name!r}{hint} (known: {', '.join(PRESETS)})")
-    return copy.deepcopy(PRESETS[name]) | overrides
+    settings = copy.deepcopy(PRESETS[name])
+    if overrides.keys() & {"record", "ledger"}:  # old names, which do not go with the new one
+        settings["record"] = settings.pop("remember")
+    return settings | overrides

@@ -159,20 +159,20 @@ class Settings:
         chosen = chosen or self.scoring.fidelity != FULL
         chosen = chosen or (self.keep is not None and parse_share(self.keep).some)
         if again:
-            defaults, told = (
-                _AGAIN,
-                "text seen again: the harder samples by their remembered losses",
-            )
+            defaults = _AGAIN
+            told = "samples seen again: the harder ones are chosen by their remembered losses"
         elif remembered:
             defaults, told = _REMEMBERED, "samples are chosen by their remembered losses"
         elif chosen:
             defaults, told = _CHOSEN, "samples are chosen"
         else:
-            defaults, told = _PLAIN, "samples are streamed plainly"
+            defaults = _PLAIN
         taken = defaults | {k: v for k, v in self._given().items() if v is not None}
         score = self.remember.score if remembered else taken["score"]
         select = selector(taken["select"])
         keep = parse_share(taken["keep"])
+        if not keep.some:
+            told = "samples are streamed plainly"
         once = (
             facts.text
             and facts.once
@@ -250,7 +250,7 @@ class Settings:
             found.parse(self.scoring.reference)
         if not isinstance(found, (Score, RelativeScore)) and self.scoring.fidelity != FULL:
             raise ValueError(
-                "scoring.fidelity must be full for a score of your own, which looks at what it likes"
+                "scoring.fidelity must be full for a score of your own, as it does its own forwards"
             )
         if remember.when not in (None, NEVER) and not _recordable(score):
             name = score if isinstance(score, str) else "a function"

@@ -101,7 +101,7 @@ class Teaching(Callback):
         metrics, counts = choice_metrics(choice, self._loader.epoch.order.stream_starts)
         if counts["empty"] and not self._counts["empty"] and dist.get_global_rank() == 0:
             log.warning(
-                "%d of a window's %d samples have no label: there is nothing to learn from them, so "
+                "%d of a window's %d samples have no label: nothing can be learnt from them, so "
                 "they are chosen last (attent/empty counts them).",
                 counts["empty"],
                 choice.window.ids.size,

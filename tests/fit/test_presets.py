@@ -4,9 +4,11 @@ import math
 
 import pytest
 
+from attent_stream import AtteNT
 from attent_stream.base.schedule import Phases, parse_interval, parse_share
 from attent_stream.base.span import Clock, Span
 from attent_stream.fit.presets import PRESETS, preset
+from attent_stream.memory.remember import WHEN
 from attent_stream.score.scores import SCORES
 from attent_stream.window.selectors import SELECTORS
 
@@ -21,16 +23,24 @@ def test_every_argument_is_valid(name):
     parse_share(settings["keep"])
     parse_interval(settings["interval"])
     assert settings["score"] in SCORES and settings["select"] in SELECTORS
-    assert settings["record"] in ("never", "warmup", "always")
+    assert settings["remember"] in WHEN
     phases = Phases(warmup=Span.parse(settings["warmup"]))
     assert not phases.teaching(at(0.1, ep=0.99), None) and phases.teaching(at(0.2, ep=1.0), None)
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_attent_takes_every_argument(name):
-    from attent_stream.fit.algorithm import AtteNT
-
+def test_attent_takes_every_argument(name, caplog):
     AtteNT(**preset(name, seed=3))
+    assert not caplog.records  # no old name is among them
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_old_names_replace_what_they_named(name):
+    when = preset(name)["remember"]
+    assert AtteNT(**preset(name, record="always")).settings.remember.when == "always"
+    remember = AtteNT(**preset(name, ledger="shard")).settings.remember
+    assert (remember.when, remember.per) == (when, "shard")
+    assert AtteNT(**preset(name, remember={"per": "shard"})).settings.remember.when is None
 
 
 def test_complex_is_the_papers():
@@ -47,7 +57,8 @@ def test_simple_is_the_papers():
     assert parse_share(settings["keep"]).at(at(0.5)) == 0.7
     interval = parse_interval(settings["interval"])
     assert interval.unit == "dur" and interval.at(at(1.0)) == 1.0  # nothing is ever that old
-    assert (settings["score"], settings["select"], settings["record"]) == ("loss", "hard", "warmup")
+    named = ("score", "select", "remember")
+    assert [settings[name] for name in named] == ["loss", "hard", "warmup"]
 
 
 def test_overrides_leave_the_preset_alone():

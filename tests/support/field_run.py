@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.fit.candidate_scorer import CandidateScorer
 from attent_stream.teach.teacher import Teacher
-from attent_stream.window.choice import ALL
+from attent_stream.window.decision import ALL
 
 EPOCHS = 2
 TINY = 0.01  # a score below this is compared as if it were of this size
@@ -111,8 +111,9 @@ def run_job(
             trainer.close()
         except Exception as error:  # whatever it is, the test judges it
             result.error = error
-    memory = None if algorithm is None else algorithm._memory.ledger
-    result.ledger = None if memory is None else memory.recall(np.arange(dataset.num_samples))
+    taught = algorithm is not None and algorithm.fit is not None
+    ledger = algorithm.fit.teacher.ledger if taught else None
+    result.ledger = None if ledger is None else ledger.recall(np.arange(dataset.num_samples))
     return result
 
 
@@ -132,12 +133,10 @@ class _Watch(Callback):
         if event == Event.BATCH_START and self._algorithm is not None:
             choice = self._algorithm.last_choice
             self._result.taught |= choice is not None and choice.decision.by != ALL
-            brute = self._job.brute(self._algorithm._run.score)
-            if (
-                brute is not None
-                and self._loader.epoch is not None
-                and self._algorithm._memory.recorder is not None
-            ):
+            fit = self._algorithm.fit
+            brute = self._job.brute(fit.run.score)
+            recorded = fit.recorder is not None and self._loader.epoch is not None
+            if brute is not None and recorded:
                 ids = self._loader.epoch.lesson[0].tolist()
                 self._last |= dict(
                     zip(ids, self._brute(brute, state.model, state.batch), strict=True)
@@ -157,7 +156,7 @@ class _Watch(Callback):
         def remembered(teacher, ids, scores, time):
             if ids.ndim > 1:  # a window's candidates, seen as they were scored
                 return remember(teacher, ids, scores, time)
-            name = self._algorithm._run.score
+            name = self._algorithm.fit.run.score
             known = self._job.brute(name) is not None
             expected = np.array([self._last[sample] for sample in ids.tolist()]) if known else None
             self._result.scored.append(
@@ -166,7 +165,7 @@ class _Watch(Callback):
             return remember(teacher, ids, scores, time)
 
         def candidates(scorer, state, batch):
-            scores, name = score(scorer, state, batch), self._algorithm._run.forwarded_score
+            scores, name = score(scorer, state, batch), self._algorithm.fit.run.score
             brute = self._job.brute(name)
             expected = None if brute is None else self._brute(brute, state.model, batch)
             self._result.scored.append(

@@ -27,8 +27,10 @@ from transformers.models.vit.modeling_vit import ViTLayer
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.corpus.batches import TokenCollator
+from attent_stream.fit.candidate_scorer import CandidateScorer
 from attent_stream.launch.models import Logits
 from attent_stream.model.batch import batch_length
+from attent_stream.model.batch_form import BatchForm
 from attent_stream.score.function_scorer import FunctionScorer
 from attent_stream.score.scorer import Scorer
 
@@ -167,11 +169,16 @@ SCORES = {score.__name__: score for score in (energy, short_of_memory, short_on_
 
 
 class ScoresLessons(AtteNT):
-    """Scores each lesson batch before it trains, on AtteNT's own path, and makes nothing of it."""
+    """Scores each lesson batch before it trains, as candidates are, and makes nothing of it."""
 
-    def _teach(self, state, logger):
-        self._scoring(state, state.batch)
-        super()._teach(state, logger)
+    def apply(self, event, state, logger):
+        if event == Event.AFTER_DATALOADER:
+            self._own(state, state.batch)
+        super().apply(event, state, logger)
+        if event == Event.FIT_START:
+            loader = state.train_dataloader
+            self._own = CandidateScorer()
+            self._own.open(state, loader, self.fit.run, None, BatchForm.of(loader))
 
 
 class Watch(Callback):
@@ -349,7 +356,7 @@ def fit(
     if reference:
         algorithm.fit.flush()
         log["expected"] = {str(key): value for key, value in check.losses.items()}
-        log["ledger"] = algorithm._memory.ledger.recall(np.arange(dataset.num_samples)).tolist()
+        log["ledger"] = algorithm.fit.teacher.ledger.recall(np.arange(dataset.num_samples)).tolist()
     log["metrics"] = {
         name: values[-1][1] for name, values in memory.data.items() if name.startswith("attent/")
     }

@@ -1,0 +1,208 @@
+"""AtteNT's arguments, and what they come to in each kind of run. Oracle: a table."""
+
+import pytest
+
+from attent_stream.base.schedule import parse_interval
+from attent_stream.fit.settings import Facts, Settings, parse_settings
+
+IMAGES, IMAGES_ONCE = Facts(), Facts(once=True)
+AGAIN, PADDED = Facts(text=True), Facts(text=True, once=True)
+PACKED = Facts(text=True, once=True, packed=True)
+EVERYWHERE = (IMAGES, IMAGES_ONCE, AGAIN, PADDED, PACKED, Facts(text=True, packed=True))
+
+PLAIN = {"keep": 1.0, "forwards": False, "when": "never", "arrange": []}
+BY_SCORES = {
+    "keep": 0.7,
+    "select": "soft",
+    "score": "residual",
+    "temperature": 1.0,
+    "interval": "1ep",
+    "forwards": True,
+    "when": "never",
+}
+BY_LOSSES = {"score": "loss", "interval": "1dur", "forwards": False, "when": "always"}
+SEEN_AGAIN = BY_LOSSES | {"keep": 0.5, "select": "soft", "temperature": 0.5, "detrend": True}
+BOTH = ["pieces", "balance"]
+
+
+def own_score(model, batch):
+    return batch["input_ids"].float().mean(1)
+
+
+# (arguments, kinds of runs, what the run does: all that is not named may be anything)
+TABLE = [
+    # The default
+    ({}, (IMAGES, IMAGES_ONCE, PADDED), PLAIN),
+    ({}, (AGAIN, Facts(text=True, packed=True)), SEEN_AGAIN | {"arrange": []}),
+    ({}, (PACKED,), PLAIN | {"arrange": BOTH}),
+    # Plain training
+    ({"keep": 1.0}, EVERYWHERE, {"keep": 1.0, "forwards": False, "arrange": []}),
+    ({"keep": 1.0, "select": "random"}, EVERYWHERE, PLAIN),
+    ({"remember": "never"}, (IMAGES, AGAIN, PADDED), PLAIN),
+    ({"arrange": "none"}, (IMAGES, PADDED, PACKED), PLAIN),
+    # Candidates are scored as soon as one of four is given
+    ({"keep": 0.6}, (IMAGES, IMAGES_ONCE, PADDED), BY_SCORES | {"keep": 0.6, "arrange": []}),
+    ({"keep": 0.6}, (PACKED,), BY_SCORES | {"keep": 0.6, "arrange": BOTH}),
+    ({"keep": 0.6}, (AGAIN,), SEEN_AGAIN | {"keep": 0.6}),
+    ({"select": "hard"}, EVERYWHERE, BY_SCORES | {"select": "hard", "arrange": []}),
+    ({"score": "grad_norm"}, (IMAGES, PADDED), BY_SCORES | {"score": "grad_norm"}),
+    ({"scoring": {"fidelity": {"layers": 2}}}, (IMAGES, PADDED), BY_SCORES),
+    ({"score": own_score}, (IMAGES, AGAIN, PADDED), BY_SCORES | {"score": own_score}),
+    ({"select": "random"}, EVERYWHERE, {"keep": 0.7, "select": "random", "forwards": False}),
+    ({"select": "predicted"}, EVERYWHERE, BY_SCORES | {"select": "predicted"}),
+    # What is given of a default stays
+    (
+        {"temperature": 2.0, "interval": "3ep", "score": "residual"},
+        (AGAIN,),
+        SEEN_AGAIN | {"temperature": 2.0, "interval": "3ep", "score": "residual"},
+    ),
+    ({"remember": {"detrend": False}}, (AGAIN,), SEEN_AGAIN | {"detrend": False}),
+    ({"remember": {"per": "shard"}}, (AGAIN,), SEEN_AGAIN | {"per": "shard"}),
+    # Remembered
+    ({"remember": "always"}, (IMAGES, AGAIN), SEEN_AGAIN),
+    ({"remember": "always"}, (IMAGES_ONCE, PADDED), PLAIN | {"when": "always"}),
+    (
+        {"remember": "warmup", "select": "hard"},
+        EVERYWHERE,
+        BY_SCORES | {"select": "hard", "when": "warmup"},
+    ),
+    ({"score": "remembered"}, (PADDED, IMAGES_ONCE), BY_LOSSES | {"keep": 0.7, "enough": 0.5}),
+    ({"score": "remembered"}, (AGAIN,), SEEN_AGAIN | {"enough": 0.5}),
+    (
+        {"score": "remembered", "select": "hard", "remember": {"score": "grad_norm"}},
+        EVERYWHERE,
+        BY_LOSSES | {"select": "hard", "score": "grad_norm", "detrend": False, "enough": 0.5},
+    ),
+    (
+        {"score": "progress"},
+        EVERYWHERE,
+        BY_LOSSES | {"select": "proportional", "per": "progress", "keep": 0.7, "arrange": []},
+    ),
+    # Arrangements
+    ({"arrange": {"balance": "tokens"}}, EVERYWHERE, {"arrange": ["balance"]}),
+    ({"arrange": {"balance": "tokens", "pieces": 0.5}}, EVERYWHERE, {"arrange": BOTH}),
+    ({"arrange": {"balance": "none", "pieces": 0.5}}, EVERYWHERE, {"arrange": ["pieces"]}),
+    ({"without": frozenset({"pieces"})}, (PACKED,), PLAIN | {"arrange": ["balance"]}),
+]
+
+
+def in_short(settings: Settings, facts: Facts) -> dict:
+    """What a run does, by the names of ``TABLE``."""
+    run = settings.of_run(facts)
+    teacher, remember = run.teacher, run.remember
+    assert teacher.keep.start == teacher.keep.end
+    return {
+        "keep": teacher.keep.start,
+        "select": teacher.select,
+        "score": run.score,
+        "temperature": teacher.temperature,
+        "interval": teacher.interval,
+        "enough": teacher.enough,
+        "forwards": run.forwards,
+        "arrange": teacher.arrangements.names,
+        "when": remember.when,
+        "per": remember.per,
+        "detrend": remember.detrend,
+    }
+
+
+@pytest.mark.parametrize(("given", "kinds", "expected"), TABLE)
+def test_what_settings_come_to(given, kinds, expected):
+    settings = parse_settings(**given)
+    if "interval" in expected:
+        expected = expected | {"interval": parse_interval(expected["interval"])}
+    for facts in kinds:
+        found = in_short(settings, facts)
+        assert {name: found[name] for name in expected} == expected, facts
+
+
+@pytest.mark.parametrize(
+    ("given", "facts", "told"),
+    [
+        ({}, IMAGES, "samples are streamed plainly"),
+        (
+            {},
+            AGAIN,
+            "samples seen again: the harder ones are chosen by their remembered losses "
+            "(select: soft, score: loss, keep: 0.5)",
+        ),
+        (
+            {},
+            PACKED,
+            "packed text seen once: nothing is dropped, short pieces of samples come first, "
+            "batches are balanced",
+        ),
+        ({"keep": 1.0}, AGAIN, "samples are streamed plainly"),
+        ({"keep": 1.0, "select": "hard"}, IMAGES, "samples are streamed plainly"),
+        (
+            {"score": own_score, "keep": 0.5},
+            IMAGES,
+            "samples are chosen (select: soft, score: a score of your own, keep: 0.5)",
+        ),
+        (
+            {"arrange": {"balance": "tokens"}},
+            IMAGES,
+            "samples are streamed plainly; batches are balanced",
+        ),
+    ],
+)
+def test_a_run_is_told_in_words(given, facts, told):
+    assert parse_settings(**given).of_run(facts).told == told
+
+
+def test_what_was_asked_for_by_name():
+    default = parse_settings()
+    assert not default.asked and not default.remembers_by_name and not default.arranges_by_name
+    asked = parse_settings(remember="always", keep=0.5, arrange={"pieces": 0.5, "balance": "none"})
+    assert asked.asked == {"remember", "keep", "arrange"}
+    assert asked.remembers_by_name and asked.arranges_by_name == {"pieces"}
+    assert parse_settings(score="remembered").remembers_by_name
+    assert not parse_settings(remember="never").remembers_by_name
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"select": "hard", "keep": 0},
+            "keep must be a number greater than 0 and at most 1, got 0",
+        ),
+        ({"select": "hard", "keep": 1.5}, "keep must be a number greater than 0 and at most 1"),
+        ({"score": "los"}, "score has no 'los', did you mean 'loss'"),
+        ({"select": "sofd"}, "select has no 'sofd', did you mean 'soft'"),
+        ({"interval": "often"}, "interval must be 'dense'"),
+        ({"warmup": "3 parsecs"}, "the unit of a time must be one of .*, got 'parsecs'"),
+        ({"temperature": -1}, "temperature must be a positive number, got -1"),
+        ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
+        ({"remember": "sometimes"}, "remember.when has no 'sometimes'"),
+        ({"remember": {"per": "shrd"}}, "remember.per has no 'shrd', did you mean 'shard'"),
+        (
+            {"remember": "always", "score": own_score},
+            "remember.when='always' needs a score of the training forward's own outputs, got a",
+        ),
+        ({"score": "remembered", "remember": "never"}, "needs remember.when, got 'never'"),
+        ({"arrange": 3}, "arrange must be 'none', a name, or a mapping of arrangements, got 3"),
+        ({"arrange": "balanse"}, "arrange has no 'balanse', did you mean 'balance'"),
+        ({"arrange": {"pieces": 0.9}}, "arrange.pieces must be 1, or below 0.7 at some time"),
+        (
+            {"score": own_score, "scoring": {"fidelity": {"tokens": {"share": 0.5}}}},
+            "scoring.fidelity must be full for a score of your own",
+        ),
+        (
+            {"score": "loss", "scoring": {"reference": {"snapshot": "5ba"}}},
+            "score 'loss' and scoring.reference do not go together",
+        ),
+        (
+            {"score": "progress", "select": "hard"},
+            "score 'progress' needs select to be 'proportional', got 'hard'",
+        ),
+        (
+            {"score": "progress", "remember": {"per": "shard"}},
+            "score 'progress' needs remember.per to be left away, got {'per': 'shard'}",
+        ),
+    ],
+)
+def test_bad_arguments_are_told_in_one_sentence(given, message):
+    with pytest.raises(ValueError, match=message.replace("{", r"\{")) as told:
+        parse_settings(**given)
+    assert "\n" not in str(told.value)
