@@ -111,7 +111,7 @@ def check_has_batches(samples: int, batch_size: int, drop_last: bool, ranks: int
     if samples >= (batch_size if drop_last else 1):
         return
     raise ValueError(
-        f"an epoch has no batch with {samples} samples for each of {ranks} "
-        f"rank{'s' if ranks > 1 else ''}, batch_size={batch_size} and drop_last={drop_last}: set "
-        "drop_last to False, decrease batch_size, or add samples"
+        f"an epoch has no batch: {samples} samples for each of {ranks} "
+        f"rank{'s' if ranks > 1 else ''}, batch_size {batch_size} and drop_last={drop_last} (set "
+        "drop_last to False, decrease batch_size, or add samples)"
     )

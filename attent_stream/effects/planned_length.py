@@ -1,6 +1,4 @@
-"""How long an epoch will be, as the Trainer is told, and the learning rates planned for all of
-them.
-"""
+"""Sets the Trainer's epoch length, and plans learning rates for the whole run."""
 
 from typing import Any
 
@@ -13,12 +11,12 @@ from attent_stream.effects.planned_rates import PlannedRates
 
 
 class PlannedLength(Callback):
-    """Tells a Trainer the lengths of taught epochs, by which it and schedules over epochs count.
+    """Sets the lengths of taught epochs, on which the Trainer and schedules over epochs depend.
 
     Args:
         loader: Forecasts the lengths.
-        told: Length of the epoch that the Trainer was told in the fit before; None if none was.
-        recorded: Whether the losses of training forwards are remembered.
+        told: Length that was set in the previous fit, or None.
+        recorded: Whether the losses of training forwards are recorded.
     """
 
     def __init__(self, loader: TeachingDataLoader, told: int | None, *, recorded: bool) -> None:
@@ -27,15 +25,15 @@ class PlannedLength(Callback):
 
     @property
     def told(self) -> int | None:
-        """Length of the epoch that the Trainer was told, or None."""
+        """Length of the epoch that was set, or None."""
         return self._told
 
     def attach(self, state: State) -> None:
-        """Begin to plan a run's learning rates."""
+        """Begin to plan the run's learning rates."""
         self._rates.attach(state, self._loader)
 
     def fit_end(self, state: State, logger: Logger) -> None:
-        """Leave the run's learning rates to themselves."""
+        """Stop planning learning rates."""
         self._rates.detach()
 
     def epoch_start(self, state: State, logger: Logger) -> None:
@@ -43,7 +41,7 @@ class PlannedLength(Callback):
         self.begin_epoch(state)
 
     def subset(self, state: State) -> int | None:
-        """Batches an epoch where the user asked for a part of it (``train_subset_num_batches``)."""
+        """Batches of an epoch if the user set ``train_subset_num_batches``, else None."""
         batches = None if state.dataloader_len is None else int(state.dataloader_len)
         return (
             None
@@ -52,7 +50,7 @@ class PlannedLength(Callback):
         )
 
     def begin_epoch(self, state: State) -> None:
-        """Tell the length that the epoch is forecast to have. A subset that the user asked for stays."""
+        """Set the forecast length of the epoch, unless the user set a subset."""
         loader, subset = self._loader, self.subset(state)
         done = int(state.timestamp.batch_in_epoch)
         length = loader.forecast(done=done)
@@ -68,13 +66,11 @@ class PlannedLength(Callback):
             self._rates.batches = int(time.batch) - done + left
 
     def state_dict(self) -> dict[str, Any]:
-        """What was told and planned."""
+        """Return the length that was set, and the planned rates."""
         return {"told": self._told, "planned": self._rates.state_dict()}
 
     def resume_epoch(self, state: State, planned: dict[str, Any]) -> None:
-        """In the middle of an epoch tell what ``state_dict`` says was told: what is forecast on the
-        way may differ.
-        """
+        """Restore the length from ``state_dict`` within an epoch, as a new forecast may differ."""
         self._rates.load_state_dict(planned.get("planned"))
         if planned["told"] is not None and self._told is not None:
             state.dataloader_len = self._told = self._loader.tell_length(planned["told"])

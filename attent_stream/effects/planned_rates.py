@@ -1,4 +1,4 @@
-"""Learning rates over epochs, planned for the batches that taught epochs have."""
+"""Learning rate schedules over epochs, planned for the batches of taught epochs."""
 
 from collections.abc import Callable
 from types import FunctionType
@@ -13,30 +13,29 @@ Rate = Callable[[int], float]
 
 
 class PlannedRates:
-    """While it is attached, Composer's schedulers of a run in epochs take it for as long as it is
-    expected to be.
+    """Makes Composer's schedulers use the expected length of a run in epochs, while attached.
 
-    They take all epochs for as long as the current one: with a first epoch on everything and two
-    halves, a decay over ``3ep`` would be over behind the second, and the third trained at no rate
-    at all. A share of training (``dur``) is exact here, an epoch (``ep``) their mean.
+    Composer assumes that all epochs are as long as the current one. With one whole epoch and two of
+    half its length, a decay over ``3ep`` would end with the second epoch, and the third would train
+    at rate 0. Here a share of training (``dur``) is exact, and ``ep`` is the mean epoch.
 
     Attributes:
-        batches: Of the whole training, or None to leave the schedulers as they are.
+        batches: Expected batches of the whole training; None to leave the schedulers unchanged.
     """
 
     def __init__(self) -> None:
         self.batches: int | None = None
-        self._duration: Time | None = None  # of the run that it is attached to
+        self._duration: Time | None = None  # of the attached run
         self._attached: list[tuple[LambdaLR, list[Rate]]] = []
 
     def attach(self, state: State, loader: TeachingDataLoader) -> None:
-        """Begin with the schedulers of a run whose duration is in epochs; else do nothing."""
+        """Wrap the schedulers of a run whose duration is in epochs."""
         self.detach()
         self._duration = state.max_duration
         if state.max_duration is None or state.max_duration.unit != TimeUnit.EPOCH:
             return
         for scheduler in state.schedulers:
-            # What Composer makes of its own; an object's own state would be lost from checkpoints.
+            # Only functions, as Composer uses: a wrapped object would miss in checkpoints.
             if isinstance(scheduler, LambdaLR) and all(
                 isinstance(rate, FunctionType) for rate in scheduler.lr_lambdas
             ):
@@ -46,21 +45,19 @@ class PlannedRates:
                 ]
 
     def detach(self) -> None:
-        """Leave the schedulers as they were, and plan nothing."""
+        """Restore the schedulers, and forget the plan."""
         for scheduler, rates in self._attached:
             scheduler.lr_lambdas = rates
         self._attached, self.batches = [], None
 
     def state_dict(self) -> dict[str, Any] | None:
-        """What is planned and for which duration, or None."""
+        """Return the planned batches and the duration that they are for, or None."""
         return (
             None if self.batches is None else {"batches": self.batches, "over": str(self._duration)}
         )
 
     def load_state_dict(self, planned: dict[str, Any] | None) -> None:
-        """Go on with what was planned before a resume, unless it was for another duration or
-        nothing is planned now.
-        """
+        """Use a checkpoint's plan, if it is for the same duration and something is planned now."""
         if planned and self.batches is not None and planned["over"] == str(self._duration):
             self.batches = planned["batches"]
 
@@ -69,8 +66,8 @@ class PlannedRates:
             if self.batches is None or state.dataloader_len is None:
                 return rate(step)
             said, length, duration = len(loader), state.dataloader_len, state.max_duration
-            # Up, or a decay over all epochs would be over before; the loader too, or Composer would
-            # not believe more than it says.
+            # Rounded up, or a decay over all epochs would end early. The loader's length is set
+            # too, because Composer limits ``dataloader_len`` to it.
             state.dataloader_len = loader.tell_length(
                 -(-self.batches // max(1, int(duration.value)))
             )

@@ -1,6 +1,4 @@
-"""The recorder: per-sample scores of the training forwards, on their way into the ledger at no
-extra pass.
-"""
+"""The recorder: scores lessons by their training forwards, without an extra pass."""
 
 import logging
 from typing import Any
@@ -29,28 +27,28 @@ from attent_stream.score.scorer import Scorer
 from attent_stream.teach.teacher import Teacher
 from attent_stream.window.decision import ALL
 
-_STOPPED = -np.inf  # in place of a time: a rank could not score a batch
+_STOPPED = -np.inf  # instead of a time, if a rank could not score a batch
 
 log = logging.getLogger(__name__)
 
 
 class Recorder(Callback):
-    """Scores lessons by their own training forwards, and gathers all ranks' scores once a window.
+    """Scores lessons by their training forwards, and gathers all ranks' scores once a window.
 
     Args:
         scorer: Scores outputs.
-        loader: Tells which samples a batch has.
-        teacher: Remembers.
-        check: Finds out how the model's outputs are read, by its loss.
+        loader: Has the sample ids of a batch.
+        teacher: Has the ledger.
+        check: Finds how the model's outputs are read, by its loss.
         form: Counts the samples of a micro-batch.
-        always: Whether lessons of all windows are recorded, or only of those that are kept whole.
-        auto: Whether Composer looks for the size of a micro-batch.
-        asked: Whether recording was asked for by name: then what cannot be recorded is an error.
-            If not, the log says so once, and nothing is recorded any more.
+        always: Record the lessons of all windows, not only of those that are kept whole.
+        auto: Whether Composer searches for the size of a micro-batch.
+        asked: Whether the user asked for recording. Then a failure is an error. If not, it is
+            logged once, and recording stops.
         spent: Measures the time it takes.
 
     Attributes:
-        stopped: Whether recording has ended on all ranks, because one could not score a batch.
+        stopped: Whether recording has stopped on all ranks, because one could not score a batch.
     """
 
     def __init__(
@@ -70,39 +68,38 @@ class Recorder(Callback):
         self._scorer, self._loader, self._teacher = scorer, loader, teacher
         self._check, self._form, self._auto, self._asked = check, form, auto, asked
         self._always, self._spent = always, spent
-        # Size of a micro-batch -> whether its loss holds the losses of its samples.
+        # Size of a micro-batch -> whether the loss's graph has the losses of its samples.
         self._agrees: dict[int, bool] = {}
-        self._seen = False  # this batch's first micro-batch
+        self._seen = False  # whether this batch's first micro-batch was tested
         self._fault: str | None = None  # why this rank stopped
         self._device = torch.device("cpu")  # of its scores
-        self._micro: list[torch.Tensor] = []  # scores of this batch, a tensor a micro-batch
-        # Ids, scores and times of lessons that are not in the ledger yet: (3, batch_size * units).
+        self._micro: list[torch.Tensor] = []  # scores of this batch, by micro-batch
+        # Ids, scores and times of lessons to put into the ledger, each (3, batch_size * units).
         self._pending: list[torch.Tensor] = []
 
     @property
     def reading(self) -> Reading | None:
-        """How the model's outputs are read; None before the first batch, and if its loss cannot be
-        computed from them.
-        """
+        """How the model's outputs are read; None if not known, or if the loss does not use them."""
         return self._check.reading
 
     def stop(self) -> None:
-        """Record nothing any more; all ranks call this together."""
+        """Stop recording. All ranks must call this together."""
         self.stopped, self._micro = True, []
 
     def epoch_start(self, state: State, logger: Logger) -> None:
-        """Empty what is pending."""
+        """Put pending scores into the ledger."""
         self.flush()
 
     def before_train_batch(self, state: State, logger: Logger) -> None:
-        """Begin a batch, also again after one that failed."""
+        """Begin a batch, perhaps again after one that failed."""
         self._micro, self._seen = [], False
 
     def after_loss(self, state: State, logger: Logger) -> None:
-        """Score a micro-batch, before its backward.
+        """Score a micro-batch before its backward.
 
         Raises:
-            ScoreError: Recording was asked for, and no reading of the outputs gives the loss.
+            ScoreError: The user asked for recording, and no reading of the outputs reproduces the
+                loss.
         """
         with self._spent:
             self.loss_done(state.model, state.outputs, state.batch, state.loss)
@@ -112,7 +109,7 @@ class Recorder(Callback):
         epoch = self._loader.epoch
         if epoch is None or self.stopped:
             return
-        # No choice: what follows the last full row, which is kept whole.
+        # What follows the last full row has no choice, and is kept whole.
         choice = epoch.segment.choice
         records = self._always or choice is None or choice.decision.by == ALL
         if not records and self.reading is not None:
@@ -128,15 +125,13 @@ class Recorder(Callback):
                 self._micro.append(self._scores(model, outputs, batch, loss))
                 self._device = self._micro[-1].device
             except Exception as error:
-                # Where memory runs out, Composer takes smaller micro-batches.
+                # Composer retries with smaller micro-batches if memory runs out.
                 if self._asked or (self._auto and out_of_memory(error)):
                     raise
                 self._fault = in_words(error)
 
     def _look(self, model: Module, outputs: Any, batch: Any, loss: Any) -> None:
-        """Hold the reading of outputs against the loss, on a batch's first microbatch; all ranks
-        together.
-        """
+        """Test the reading on a batch's first micro-batch. All ranks call this together."""
         if self._seen:
             return
         self._seen = True
@@ -149,26 +144,23 @@ class Recorder(Callback):
 
     def _say(self, model: Module, fault: str) -> None:
         told = (
-            f"{model_name(model)}'s training losses of single samples cannot be recorded, as "
-            f"{fault}"
+            f"the training losses of {model_name(model)}'s samples cannot be recorded, as {fault}"
         )
         if self._asked:
-            raise ScoreError(f"{told}: set remember to never, or leave it away")
+            raise ScoreError(f"{told}: set remember to never, or remove it")
         if dist.get_global_rank() == 0:
             log.warning(
-                "%s: training goes on without them. To teach all the same give score a function "
-                "(model, batch) -> (B,) tensor; "
-                "remember: never silences this.",
+                "Training continues without remembered losses: %s. To choose by scores, set score "
+                "to a function (model, batch) -> (B,) tensor. To silence this, set remember to "
+                "never.",
                 told,
             )
 
     def _scores(self, model: Module, outputs: Any, batch: Any, loss: Any) -> torch.Tensor:
-        """From the loss where it has them, once it was seen that they are those of the outputs;
-        else from these.
-        """
+        """Return scores from the loss's graph if those are correct, else from the outputs."""
         reading, size = self._check.reading, self._form.rows(batch)
         scorer = self._scorer.read_by(reading, self._form.rows)
-        if reading.outputs is None:  # that its labels are the batch's was seen with the reading
+        if reading.outputs is None:  # the loss is computed within the forward
             return scorer.of_operands(
                 CLASSES, *Trained.of(outputs, batch, loss, size).entropy.by_sample(size)
             )
@@ -181,28 +173,27 @@ class Recorder(Callback):
             self._agrees[size] = saved is not None and torch.allclose(
                 saved, scores, rtol=1e-4, atol=1e-5, equal_nan=True
             )
-            # And if so, a run that is resumed here goes on as one that was not
+            # Use the saved losses at once, so that a resumed run has the same scores.
             if not self._agrees[size]:
                 return scores
         return saved
 
     def batch_end(self, state: State, logger: Logger) -> None:
-        """Take in a batch's scores.
+        """Collect a batch's scores.
 
         Raises:
-            AttentError: Recording was asked for, and not every lesson of the batch was scored.
+            AttentError: The user asked for recording, and not every lesson was scored.
         """
         epoch = self._loader.epoch
-        if self.stopped or (self._fault is None and not self._micro):
+        if epoch is None or self.stopped or (self._fault is None and not self._micro):
             return
         width = self._loader.batch_size * epoch.units
         ids = epoch.lesson[0]
         if self._fault is None and sum(map(len, self._micro)) != len(ids):
             fault = (
-                f"remember needs a score for each of the batch's {len(ids)} lessons and the training "
-                "forward gave "
-                f"{sum(map(len, self._micro))}: leave away the algorithm that changes batches, or "
-                "set remember to never"
+                f"remember expected a score for each of the batch's {len(ids)} lessons, got "
+                f"{sum(map(len, self._micro))}: remove the algorithm that changes batches, or set "
+                "remember to never"
             )
             if self._asked:
                 raise AttentError(fault)
@@ -216,7 +207,7 @@ class Recorder(Callback):
         self._micro = []
 
     def flush(self) -> None:
-        """Put what all ranks have recorded into the ledger; they call this together."""
+        """Put all ranks' scores into the ledger. All ranks must call this together."""
         if not self._pending:
             return
         dataset = self._loader.dataset
@@ -226,7 +217,7 @@ class Recorder(Callback):
         )
         rows = gather_ranks(pending, ranks=dataset.num_ranks, replication=dataset.replication or 1)
         self._pending = []
-        for batch in rows.swapaxes(0, 1):  # (ranks, 3, batch_size), all of one time
+        for batch in rows.swapaxes(0, 1):  # (ranks, 3, width) of one time
             ids, scores, times = batch.swapaxes(0, 1).reshape(3, -1)
             real = ids >= 0
             if (times == _STOPPED).any() and not self.stopped:
@@ -234,7 +225,7 @@ class Recorder(Callback):
                 if dist.get_global_rank() == 0:
                     fault = self._fault or "another rank could not score a batch"
                     log.warning(
-                        "Training losses of single samples are not recorded any more, as %s.", fault
+                        "The training losses of samples are no longer recorded, as %s.", fault
                     )
             if real.any():
                 self._teacher.remember(
@@ -243,9 +234,7 @@ class Recorder(Callback):
 
 
 def _means(ids: NDArray[np.int64], scores: NDArray) -> tuple[NDArray[np.int64], NDArray]:
-    """Of pieces of one sample the mean, of those with labels; of each sample once they are as they
-    were.
-    """
+    """Average the scores of one sample's pieces that have labels."""
     once, which, counts = np.unique(ids, return_inverse=True, return_counts=True)
     if len(once) == len(ids):
         return ids, scores

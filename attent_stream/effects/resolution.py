@@ -1,11 +1,11 @@
-"""Images at a share of their sides while training is young: coarse shapes are learnt first, and a
-ViT's work grows with the area.
+"""Progressive resolution: smaller images early in training.
 
-Progressive resizing (Howard, fast.ai, 2018), of which EfficientNetV2 (Tan & Le, ICML 2021, arXiv
-2104.00298) and EfficientTrain (Wang et al., ICCV 2023, arXiv 2211.09703) made curricula. Composer's
-``ProgressiveResizing`` takes the nearest pixels, and a Hugging Face ViT refuses what it gives. Here
-images are resized with antialiasing, to whole patches; the ViT interpolates its position
-embeddings; and candidates are scored as they would be trained on.
+Models learn coarse shapes first, and the cost of a ViT grows with the area. The method is
+progressive resizing (Howard, fast.ai, 2018), as in the curricula of EfficientNetV2 (Tan & Le, ICML
+2021, arXiv 2104.00298) and EfficientTrain (Wang et al., ICCV 2023, arXiv 2211.09703). Composer's
+``ProgressiveResizing`` uses nearest pixels, and a Hugging Face ViT rejects its images. Here images
+are resized with antialiasing to whole patches, a ViT interpolates its position embeddings, and
+candidates are scored at the same resolution.
 """
 
 import logging
@@ -36,21 +36,21 @@ log = logging.getLogger(__name__)
 
 
 class ProgressiveResolution(Algorithm):
-    """Trains on small images first. It works with and without AtteNT.
+    """Trains on smaller images first, with or without AtteNT.
 
     Args:
-        share: Share of each side, in (0, 1], or a schedule ``{schedule, from, to, over, stages}``;
-            rounded to whole patches.
+        share: Share of each side in (0, 1], rounded to whole patches, or a schedule ``{schedule,
+            from, to, over, stages}``.
 
     Raises:
-        ValueError: A share out of range, or an unknown schedule.
+        ValueError: A share is out of range, or the schedule is unknown.
     """
 
     def __init__(self, share: float | Mapping[str, Any] | ShareSchedule) -> None:
         self._schedule = parse_share(share, "progressive_resolution.share")
         self._multiple = (1, 1)
-        self._tried = False  # a forward on smaller images, in this fit
-        self._parts: set[Module] = set()  # whose position embeddings are interpolated
+        self._tried = False  # whether a forward on smaller images was tried in this fit
+        self._parts: set[Module] = set()  # modules that interpolate position embeddings
         self._interpolates = ExitStack()
         self._events = {
             Event.FIT_START: self._fit_start,
@@ -59,28 +59,29 @@ class ProgressiveResolution(Algorithm):
         }
 
     def match(self, event: Event, state: State) -> bool:
-        """Whether it does anything at this event."""
+        """Whether this event is handled."""
         return event in self._events
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
-        """Do it."""
+        """Handle the event."""
         self._events[event](state, logger)
 
     def prepare_models(self, models: Sequence[Module]) -> None:
-        """Let these models, which score candidates, take images of several sizes."""
+        """Let models that score candidates take images of several sizes."""
         if self._schedule.some:
             parts = {part for model in models for part in interpolating(model)} - self._parts
             self._parts |= parts
-            # For the whole fit: for images of the model's own size this changes nothing.
+            # It has no effect on images of the model's own size, so it stays for the whole fit.
             self._interpolates.enter_context(interpolated_positions(list(parts)))
 
     def prepare_candidates(self, state: State, batch: Any) -> Any:
-        """A batch on the device as it would be trained on now. The batch itself is not changed.
-        All ranks call this together.
+        """Return a batch at the current resolution. The batch itself is not changed.
+
+        All ranks must call this together.
 
         Raises:
-            AttentError: The model takes images of one size only.
-            ScoreError: There are no images in the batch.
+            AttentError: The model only takes images of one size.
+            ScoreError: The batch has no images.
         """
         share = self._schedule.at(clock_of(state))
         seen = batch if share == 1 else shrunk(batch, share, self._multiple)
@@ -95,8 +96,8 @@ class ProgressiveResolution(Algorithm):
         self.prepare_models([state.model])
         if self._schedule.end < 1:
             log.warning(
-                "progressive_resolution ends at %g of the images' sides, while evaluation looks at "
-                "whole images.",
+                "progressive_resolution ends at %g of the images' sides, but evaluation uses whole "
+                "images.",
                 self._schedule.end,
             )
 
@@ -122,7 +123,7 @@ class ProgressiveResolution(Algorithm):
                 raise
             sides = " x ".join(map(str, image_sides(batch)))
             raise AttentError(
-                "progressive_resolution needs a model that takes images of several sizes, and this one fails "
-                f"at {sides}: {error}"
+                "progressive_resolution needs a model that takes images of several sizes, but this "
+                f"one failed at {sides}: {error}"
             ) from error
         self._tried = True

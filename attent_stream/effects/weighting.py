@@ -1,10 +1,9 @@
-"""Weights that reach the loss: the gradient of each sample's outputs is multiplied by the sample's
-weight.
+"""Weighted losses, by multiplying the gradient of each sample's outputs by the sample's weight.
 
-A loss that is a sum or mean over samples (or their tokens) depends on a sample only through its
-outputs. So this gives exactly the gradient of the weighted loss, whatever the loss is and however
-it is reduced, split into microbatches or scaled; the number that is logged stays the unweighted
-loss. Terms that no output enters (a router's auxiliary loss) are left alone.
+A loss that is a sum or mean over samples or tokens depends on a sample only through its outputs. So
+this gives exactly the gradient of the weighted loss, for any reduction, micro-batching and loss
+scaling. The logged loss stays unweighted. Terms without outputs, such as a router's auxiliary loss,
+are not weighted.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,14 +23,14 @@ _INSTEAD = "use a select without weights (hard, soft, random)"
 
 
 class WeightedOutputs:
-    """Weights the gradients of a batch's forwards, one microbatch after the other.
+    """Weights the gradients of a batch's forwards, micro-batch by micro-batch.
 
-    A Hugging Face model computes its loss within its forward, so the logits are taken where its
-    output head makes them; another model's are what its forward returns.
+    A Hugging Face model computes its loss within its forward, so the logits are taken from its
+    output head. Other models' outputs are what the forward returns.
 
     Args:
         model: A ComposerModel, wrapped or not.
-        rows: How many samples a microbatch holds.
+        rows: Counts the samples of a micro-batch.
     """
 
     def __init__(self, model: Module, rows: Callable[[Any], int] = batch_length) -> None:
@@ -41,29 +40,29 @@ class WeightedOutputs:
         except HeadError:
             self._head = None
         self._weights: Tensor | None = None  # of the batch
-        self._done = 0  # samples of it that have been forwarded
+        self._done = 0  # samples of the batch that were forwarded
         self._hook: RemovableHandle | None = None
-        self._made: list[Any] = []  # by the head in this forward
+        self._made: list[Any] = []  # outputs of the head in this forward
         self._output: Tensor | None = None  # whose gradient the next backward weights
         self._checked = False
         self._at: Path | None = None
 
     def begin_batch(self, weights: Tensor | None) -> None:
-        """Before a batch's first forward.
+        """Begin a batch, before its first forward.
 
         Args:
-            weights: Float32 of shape (B,) of the whole batch, on the device of the outputs; None
-                where all are 1.
+            weights: Weights of the whole batch, float32 of shape (B,) on the device of the outputs;
+                None if all are 1.
         """
         self._weights, self._done = weights, 0
-        self._cancel()  # a forward that failed
+        self._cancel()  # after a forward that failed
 
     def read_by(self, reading: Reading | None) -> None:
-        """Where the outputs stand among what a forward returns, once the loss has shown it."""
+        """Use the path to the outputs that the loss was found to use."""
         self._at = None if reading is None else reading.outputs
 
     def begin_forward(self) -> None:
-        """Before a forward."""
+        """Begin a forward."""
         self._cancel()
         if self._weights is not None and self._head is not None:
             self._hook = self._head.module.register_forward_hook(
@@ -71,17 +70,16 @@ class WeightedOutputs:
             )
 
     def forward_done(self, outputs: Any, batch: Any, factors: Tensor | None = None) -> None:
-        """After it: let the backward that follows multiply.
+        """Weight the gradients in the backward of the last forward.
 
         Args:
             outputs: What the model returned.
-            batch: The microbatch.
-            factors: By which its samples' weights are multiplied, float32 of shape (b,); None: by
-                1.
+            batch: The micro-batch.
+            factors: Additional factors of the samples' weights, float32 of shape (b,), or None.
 
         Raises:
-            AttentError: Not one output of so many samples, or several, of which one may be computed
-                from another.
+            AttentError: There is not exactly one output with a row for each sample. With several,
+                one may be computed from another.
         """
         if self._weights is None:
             return
@@ -90,9 +88,8 @@ class WeightedOutputs:
         self._done += size
         if len(weights) != size:
             raise AttentError(
-                f"expected the batch's {len(self._weights)} lessons in its microbatches, got "
-                f"{self._done} samples: leave away "
-                f"the algorithm that changes batches, or {_INSTEAD}"
+                f"expected the batch's {len(self._weights)} lessons in its micro-batches, got "
+                f"{self._done} samples: remove the algorithm that changes batches, or {_INSTEAD}"
             )
         weights = weights if factors is None else weights * factors
         output = self._weighted(outputs, size)
@@ -101,10 +98,11 @@ class WeightedOutputs:
         self._output = output
 
     def _weighted(self, outputs: Any, size: int) -> Tensor:
-        """The output whose gradient is to be weighted."""
-        logits = [made for made in _tensors(self._made) if made.shape[-1:] == (self._head.classes,)]
+        """Return the output whose gradient is weighted."""
+        classes = None if self._head is None else self._head.classes
+        logits = [made for made in _tensors(self._made) if made.shape[-1:] == (classes,)]
         if self._at is not None and not logits:
-            # A path of eval mode: in training there may be other outputs
+            # The path was found in eval mode; in training there may be other outputs.
             with suppress(LookupError):
                 outputs = at_path(outputs, self._at)
         elif isinstance(outputs, Mapping) and "logits" in outputs:
@@ -118,27 +116,26 @@ class WeightedOutputs:
         ]
         if len(fit) != 1:
             raise AttentError(
-                f"expected one output of the microbatch's {size} samples, whose gradient could be "
-                f"weighted, got {len(fit)} "
-                f"among outputs of shapes {[tuple(tensor.shape) for tensor in found]}: {_INSTEAD}"
+                f"expected one differentiable output with a row for each of the micro-batch's "
+                f"{size} samples, got {len(fit)} among outputs of shapes "
+                f"{[tuple(tensor.shape) for tensor in found]}: {_INSTEAD}"
             )
         return fit[0]
 
     def loss_done(self, loss: Any) -> None:
-        """Once the loss is there: that it was computed from what is weighted. Looked at once.
+        """Check once that the loss is computed from the weighted output.
 
         Raises:
-            AttentError: It was not, so the weights would not reach it.
+            AttentError: It is not, so the weights would have no effect.
         """
         output, self._output = self._output, None
         if output is None or self._checked:
             return
         if not any(_depends(one, output) for one in _tensors(loss)):
             raise AttentError(
-                "the weights of lessons do not reach this model's loss, which is not computed "
-                "from its outputs (a compiled "
-                "forward that computes the loss itself, or a loss fused with the output head): "
-                f"{_INSTEAD}"
+                "weights of lessons have no effect on this model's loss, as it is not computed "
+                "from its outputs (a compiled forward that computes the loss itself, or a loss "
+                f"fused with the output head): {_INSTEAD}"
             )
         self._checked = True
 
@@ -149,7 +146,7 @@ class WeightedOutputs:
 
 
 def _tensors(value: Any) -> list[Tensor]:
-    """The float tensors of outputs or losses."""
+    """List the float tensors of outputs or losses."""
     if isinstance(value, Tensor):
         return [value] if value.is_floating_point() else []
     parts = (
@@ -163,12 +160,10 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def _depends(loss: Tensor, output: Tensor) -> bool:
-    """Whether a loss was computed from this very tensor: a path of one step or more in the graph
-    behind it.
-    """
+    """Whether a loss was computed from this tensor, by at least one step of its graph."""
     target = output.grad_fn
     seen, front = set(), [loss.grad_fn]
-    # Both come out of one compiled function: what is multiplied is not on the path inside
+    # One compiled function returned both, and its inner graph is not weighted.
     if loss.grad_fn is target:
         return False
     while front:

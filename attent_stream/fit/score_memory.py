@@ -73,19 +73,19 @@ class ScoreMemory:
             try:
                 if self._loaded_of != self._score:
                     raise ValueError(
-                        f"the checkpoint's ledger is of score {self._loaded_of!r}, this run's of "
-                        f"{self._score!r}"
+                        f"expected the checkpoint to have a ledger of score {self._score!r}, got "
+                        f"{self._loaded_of!r}"
                     )
                 self.ledger.load_state_dict(self._loaded)
             except ValueError as error:
                 raise ValueError(
-                    f"{error}: go on with what the checkpoint had, or leave its scores behind with "
+                    f"{error}: resume with the checkpoint's settings, or without its scores by "
                     f"{LEAVE}"
                 ) from error
         elif self.ledger is not None and len(self.ledger) != dataset.num_samples:
             raise ValueError(
-                f"the last fit's ledger is of a data set of {len(self.ledger)} samples, this one "
-                f"has {dataset.num_samples}: go on with the same streams, or make a new AtteNT"
+                f"expected the data set of the last fit with {len(self.ledger)} samples, got "
+                f"{dataset.num_samples} samples: use the same streams, or create a new AtteNT"
             )
         self._loaded = None
         return self.ledger

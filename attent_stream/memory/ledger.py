@@ -1,13 +1,12 @@
-"""The ledger: what is remembered of each sample's last score, in 16 bits, or of each shard's or
-stream's.
+"""Ledgers, which remember the last score of each sample, or a mean of each shard or stream.
 
-A score is kept as a float16, which is within 0.05% of it. Where scores may grow too old to be used,
-when each was given is kept besides in 16 bits, rounded down by up to 0.8% of the time so far: never
-taken for younger than it is.
+A sample's score is kept as a float16, with an error of at most 0.05%. If scores can expire, their
+times are kept in 16 bits too. Times are rounded down, by up to 0.8% of the time so far, so a score
+never counts as younger than it is.
 
-In the first epoch of a fresh model losses fall by more than samples differ: remembered as they were
-given, what was seen early counts as hard in the second. So a score can be remembered as its
-difference from the trend of new samples' scores, to be recalled with that of now (``detrend``).
+In the first epoch of a new model, losses fall by more than samples differ. So samples seen early
+would count as hard in the second epoch. With ``detrend``, a score is kept as its difference from
+the trend of new samples' scores, and recalled with the current trend.
 """
 
 from collections.abc import Callable
@@ -20,62 +19,60 @@ from numpy.typing import NDArray
 from attent_stream.base.empty import EMPTY, is_known
 
 _LARGEST = float(np.finfo(np.float16).max)
-# That the trend is over beside those of the batch: enough to see it through their spread
-_TREND_SAMPLES = 144
-_TREND_BYTES = 16  # the trend, and how many samples it is over so far
+_TREND_SAMPLES = 144  # the trend's memory, enough to average out the spread of scores
+_TREND_BYTES = 16  # the trend, and its number of samples so far
 
 
 class Ledger(Protocol):
-    """Memory of scores. All ranks of a job record, load and read at the same places, as those of a
-    node may share it.
+    """Memory of scores.
+
+    All ranks of the job must make the same calls, as the ranks of a node may share memory.
     """
 
     def __len__(self) -> int:
-        """Samples of the data set."""
+        """Number of samples in the data set."""
 
     def record(self, ids: NDArray[np.int64], scores: NDArray[np.floating], now: float) -> None:
-        """Remember scores; a non-finite one says that the sample's is not known, but ``-inf`` that
-        it has no label.
+        """Remember scores.
 
         Args:
             ids: Sample ids, any shape.
-            scores: Their scores, the same shape.
-            now: Time, in the unit in which ages are asked for.
+            scores: Their scores, same shape. ``-inf`` means that the sample has no label, and any
+                other non-finite value that its score is unknown.
+            now: The current time, in the unit of ages.
         """
 
     def known(self, ids: NDArray[np.int64], now: float, age: float) -> NDArray[np.bool_]:
-        """Which samples have a score younger than ``age`` at time ``now``, same shape as
-        ``ids``.
-        """
+        """Return which samples have a score younger than ``age``, same shape as ``ids``."""
 
     def recall(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Last scores, NaN where there is none, same shape as ``ids``."""
+        """Return the last scores, NaN if there is none, same shape as ``ids``."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it: plain values and tensors, which may share its memory (every rank tells its
-        state).
-        """
+        """Return all of it as plain values and tensors, which may share the ledger's memory."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from ``state_dict``'s state; raises ValueError for one of another data set or
-        kind.
+        """Load what ``state_dict`` returned.
+
+        Raises:
+            ValueError: The state is of another data set or kind of ledger.
         """
 
 
 class SampleLedger:
-    """Each sample's last score.
+    """Remembers each sample's last score.
 
     Args:
-        num_samples: Samples in the data set.
-        ages: Whether scores may become too old.
-        detrend: Whether a score is remembered as its difference from the trend, and recalled as
-            what it would be with today's: the running mean of the scores of samples that had none
-            before. It stands still once all have one: by how much the losses of samples that come
-            again fall says how well they are remembered by the model, not what the others' would be
-            by now.
-        memory: Zeroed, of ``sample_bytes`` bytes, such as the node's ranks share; None: its own.
-        writes: Whether this process writes; of those that share memory one does.
-        settle: Waits for the one that writes; called before what may still be on its way is read.
+        num_samples: Number of samples in the data set.
+        ages: Whether scores can expire.
+        detrend: Keep scores as differences from the trend, and recall them with the current one.
+            The trend is the running mean of scores of samples that had none before. It is constant
+            once all have one: the losses of repeated samples show how well the model has learnt
+            those, not how much the other losses have fallen.
+        memory: Zeroed memory of ``sample_bytes`` bytes, such as the node's ranks share. None: its
+            own.
+        writes: Whether this process writes. Only one of those that share memory does.
+        settle: Waits for the process that writes. Called before reading after a write.
     """
 
     def __init__(
@@ -90,12 +87,12 @@ class SampleLedger:
     ) -> None:
         count = num_samples * (2 if ages else 1)
         if memory is None:
-            # Of its own, pages are only taken for samples that were recorded.
+            # The system allocates pages only for samples that are recorded.
             memory = np.zeros(sample_bytes(num_samples, ages), np.uint8)
-        # The node's, as it needs what one of them writes
+        # In the shared memory too, as only one process updates it.
         self._trend = np.frombuffer(memory, np.float64, 2) if detrend else None
         words = np.frombuffer(memory, np.uint16, count, _TREND_BYTES)
-        self._codes = words[:num_samples]  # 0: not known, else 1 + the bits of a float16
+        self._codes = words[:num_samples]  # 0 if unknown, else 1 + the bits of a float16
         self._stamps = words[num_samples:] if ages else None  # the upper half of a float32
         self._writes = writes
         self._settle, self._settled = settle, True
@@ -104,13 +101,13 @@ class SampleLedger:
         return len(self._codes)
 
     def record(self, ids: NDArray[np.int64], scores: NDArray[np.floating], now: float) -> None:
-        """See ``Ledger``. Of a sample that stands there twice the last counts."""
+        """See ``Ledger``. If a sample is repeated, its last score counts."""
         self._settled = False
         if not self._writes:
             return
         ids, scores = ids.reshape(-1), scores.reshape(-1).astype(np.float32)
         if self._trend is not None:
-            before = _decoded(self._codes[ids])  # this process wrote it, so nothing is waited for
+            before = _decoded(self._codes[ids])  # written by this process, so there is no wait
             _follow(self._trend, scores[np.isfinite(scores) & ~np.isfinite(before)])
             scores = scores - np.float32(self._trend[0])
         self._codes[ids] = _encoded(scores)
@@ -133,9 +130,7 @@ class SampleLedger:
         return scores if self._trend is None else scores + np.float32(self._trend[0])
 
     def state_dict(self) -> dict[str, Any]:
-        """See ``Ledger``: int16 tensors of shape (num_samples,), and a float64 one, that share its
-        memory.
-        """
+        """See ``Ledger``. Int16 tensors of shape (num_samples,), and the trend in float64."""
         self._wait()
         stamps = None if self._stamps is None else torch.from_numpy(self._stamps.view(np.int16))
         trend = None if self._trend is None else torch.from_numpy(self._trend)
@@ -150,20 +145,16 @@ class SampleLedger:
         """See ``Ledger``."""
         check_state(state, "sample", len(self), "codes", "samples")
         if (state["stamps"] is None) != (self._stamps is None):
-            kinds = ("with the time of each score", "of scores that never grow old")
-            has, wants = (kinds[part is None] for part in (state["stamps"], self._stamps))
+            kinds = ("with the time of each score", "without times")
+            found, expected = (kinds[part is None] for part in (state["stamps"], self._stamps))
             raise ValueError(
-                f"the checkpoint's ledger is {has}, this run's interval needs one {wants}"
+                f"expected the checkpoint to have a ledger {expected}, got one {found} (interval)"
             )
         if (state.get("trend") is None) != (self._trend is None):
-            told = (
-                "of scores as they were given (remember.detrend: false)",
-                "of their differences from a trend (remember.detrend: true)",
-            )
+            expected, found = ("true", "false") if self._trend is not None else ("false", "true")
             raise ValueError(
-                "the checkpoint's ledger is {}, this run's {}".format(
-                    *(told if self._trend is not None else told[::-1])
-                )
+                f"expected the checkpoint to have a ledger of remember.detrend: {expected}, got "
+                f"{found}"
             )
         self._settled = False
         if not self._writes:
@@ -181,14 +172,14 @@ class SampleLedger:
 
 
 class GroupLedger:
-    """The mean score of each group of consecutive samples: a shard's, or a stream's.
+    """Remembers the mean score of each group of consecutive samples, such as a shard.
 
-    A group's mean is over about as many of the last scores as it has samples.
+    A group's mean is over about as many of its last scores as it has samples.
 
     Args:
         starts: First sample id of each group, ascending from 0, shape (G,).
-        num_samples: Samples in the data set.
-        per: What a group is, for the state.
+        num_samples: Number of samples in the data set.
+        per: ``shard`` or ``stream``.
     """
 
     def __init__(self, starts: NDArray[np.integer], num_samples: int, per: str) -> None:
@@ -203,7 +194,7 @@ class GroupLedger:
         return self._samples
 
     def record(self, ids: NDArray[np.int64], scores: NDArray[np.floating], now: float) -> None:
-        """See ``Ledger``; non-finite scores say nothing."""
+        """See ``Ledger``. Non-finite scores are ignored."""
         ids, scores = ids.reshape(-1), scores.reshape(-1).astype(np.float64)
         finite = np.isfinite(scores)
         groups = groups_of(self._starts, ids[finite])
@@ -220,13 +211,13 @@ class GroupLedger:
         return ((self._counts > 0) & (now - self._stamps < age))[groups_of(self._starts, ids)]
 
     def recall(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """See ``Ledger``: the group's mean."""
+        """See ``Ledger``. The score is the group's mean."""
         return np.where(self._counts > 0, self._means, np.nan).astype(np.float32)[
             groups_of(self._starts, ids)
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        """See ``Ledger``: tensors of shape (G,)."""
+        """See ``Ledger``. Tensors of shape (G,)."""
         parts = {"means": self._means, "counts": self._counts, "stamps": self._stamps}
         return {
             "per": self._per,
@@ -242,7 +233,7 @@ class GroupLedger:
 
 
 def sample_bytes(num_samples: int, ages: bool) -> int:
-    """Memory of a ``SampleLedger``."""
+    """Return the number of bytes that a ``SampleLedger`` needs."""
     return _TREND_BYTES + num_samples * (4 if ages else 2)
 
 
@@ -273,7 +264,7 @@ def _decoded(codes: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 
 def groups_of(starts: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The group of each sample, of groups of consecutive samples.
+    """Return the index of each sample's group.
 
     Args:
         starts: First sample id of each group, ascending from 0, shape (G,).
@@ -283,15 +274,16 @@ def groups_of(starts: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.i
 
 
 def check_state(state: dict[str, Any], per: str, count: int, name: str, what: str) -> None:
-    """Raise ValueError unless a state is of a ledger of this kind and of ``count`` entries under
-    ``name``.
+    """Check the kind of a ledger's state, and the number of entries under ``name``.
+
+    Raises:
+        ValueError: They differ from ``per`` or ``count``.
     """
     if state.get("per") != per:
         raise ValueError(
-            f"the checkpoint's ledger is kept per {state.get('per')}, this run's per {per}"
+            f"expected the checkpoint to have a ledger per {per}, got one per {state.get('per')}"
         )
     if len(state[name]) != count:
         raise ValueError(
-            f"the checkpoint's ledger is of a data set of {len(state[name])} {what}, this one has "
-            f"{count}"
+            f"expected the checkpoint to have a ledger of {count} {what}, got {len(state[name])}"
         )

@@ -697,7 +697,7 @@ def test_plain_streaming_warns_once(folder, caplog, collate, told):
         assert len([batch for _ in range(2) for batch in loader]) == 32
     assert (
         sum(
-            "a resume in mid-epoch will go on at the wrong place" in record.getMessage()
+            "A resume within an epoch will start at the wrong sample" in record.getMessage()
             for record in caplog.records
         )
         == told

@@ -148,7 +148,7 @@ def test_a_model_of_one_size_is_refused_in_a_sentence(folder):
     with pytest.raises(
         AttentError,
         match=(
-            r"resolution needs a model that takes images of several sizes, and this one fails at "
+            r"resolution needs a model that takes images of several sizes, but this one failed at "
             r"16 x 16: "
         ),
     ):

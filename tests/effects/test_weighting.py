@@ -148,7 +148,7 @@ def test_a_loss_of_the_users_own(reduction):
 
 @pytest.mark.parametrize(
     ("kind", "says"),
-    [(Fused, "do not reach this model's loss"), (TwoHeads, "got 2 among outputs of shapes")],
+    [(Fused, "have no effect on this model's loss"), (TwoHeads, "got 2 among outputs of shapes")],
 )
 def test_what_cannot_be_weighted_is_refused(kind, says):
     model = kind("mean").double()
@@ -167,7 +167,7 @@ def test_a_forward_that_failed_leaves_no_hook():
     assert not any(module._forward_hooks for module in model.modules())
     weighted.begin_forward()
     with pytest.raises(
-        AttentError, match="expected the batch's 5 lessons in its microbatches, got 6 samples"
+        AttentError, match="expected the batch's 5 lessons in its micro-batches, got 6 samples"
     ):
         weighted.forward_done(model(text(6)), text(6))
 

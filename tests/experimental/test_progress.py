@@ -68,7 +68,7 @@ def test_power_laws_and_the_floor():
     again = ProgressLedger(STARTS, 50)
     again.load_state_dict(ledger.state_dict())
     np.testing.assert_array_equal(again.recall(np.arange(50)), ledger.recall(np.arange(50)))
-    with pytest.raises(ValueError, match="kept per stream, as progress, this run's per stream"):
+    with pytest.raises(ValueError, match="a ledger per stream, got one per stream, as progress"):
         GroupLedger(STARTS, 50, "stream").load_state_dict(ledger.state_dict())
 
 

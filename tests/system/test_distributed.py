@@ -343,9 +343,7 @@ class Cut(Algorithm):
 
 def test_record_among_algorithms_that_change_batches(folder):
     attent = AtteNT(select="hard", keep=0.5, score="loss", remember="always")
-    with pytest.raises(
-        AttentError, match="each of the batch's 4 lessons and the training forward gave 2"
-    ):
+    with pytest.raises(AttentError, match="each of the batch's 4 lessons, got 2"):
         fit_here(make_loader(folder), [attent, Cut()])
 
 

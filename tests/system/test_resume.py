@@ -463,7 +463,7 @@ def test_a_ledger_of_another_data_set_is_refused(tmp_path):
     saving = {"save_folder": str(tmp_path / "saved"), "save_interval": "1ep"}
     fit(make_lm_loader(folders["a"]), [AtteNT(**kwargs)], **saving)
     path = str(next((tmp_path / "saved").glob("ep1*.pt")))
-    with pytest.raises(ValueError, match="ledger is of a data set of 96 samples, this one has 100"):
+    with pytest.raises(ValueError, match="a ledger of 100 samples, got 96"):
         fit(make_lm_loader(folders["b"]), [AtteNT(**kwargs)], max_duration="2ep", load_path=path)
 
 
@@ -563,7 +563,7 @@ def test_a_stock_loader_refuses_a_taught_state(tmp_path, workers):
     state = state_after_each_lesson(make_loader(data, {}, {}))[1][9]
     dataset = TeachingDataset(**data)
     dataset.load_state_dict(state)
-    with pytest.raises(RuntimeError, match="only a TeachingDataLoader can go on from"):
+    with pytest.raises(RuntimeError, match="iterate it with a TeachingDataLoader"):
         list(StreamingDataLoader(dataset, batch_size=4, num_workers=workers))
 
 
