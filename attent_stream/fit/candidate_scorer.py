@@ -1,8 +1,5 @@
-"""Scores candidates with the learner or a proxy, minus the losses of a reference if there is one."""
+"""Scores candidates with the learner or a proxy, minus a reference's losses if there is one."""
 
-import copy
-from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -11,7 +8,6 @@ from composer import State, Time
 from composer.core import Precision, get_precision_context
 from torch import Tensor
 from torch.nn import Module
-from torch.nn.parallel import DistributedDataParallel
 
 from attent_stream.base.batch_seed import random_numbers_kept
 from attent_stream.base.empty import EMPTY
@@ -21,14 +17,13 @@ from attent_stream.base.span import Clock
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.data.dataset import TeachingDataset
 from attent_stream.fit.settings import Run
-from attent_stream.model.batch import describe
+from attent_stream.fit.training_forward import training_forward
 from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.device_memory import out_of_memory
 from attent_stream.model.guard import untouched
 from attent_stream.model.loss_check import LossCheck
-from attent_stream.model.reading import Reading, tensors_of
-from attent_stream.model.trained import Trained
-from attent_stream.model.wrapping import is_sharded, model_name, unwrap
+from attent_stream.model.reading import Reading
+from attent_stream.model.wrapping import model_name
 from attent_stream.score.at_fidelity import ScorerAtFidelity
 from attent_stream.score.recipe import Reference
 from attent_stream.score.scores import SCORES, Score
@@ -151,7 +146,8 @@ class CandidateScorer:
     def _test_reading(self, check: LossCheck, state: State, batch: Any, size: int) -> None:
         """Find which outputs and labels the loss uses, and test it again on some later batches."""
         before = check.reading
-        check.look(lambda: self._trained(state, batch, min(size, _CHECKED)), keep=True)
+        size = min(size, _CHECKED)
+        check.look(lambda: training_forward(state.model, self._form, batch, size), keep=True)
         if check.reason is not None:
             raise ScoreError(
                 f"{model_name(state.model)} cannot be scored by forwards of its own, as "
@@ -164,41 +160,6 @@ class CandidateScorer:
         self._scoring.read_by(reading, self._form)
         if self.reference is not None:
             self.reference.read_by(reading, self._form)
-
-    def _trained(self, state: State, batch: Any, size: int) -> Trained:
-        try:
-            return self._forward_with_loss(state, batch, size)
-        except RuntimeError as error:
-            # A sharded model's ranks would all have to retry.
-            if size == 1 or is_sharded(state.model) or not out_of_memory(error):
-                raise
-        return self._forward_with_loss(state, batch, 1)
-
-    def _forward_with_loss(self, state: State, batch: Any, size: int) -> Trained:
-        # A model may change its batch in place.
-        part = copy.deepcopy(self._form.parts(batch, size)[0])
-        rows = self._form.rows(part)
-        model = (
-            state.model.module if isinstance(state.model, DistributedDataParallel) else state.model
-        )
-        # The loss's graph shows which labels it uses. A sharded model cannot build one here, as its
-        # forward needs a backward. Eager mode avoids another compilation for this one forward.
-        graph = not is_sharded(model)
-        with torch.set_grad_enabled(graph), torch.compiler.set_stance("force_eager"):
-            try:
-                outputs = model(part)
-                loss = unwrap(model).loss(outputs, part)
-            except (KeyError, ValueError, TypeError) as error:
-                if isinstance(part, Mapping) and not isinstance(part.get("labels"), Tensor):
-                    raise ScoreError(
-                        f"the batch has no tensor 'labels', it has {describe(part)}"
-                    ) from error
-                raise
-            if isinstance(part, Mapping) and "labels" in part and not tensors_of(outputs, rows):
-                # A head fused with the loss returns logits only without labels.
-                with suppress(KeyError, ValueError, TypeError):
-                    outputs = model({key: value for key, value in part.items() if key != "labels"})
-        return Trained.of(outputs, part, loss, rows)
 
     def learns_from(self, batches: int) -> bool:
         """Whether a proxy is trained on the batch that follows this many batches."""

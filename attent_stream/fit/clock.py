@@ -1,4 +1,4 @@
-"""Composer's time as ours: what time it will be some lessons from now."""
+"""Composer's time as a clock that can look ahead, and what follows from it for a run."""
 
 import logging
 from collections.abc import Mapping
@@ -16,12 +16,11 @@ log = logging.getLogger(__name__)
 
 
 def state_clock(state: State, loader: TeachingDataLoader) -> ClockReader:
-    """A clock over a Trainer's state.
+    """Return a clock over a Trainer's state.
 
-    Samples and tokens that lie ahead are counted as the run's mean a batch so far. Epochs are
-    counted in rows of the order that lie behind, so that what a schedule over epochs keeps does not
-    depend on what it kept; and from the start of this run, whatever the data set has been iterated
-    before.
+    Future samples and tokens are estimated by the run's mean for a batch so far. Epochs are
+    measured in rows of the order, so a schedule over epochs does not depend on what it kept. They
+    are counted from the start of this run, not of the data set.
     """
     epochs_before = loader.dataset.coming_epoch - int(state.timestamp.epoch)
 
@@ -43,11 +42,9 @@ def state_clock(state: State, loader: TeachingDataLoader) -> ClockReader:
 
 
 def single_pass(total: Span | None, loader: TeachingDataLoader) -> bool:
-    """Whether training of this length is known to see no sample twice, in whichever unit it is
-    told.
+    """Whether training of this length is known to see no sample twice.
 
-    A stream that is repeated within an epoch is seen twice in one. Tokens are known where text is
-    packed.
+    Streams that are repeated within an epoch are. A length in tokens is known for packed text only.
     """
     if total is None or loader.dataset.repeats:
         return False
@@ -63,10 +60,9 @@ def single_pass(total: Span | None, loader: TeachingDataLoader) -> bool:
 
 
 def packed_length(loader: TeachingDataLoader) -> int | None:
-    """Tokens of each sample, where all have as many; looks at one sample. None where it is not
-    known.
+    """Return the number of tokens in each sample of packed text, or None if it is not known.
 
-    All ranks call this together.
+    All ranks must call this together.
     """
     if not loader.packed:
         return None
@@ -75,8 +71,8 @@ def packed_length(loader: TeachingDataLoader) -> int | None:
         batch = loader.glance()
         ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
         length = ids.shape[1] if isinstance(ids, Tensor) and ids.ndim == 2 else None
-    except Exception as error:  # one sample alone may not be collated; then nothing is known
+    except Exception as error:  # so few samples cannot always be collated
         log.debug("The length of samples is not known: %s", error)
-    # What follows from it must be the same on all ranks
+    # All ranks must return the same.
     lengths = set(dist.all_gather_object(length))
     return length if len(lengths) == 1 else None
