@@ -17,6 +17,7 @@ from attent_stream.base.gather import RankGroup
 from attent_stream.base.watch import WORKER_TIMEOUT, next_batch, open_files_named
 from attent_stream.data.candidates import Candidate, Score, ToDevice, record_candidates
 from attent_stream.data.dataset import EpochStart, TeachingDataset
+from attent_stream.data.epoch_length import expected_batches, longest_epoch
 from attent_stream.data.loader_arguments import (
     check_batch_size,
     check_has_batches,
@@ -26,7 +27,6 @@ from attent_stream.data.tagged import Collated
 from attent_stream.data.tagged_collate import TaggedCollate
 from attent_stream.teach.board import Board
 from attent_stream.teach.epoch import TaughtEpoch
-from attent_stream.teach.lengths import expected_rows, most_rows
 from attent_stream.teach.position import Position
 from attent_stream.teach.teacher import Teacher, untaught
 from attent_stream.window.choice import Choice
@@ -93,9 +93,8 @@ class TeachingDataLoader(StreamingDataLoader):
         self.teacher: Teacher | None = None
         self.inbox: list[Candidate] = []
         self.epoch: TaughtEpoch | None = None
-        self.fault: str = (
-            ""  # why the last lesson batch does not have one row for each sample, if so
-        )
+        # Why the last lesson batch does not have one row for each sample, if so.
+        self.fault: str = ""
         self._strict: bool = True
         self._told: bool = False
         self._board: Board = Board(
@@ -162,43 +161,23 @@ class TeachingDataLoader(StreamingDataLoader):
         return self._length
 
     def forecast(self, done: int = 0) -> int:
-        """Forecast the number of batches in the next epoch, and return it as length from now on.
+        """Set the length to the longest that the next epoch can have, and return it.
 
-        A Trainer ends an epoch at this length, so it may be too large but not too small. It changes
-        only here and in ``tell_length``. If it cannot be foreseen, it is the length without a
-        teacher.
+        A Trainer ends an epoch at the loader's length, so it must not be too small. It changes only
+        here and in ``tell_length``.
 
         Args:
-            done: Batches of that epoch that the teacher's clock has already counted, after a resume
-                within it.
+            done: See ``longest_epoch``.
         """
-        full = len(self.dataset) // self.batch_size
-        tail = self.plain_batches - full
-        if self.teacher is None or not self.teacher.foreseeable:
-            return self.tell_length(self.plain_batches)
-        return self.tell_length(
-            most_rows(self.teacher, full, self.dataset.window, self.dataset.coming_epoch, done)
-            + tail
-        )
+        plain = self.plain_batches
+        return self.tell_length(longest_epoch(self.teacher, self.dataset, plain, done))
 
     def expect(self, epochs: int, done: int = 0, recorded: bool = False) -> int:
-        """Estimate the total number of batches in the next epochs.
-
-        Args:
-            epochs: Number of epochs.
-            done: See ``forecast``.
-            recorded: Whether losses of training forwards are recorded in the ledger.
-        """
-        if self.teacher is None or epochs <= 0:
-            return epochs * self.plain_batches
-        # Whether epochs have nearly the same samples.
-        same = self.plain_batches * self.dataset.row_size >= 0.9 * self.dataset.num_samples
-        again = same and self.teacher.will_remember(recorded)
-        full, first = len(self.dataset) // self.batch_size, self.dataset.coming_epoch
-        rows = expected_rows(
-            self.teacher, full, self.dataset.window, range(first, first + epochs), done, again
+        """Estimate the total number of batches in the next epochs; see ``expected_batches``."""
+        plain = self.plain_batches
+        return expected_batches(
+            self.teacher, self.dataset, plain, epochs=epochs, done=done, recorded=recorded
         )
-        return rows + epochs * (self.plain_batches - full)
 
     def tell_length(self, batches: int) -> int:
         """Set the length, and return it."""

@@ -34,9 +34,9 @@ ATTENT_COMPLEX: dict[str, Any] = {
 
 # AtteNTSimple (fine-tuning 7B language models for a few epochs). In the paper, the first epoch
 # trains on everything and records each sample's loss from the training forward. The other epochs
-# train on the top 70% by that loss. Claimed: 13.01% less time on average at equal or better quality,
-# without a random control. Here the top 70% of every window are kept, so the kept set varies a
-# little with the shuffle. There are no scoring forwards.
+# train on the top 70% by that loss. Claimed: 13.01% less time on average at equal or better
+# quality, without a random control. Here the top 70% of every window are kept, so the kept set
+# varies a little with the shuffle. There are no scoring forwards.
 ATTENT_SIMPLE: dict[str, Any] = {
     "score": "loss",
     "select": "hard",
