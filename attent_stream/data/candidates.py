@@ -39,10 +39,10 @@ def record_candidates(
     All ranks must call this together, with the same number of candidates.
 
     Args:
-        candidates: Candidates of this rank, at least one.
-        epoch: Where scores and features are recorded.
+        candidates: This rank's candidates, at least one.
+        epoch: Records scores and features.
         decision: How the candidates' window will be chosen.
-        dataset: The data set of the candidates.
+        dataset: The candidates' data set.
         score: Scores a batch, floating point of shape (batch_size,).
         to_device: Moves a tensor to where torch.distributed can gather it.
 

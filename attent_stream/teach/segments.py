@@ -29,6 +29,7 @@ class Segments:
 
     Attributes:
         count: Number of segments.
+        identity: Settings on which the meaning of a position depends.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Segments:
         self._windows = -(-max(0, order.full - first_row) // window)
         self.count = self._windows + -(-len(tail) // steps)
         layout = order.layout
-        self._identity = {
+        self.identity: dict[str, Any] = {
             "window": window,
             "gap": gap,
             "global batch size": layout.row_size,
@@ -67,11 +68,6 @@ class Segments:
             # None, as older positions do not have this entry.
             "order kind": order.kind if order.kind != STREAMING else None,
         }
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Settings on which the meaning of a position depends."""
-        return dict(self._identity)
 
     def window(self, index: int) -> Window | None:
         """Return a window, or None after the last one."""
