@@ -136,9 +136,10 @@ class Settings:
 
     @property
     def remembers_by_name(self) -> bool:
-        """Whether losses are to be remembered by name, so that it is an error if they cannot be."""
-        by_name = self.remember.when not in (None, NEVER)
-        return by_name or self.score == REMEMBERED
+        """Whether losses that cannot be remembered are an error, as they or their score were asked
+        for by name.
+        """
+        return self.score is not None or self.remember.when not in (None, NEVER)
 
     @property
     def arranges_by_name(self) -> frozenset[str]:
