@@ -5,12 +5,13 @@ from typing import Any
 
 from composer import Algorithm, Event, State
 from composer.loggers import Logger
+from typing_extensions import Unpack
 
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.data.dataset import TeachingDataset
 from attent_stream.fit.candidate_scorer import CandidateScorer
 from attent_stream.fit.fit import Fit
-from attent_stream.fit.old_names import renamed, takes_old_names
+from attent_stream.fit.old_names import OldNames, renamed
 from attent_stream.fit.opening import attach, open_fit, warn
 from attent_stream.fit.place import find_place
 from attent_stream.fit.score_memory import LEAVE, ScoreMemory
@@ -86,7 +87,6 @@ class AtteNT(Algorithm):
         TypeError: An unknown argument.
     """
 
-    @takes_old_names
     def __init__(
         self,
         *,
@@ -101,7 +101,7 @@ class AtteNT(Algorithm):
         arrange: str | Mapping[str, Any] | None = None,
         scoring: str | Mapping[str, Any] | None = None,
         seed: int = 17,
-        **old: Any,
+        **old: Unpack[OldNames],
     ) -> None:
         given = {
             "keep": keep,
@@ -116,8 +116,8 @@ class AtteNT(Algorithm):
             "scoring": scoring,
             "seed": seed,
         }
-        arguments, without, self._beside = renamed(old, given)
-        self.settings = parse_settings(**arguments, without=without)
+        arguments, self._beside = renamed(old, given)
+        self.settings = parse_settings(**arguments)
         self.fit: Fit | None = None
         self._memory = ScoreMemory(self.settings.score or self.settings.remember.score)
         self._scorer = CandidateScorer()

@@ -106,6 +106,7 @@ class Settings:
         scoring: Parsed.
         seed: See there.
         without: Arrangements that the default of the run leaves out.
+        joined: Whether ``arrange`` is joined with the default of the run, as its old names were.
         asked: Names of the arguments that were given.
 
     Raises:
@@ -124,6 +125,7 @@ class Settings:
     scoring: Scoring
     seed: int
     without: frozenset[str] = frozenset()
+    joined: bool = False
     asked: frozenset[str]
 
     def __post_init__(self) -> None:
@@ -180,11 +182,15 @@ class Settings:
             and self.select is None
             and (self.keep is None or keep.some)
         )
+        default = {name: value for name, value in _ONCE.items() if name not in self.without}
+        default = default if once else {}
         arrange = self.arrange
         if arrange is None:
-            arrange = {k: v for k, v in _ONCE.items() if k not in self.without} if once else {}
+            arrange = default
             if arrange and not chosen:
                 told = f"packed text seen once: nothing is dropped, {_listed(arrange)}"
+        elif self.joined:
+            arrange = default | dict(arrange)
         if not recordable:
             taken["when"] = self.remember.when or NEVER
         forwards = select.needs_scores and keep.some and not (again or remembered)
@@ -274,6 +280,7 @@ def parse_settings(
     scoring: str | Mapping[str, Any] | None = None,
     seed: int = 17,
     without: frozenset[str] = frozenset(),
+    joined: bool = False,
 ) -> Settings:
     """AtteNT's arguments as settings.
 
@@ -318,6 +325,7 @@ def parse_settings(
         scoring=Scoring.parse(scoring),
         seed=seed,
         without=without,
+        joined=joined,
         asked=frozenset(name for name, value in given.items() if value is not None),
     )
 
