@@ -247,13 +247,12 @@ class Settings:
         if score is None:
             return
         found = score if callable(score) else SCORES.get(score)
-        relative = isinstance(found, RelativeScore)
-        if relative != (self.scoring.reference is not None):
+        if isinstance(found, RelativeScore) != (self.scoring.reference is not None):
             raise ValueError(
                 f"score {score!r} and scoring.reference do not go together: a reference is for "
                 "scores that are relative to one"
             )
-        if relative:
+        if isinstance(found, RelativeScore):
             found.parse(self.scoring.reference)
         if not isinstance(found, (Score, RelativeScore)) and self.scoring.fidelity != FULL:
             raise ValueError(
@@ -289,20 +288,21 @@ def parse_settings(
         ValueError: One is out of range, a bad name (the good ones are listed), or two contradict
             each other.
     """
-    if isinstance(score, str) and score != REMEMBERED and isinstance(SCORES.get(score), Recipe):
-        recipe = copy.deepcopy(dict(SCORES.get(score).settings))
+    found = SCORES.get(score) if isinstance(score, str) and score != REMEMBERED else None
+    if isinstance(found, Recipe):
+        recipe = copy.deepcopy(dict(found.settings))
         if select not in (None, recipe.get("select")):
             raise ValueError(
                 f"score {score!r} needs select to be {recipe.get('select')!r}, got {select!r}"
             )
-        given = {"when": remember} if isinstance(remember, str) else dict(remember or {})
-        if given.get("per", recipe["remember"]["per"]) != recipe["remember"]["per"]:
+        own = {"when": remember} if isinstance(remember, str) else dict(remember or {})
+        if own.get("per", recipe["remember"]["per"]) != recipe["remember"]["per"]:
             raise ValueError(
                 f"score {score!r} needs remember.per to be left away, got {remember!r}"
             )
         score, select = recipe["score"], recipe["select"]
-        remember = recipe["remember"] | given
-    given = {
+        remember = recipe["remember"] | own
+    given: dict[str, Any] = {
         "keep": keep,
         "score": score,
         "select": select,
