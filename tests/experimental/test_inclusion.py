@@ -4,7 +4,7 @@ draws.
 
 import numpy as np
 import pytest
-from attent_stream.window.inclusion import (
+from attent_stream.experimental.inclusion import (
     INCLUSIONS,
     draw,
     moment_gain,
