@@ -67,3 +67,62 @@ def test_wrong_loader(folder):
     loader = StreamingDataLoader(dataset, batch_size=BATCH, collate_fn=TokenCollator())
     with pytest.raises(TypeError, match="AtteNT needs a TeachingDataLoader"):
         fit(loader, [AtteNT()])
+
+
+def test_the_default_in_a_single_pass(folder):
+    """It trains as with all of it written out, and with that off as plain streaming does."""
+    plain, _, _ = fit(make_loader(folder), [], max_duration="1ep", seed=1)
+    pieces = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2}
+    runs = []
+    for asked in ({}, {"arrange": {"balance": "tokens", "pieces": pieces}}, {"arrange": "none"}):
+        algorithm = AtteNT(**asked)
+        runs.append(fit(make_loader(folder), [algorithm], max_duration="1ep", seed=1)[0])
+        assert algorithm.fit.teacher.ledger is None  # nothing is scored or remembered
+    assert runs[0].losses == runs[1].losses != plain.losses
+    assert runs[2].losses == plain.losses
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"keep": 0.7, "score": "residual", "temperature": 2.0, "anneal": "9ba"},
+        {"remember": {"detrend": False}},
+    ],
+)
+def test_the_default_where_text_is_seen_again(folder, asked):
+    """As with all of it written out: soft by remembered losses. What is asked for stays."""
+    remember = {"when": "always", "detrend": True} | asked.get("remember", {})
+    # Candidates are not scored in the first epoch
+    written = {"interval": "1dur", "select": "soft", "warmup": "1ep"}
+    default = {"keep": 0.5, "score": "loss", "temperature": 0.5}
+    runs = []
+    for given in (asked, written | default | asked | {"remember": remember}):
+        algorithm = AtteNT(**given)
+        made = fit(make_loader(folder), [algorithm], max_duration="60ba", seed=1)
+        runs.append((*made[:2], algorithm))
+    (got, memory, algorithm), (want, _, _) = runs
+    assert got.tokens == want.tokens and got.losses == want.losses
+    kept = [keep for _, keep in memory.data["attent/keep"]]
+    assert min(kept) == pytest.approx(asked.get("keep", 0.5), abs=0.1) and max(kept) == 1
+    algorithm.fit.flush()
+    assert np.isfinite(algorithm.fit.teacher.ledger.recall(np.arange(96))).mean() > 0.9
+
+
+def test_the_default_of_a_classifier(folder):
+    """Plain streaming, also where samples are seen again."""
+
+    def collate(samples):
+        tokens = np.stack([sample["tokens"] for sample in samples]).astype(np.float32)
+        tokens = torch.from_numpy(tokens)
+        return tokens / VOCAB - 0.5, (tokens[:, 0] % 5).long()
+
+    def losses(algorithms):
+        torch.manual_seed(0)
+        model = ComposerClassifier(torch.nn.Linear(LENGTH, 5), num_classes=5)
+        loader = make_loader(folder, collate_fn=collate)
+        return fit(loader, algorithms, model, max_duration="2ep", seed=1)[0].losses
+
+    algorithm = AtteNT()
+    assert losses([algorithm]) == losses([])
+    assert algorithm.fit.teacher.ledger is None and algorithm.fit.recorder is None

@@ -1,5 +1,5 @@
-"""Candidates are scored and windows are chosen before each batch. Oracles: the training loop, written
-out; counts.
+"""Candidates are scored, and windows are chosen, before each batch. Oracles: the training loop
+written out, counts.
 """
 
 import copy

@@ -135,7 +135,7 @@ def fit(loader, algorithms, model=None, **kwargs):
         optimizers=torch.optim.SGD(model.parameters(), lr=0.1),
         max_duration=kwargs.pop("max_duration", "1ep"),
         algorithms=algorithms,
-        callbacks=[watch],
+        callbacks=[watch, *kwargs.pop("callbacks", [])],
         loggers=[memory],
         progress_bar=False,
         **kwargs,
