@@ -52,7 +52,9 @@ class PlannedLength(Callback):
         )
 
     def begin_epoch(self, state: State) -> None:
-        """Tell the length that the epoch is forecast to have. A subset that the user asked for stays."""
+        """Tell the length that the epoch is forecast to have. A subset that the user
+        asked for stays.
+        """
         loader, subset = self._loader, self.subset(state)
         done = int(state.timestamp.batch_in_epoch)
         length = loader.forecast(done=done)

@@ -199,7 +199,8 @@ class Recorder(Callback):
         ids = epoch.lesson[0]
         if self._fault is None and sum(map(len, self._micro)) != len(ids):
             fault = (
-                f"remember needs a score for each of the batch's {len(ids)} lessons and the training "
+                f"remember needs a score for each of the batch's {len(ids)} lessons and the "
+                "training "
                 "forward gave "
                 f"{sum(map(len, self._micro))}: leave away the algorithm that changes batches, or "
                 "set remember to never"

@@ -122,7 +122,8 @@ class ProgressiveResolution(Algorithm):
                 raise
             sides = " x ".join(map(str, image_sides(batch)))
             raise AttentError(
-                "progressive_resolution needs a model that takes images of several sizes, and this one fails "
+                "progressive_resolution needs a model that takes images of several sizes, and this "
+                "one fails "
                 f"at {sides}: {error}"
             ) from error
         self._tried = True

@@ -1,4 +1,6 @@
-"""Scores candidates with the learner or a proxy, minus the losses of a reference if there is one."""
+"""Scores candidates with the learner or a proxy, minus the losses of a reference if
+there is one.
+"""
 
 import copy
 from collections.abc import Mapping

@@ -68,7 +68,8 @@ def renamed(
         new: Those that it knows, as given.
 
     Returns:
-        Arguments of ``parse_settings``, and algorithms beside AtteNT for settings that were its own.
+        Arguments of ``parse_settings``, and algorithms beside AtteNT for settings that were its
+        own.
 
     Raises:
         TypeError: An argument that there never was.

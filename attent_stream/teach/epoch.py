@@ -241,7 +241,9 @@ class TaughtEpoch:
         return self._next
 
     def _canonical(self, values: NDArray) -> NDArray:
-        """All ranks' values in canonical slots: (ranks, n, batch_size, ...) to (n, row_size, ...)."""
+        """All ranks' values in canonical slots: (ranks, n, batch_size, ...) to (n,
+        row_size, ...).
+        """
         size, inner = self.order.layout.row_size, values.shape[3:]
         canonical = np.empty((values.shape[1], size, *inner), values.dtype)
         # All ranks at once: a loop over 8,192 of them for each inbox would dominate a large job.

@@ -33,8 +33,8 @@ def select_lanes(
 
     Returns:
         Flat positions into the ``C * S`` candidates, int64, and weights, float32 that is exact in
-        16 bits (so a checkpoint holds what was trained with); both of shape (L, S). If everything is
-        kept (``wanted`` equals ``lanes``), ``arange(C * S)`` and ones.
+        16 bits (so a checkpoint holds what was trained with); both of shape (L, S). If everything
+        is kept (``wanted`` equals ``lanes``), ``arange(C * S)`` and ones.
 
     Raises:
         ValueError: An unknown selector, missing or misshapen scores, or a lane with fewer

@@ -205,7 +205,8 @@ def _checked_selection(found: Selected, size: int, count: int) -> tuple[NDArray,
     good = places.shape == weights.shape == (count,) and places.dtype.kind in "iu"
     if not good or len(np.unique(places)) != count or not ((places >= 0) & (places < size)).all():
         raise ValueError(
-            f"select: expected {count} different positions below {size}, and as many weights if any, "
+            f"select: expected {count} different positions below {size}, and as many weights if "
+            "any, "
             f"got {places!r:.200}"
         )
     if not (np.isfinite(weights) & (weights >= 0)).all():

@@ -28,7 +28,7 @@ from transformers.models.vit.modeling_vit import ViTLayer
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.corpus.batches import TokenCollator
-from attent_stream.fit.candidate_scorer import CandidateScorer
+from attent_stream.fit.candidate_scorer import open_scorer
 from attent_stream.launch.models import Logits
 from attent_stream.model.batch import batch_length
 from attent_stream.model.batch_form import BatchForm
@@ -152,12 +152,12 @@ class ScoresLessons(AtteNT):
 
     def apply(self, event, state, logger):
         if event == Event.AFTER_DATALOADER:
-            self._own(state, state.batch)
+            self._own(state, state.batch, (0, 0))
         super().apply(event, state, logger)
         if event == Event.FIT_START:
             loader = state.train_dataloader
-            self._own = CandidateScorer()
-            self._own.open(state, loader, self.fit.run, None, BatchForm.of(loader))
+            form = BatchForm.of(loader)
+            self._own = open_scorer(state, loader, self.fit.run, form, resumed=None, before=None)
 
 
 class Watch(Callback):
