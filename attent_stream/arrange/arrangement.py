@@ -4,7 +4,7 @@ It may order them, or cut them into pieces. One arrangement is one class in one 
 by name in ``arrangements.ARRANGEMENTS`` or named as ``package.module:Class``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -62,9 +62,10 @@ class Arrangement:
         Raises:
             ValueError: A bad setting.
         """
-        return (
-            cls() if value is None else cls(**value) if isinstance(value, Mapping) else cls(value)
-        )
+        make: Callable[..., Arrangement] = cls  # subclasses take arguments
+        if value is None:
+            return make()
+        return make(**value) if isinstance(value, Mapping) else make(value)
 
     def check(self, batch: Any) -> None:
         """Raise ScoreError if samples like those of a collated batch cannot be arranged."""

@@ -113,19 +113,20 @@ class TeachingDataLoader(StreamingDataLoader):
         super().__init__(
             dataset, batch_size=batch_size, collate_fn=TaggedCollate(collate, dataset), **kwargs
         )
-        self._collate = collate
+        self._collate: Callable[[list], Any] = collate
         self.teacher: Teacher | None = None
         self.inbox: list[Candidate] = []
         self.epoch: TaughtEpoch | None = None
-        self.fault = ""  # why the rows of the lesson batch handed out last are not its samples
-        self._strict, self._told = True, False
-        self._board = Board(
+        self.fault: str = ""  # why the rows of the lesson batch handed out last are not its samples
+        self._strict: bool = True
+        self._told: bool = False
+        self._board: Board = Board(
             steps=2 * dataset.window, batch_size=batch_size, ahead=2 * dataset.window * batch_size
         )
-        self._teacher_timeout = teacher_timeout
+        self._teacher_timeout: float = teacher_timeout
         self._begun: Callable[[], None] | None = None
         self._at_most: int | None = None
-        self._length = self.plain_batches
+        self._length: int = self.plain_batches
         # Epoch of the first iteration that was left early with no teacher
         self._peeked: int | None = None
 
@@ -267,28 +268,30 @@ class TeachingDataLoader(StreamingDataLoader):
         self.epoch = None
         self.dataset.follow(None)
         before = self.dataset.coming_epoch
-        begun = self.dataset.begin_epoch() if teacher else None
+        begun = None if teacher is None else self.dataset.begin_epoch()
         epoch = begun.order.epoch if begun else self.dataset.coming_epoch
         generation = self.dataset.begin_iteration(
             self._board, teacher is not None, epoch, self._collate, self._teacher_timeout
         )
-        if begun:
+        taught = None
+        if teacher is not None and begun is not None:
             try:
-                self.epoch = self._open(teacher, begun, position)
+                taught = self._open(teacher, begun, position)
             except ValueError:  # a position of another run: no worker has been told to iterate
                 self._board.cancel(generation)
                 self.dataset.end_iteration(self._board, generation)
                 raise
-            self.dataset.follow(self.epoch)
-            if self.teacher is None and self.epoch.units > 1:
+            self.epoch = taught
+            self.dataset.follow(taught)
+            if self.teacher is None and taught.units > 1:
                 log.warning(
                     "Teaching was taken away in the middle of a window of short pieces: up to two "
                     "windows are trained on as they were "
                     "chosen, each row %d pieces of different samples.",
-                    self.epoch.units,
+                    taught.units,
                 )
         try:
-            yield from self._taught(self.epoch) if begun else self._plain()
+            yield from self._plain() if taught is None else self._taught(taught)
             self._peeked = None
         except GeneratorExit:
             if self.teacher is None and self._peeked is None:
@@ -388,10 +391,10 @@ class TeachingDataLoader(StreamingDataLoader):
         epoch = self.epoch
         if epoch is None:
             return []
-        if self.inbox:
+        if self.inbox and epoch.next is not None:
             rows = [candidate.row for candidate in self.inbox]
             if epoch.next.by == SCORED:
-                scores = [self._scored(score, candidate).float() for candidate in self.inbox]
+                scores = [self._scored(score, epoch, candidate) for candidate in self.inbox]
                 epoch.record(rows, self._everyone(scores))
             if epoch.next.features:
                 features = [
@@ -410,9 +413,11 @@ class TeachingDataLoader(StreamingDataLoader):
             torch.stack(values), ranks=dataset.num_ranks, replication=dataset.replication or 1
         )
 
-    def _scored(self, score: Callable[[Any], torch.Tensor], candidate: Candidate) -> torch.Tensor:
+    def _scored(
+        self, score: Callable[[Any], torch.Tensor], epoch: TaughtEpoch, candidate: Candidate
+    ) -> torch.Tensor:
         try:
-            return score(candidate.batch)
+            return score(candidate.batch).float()
         except ScoreError as error:
-            where = places(self.dataset, self.epoch.segment.candidates[candidate.row])
+            where = places(self.dataset, epoch.segment.candidates[candidate.row])
             raise ScoreError(f"{error}; on {here()} for {where}") from error

@@ -21,8 +21,8 @@ from attent_stream.base.node_memory import meet
 from attent_stream.base.open_files import leave_when_out_of_files
 from attent_stream.base.watch import leave_with_parent, open_files_named
 from attent_stream.data.tagged import Tagged, Task
-from attent_stream.order.lazy_order import lazy_steps
-from attent_stream.order.open_order import check_same_kind, open_order, order_kind
+from attent_stream.order.lazy_order import lazy_order, lazy_steps
+from attent_stream.order.open_order import check_same_kind, layouts, open_order, order_kind
 from attent_stream.order.order import AUTO, LAZY, ORDERS, SHARING, STREAMING, Order
 from attent_stream.store import cache, index
 from attent_stream.store.index_check import CheckedStreams
@@ -77,6 +77,8 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
         StoreError: An index cannot be had, or the cached one is of older data than the store's.
         OpenFilesError: The process is out of file descriptors.
     """
+
+    next_epoch: int
 
     def __init__(
         self,
@@ -168,13 +170,19 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
         Raises:
             ValueError: A position of another version.
         """
-        text = self._loaded.get("attent") if self.resumes else None
+        loaded = self._to_resume
+        text = None if loaded is None else loaded.get("attent")
         return Position.load(text) if text and text != LAZY else None
 
     @property
     def resumes(self) -> bool:
         """Whether the next iteration goes on from a loaded state: no other has yet."""
-        return self._loaded is not None and self.next_epoch <= self._loaded["epoch"]
+        return self._to_resume is not None
+
+    @property
+    def _to_resume(self) -> dict[str, Any] | None:
+        loaded = self._loaded
+        return loaded if loaded is not None and self.next_epoch <= loaded["epoch"] else None
 
     def begin_iteration(
         self, board: Board, taught: bool, epoch: int, collate: Callable, timeout: float
@@ -231,10 +239,8 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
             from_beginning: Whether these are counted from the start of the epoch, or of this
                 process's part of it.
         """
-        taught, loaded = self._taught, self._loaded
-        to_come = self.resumes
-        if to_come:
-            taught = None
+        loaded, to_resume = self._loaded, self._to_resume
+        taught = self._taught if to_resume is None else None
         epoch, offset, text = self.next_epoch - 1, 0, ""
         known = {
             "num_canonical_nodes": self.num_canonical_nodes or self._default_canonical_nodes,
@@ -252,8 +258,8 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
             epoch = self.coming_epoch
         elif taught is not None:
             text = taught.position.dump() if samples else ""
-        elif to_come and samples == offset:
-            text = loaded.get("attent", "")
+        elif to_resume is not None and samples == offset:
+            text = to_resume.get("attent", "")
         return {
             "epoch": epoch,
             "sample_in_epoch": samples,
@@ -395,7 +401,7 @@ class TeachingDataset(CheckedStreams, ClosesMemory, StreamingDataset):
 
     def _plain_lazy(self, epoch: int, first_row: int, seeded: bool) -> Iterator[Any]:
         world = self._parallel_worker_world
-        order = open_order(self, world, False, 1, epoch)
+        order = lazy_order(self, *layouts(self, world), epoch)
         steps = lazy_steps(
             order, self.rank, first_row, world.worker_of_rank, world.workers_per_rank
         )

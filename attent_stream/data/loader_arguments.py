@@ -42,7 +42,7 @@ def check_loader_arguments(given: Mapping[str, Any]) -> None:
     ):
         raise TypeError(f"generator must be a torch.Generator on the CPU, got {generator!r}")
     timeout = given.get("timeout", 0)
-    if isinstance(timeout, bool) or not isinstance(timeout, Real) or not timeout >= 0:
+    if isinstance(timeout, bool) or not isinstance(timeout, Real) or not float(timeout) >= 0:
         raise ValueError(
             f"timeout must be a number of seconds (0 to wait for ever), got {timeout!r}"
         )

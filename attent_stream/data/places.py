@@ -17,8 +17,8 @@ def places(dataset: Any, ids: Sequence[int]) -> str:
         dataset: The StreamingDataset that they are of.
         ids: Sample ids.
     """
-    ids = np.unique(np.asarray(ids, np.int64))
-    shards = np.searchsorted(dataset.sample_offset_per_shard, ids, side="right") - 1
+    samples = np.unique(np.asarray(ids, np.int64))
+    shards = np.searchsorted(dataset.sample_offset_per_shard, samples, side="right") - 1
     told = []
     for shard in np.unique(shards).tolist():
         stream_id = int(dataset.stream_per_shard[shard])
@@ -27,9 +27,9 @@ def places(dataset: Any, ids: Sequence[int]) -> str:
             stream.local, stream.split, dataset.shards[shard].file_pairs[0][0].basename
         )
         told.append(
-            f"{', '.join(map(str, ids[shards == shard].tolist()))} (stream {stream_id}, {file})"
+            f"{', '.join(map(str, samples[shards == shard].tolist()))} (stream {stream_id}, {file})"
         )
-    return f"sample{'s' if len(ids) > 1 else ''} " + "; ".join(told)
+    return f"sample{'s' if len(samples) > 1 else ''} " + "; ".join(told)
 
 
 def collate_name(collate: Callable) -> str:

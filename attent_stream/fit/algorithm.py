@@ -120,7 +120,7 @@ class AtteNT(Algorithm):
         self.settings = parse_settings(**arguments)
         self.fit: Fit | None = None
         self._memory = ScoreMemory(self.settings.score or self.settings.remember.score)
-        self._scorer = CandidateScorer()
+        self._scorer: CandidateScorer | None = None
         self._counts = {"candidates": 0, "lessons": 0, "dropped": 0, "nonfinite": 0, "empty": 0}
         self._resumed: dict[str, Any] | None = None  # a checkpoint's state, until a fit goes on
         self._fitted: TeachingDataset | None = None  # data set of an earlier fit
@@ -143,7 +143,7 @@ class AtteNT(Algorithm):
             self._fit_start(state, logger)
         elif self.fit is not None:
             if event == Event.FIT_END:
-                self._fit_end(state)
+                self._fit_end(self.fit, state)
             self.fit.run_event(event, state, logger)
 
     def state_dict(self) -> dict[str, Any]:
@@ -161,7 +161,6 @@ class AtteNT(Algorithm):
             **self._memory.state_dict(),
             "random": self.fit.random_states(),
             **self.fit.state_dict(),
-            **self._scorer.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -201,7 +200,7 @@ class AtteNT(Algorithm):
             state,
             loader,
             memory=self._memory,
-            scorer=self._scorer,
+            scorer_before=self._scorer,
             counts=self._counts,
             told=None if before is None else before.length.told,
             resumed=resumed,
@@ -211,14 +210,15 @@ class AtteNT(Algorithm):
         fit.length.begin_epoch(state)
         if resumed is not None and int(state.timestamp.batch_in_epoch) > 0:
             fit.length.resume_epoch(state, resumed)
-        self.fit, self._fitted, self._left_at = fit, loader.dataset, None
+        self.fit, self._scorer = fit, fit.scorer
+        self._fitted, self._left_at = loader.dataset, None
 
-    def _fit_end(self, state: State) -> None:
-        loader, samples = self.fit.loader, int(state.timestamp.sample_in_epoch)
+    def _fit_end(self, fit: Fit, state: State) -> None:
+        loader, samples = fit.loader, int(state.timestamp.sample_in_epoch)
         self._left_at = loader.dataset.state_dict(samples, True)
         loader.attach(None)  # it is its owner's again, and plain
 
     def _forget(self) -> None:
         self._memory.forget()
-        self._scorer.forget()
+        self._scorer = None
         self._counts.update(dict.fromkeys(self._counts, 0))

@@ -1,6 +1,4 @@
-"""What scores candidates over the fits of a run: the learner or a proxy at a fidelity, less the
-reference of ``learnability``.
-"""
+"""Scores candidates with the learner or a proxy, minus the losses of a reference if there is one."""
 
 import copy
 from collections.abc import Mapping
@@ -21,6 +19,7 @@ from attent_stream.base.errors import AttentError, ScoreError
 from attent_stream.base.gather import gather_ranks
 from attent_stream.base.span import Clock
 from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.data.dataset import TeachingDataset
 from attent_stream.fit.settings import Run
 from attent_stream.model.batch import describe
 from attent_stream.model.batch_form import BatchForm
@@ -34,129 +33,84 @@ from attent_stream.score.at_fidelity import ScorerAtFidelity
 from attent_stream.score.recipe import Reference
 from attent_stream.score.scores import SCORES, Score
 
-_PARTS = ("fidelity", "reference")  # of its state
-_CHECKED = 4  # samples whose loss the reading of outputs is held against
+_CHECKED = 4  # samples whose loss is compared with the reading of the outputs
 WAYS_OUT = "give score a function (model, batch) -> (B,) tensor, or select: random"
 
 
 class CandidateScorer:
-    """Scores candidates. Another fit goes on with what ``auto``, a proxy and a reference have
-    become in the fit before.
+    """Scores the candidates of one fit.
+
+    Args:
+        scoring: Scores with the learner or a proxy.
+        reference: Its losses are subtracted from the scores; None for a score that is not relative.
+        check: Finds how the learner's outputs are read. None if a function or a proxy scores.
+        form: Transforms, counts and splits batches.
+        dataset: The data set of the candidates.
+        microbatch: Samples in a scoring forward; None for as many as in a training forward.
+        batch_size: Samples of this rank in a batch.
+        first_batch: Number of batches trained on when the fit starts.
     """
 
-    def __init__(self) -> None:
-        self._run: Run | None = None
-        self._scoring: ScorerAtFidelity | None = None
-        self._reference: Reference | None = None
-        self._loader: TeachingDataLoader | None = None
-        self._first_batch: Time | None = None  # of this fit
-        self._form = BatchForm()
-        # None if a function or a proxy is asked, not the learner's outputs.
-        self._check: LossCheck | None = None
-
-    def open(
+    def __init__(
         self,
-        state: State,
-        loader: TeachingDataLoader,
-        run: Run,
-        resumed: dict[str, Any] | None,
+        scoring: ScorerAtFidelity,
+        reference: Reference | None,
+        check: LossCheck | None,
+        *,
         form: BatchForm,
+        dataset: TeachingDataset,
+        microbatch: int | None,
+        batch_size: int,
+        first_batch: Time,
     ) -> None:
-        """Be there for a fit.
-
-        Args:
-            state: The Trainer's.
-            loader: Has the candidates.
-            run: What AtteNT does in this run.
-            resumed: ``state_dict``'s state of a checkpoint to go on from, or None.
-            form: Transforms, counts and splits batches.
-
-        Raises:
-            FidelityError: The model cannot be scored at this fidelity.
-            ScoreError: The model cannot be scored by this score, or the state is of another model.
-        """
-        known = resumed or self.state_dict()
-        dataset, relative = loader.dataset, run.relative
-        same = self._loader is not None and self._loader.dataset is dataset
-        self._run, self._loader, self._first_batch = run, loader, state.timestamp.batch
-        self._form, self._check = form, None
-        device = state.device.tensor_to_device(torch.empty(())).device
-        score = run.score if relative is None else relative.base
-        self._scoring = ScorerAtFidelity(
-            score,
-            state.model,
-            head=run.scoring.head,
-            fidelity=run.scoring.fidelity,
-            device=device,
-            full_precision=state.precision == Precision.FP32,
-            gather=partial(
-                gather_ranks, ranks=dataset.num_ranks, replication=dataset.replication or 1
-            ),
-            ranks=dataset.num_ranks,
-            seed=run.teacher.seed,
-            keep=run.teacher.keep.start,
-        )
-        named = isinstance(score, str) and isinstance(SCORES.get(score), Score)
-        if named and self._scoring.model is state.model:  # and not a proxy
-            self._check = LossCheck(state.model, evaluating=True)
-        if relative is not None and (self._reference is None or not same):
-            settings = relative.parse(run.scoring.reference)
-            self._reference = relative.open(settings, state.model, device)
-            self._reference.load_state_dict(None if resumed is None else resumed.get("reference"))
-        self._scoring.read_by(None, form)
-        if self._reference is not None:
-            self._reference.read_by(None, form)
-        if known.get("fidelity"):
-            self._scoring.load_state_dict(known["fidelity"])
-
-    def forget(self) -> None:
-        """Begin with nothing."""
-        self._scoring, self._reference = None, None
+        self.reference, self.dataset = reference, dataset
+        self._scoring, self._check, self._form = scoring, check, form
+        self._microbatch, self._batch_size = microbatch, batch_size
+        self._first_batch = first_batch
+        self._read_by(None)
 
     @property
     def models(self) -> list[Module]:
-        """That forward candidates; the learner may be one of them."""
-        return [self._scoring.model, *([] if self._reference is None else [self._reference.model])]
+        """The models that forward candidates. The learner may be one of them."""
+        return [self._scoring.model, *([] if self.reference is None else [self.reference.model])]
 
     @property
     def reading(self) -> Reading | None:
-        """How the learner's outputs are read, once candidates were scored."""
+        """How the learner's outputs are read; None before it is known."""
         return None if self._check is None else self._check.reading
 
     @property
     def cost(self) -> float:
-        """Of scoring a candidate, in full forwards of the learner."""
-        return self._scoring.cost + (1.0 if self._reference is not None else 0.0)
+        """Cost of scoring one candidate, in full forwards of the learner."""
+        return self._scoring.cost + (1.0 if self.reference is not None else 0.0)
 
     def transformed(self, batch: Any) -> Any:
-        """Candidates after the train loader's ``batch_transforms``, as lessons are; random numbers
-        stay as they were.
-        """
+        """Apply the train loader's ``batch_transforms``, as to lessons. Random states are kept."""
         with random_numbers_kept():
             return self._form.transformed(batch)
 
-    def __call__(self, state: State, batch: Any) -> Tensor:
-        """Scores of the candidates that were read, floating point of shape (B,) on the learner's
-        device.
+    def __call__(self, state: State, batch: Any, window: tuple[int, int]) -> Tensor:
+        """Score a batch of candidates, floating point of shape (B,) on the learner's device.
 
         Args:
-            state: Of the run.
-            batch: On the device, as ``transformed``.
+            state: The Trainer's state.
+            batch: The batch on the device, after ``transformed``.
+            window: Epoch and index of the candidates' window.
 
         Raises:
-            ScoreError: No reading of the model's outputs gives its loss.
+            ScoreError: No reading of the outputs reproduces the loss, or the scores have the wrong
+                shape.
         """
         size = self._samples_at_once(state)
-        window = (self._loader.epoch.order.epoch, self._loader.epoch.segment.index + 1)
         with (
             untouched(self._scoring.model),
             get_precision_context(state.precision, state.precision_config),
         ):
             if self._check is not None:
-                self._hold_against_loss(state, batch, size)
+                self._test_reading(self._check, state, batch, size)
             scores = self._scored(batch, size, window)
-            if self._reference is not None:
-                losses = self._reference.losses(batch, size)
+            if self.reference is not None:
+                losses = self.reference.losses(batch, size)
                 scores = torch.where(scores == EMPTY, scores, scores - losses)
         expected = (self._form.rows(batch),)
         if tuple(scores.shape) != expected:
@@ -164,7 +118,7 @@ class CandidateScorer:
                 f"expected one score for each of the {expected[0]} candidates of a batch, got "
                 f"shape {tuple(scores.shape)}: {WAYS_OUT}"
             )
-        # A callable's may be elsewhere, and NCCL gathers on the device only
+        # A user's function may return them elsewhere. NCCL gathers on the device only.
         return state.device.tensor_to_device(scores)
 
     def _scored(self, batch: Any, size: int, window: tuple[int, int]) -> Tensor:
@@ -179,8 +133,9 @@ class CandidateScorer:
             ) from error
 
     def try_out(self, state: State) -> None:
-        """See on the batch that is about to be trained on whether candidates can be scored; all
-        ranks together.
+        """Test on the batch to be trained on next that candidates can be scored.
+
+        All ranks must call this together.
 
         Raises:
             ScoreError: They cannot.
@@ -191,13 +146,10 @@ class CandidateScorer:
                 untouched(self._scoring.model),
                 get_precision_context(state.precision, state.precision_config),
             ):
-                self._hold_against_loss(state, batch, size)
+                self._test_reading(self._check, state, batch, size)
 
-    def _hold_against_loss(self, state: State, batch: Any, size: int) -> None:
-        """Find out, and see again now and then, which outputs and labels the model's loss is
-        computed from.
-        """
-        check = self._check
+    def _test_reading(self, check: LossCheck, state: State, batch: Any, size: int) -> None:
+        """Find which outputs and labels the loss uses, and test it again on some later batches."""
         before = check.reading
         check.look(lambda: self._trained(state, batch, min(size, _CHECKED)), keep=True)
         if check.reason is not None:
@@ -206,29 +158,31 @@ class CandidateScorer:
                 f"{check.reason}; {WAYS_OUT}"
             )
         if check.reading != before:
-            self._scoring.read_by(check.reading, self._form)
-            if self._reference is not None:
-                self._reference.read_by(check.reading, self._form)
+            self._read_by(check.reading)
+
+    def _read_by(self, reading: Reading | None) -> None:
+        self._scoring.read_by(reading, self._form)
+        if self.reference is not None:
+            self.reference.read_by(reading, self._form)
 
     def _trained(self, state: State, batch: Any, size: int) -> Trained:
         try:
             return self._forward_with_loss(state, batch, size)
         except RuntimeError as error:
-            # All ranks of a sharded model would have to try again together.
+            # A sharded model's ranks would all have to retry.
             if size == 1 or is_sharded(state.model) or not out_of_memory(error):
                 raise
         return self._forward_with_loss(state, batch, 1)
 
     def _forward_with_loss(self, state: State, batch: Any, size: int) -> Trained:
-        # A model may change its batch in place
+        # A model may change its batch in place.
         part = copy.deepcopy(self._form.parts(batch, size)[0])
         rows = self._form.rows(part)
         model = (
             state.model.module if isinstance(state.model, DistributedDataParallel) else state.model
         )
-        # What the loss's graph saves says which labels it takes. A sharded model's forward may not
-        # be left without its backward. A compiled model would be compiled once more for this one
-        # forward.
+        # The loss's graph shows which labels it uses. A sharded model cannot build one here, as its
+        # forward needs a backward. Eager mode avoids another compilation for this one forward.
         graph = not is_sharded(model)
         with torch.set_grad_enabled(graph), torch.compiler.set_stance("force_eager"):
             try:
@@ -241,50 +195,113 @@ class CandidateScorer:
                     ) from error
                 raise
             if isinstance(part, Mapping) and "labels" in part and not tensors_of(outputs, rows):
-                # A head that is fused with the loss gives its logits where there are no labels.
+                # A head fused with the loss returns logits only without labels.
                 with suppress(KeyError, ValueError, TypeError):
                     outputs = model({key: value for key, value in part.items() if key != "labels"})
         return Trained.of(outputs, part, loss, rows)
 
     def learns_from(self, batches: int) -> bool:
-        """Whether there is a proxy that learns from the batch after so many."""
-        return self._scoring is not None and self._scoring.learns_from(batches)
+        """Whether a proxy is trained on the batch that follows this many batches."""
+        return self._scoring.learns_from(batches)
 
     def learn(self, state: State) -> None:
-        """Let it; all ranks call this together."""
-        # Float16 would need its gradients scaled.
+        """Train the proxy on the current batch. All ranks must call this together."""
+        # Float16 gradients would need scaling.
         precision = Precision.FP32 if state.precision == Precision.AMP_FP16 else state.precision
         with get_precision_context(precision, state.precision_config):
             self._scoring.learn(state.device.batch_to_device(state.batch))
 
     def window_chosen(self, keep: float) -> dict[str, float]:
-        """Say that a scored window is chosen, with this share kept; metrics by name."""
+        """Note that a scored window was chosen with this share kept; returns metrics by name."""
         return self._scoring.window_chosen(keep)
 
     def between_windows(self, clock: Clock) -> None:
-        """Take the reference's weights anew where it is time."""
-        if self._reference is not None:
-            self._reference.window_chosen(clock)
+        """Update the reference's weights when due."""
+        if self.reference is not None:
+            self.reference.window_chosen(clock)
 
     def state_dict(self) -> dict[str, Any]:
-        """What ``auto`` has decided and a proxy has learnt, and the reference's weights; the same
-        on all ranks.
-        """
-        parts = (
-            None if part is None else part.state_dict() for part in (self._scoring, self._reference)
-        )
-        return dict(zip(_PARTS, parts, strict=True))
+        """The decision of ``auto``, a trained proxy and the reference; the same on all ranks."""
+        return {
+            "fidelity": self._scoring.state_dict(),
+            "reference": None if self.reference is None else self.reference.state_dict(),
+        }
 
     def _samples_at_once(self, state: State) -> int:
-        if self._run.scoring.batch is not None:
-            return self._run.scoring.batch
+        if self._microbatch is not None:
+            return self._microbatch
         if (
             state.auto_microbatching
             and self._scoring.sharded
             and state.timestamp.batch == self._first_batch
         ):
-            # What fits is not known before the first batch has been trained on, and here there is
-            # no second try
+            # The size that fits is not known before the first batch, and a sharded model cannot
+            # retry here.
             return 1
         size = state.device_train_microbatch_size
-        return size if isinstance(size, int) else self._loader.batch_size
+        return size if isinstance(size, int) else self._batch_size
+
+
+def open_scorer(
+    state: State,
+    loader: TeachingDataLoader,
+    run: Run,
+    form: BatchForm,
+    *,
+    resumed: dict[str, Any] | None,
+    before: CandidateScorer | None,
+) -> CandidateScorer:
+    """Build the scorer of a fit.
+
+    Args:
+        state: The Trainer's state.
+        loader: The train loader.
+        run: What AtteNT does in this run.
+        form: Transforms, counts and splits batches.
+        resumed: AtteNT's state from a checkpoint, or None.
+        before: The scorer of the previous fit, or None. Without a checkpoint, the state of ``auto``
+            or a proxy is carried over, and the reference where the data set is the same.
+
+    Raises:
+        FidelityError: The model cannot be scored at this fidelity.
+        ScoreError: The model does not support this score, or the state is of another model.
+    """
+    known = resumed or ({} if before is None else before.state_dict())
+    dataset, relative = loader.dataset, run.relative
+    device = state.device.tensor_to_device(torch.empty(())).device
+    score = run.score if relative is None else relative.base
+    scoring = ScorerAtFidelity(
+        score,
+        state.model,
+        head=run.scoring.head,
+        fidelity=run.scoring.fidelity,
+        device=device,
+        full_precision=state.precision == Precision.FP32,
+        gather=partial(gather_ranks, ranks=dataset.num_ranks, replication=dataset.replication or 1),
+        ranks=dataset.num_ranks,
+        seed=run.teacher.seed,
+        keep=run.teacher.keep.start,
+    )
+    named = isinstance(score, str) and isinstance(SCORES.get(score), Score)
+    by_learner = named and scoring.model is state.model
+    reference = None
+    if relative is not None:
+        if before is not None and before.dataset is dataset:
+            reference = before.reference
+        if reference is None:
+            settings = relative.parse(run.scoring.reference)
+            reference = relative.open(settings, state.model, device)
+            reference.load_state_dict(None if resumed is None else resumed.get("reference"))
+    scorer = CandidateScorer(
+        scoring,
+        reference,
+        LossCheck(state.model, evaluating=True) if by_learner else None,
+        form=form,
+        dataset=dataset,
+        microbatch=run.scoring.batch,
+        batch_size=loader.batch_size,
+        first_batch=state.timestamp.batch,
+    )
+    if known.get("fidelity"):
+        scoring.load_state_dict(known["fidelity"])
+    return scorer

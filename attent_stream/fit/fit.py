@@ -17,6 +17,7 @@ from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.effects.planned_length import PlannedLength
 from attent_stream.effects.recorder import Recorder
 from attent_stream.effects.short_lessons import ShortLessons
+from attent_stream.fit.candidate_scorer import CandidateScorer
 from attent_stream.fit.settings import Run
 from attent_stream.fit.teaching import Teaching
 from attent_stream.teach.teacher import Teacher
@@ -55,6 +56,8 @@ class Fit:
         loader: The train loader.
         device: Where the model is.
         teacher: Chooses windows.
+        scorer: Scores candidates. In a fit that does not, the scorer of the fit before, whose state
+            is kept, or None.
         teaching: Scores candidates and asks the teacher.
         recorder: Records the losses of training forwards; None if they are not remembered.
         short: Takes lessons in pieces apart.
@@ -66,6 +69,7 @@ class Fit:
     loader: TeachingDataLoader
     device: Device
     teacher: Teacher
+    scorer: CandidateScorer | None
     teaching: Teaching
     recorder: Recorder | None
     short: ShortLessons
@@ -103,9 +107,11 @@ class Fit:
             self.recorder.stop()
 
     def state_dict(self) -> dict[str, Any]:
-        """The teacher's state and the lengths that were told."""
+        """The teacher's and the scorer's state and the lengths that were told."""
+        scorer = {"fidelity": None, "reference": None}
         return {
             **self.length.state_dict(),
             "gain": self.teacher.state_dict().get("gain"),
             "given_up": self.given_up(),
+            **(scorer if self.scorer is None else self.scorer.state_dict()),
         }

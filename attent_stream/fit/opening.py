@@ -23,7 +23,7 @@ from attent_stream.effects.recorder import Recorder
 from attent_stream.effects.short_lessons import ShortLessons
 from attent_stream.effects.weighting import WeightedOutputs
 from attent_stream.fit.arrange_faults import arrange_faults
-from attent_stream.fit.candidate_scorer import CandidateScorer
+from attent_stream.fit.candidate_scorer import CandidateScorer, open_scorer
 from attent_stream.fit.clock import single_pass, state_clock
 from attent_stream.fit.fit import Fit, StepTime
 from attent_stream.fit.score_memory import ScoreMemory
@@ -46,7 +46,7 @@ def open_fit(
     loader: TeachingDataLoader,
     *,
     memory: ScoreMemory,
-    scorer: CandidateScorer,
+    scorer_before: CandidateScorer | None,
     counts: dict[str, int],
     told: int | None,
     resumed: dict[str, Any] | None,
@@ -58,7 +58,7 @@ def open_fit(
         state: The Trainer's.
         loader: The train loader.
         memory: The run's ledger.
-        scorer: The run's scorer of candidates.
+        scorer_before: The scorer of the fit before, or None.
         counts: The run's counts.
         told: Length of the epoch that the Trainer was told in the fit before, or None.
         resumed: AtteNT's state of a checkpoint to go on from, or None.
@@ -75,8 +75,9 @@ def open_fit(
     )
     run = _with_what_can_be_arranged(settings, settings.of_run(facts), loader)
     form, spent = BatchForm.of(loader), Stopwatch(gpu=isinstance(state.device, DeviceGPU))
+    scorer = None
     if run.forwards:
-        scorer.open(state, loader, run, resumed, form)
+        scorer = open_scorer(state, loader, run, form, resumed=resumed, before=scorer_before)
         for algorithm in state.algorithms:
             if isinstance(algorithm, PreparesCandidates):
                 algorithm.prepare_models(scorer.models)
@@ -88,7 +89,7 @@ def open_fit(
         ledger=ledger,
         forwards=run.forwards,
     )
-    if run.forwards:
+    if scorer is not None:
         teacher.scoring_costs(scorer.cost)
     records = ledger is not None and run.remember.when != NEVER
     recorder = None
@@ -105,13 +106,16 @@ def open_fit(
             spent=spent,
         )
 
+    kept = scorer or scorer_before
+
     def reading() -> Reading | None:
-        return (None if recorder is None else recorder.reading) or scorer.reading
+        readings = (one.reading for one in (recorder, kept) if one is not None)
+        return next((found for found in readings if found is not None), None)
 
     teaching = Teaching(
         loader,
         teacher,
-        scorer if run.forwards else None,
+        scorer,
         counts=counts,
         flush=(lambda: None) if recorder is None else recorder.flush,
         spent=spent,
@@ -125,6 +129,7 @@ def open_fit(
         loader=loader,
         device=state.device,
         teacher=teacher,
+        scorer=kept,
         teaching=teaching,
         recorder=recorder,
         short=short,
@@ -141,8 +146,7 @@ def open_fit(
 def attach(fit: Fit, state: State, settings: Settings, resumed: dict[str, Any] | None) -> None:
     """Let a fit's teacher choose from the next epoch on."""
     loader, in_epoch = fit.loader, int(state.timestamp.batch_in_epoch)
-    goes_on = resumed is not None and in_epoch > 0
-    random = resumed["random"] if goes_on else None
+    random = resumed["random"] if resumed is not None and in_epoch > 0 else None
     subset = fit.length.subset(state)
     loader.attach(
         fit.teacher,

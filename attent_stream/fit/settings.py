@@ -136,9 +136,10 @@ class Settings:
 
     @property
     def remembers_by_name(self) -> bool:
-        """Whether losses are to be remembered by name, so that it is an error if they cannot be."""
-        by_name = self.remember.when not in (None, NEVER)
-        return by_name or self.score == REMEMBERED
+        """Whether losses that cannot be remembered are an error, as they or their score were asked
+        for by name.
+        """
+        return self.score is not None or self.remember.when not in (None, NEVER)
 
     @property
     def arranges_by_name(self) -> frozenset[str]:
@@ -246,13 +247,12 @@ class Settings:
         if score is None:
             return
         found = score if callable(score) else SCORES.get(score)
-        relative = isinstance(found, RelativeScore)
-        if relative != (self.scoring.reference is not None):
+        if isinstance(found, RelativeScore) != (self.scoring.reference is not None):
             raise ValueError(
                 f"score {score!r} and scoring.reference do not go together: a reference is for "
                 "scores that are relative to one"
             )
-        if relative:
+        if isinstance(found, RelativeScore):
             found.parse(self.scoring.reference)
         if not isinstance(found, (Score, RelativeScore)) and self.scoring.fidelity != FULL:
             raise ValueError(
@@ -288,20 +288,21 @@ def parse_settings(
         ValueError: One is out of range, a bad name (the good ones are listed), or two contradict
             each other.
     """
-    if isinstance(score, str) and score != REMEMBERED and isinstance(SCORES.get(score), Recipe):
-        recipe = copy.deepcopy(dict(SCORES.get(score).settings))
+    found = SCORES.get(score) if isinstance(score, str) and score != REMEMBERED else None
+    if isinstance(found, Recipe):
+        recipe = copy.deepcopy(dict(found.settings))
         if select not in (None, recipe.get("select")):
             raise ValueError(
                 f"score {score!r} needs select to be {recipe.get('select')!r}, got {select!r}"
             )
-        given = {"when": remember} if isinstance(remember, str) else dict(remember or {})
-        if given.get("per", recipe["remember"]["per"]) != recipe["remember"]["per"]:
+        own = {"when": remember} if isinstance(remember, str) else dict(remember or {})
+        if own.get("per", recipe["remember"]["per"]) != recipe["remember"]["per"]:
             raise ValueError(
                 f"score {score!r} needs remember.per to be left away, got {remember!r}"
             )
         score, select = recipe["score"], recipe["select"]
-        remember = recipe["remember"] | given
-    given = {
+        remember = recipe["remember"] | own
+    given: dict[str, Any] = {
         "keep": keep,
         "score": score,
         "select": select,

@@ -5,12 +5,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from composer import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist
+from numpy.typing import NDArray
 from torch.nn import Module
 
+from attent_stream.base.errors import ScoreError
 from attent_stream.base.stopwatch import Stopwatch
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.fit.candidate_scorer import CandidateScorer
@@ -65,24 +68,27 @@ class Teaching(Callback):
         Raises:
             ScoreError: The model cannot be scored.
         """
-        loader, scorer = self._loader, self._scorer
-        if loader.epoch is None:
+        loader, epoch, scorer = self._loader, self._loader.epoch, self._scorer
+        if epoch is None:
             return
         with self._spent:
-            if scorer is not None and self._teacher.uses_scores and loader.epoch.units == 1:
+            if scorer is not None and self._teacher.uses_scores and epoch.units == 1:
                 scorer.try_out(state)
-            if loader.epoch.due:
+            if epoch.due:
                 self._flush()
-            choices = loader.teach(partial(self._scores, state), state.device.tensor_to_device)
+            window = (epoch.order.epoch, epoch.segment.index + 1)
+            choices = loader.teach(
+                partial(self._scores, state, window), state.device.tensor_to_device
+            )
         for choice in choices:
-            self._log(choice, logger)
+            self._log(choice, epoch.order.stream_starts, logger)
             if scorer is not None and choice.decision.by == SCORED:
                 keep = choice.kept.mean().item()  # 1 if it was scored only to see what it gains
                 found = scorer.window_chosen(keep if keep < 1 else 0.5)
                 logger.log_metrics({f"attent/fidelity/{name}": v for name, v in found.items()})
                 self._teacher.scoring_costs(scorer.cost)
         if choices and scorer is not None:
-            scorer.between_windows(self._teacher.clock(0, loader.epoch.order.epoch, 0.0))
+            scorer.between_windows(self._teacher.clock(0, epoch.order.epoch, 0.0))
 
     def batch_start(self, state: State, logger: Logger) -> None:
         """Let a proxy learn from the batch."""
@@ -90,15 +96,17 @@ class Teaching(Callback):
             with self._spent:
                 self._scorer.learn(state)
 
-    def _scores(self, state: State, candidates: Any) -> torch.Tensor:
+    def _scores(self, state: State, window: tuple[int, int], candidates: Any) -> torch.Tensor:
+        if self._scorer is None:
+            raise ScoreError("expected no candidates to score, as this fit has no scorer")
         batch = state.device.batch_to_device(self._scorer.transformed(candidates))
         for algorithm in state.algorithms:
             if isinstance(algorithm, PreparesCandidates):
                 batch = algorithm.prepare_candidates(state, batch)
-        return self._scorer(state, batch)
+        return self._scorer(state, batch, window)
 
-    def _log(self, choice: Choice, logger: Logger) -> None:
-        metrics, counts = choice_metrics(choice, self._loader.epoch.order.stream_starts)
+    def _log(self, choice: Choice, stream_starts: NDArray[np.int64], logger: Logger) -> None:
+        metrics, counts = choice_metrics(choice, stream_starts)
         if counts["empty"] and not self._counts["empty"] and dist.get_global_rank() == 0:
             log.warning(
                 "%d of a window's %d samples have no label: nothing can be learnt from them, so "

@@ -111,7 +111,7 @@ class SampleLedger:
         ids, scores = ids.reshape(-1), scores.reshape(-1).astype(np.float32)
         if self._trend is not None:
             before = _decoded(self._codes[ids])  # this process wrote it, so nothing is waited for
-            self._follow(scores[np.isfinite(scores) & ~np.isfinite(before)])
+            _follow(self._trend, scores[np.isfinite(scores) & ~np.isfinite(before)])
             scores = scores - np.float32(self._trend[0])
         self._codes[ids] = _encoded(scores)
         if self._stamps is not None:
@@ -150,8 +150,8 @@ class SampleLedger:
         """See ``Ledger``."""
         check_state(state, "sample", len(self), "codes", "samples")
         if (state["stamps"] is None) != (self._stamps is None):
-            told = ["with the time of each score", "of scores that never grow old"]
-            has, wants = (told[part is None] for part in (state["stamps"], self._stamps))
+            kinds = ("with the time of each score", "of scores that never grow old")
+            has, wants = (kinds[part is None] for part in (state["stamps"], self._stamps))
             raise ValueError(
                 f"the checkpoint's ledger is {has}, this run's interval needs one {wants}"
             )
@@ -173,16 +173,6 @@ class SampleLedger:
             self._stamps[:] = state["stamps"].cpu().numpy().view(np.uint16)
         if self._trend is not None:
             self._trend[:] = state["trend"].cpu().numpy()
-
-    def _follow(self, scores: NDArray[np.floating]) -> None:
-        """Take the scores of new samples into the trend."""
-        if len(scores):
-            trend, samples = self._trend
-            rate = len(scores) / (len(scores) + samples)
-            self._trend[:] = (
-                trend + rate * (scores.mean(dtype=np.float64) - trend),
-                min(samples + len(scores), _TREND_SAMPLES),
-            )
 
     def _wait(self) -> None:
         if not self._settled:
@@ -254,6 +244,17 @@ class GroupLedger:
 def sample_bytes(num_samples: int, ages: bool) -> int:
     """Memory of a ``SampleLedger``."""
     return _TREND_BYTES + num_samples * (4 if ages else 2)
+
+
+def _follow(trend: NDArray[np.float64], scores: NDArray[np.floating]) -> None:
+    """Update a trend in place with the scores of new samples."""
+    if len(scores):
+        mean, samples = trend
+        rate = len(scores) / (len(scores) + samples)
+        trend[:] = (
+            mean + rate * (scores.mean(dtype=np.float64) - mean),
+            min(samples + len(scores), _TREND_SAMPLES),
+        )
 
 
 def _encoded(scores: NDArray[np.float32]) -> NDArray[np.uint16]:

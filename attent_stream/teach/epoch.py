@@ -198,6 +198,8 @@ class TaughtEpoch:
             scores: Scores of all ranks' samples, float of shape (ranks, n, batch_size).
         """
         window, _ = self._scheduled()
+        if self._scores is None:
+            raise TeacherError(f"window {window.index} of epoch {window.epoch} needs no scores")
         canonical = self._canonical(scores.astype(np.float64))
         self._scores[rows] = canonical
         time = self.teacher.time(self.order.epoch)

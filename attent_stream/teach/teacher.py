@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from attent_stream.arrange.arrangements import Arrangements
 from attent_stream.base.empty import is_known
+from attent_stream.base.errors import TeacherError
 from attent_stream.base.gather import ALONE, RankGroup
 from attent_stream.base.schedule import Interval, Phases, ShareSchedule
 from attent_stream.base.span import Clock, Span
@@ -291,6 +292,10 @@ class Teacher:
         """Remembered scores of a window. Unknown ones get the highest of them: a sample that is not
         trained on would never become known.
         """
+        if self.ledger is None:
+            raise TeacherError(
+                f"expected remembered scores for window {window.index}, got no ledger"
+            )
         scores = self.ledger.recall(window.ids)
         known = is_known(scores)
         if known.all():

@@ -156,7 +156,11 @@ def test_what_was_asked_for_by_name():
     asked = parse_settings(remember="always", keep=0.5, arrange={"pieces": 0.5, "balance": "none"})
     assert asked.asked == {"remember", "keep", "arrange"}
     assert asked.remembers_by_name and asked.arranges_by_name == {"pieces"}
-    assert parse_settings(score="remembered").remembers_by_name
+    for score in (
+        "remembered",
+        "loss",
+    ):  # on text seen again, which is chosen by what is remembered
+        assert parse_settings(score=score).remembers_by_name
     assert not parse_settings(remember="never").remembers_by_name
 
 

@@ -16,8 +16,9 @@ import torch
 from composer import Trainer
 from composer.core import Callback, Event
 from composer.loggers import InMemoryLogger
-from composer.models import ComposerClassifier, ComposerModel, HuggingFaceModel
+from composer.models import ComposerClassifier, HuggingFaceModel
 from composer.utils import FSDP2Config
+from fits import LossOnly
 from torch import distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor
@@ -95,28 +96,6 @@ def image_model(dropout: float = 0.0) -> ComposerClassifier:
 def images(samples: list) -> tuple[torch.Tensor, torch.Tensor]:
     values, target = classes(samples)
     return values.repeat(1, 3 * SIDE * SIDE // LENGTH).reshape(-1, 3, SIDE, SIDE), target
-
-
-class LossOnly(ComposerModel):
-    """A loss of its own kernel: neither outputs for each sample nor a cross-entropy in its
-    graph.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.body, self.head = torch.nn.Embedding(VOCAB, 8), torch.nn.Linear(8, VOCAB)
-
-    def forward(self, batch):
-        z = self.head(self.body(batch["input_ids"]))[:, :-1].flatten(0, 1)
-        return {
-            "loss": (
-                z.exp().sum(1).log() - z.gather(1, batch["labels"][:, 1:].reshape(-1, 1))[:, 0]
-            ).mean()
-        }
-
-    def loss(self, outputs, batch):
-        return outputs["loss"]
 
 
 class FailsOnRank1(ComposerClassifier):
