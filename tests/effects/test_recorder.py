@@ -37,9 +37,7 @@ def test_record_fills_the_ledger_from_the_training_forward(folder):
 
 
 class LastLosses(Callback):
-    """Each sample's loss, or its pieces' mean, in float64, by the weights it was last
-    trained with.
-    """
+    """Each sample's loss, or its pieces' mean, in float64, by the weights before its last batch."""
 
     def __init__(self, algorithm):
         self._algorithm, self.losses = algorithm, {}

@@ -95,24 +95,24 @@ def test_its_length_is_not_told_too_short(data):
 
 
 def test_a_taught_run_is_resumed_bit_for_bit(tmp_path):
-    folder = write_tokens(tmp_path / "tokens", 200, length=LENGTH, vocab=VOCAB)
+    folder = write_tokens(tmp_path / "tokens", 300, length=LENGTH, vocab=VOCAB)
 
     def score(model, batch):
-        # Few samples have most of it
-        return (batch["input_ids"][:, 0] % 10 == 3).float() * 20 + 0.1
+        # A quarter of the samples has nearly all of it
+        return (batch["input_ids"][:, 0] % 4 == 3).float() * 20 + 0.1
 
     def run(seed, **kwargs):
-        algorithm = AtteNT(select="predicted", keep=0.5, score=score, scoring={"batch": 4})
-        loader = make_lm_loader(folder, 5)
+        algorithm = AtteNT(select="predicted", keep=0.5, score=score)
+        loader = make_lm_loader(folder, 2)  # a probe is worth it in many windows
         watch, memory, _ = fit(
-            loader, [algorithm], make_model(0.1, seed), max_duration="2ep", seed=seed, **kwargs
+            loader, [algorithm], make_model(0.1, seed), max_duration="1ep", seed=seed, **kwargs
         )
         return watch, memory, algorithm
 
     saving = {"save_folder": str(tmp_path), "save_interval": "1ba", "save_filename": "ba{batch}.pt"}
     whole, memory, algorithm = run(1, **saving)
     assert memory.data["attent/candidates"][-1][1] > 0 and algorithm.state_dict()["gain"] > 1
-    for at in (9, 33):
+    for at in (3, 33):
         rest, _, again = run(8, load_path=str(tmp_path / f"ba{at}.pt"))
         assert rest.tokens == whole.tokens[at:] and rest.losses == whole.losses[at:]
         assert again.state_dict()["gain"] == algorithm.state_dict()["gain"]
