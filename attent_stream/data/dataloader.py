@@ -1,28 +1,27 @@
-"""``TeachingDataLoader``: one loader for lessons and candidates; the Trainer only sees the
-lessons.
-"""
+"""``TeachingDataLoader``: reads lessons and candidates, and yields the lessons to the Trainer."""
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
-from numbers import Integral, Real
-from typing import Any, NamedTuple
+from numbers import Real
+from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from streaming import StreamingDataLoader
 from torch.utils.data import DataLoader, default_collate
 
 from attent_stream.arrange.cutting import Packed
 from attent_stream.base.batch_seed import random_numbers_kept
-from attent_stream.base.errors import CollateError, ScoreError, TeacherError
-from attent_stream.base.gather import RankGroup, gather_ranks
-from attent_stream.base.watch import WORKER_TIMEOUT, here, next_batch, open_files_named
+from attent_stream.base.errors import CollateError, TeacherError
+from attent_stream.base.gather import RankGroup
+from attent_stream.base.watch import WORKER_TIMEOUT, next_batch, open_files_named
+from attent_stream.data.candidates import Candidate, Score, ToDevice, record_candidates
 from attent_stream.data.dataset import EpochStart, TeachingDataset
-from attent_stream.data.loader_arguments import check_has_batches, check_loader_arguments
-from attent_stream.data.places import places
+from attent_stream.data.loader_arguments import (
+    check_batch_size,
+    check_has_batches,
+    check_loader_arguments,
+)
 from attent_stream.data.tagged import Collated
 from attent_stream.data.tagged_collate import TaggedCollate
 from attent_stream.teach.board import Board
@@ -31,7 +30,6 @@ from attent_stream.teach.lengths import expected_rows, most_rows
 from attent_stream.teach.position import Position
 from attent_stream.teach.teacher import Teacher, untaught
 from attent_stream.window.choice import Choice
-from attent_stream.window.decision import SCORED
 from attent_stream.window.layout import CANDIDATE
 
 _GLANCE = 8  # samples
@@ -39,43 +37,31 @@ _GLANCE = 8  # samples
 log = logging.getLogger(__name__)
 
 
-class Candidate(NamedTuple):
-    """A candidate batch that waits to be scored: its row within the next window, the batch as
-    collated, and its features.
-    """
-
-    row: int
-    batch: Any
-    features: NDArray[np.float16] | None
-    fault: str = ""
-
-
 class TeachingDataLoader(StreamingDataLoader):
-    """A StreamingDataLoader that a teacher can be attached to.
+    """A StreamingDataLoader to which a teacher can be attached.
 
-    Without a teacher it yields what StreamingDataLoader does. With one, it yields the lessons;
-    candidates go to the inbox and are scored by :meth:`teach`, which must be called once for every
-    batch yielded (AtteNT does it).
+    Without a teacher it yields what StreamingDataLoader does. With one it yields the lessons, and
+    keeps the candidates in ``inbox``. :meth:`teach` scores them. It must be called once for every
+    batch yielded, as AtteNT does.
 
     Args:
         dataset: What to read.
-        batch_size: Samples per rank and batch; must be the data set's own.
-        collate_fn: Any collate function; it never sees anything but samples, and with a teacher
-            must make a row of each. It, or what it wraps, is told the epoch where it has
-            ``set_epoch``. What it draws from the global generators of torch, numpy and Python
-            depends on the data set's ``shuffle_seed``, the epoch and the batch's samples alone;
-            training's own random numbers are left as they are.
-        teacher_timeout: Seconds that a worker waits for a window to be chosen before it raises.
-        **kwargs: torch DataLoader's; ``timeout`` (seconds to wait for a batch of the workers) is an
-            hour if it is not given.
+        batch_size: Samples in a rank's batch; must equal the data set's.
+        collate_fn: Any collate function. It is called with samples only, and with a teacher must
+            return one row for each. If it or what it wraps has ``set_epoch``, it is called before
+            each epoch. The global generators that it draws from are seeded for each batch, see
+            ``TeachingDataset``; training's random states are kept.
+        teacher_timeout: Longest time in seconds that a worker waits for a window to be chosen.
+        **kwargs: Arguments of torch's DataLoader. ``timeout`` (seconds to wait for a worker's
+            batch) defaults to an hour.
 
     Raises:
-        TypeError: The data set is no TeachingDataset, or an argument of another wrong type.
-        ValueError: ``batch_size`` differs from the data set's, an argument cannot work here, or an
+        TypeError: ``dataset`` is not a TeachingDataset, or an argument has the wrong type.
+        ValueError: ``batch_size`` differs from the data set's, an argument is not supported, or an
             epoch has no batch.
     """
 
-    # StreamingDataLoader's destructor reads it, also when the constructor has refused its arguments
+    # StreamingDataLoader's destructor reads it, even if the constructor raised.
     _iterator = None
 
     def __init__(
@@ -89,17 +75,7 @@ class TeachingDataLoader(StreamingDataLoader):
     ) -> None:
         if not isinstance(dataset, TeachingDataset):
             raise TypeError(f"dataset must be a TeachingDataset, got {type(dataset).__name__}")
-        if batch_size != dataset.batch_size:
-            raise ValueError(
-                f"batch_size must be the data set's own ({dataset.batch_size}), got {batch_size}: "
-                "pass the same "
-                f"batch_size to TeachingDataset and TeachingDataLoader"
-            )
-        if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
-            raise ValueError(
-                f"batch_size must be a positive integer, for data set and loader alike, got "
-                f"{batch_size!r}"
-            )
+        check_batch_size(batch_size, dataset.batch_size)
         if not isinstance(teacher_timeout, Real) or not teacher_timeout > 0:
             raise ValueError(
                 f"teacher_timeout must be a positive number of seconds, got {teacher_timeout!r}"
@@ -117,7 +93,9 @@ class TeachingDataLoader(StreamingDataLoader):
         self.teacher: Teacher | None = None
         self.inbox: list[Candidate] = []
         self.epoch: TaughtEpoch | None = None
-        self.fault: str = ""  # why the rows of the lesson batch handed out last are not its samples
+        self.fault: str = (
+            ""  # why the last lesson batch does not have one row for each sample, if so
+        )
         self._strict: bool = True
         self._told: bool = False
         self._board: Board = Board(
@@ -127,27 +105,24 @@ class TeachingDataLoader(StreamingDataLoader):
         self._begun: Callable[[], None] | None = None
         self._at_most: int | None = None
         self._length: int = self.plain_batches
-        # Epoch of the first iteration that was left early with no teacher
+        # Epoch of the first iteration that ended early without a teacher
         self._peeked: int | None = None
 
     @property
     def peeked(self) -> bool:
-        """Whether somebody has looked at some batches since a teacher was here."""
+        """Whether an iteration ended early since a teacher was last attached."""
         return self._peeked is not None
 
     def forget_peeks(self) -> None:
-        """Start with the epoch that was next before anybody looked at some batches, in a
-        new run.
-        """
+        """Return to the epoch before any iteration that ended early, for a new run."""
         if self._peeked is not None:
             self.dataset.next_epoch = self._peeked
         self._peeked = None
 
     def glance(self) -> Any:
-        """A batch of a few samples, collated, for what a run must know before its first batch.
+        """Collate the first samples, to learn about batches before training.
 
-        They are always the first samples, so that every rank and every resume sees the same. Random
-        numbers stay as they were.
+        All ranks and all resumes see the same samples. Random states are kept.
         """
         with random_numbers_kept():
             return self._collate(
@@ -161,15 +136,15 @@ class TeachingDataLoader(StreamingDataLoader):
         at_most: int | None = None,
         strict: bool = True,
     ) -> None:
-        """Let this teacher choose from the next epoch on; None detaches.
+        """Attach a teacher from the next epoch on, or detach with None.
 
         Args:
-            teacher: The teacher.
-            begun: Called once, when the next iteration has its workers and has not asked them for
-                anything.
-            at_most: Lesson batches after which the next iteration ends, None for all.
-            strict: Whether a batch whose rows are not its samples is an error; else it is trained
-                on, neither scored nor weighted, and said once.
+            teacher: Chooses the lessons.
+            begun: Called once in the next iteration, after its workers are started and before they
+                are asked for a batch.
+            at_most: Lesson batches after which the next iteration ends; None for all.
+            strict: Raise an error if a batch does not have one row for each sample. If False, warn
+                once, and train on such batches without scores and weights.
         """
         self._strict = strict
         if teacher is not None:
@@ -179,28 +154,23 @@ class TeachingDataLoader(StreamingDataLoader):
 
     @property
     def packed(self) -> bool:
-        """Whether the collate function says that its samples are text of one length without
-        padding.
-        """
+        """Whether the collate function declares samples of one length without padding."""
         return isinstance(self._collate, Packed) and self._collate.packed is True
 
     def __len__(self) -> int:
-        """Batches an epoch; with a teacher, the lessons that its schedule was last forecast to
-        leave of one.
-        """
+        """Batches in an epoch; with a teacher, lessons as last forecast."""
         return self._length
 
     def forecast(self, done: int = 0) -> int:
-        """Work out anew how many batches the epoch that comes next will have, and say so as length
-        from now on.
+        """Forecast the number of batches in the next epoch, and return it as length from now on.
 
-        It stays the same within an epoch unless this is called, because a Trainer holds on to it,
-        and cuts the epoch off there: it may be too long, but never too short. Where it cannot be
-        foreseen it is the length without a teacher.
+        A Trainer ends an epoch at this length, so it may be too large but not too small. It changes
+        only here and in ``tell_length``. If it cannot be foreseen, it is the length without a
+        teacher.
 
         Args:
-            done: Batches of that epoch that the teacher's clock has counted already (a resume in
-                the middle).
+            done: Batches of that epoch that the teacher's clock has already counted, after a resume
+                within it.
         """
         full = len(self.dataset) // self.batch_size
         tail = self.plain_batches - full
@@ -212,17 +182,16 @@ class TeachingDataLoader(StreamingDataLoader):
         )
 
     def expect(self, epochs: int, done: int = 0, recorded: bool = False) -> int:
-        """Batches that the next so many epochs will have together, as far as it can be told; says
-        and changes nothing.
+        """Estimate the total number of batches in the next epochs.
 
         Args:
-            epochs: How many.
-            done: As of ``forecast``.
-            recorded: Whether training forwards fill the teacher's ledger.
+            epochs: Number of epochs.
+            done: See ``forecast``.
+            recorded: Whether losses of training forwards are recorded in the ledger.
         """
         if self.teacher is None or epochs <= 0:
             return epochs * self.plain_batches
-        # Samples in every epoch
+        # Whether epochs have nearly the same samples.
         same = self.plain_batches * self.dataset.row_size >= 0.9 * self.dataset.num_samples
         again = same and self.teacher.will_remember(recorded)
         full, first = len(self.dataset) // self.batch_size, self.dataset.coming_epoch
@@ -232,23 +201,24 @@ class TeachingDataLoader(StreamingDataLoader):
         return rows + epochs * (self.plain_batches - full)
 
     def tell_length(self, batches: int) -> int:
-        """Say so many batches as length from now on, and return it."""
+        """Set the length, and return it."""
         self._length = batches
         return batches
 
     @property
     def plain_batches(self) -> int:
-        """Batches an epoch without a teacher."""
+        """Batches in an epoch without a teacher."""
         full, rest = divmod(len(self.dataset), self.batch_size)
         return full + (1 if rest and not self.drop_last else 0)
 
     def __iter__(self) -> Iterator[Any]:
-        """The batches of one epoch.
+        """Iterate over the batches of one epoch.
 
         Raises:
             TeacherError: The data set requires a teacher and none is attached, or a window was not
                 chosen in time.
-            OpenFilesError: A process was out of file descriptors.
+            CollateError: A taught batch does not have one row for each sample.
+            OpenFilesError: A process is out of file descriptors.
         """
         with open_files_named():
             yield from self._batches()
@@ -259,11 +229,10 @@ class TeachingDataLoader(StreamingDataLoader):
         if teacher is None and self.dataset.require_teacher:
             raise TeacherError(
                 "this data set requires a teacher and none is attached: add AtteNT to the "
-                "Trainer's algorithms, "
-                "or set require_teacher to false for plain streaming"
+                "Trainer's algorithms, or set require_teacher to false for plain streaming"
             )
         if teacher is None and position is not None:
-            # What was taught before is gone on from, and all of the rest kept
+            # Finish the taught epoch, and keep everything that is not chosen yet.
             teacher = untaught(position.identity["seed"])
         self.epoch = None
         self.dataset.follow(None)
@@ -277,7 +246,7 @@ class TeachingDataLoader(StreamingDataLoader):
         if teacher is not None and begun is not None:
             try:
                 taught = self._open(teacher, begun, position)
-            except ValueError:  # a position of another run: no worker has been told to iterate
+            except ValueError:  # a position of another run; no worker was asked to iterate
                 self._board.cancel(generation)
                 self.dataset.end_iteration(self._board, generation)
                 raise
@@ -285,9 +254,9 @@ class TeachingDataLoader(StreamingDataLoader):
             self.dataset.follow(taught)
             if self.teacher is None and taught.units > 1:
                 log.warning(
-                    "Teaching was taken away in the middle of a window of short pieces: up to two "
-                    "windows are trained on as they were "
-                    "chosen, each row %d pieces of different samples.",
+                    "The checkpoint is within a window of short pieces and no teacher is attached: "
+                    "up to two windows are trained on as chosen, each row %d pieces of different "
+                    "samples.",
                     taught.units,
                 )
         try:
@@ -298,7 +267,7 @@ class TeachingDataLoader(StreamingDataLoader):
                 self._peeked = before
             raise
         finally:
-            # Before the workers are told to stop: some may wait for a segment that will not come
+            # Before the workers are stopped, as some may wait for a segment that will not come.
             self._board.end(generation)
             self.dataset.end_iteration(self._board, generation)
 
@@ -316,9 +285,7 @@ class TeachingDataLoader(StreamingDataLoader):
         )
 
     def _plain(self) -> Iterator[Any]:
-        """As StreamingDataLoader's, but that what is drawn while batches are read is not drawn from
-        training's numbers.
-        """
+        """Iterate as StreamingDataLoader does, but keep training's random states."""
         self.num_samples_yielded = 0
         batches = DataLoader.__iter__(self)
         while True:
@@ -330,7 +297,7 @@ class TeachingDataLoader(StreamingDataLoader):
             yield batch
 
     def _reading(self) -> AbstractContextManager:
-        """Around the reading of a batch: workers have random numbers of their own."""
+        """Keep random states while a batch is read. Workers have their own."""
         return nullcontext() if self.num_workers else random_numbers_kept()
 
     def _taught(self, epoch: TaughtEpoch) -> Iterator[Any]:
@@ -353,71 +320,44 @@ class TeachingDataLoader(StreamingDataLoader):
                     f"the workers returned step {tagged.step} where step {expected} was due"
                 )
             role, index = epoch.advance()
-            self._see(tagged.fault)
+            self._check(tagged.fault)
             if role == CANDIDATE:
-                self.inbox.append(Candidate(index, tagged.batch, tagged.features, tagged.fault))
+                self.inbox.append(Candidate(index, tagged.batch, tagged.features))
                 continue
             self.fault = tagged.fault
             self.num_samples_yielded += len(epoch.lesson[0]) // epoch.units
             if self.teacher is None and epoch.due:
-                epoch.choose()  # nobody teaches any more, and everything is kept
+                epoch.choose()  # ``teach`` is not called without a teacher
             yield tagged.batch
 
-    def _see(self, fault: str) -> None:
+    def _check(self, fault: str) -> None:
         if fault and self._strict:
             raise CollateError(fault)
         if fault and not self._told:
             self._told = True
-            log.warning("Training goes on plainly, as %s.", fault)
+            log.warning("Such batches are trained on without scores and weights: %s.", fault)
 
-    def teach(
-        self,
-        score: Callable[[Any], torch.Tensor],
-        to_device: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor,
-    ) -> list[Choice]:
+    def teach(self, score: Score, to_device: ToDevice = lambda tensor: tensor) -> list[Choice]:
         """Score the candidates in the inbox, and choose the next window when it is due.
 
-        Every rank must call this for every batch, with the same number of candidates in the inbox.
+        All ranks must call this together for every batch, with as many candidates in the inbox.
 
         Args:
-            score: Takes a candidate batch, returns its samples' scores, floating point of shape
-                (batch_size,).
-            to_device: Takes a tensor to where torch.distributed can gather it.
+            score: Scores a candidate batch, floating point of shape (batch_size,).
+            to_device: Moves a tensor to where torch.distributed can gather it.
 
         Returns:
-            The choices made since the last call: one when a window was due, and an epoch's first
-            with its first batch.
+            The choices since the last call. The first call of an epoch returns its first choice.
+
+        Raises:
+            ScoreError: A batch cannot be scored.
         """
         epoch = self.epoch
         if epoch is None:
             return []
         if self.inbox and epoch.next is not None:
-            rows = [candidate.row for candidate in self.inbox]
-            if epoch.next.by == SCORED:
-                scores = [self._scored(score, epoch, candidate) for candidate in self.inbox]
-                epoch.record(rows, self._everyone(scores))
-            if epoch.next.features:
-                features = [
-                    to_device(torch.from_numpy(candidate.features)) for candidate in self.inbox
-                ]
-                epoch.record_features(rows, self._everyone(features))
+            record_candidates(self.inbox, epoch, epoch.next, self.dataset, score, to_device)
             self.inbox = []
         if epoch.due:
             epoch.choose(RankGroup.of_world(to_device))
         return epoch.take_choices()
-
-    def _everyone(self, values: list[torch.Tensor]) -> NDArray:
-        """All ranks' values of the candidates in their inboxes, shape (ranks, candidates, ...)."""
-        dataset = self.dataset
-        return gather_ranks(
-            torch.stack(values), ranks=dataset.num_ranks, replication=dataset.replication or 1
-        )
-
-    def _scored(
-        self, score: Callable[[Any], torch.Tensor], epoch: TaughtEpoch, candidate: Candidate
-    ) -> torch.Tensor:
-        try:
-            return score(candidate.batch).float()
-        except ScoreError as error:
-            where = places(self.dataset, epoch.segment.candidates[candidate.row])
-            raise ScoreError(f"{error}; on {here()} for {where}") from error

@@ -1,4 +1,4 @@
-"""What TeachingDataLoader refuses of torch DataLoader's arguments, before any worker starts."""
+"""Checks of TeachingDataLoader's arguments, before any worker starts."""
 
 from collections.abc import Mapping
 from numbers import Integral, Real
@@ -7,33 +7,49 @@ from typing import Any
 import torch
 
 
-def check_loader_arguments(given: Mapping[str, Any]) -> None:
-    """Refuse what would fail, or be without effect, once the loader is iterated.
-
-    Args:
-        given: Keyword arguments of DataLoader, those that were given.
+def check_batch_size(batch_size: Any, expected: int) -> None:
+    """Check that the loader's batch size is the data set's.
 
     Raises:
-        TypeError: A value of a wrong type.
-        ValueError: An argument that cannot work with this loader, or with these others.
+        ValueError: It differs, or is not a positive integer.
+    """
+    if batch_size != expected:
+        raise ValueError(
+            f"batch_size must be the data set's own ({expected}), got {batch_size}: pass the same "
+            "batch_size to TeachingDataset and TeachingDataLoader"
+        )
+    if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(
+            "batch_size must be a positive integer in TeachingDataset and TeachingDataLoader, got "
+            f"{batch_size!r}"
+        )
+
+
+def check_loader_arguments(given: Mapping[str, Any]) -> None:
+    """Refuse arguments that would fail or have no effect when the loader is iterated.
+
+    Args:
+        given: The keyword arguments given for torch's DataLoader.
+
+    Raises:
+        TypeError: A value has the wrong type.
+        ValueError: An argument is not supported, or conflicts with another.
     """
     workers = _whole(given, "num_workers", 0, least=0)
     if not given.get("in_order", True):
         raise ValueError(
-            f"in_order must be True, got {given['in_order']!r}: which batch comes when is part of "
-            f"what is taught and resumed; "
-            f"leave it away"
+            f"in_order must be True, got {given['in_order']!r}: remove it, as teaching and "
+            "resuming depend on the order of batches"
         )
     for name in ("sampler", "batch_sampler"):
         if given.get(name) is not None:
             raise ValueError(
-                f"{name} must not be given: the data set and its teacher say which samples come "
-                f"when; leave it away"
+                f"{name} must not be given: remove it, as the data set and its teacher choose the "
+                "samples"
             )
     if given.get("shuffle"):
         raise ValueError(
-            "shuffle is the data set's: pass shuffle=True to TeachingDataset, and not to "
-            "TeachingDataLoader"
+            "shuffle must not be given to TeachingDataLoader: pass shuffle=True to TeachingDataset"
         )
     _check_callables(given)
     generator = given.get("generator")
@@ -44,7 +60,7 @@ def check_loader_arguments(given: Mapping[str, Any]) -> None:
     timeout = given.get("timeout", 0)
     if isinstance(timeout, bool) or not isinstance(timeout, Real) or not float(timeout) >= 0:
         raise ValueError(
-            f"timeout must be a number of seconds (0 to wait for ever), got {timeout!r}"
+            f"timeout must be a number of seconds (0 to wait forever), got {timeout!r}"
         )
     if workers == 0:
         _check_without_workers(given)
@@ -56,10 +72,7 @@ def _check_callables(given: Mapping[str, Any]) -> None:
     for name in ("collate_fn", "worker_init_fn"):
         value = given.get(name)
         if value is not None and not callable(value):
-            raise TypeError(
-                f"{name} must be a function, or an object that can be called, got "
-                f"{type(value).__name__} {value!r}"
-            )
+            raise TypeError(f"{name} must be callable, got {type(value).__name__} {value!r}")
 
 
 def _check_without_workers(given: Mapping[str, Any]) -> None:
@@ -69,8 +82,8 @@ def _check_without_workers(given: Mapping[str, Any]) -> None:
         wrong.append("prefetch_factor=0")
     if wrong:
         raise ValueError(
-            f"{' and '.join(wrong)} need workers, got num_workers=0: leave away what is theirs, or "
-            f"set num_workers"
+            f"{' and '.join(wrong)} need workers, got num_workers=0: remove them, or set "
+            "num_workers"
         )
 
 
@@ -84,14 +97,13 @@ def _whole(given: Mapping[str, Any], name: str, default: int, least: int) -> int
 
 
 def check_has_batches(samples: int, batch_size: int, drop_last: bool, ranks: int = 1) -> None:
-    """Refuse a loader whose every epoch is over before its first batch: a training over it would
-    never end, or train nothing.
+    """Refuse a loader whose epochs have no batch, as training would never end.
 
     Args:
-        samples: Of a rank in an epoch.
-        batch_size: Samples of a rank and batch.
-        drop_last: Whether a short last batch is left out.
-        ranks: That read different samples.
+        samples: A rank's samples in an epoch.
+        batch_size: A rank's samples in a batch.
+        drop_last: Whether a short last batch is dropped.
+        ranks: Number of ranks that read different samples.
 
     Raises:
         ValueError: There is no batch.
@@ -99,8 +111,7 @@ def check_has_batches(samples: int, batch_size: int, drop_last: bool, ranks: int
     if samples >= (batch_size if drop_last else 1):
         return
     raise ValueError(
-        f"an epoch has no batch: {samples} samples for each of {ranks} "
-        f"rank{'s' if ranks > 1 else ''}, batch_size {batch_size} and "
-        f"drop_last={drop_last}; set drop_last to False, make the batch smaller, or give more "
-        f"samples"
+        f"an epoch has no batch with {samples} samples for each of {ranks} "
+        f"rank{'s' if ranks > 1 else ''}, batch_size={batch_size} and drop_last={drop_last}: set "
+        "drop_last to False, decrease batch_size, or add samples"
     )

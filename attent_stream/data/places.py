@@ -1,4 +1,4 @@
-"""Where samples lie, in words for an error: their ids, streams and shards."""
+"""Sample ids, streams and shards, in words for error messages."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -11,10 +11,10 @@ from attent_stream.base.watch import here
 
 
 def places(dataset: Any, ids: Sequence[int]) -> str:
-    """Samples by shard: ``samples 3, 17 (stream 0, LOCAL/shard.00000.mds); 40 (...)``.
+    """Describe samples by shard: ``samples 3, 17 (stream 0, LOCAL/shard.00000.mds); 40 (...)``.
 
     Args:
-        dataset: The StreamingDataset that they are of.
+        dataset: The samples' StreamingDataset.
         ids: Sample ids.
     """
     samples = np.unique(np.asarray(ids, np.int64))
@@ -33,14 +33,14 @@ def places(dataset: Any, ids: Sequence[int]) -> str:
 
 
 def collate_name(collate: Callable) -> str:
-    """What to call a collate function in a message."""
+    """Name a collate function in a message."""
     while isinstance(collate, partial):
         collate = collate.func
     return getattr(collate, "__qualname__", type(collate).__qualname__)
 
 
 def collate_fault(collate: Callable, error: Exception, where: str) -> str:
-    """What a collate function raised, on which samples and rank, in one sentence."""
+    """Describe what a collate function raised, on which samples and rank, in one sentence."""
     said = " ".join(str(error).split())
     name, kind = collate_name(collate), type(error).__name__
     return f"collate function {name!r} raised {kind} on {here()} for {where}: {said}"

@@ -1,6 +1,4 @@
-"""How many rows a collate function made of its samples, and in which order, as far as a batch
-tells.
-"""
+"""Tests whether the rows of a collated batch are its samples, in their order."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,20 +10,19 @@ from torch.nn.utils.rnn import PackedSequence
 
 from attent_stream.model.reading import tensors_of
 
-_WORDS = (str, bytes, int, float, complex, np.generic, type(None))  # what says nothing about rows
+_SCALARS = (str, bytes, int, float, complex, np.generic, type(None))
 
 
 def miscounted(batch: Any, samples: int) -> int | None:
-    """The number of rows of a batch that has certainly another one than it was made of samples;
-    else None.
+    """Return the number of rows of a batch if it is certainly not the number of samples, else None.
 
-    Every tensor's and array's first dimension and the length of every list and tuple may be that
-    number. Only where there are such lengths, none is right, and nothing in the batch is of another
-    kind, it is certain.
+    Any first dimension of a tensor or array and any length of a list or tuple may be the number of
+    rows. It is certain if there are such lengths, all are wrong, and the batch has no object of
+    another type.
 
     Args:
-        batch: As collated.
-        samples: How many samples it was made of.
+        batch: The collated batch.
+        samples: The number of samples it was collated from.
     """
     first = None
     for length in _lengths(batch, True):
@@ -36,9 +33,7 @@ def miscounted(batch: Any, samples: int) -> int | None:
 
 
 def _lengths(value: Any, outermost: bool) -> Iterator[int | None]:
-    """Lengths that may be the number of rows, the likeliest first; None for a part that could hide
-    any number.
-    """
+    """Yield possible numbers of rows, the likeliest first, and None for unknown objects."""
     if isinstance(value, (Tensor, np.ndarray)):
         if value.ndim:
             yield len(value)
@@ -50,19 +45,19 @@ def _lengths(value: Any, outermost: bool) -> Iterator[int | None]:
             yield len(value)
         for part in value:
             yield from _lengths(part, False)
-        if outermost:  # more likely fields than samples
+        if outermost:  # its length more likely counts fields than samples
             yield len(value)
-    elif not isinstance(value, _WORDS):
+    elif not isinstance(value, _SCALARS):
         yield None
 
 
 def reordered(batch: Any, backwards: Any, samples: int) -> bool:
-    """Whether rows certainly lie in an order of the collate function's own (sorted by length, say).
+    """Whether the collate function certainly reorders rows, for example by length.
 
     Args:
-        batch: As collated.
-        backwards: As collated from the same samples in reverse.
-        samples: How many.
+        batch: The collated batch.
+        backwards: The batch collated from the same samples in reverse.
+        samples: The number of samples.
     """
     own, others = False, dict(tensors_of(backwards, samples))
     for path, one in tensors_of(batch, samples):
@@ -70,6 +65,6 @@ def reordered(batch: Any, backwards: Any, samples: int) -> bool:
         if other is None or one.shape != other.shape or torch.equal(one, one.flip(0)):
             continue
         if torch.equal(other, one.flip(0)):
-            return False  # here rows follow the samples
+            return False  # these rows follow the samples
         own = own or torch.equal(other, one)
     return own

@@ -1,4 +1,4 @@
-"""What travels from a loader worker's data set through the collate function to the loader."""
+"""What a loader worker passes from its data set through the collate function to the loader."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from attent_stream.window.decision import Decision
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a worker makes of a step's batch.
+    """How a worker prepares a step's batch.
 
     Args:
         arrangements: The run's.
-        decision: How the step's window is chosen, as far as a worker needs it.
-        lesson: Whether the step is a lesson; else it is a candidate step.
-        scored: Whether candidates are scored, so that their batch is needed.
+        decision: How the step's window is chosen, without what a worker does not need.
+        lesson: Whether the step is a lesson step; else it is a candidate step.
+        scored: Whether candidates are scored. If not, only their features are needed.
     """
 
     arrangements: Arrangements
@@ -33,11 +33,11 @@ class Task:
         return self.decision.units if self.lesson else 1
 
     def made(self, batch: Any, pieces: Sequence[int]) -> tuple[Any, NDArray[np.float16] | None]:
-        """What is handed on of a collated batch.
+        """Prepare a collated batch.
 
         Args:
-            batch: As collated, of whole samples.
-            pieces: Which piece of its sample each lesson is.
+            batch: The collated batch of whole samples.
+            pieces: Index of each lesson's piece within its sample.
 
         Returns:
             The batch or None, and features of candidates, float16 of shape (B, units * d), or None.
@@ -51,14 +51,14 @@ class Task:
 
 
 class Tagged(NamedTuple):
-    """Samples on their way into the collate function, so that nothing of ours is inside them.
+    """Samples for the collate function, with what is known of them beside them.
 
     Args:
         step: Number of their step.
-        samples: One sample, or of a lesson in pieces as many as there are pieces.
+        samples: One sample; for lessons in pieces, as many samples as pieces.
         ids: Their sample ids.
-        pieces: Which piece of its sample each is there for.
-        task: What is made of their batch.
+        pieces: Index of the piece that each sample is read for.
+        task: How their batch is prepared.
     """
 
     step: int
@@ -69,13 +69,13 @@ class Tagged(NamedTuple):
 
 
 class Collated(NamedTuple):
-    """A step's batch on its way to the loader.
+    """A step's batch for the loader.
 
     Args:
         step: Number of the step.
-        batch: As it is handed out or scored; None where only features are needed.
+        batch: The batch to train on or to score; None if only features are needed.
         features: Features of candidates, float16 of shape (B, units * d), if they are needed.
-        fault: Why the batch's rows are not its samples; empty if they are.
+        fault: Why the batch does not have one row for each sample; empty if it has.
     """
 
     step: int

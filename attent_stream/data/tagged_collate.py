@@ -1,4 +1,4 @@
-"""The user's collate function: the step's number around it, its rows counted, its errors placed."""
+"""The user's collate function, with checks of its rows and errors that name samples."""
 
 import copy
 import logging
@@ -19,20 +19,25 @@ log = logging.getLogger(__name__)
 
 
 class TaggedCollate:
-    """The user's collate function, with the step number carried around it.
+    """The user's collate function, applied to ``Tagged`` or plain samples.
+
+    If a taught batch does not have one row for each sample, ``Collated.fault`` says why.
+
+    Args:
+        collate: The user's collate function.
+        dataset: The samples' data set.
 
     Raises:
-        CollateError: It raised, or what it made cannot be cut or counted; with the samples, their
-            shards and the rank. Rows of a taught epoch that are not samples are told with the
-            batch.
+        CollateError: The function raised, or its batch cannot be arranged. The message names the
+            samples, their shards and the rank.
     """
 
     def __init__(self, collate: Callable[[list], Any], dataset: TeachingDataset) -> None:
         self.collate = collate
         self._dataset = dataset
         self._warned = False
-        # Whether it was tried on samples in reverse, and orders rows by itself
-        self._turned = self._orders = False
+        self._tried = False  # on samples in reverse
+        self._reorders = False
 
     def __call__(self, samples: list) -> Any:
         if not isinstance(samples[0], Tagged):
@@ -55,12 +60,10 @@ class TaggedCollate:
         return Collated(samples[0].step, batch, features=features, fault=fault)
 
     def _twin(self) -> Callable[[list], Any] | None:
-        """Before the first batch a copy of the collate function, to be tried without a trace in it;
-        else None.
-        """
-        if self._turned:
+        """Before the first batch, a copy of the collate function to try; else None."""
+        if self._tried:
             return None
-        self._turned = True
+        self._tried = True
         with suppress(Exception):
             return copy.deepcopy(self.collate)
         return None
@@ -68,29 +71,23 @@ class TaggedCollate:
     def _fault(
         self, samples: list[Tagged], given: list, batch: Any, twin: Callable[[list], Any] | None
     ) -> str:
-        """Why the rows of a batch are not its samples, one after the other; empty where nothing
-        says so.
-        """
+        """Why a batch does not have one row for each sample in order; empty if not known."""
         rows = miscounted(batch, len(given))
         if rows is not None:
             return (
-                f"{self._counted(rows, len(given))} on {here()} for {self._places(samples)}; "
-                "scores and weights are of "
-                "one row a sample: make one of each (two views of a sample as a row of shape (2, "
-                "...)), leave none "
-                f"out, and pack text when the corpus is written"
+                f"{self._counted(rows, len(given))} on {here()} for {self._places(samples)}: "
+                "return one row for each sample, as scores and weights need it (two views of a sample as "
+                "a row of shape (2, ...), and text packed when the corpus is written)"
             )
         if twin is not None:
-            # The collate function has worked on these samples in their order
+            # The copy may fail where the function itself did not.
             with suppress(Exception):
-                self._orders = reordered(batch, twin(given[::-1]), len(given))
-        if not self._orders:
+                self._reorders = reordered(batch, twin(given[::-1]), len(given))
+        if not self._reorders:
             return ""
         return (
-            f"collate function {collate_name(self.collate)!r} puts rows into an order of its own, "
-            "so which row is of "
-            "which sample is not known: leave rows in the order of the samples, and sort within "
-            "the model"
+            f"collate function {collate_name(self.collate)!r} reorders rows, so samples cannot be "
+            "told apart: keep rows in the order of the samples, and sort within the model"
         )
 
     def _plain(self, samples: list) -> Any:
@@ -99,9 +96,9 @@ class TaggedCollate:
         if rows is not None:
             self._warned = True
             log.warning(
-                "%s on %s: rows are counted as samples where training stands, so a resume in "
-                "mid-epoch will go on at the wrong "
-                "place; make a row of each sample, or save checkpoints at the end of epochs only.",
+                "%s on %s. A resume within an epoch will start at the wrong sample, as it counts "
+                "rows: return one row for each sample, or save checkpoints only at the end of "
+                "epochs.",
                 self._counted(rows, len(samples)),
                 here(),
             )

@@ -1,0 +1,69 @@
+"""Candidate batches that wait to be scored, and how their scores reach the epoch."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from numpy.typing import NDArray
+
+from attent_stream.base.errors import ScoreError
+from attent_stream.base.gather import gather_ranks
+from attent_stream.base.watch import here
+from attent_stream.data.dataset import TeachingDataset
+from attent_stream.data.places import places
+from attent_stream.teach.epoch import TaughtEpoch
+from attent_stream.window.decision import SCORED, Decision
+
+Score = Callable[[Any], torch.Tensor]
+ToDevice = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Candidate(NamedTuple):
+    """A candidate batch: its row in the next window, the collated batch, and its features."""
+
+    row: int
+    batch: Any
+    features: NDArray | None
+
+
+def record_candidates(
+    candidates: list[Candidate],
+    epoch: TaughtEpoch,
+    decision: Decision,
+    dataset: TeachingDataset,
+    score: Score,
+    to_device: ToDevice,
+) -> None:
+    """Score candidates, gather scores and features from all ranks, and record them.
+
+    All ranks must call this together, with the same number of candidates.
+
+    Args:
+        candidates: Candidates of this rank, at least one.
+        epoch: Where scores and features are recorded.
+        decision: How the candidates' window will be chosen.
+        dataset: The data set of the candidates.
+        score: Scores a batch, floating point of shape (batch_size,).
+        to_device: Moves a tensor to where torch.distributed can gather it.
+
+    Raises:
+        ScoreError: A batch cannot be scored. The message names its samples and the rank.
+    """
+
+    def gathered(values: list[torch.Tensor]) -> NDArray:
+        ranks, replication = dataset.num_ranks, dataset.replication or 1
+        return gather_ranks(torch.stack(values), ranks=ranks, replication=replication)
+
+    rows = [candidate.row for candidate in candidates]
+    if decision.by == SCORED:
+        scores = []
+        for row, batch, _ in candidates:
+            try:
+                scores.append(score(batch).float())
+            except ScoreError as error:
+                where = places(dataset, epoch.segment.candidates[row])
+                raise ScoreError(f"{error}; on {here()} for {where}") from error
+        epoch.record(rows, gathered(scores))
+    if decision.features:
+        features = [to_device(torch.from_numpy(candidate.features)) for candidate in candidates]
+        epoch.record_features(rows, gathered(features))
