@@ -76,8 +76,8 @@ class TaggedCollate:
         if rows is not None:
             return (
                 f"{self._counted(rows, len(given))} on {here()} for {self._places(samples)}: "
-                "return one row for each sample, as scores and weights need it (two views of a sample as "
-                "a row of shape (2, ...), and text packed when the corpus is written)"
+                "return one row for each sample, as scores and weights need it (two views of a "
+                "sample as a row of shape (2, ...), and text packed when the corpus is written)"
             )
         if twin is not None:
             # The copy may fail where the function itself did not.

@@ -6,8 +6,9 @@ from typing import Any, TypedDict
 
 from composer import Algorithm
 
-from attent_stream.base.registry import Registry, nearest
+from attent_stream.base.registry import nearest
 from attent_stream.effects.resolution import ProgressiveResolution
+from attent_stream.fit.algorithms import ALGORITHMS
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +31,6 @@ class OldNames(TypedDict, total=False):
     backward: Any
 
 
-# Algorithms of this package that stand beside AtteNT in a run, by their name in YAML.
-ALGORITHMS: Registry[type[Algorithm]] = Registry(
-    "algorithms", {"progressive_resolution": ProgressiveResolution}
-)
 _OLD = {
     "record": "remember: {when: ...}",
     "ledger": "remember: {per: ..., limit: ..., detrend: ...}",
