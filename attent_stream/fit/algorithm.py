@@ -14,8 +14,9 @@ from attent_stream.fit.fit import Fit
 from attent_stream.fit.old_names import OldNames, renamed
 from attent_stream.fit.opening import attach, open_fit, warn
 from attent_stream.fit.place import find_place
+from attent_stream.fit.run import ScoreFunction
 from attent_stream.fit.score_memory import LEAVE, ScoreMemory
-from attent_stream.fit.settings import ScoreFunction, parse_settings
+from attent_stream.fit.settings import parse_settings
 from attent_stream.window.choice import Choice
 
 VERSION = 3  # of AtteNT's state

@@ -9,7 +9,7 @@ from attent_stream import AtteNT
 from attent_stream.effects.resolution import ProgressiveResolution
 from attent_stream.experimental.kept_positions import KeptPositions
 from attent_stream.experimental.reweighting import Reweight
-from attent_stream.fit.settings import Facts
+from attent_stream.fit.run import Facts
 from attent_stream.launch.config_check import ConfigError, checked_arguments
 
 REFERENCE = {"snapshot": "5ba"}

@@ -7,8 +7,9 @@ import pytest
 from corpora import write_tokens
 from fits import LENGTH, VOCAB, make_loader
 
+from attent_stream.fit.run import Facts, Run
 from attent_stream.fit.score_memory import ScoreMemory
-from attent_stream.fit.settings import Facts, Run, parse_settings
+from attent_stream.fit.settings import parse_settings
 from attent_stream.memory.ledger import GroupLedger, SampleLedger
 
 IDS, LOSSES = np.arange(0, 96, 3), np.linspace(1.0, 5.0, 32)

@@ -3,7 +3,8 @@
 import pytest
 
 from attent_stream.base.schedule import parse_interval
-from attent_stream.fit.settings import Facts, Settings, parse_settings
+from attent_stream.fit.run import Facts
+from attent_stream.fit.settings import Settings, parse_settings
 
 IMAGES, IMAGES_ONCE = Facts(), Facts(once=True)
 AGAIN, PADDED = Facts(text=True), Facts(text=True, once=True)
@@ -137,13 +138,9 @@ def test_what_settings_come_to(given, kinds, expected):
         (
             {"score": own_score, "keep": 0.5},
             IMAGES,
-            "samples are chosen (select: soft, score: a score of your own, keep: 0.5)",
+            "samples are chosen (select: soft, score: a function, keep: 0.5)",
         ),
-        (
-            {"arrange": {"balance": "tokens"}},
-            IMAGES,
-            "samples are streamed plainly; batches are balanced",
-        ),
+        ({"arrange": {"balance": "tokens"}}, IMAGES, "nothing is dropped, batches are balanced"),
     ],
 )
 def test_a_run_is_told_in_words(given, facts, told):
