@@ -1,27 +1,25 @@
-"""How long epochs will be: how many rows a teacher will leave of each, told before it has
-chosen.
-"""
+"""Forecasts of the number of lesson rows in an epoch."""
 
 import numpy as np
 
 from attent_stream.teach.teacher import Teacher
 from attent_stream.window.layout import lesson_count, window_rows
 
-_LOOKS = 32  # windows of an epoch that are looked at for an estimate
+_LOOKS = 32  # windows of an epoch that an estimate evaluates
 
 
 def most_rows(teacher: Teacher, rows: int, window: int, epoch: int, done: int) -> int:
-    """Rows that will be left of an epoch at most, of a foreseeable teacher.
+    """Return the largest possible number of lesson rows in an epoch, for a foreseeable teacher.
 
-    An epoch that turns out shorter than said only ends early; one that turns out longer would be
-    cut off by the Trainer, so the first window counts as untaught though the ledger may know it.
+    The Trainer would cut off a longer epoch, while a shorter one only ends early. So the first
+    window counts as kept whole, although the ledger may know its samples.
 
     Args:
-        teacher: Whose clock reads now.
-        rows: Of the epoch.
-        window: Rows of a window.
-        epoch: Which.
-        done: Lessons of this epoch that the clock has counted already.
+        teacher: The teacher, whose clock reads the current time.
+        rows: Rows in the epoch.
+        window: Rows in a window.
+        epoch: Number of the epoch.
+        done: Lessons of this epoch that the clock has already counted.
     """
     lessons, index = 0, 0
     while True:
@@ -37,27 +35,26 @@ def most_rows(teacher: Teacher, rows: int, window: int, epoch: int, done: int) -
 def expected_rows(
     teacher: Teacher, rows: int, window: int, epochs: range, done: int, again: bool
 ) -> int:
-    """Rows that will be left of epochs, by some of their windows: for what is planned ahead, such
-    as learning rates.
+    """Estimate the total number of lesson rows in epochs from some of their windows.
 
     Args:
-        teacher: Whose clock reads now.
-        rows: Of each epoch.
-        window: Rows of a window.
-        epochs: Which, from the one that comes next on.
-        done: Lessons of the first that the clock has counted already.
-        again: Whether all that an epoch has will be remembered in those behind it.
+        teacher: The teacher, whose clock reads the current time.
+        rows: Rows in each epoch.
+        window: Rows in a window.
+        epochs: Numbers of the epochs, starting with the next one.
+        done: Lessons of the first epoch that the clock has already counted.
+        again: Whether an epoch's samples are remembered in the epochs after it.
     """
     windows = -(-rows // window)
     if not windows:
         return 0
-    # The first window by itself: it may be kept whole where the others are not.
+    # The first window is evaluated by itself, as it may be the only one that is kept whole.
     borders = np.unique([0, *np.linspace(1, windows, min(windows, _LOOKS)).round().astype(int)])
     lessons, now = 0.0, teacher.remembers_most(teacher.clock(0, epochs.start, 0.0))
     for epoch in epochs:
         remembered = now or (again and epoch > epochs.start)
-        for first, behind in zip(borders[:-1], borders[1:], strict=True):
-            begin, end = first * window, min(behind * window, rows)
+        for first, end_window in zip(borders[:-1], borders[1:], strict=True):
+            begin, end = first * window, min(end_window * window, rows)
             clock = teacher.clock(round(lessons) - done, epoch, begin / rows)
             lessons += (
                 (end - begin)

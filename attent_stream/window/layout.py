@@ -1,11 +1,10 @@
-"""Pure index arithmetic: windows of rows, how a segment interleaves its steps, which slots belong
-to whom.
+"""Index arithmetic for windows of rows, steps of segments, and slots of ranks. Pure functions.
 
-A *row* is one global batch of the order. Rows are handled in **canonical** slot order, which does
-not depend on how many nodes and ranks read them: under node-wise batching, canonical slot ``i`` of
-a row is read by node ``i % nodes``, by rank ``(i // nodes) % ranks_per_node`` of it, as that rank's
-sample ``i // (nodes * ranks_per_node)``. This is Streaming's own striping
-(``streaming/base/partition/orig.py``), so a row keeps its slots when a run resumes on another
+A *row* is a global batch of the order. Rows are in **canonical** slot order, which does not depend
+on the number of nodes and ranks. Under striped batching, canonical slot ``i`` of a row is read by
+node ``i % nodes`` and its rank ``(i // nodes) % ranks_per_node``, as sample
+``i // (nodes * ranks_per_node)`` of the rank's batch. This is Streaming's striping
+(``streaming/base/partition/orig.py``). So a row keeps its slots when a run resumes on another
 number of nodes.
 """
 
@@ -21,23 +20,23 @@ from attent_stream.window.selection import quota_rows
 CANDIDATE = 0
 LESSON = 1
 
-# How each of Streaming's batching methods lays samples into a global batch: `striped` over
-# canonical nodes, or `blocked` (slots in reading order). `unit` is the part of a row that always
-# holds a single stream, if any.
+# Streaming's batching methods that stripe a global batch over canonical nodes. The others have
+# slots in reading order.
 STRIPED = frozenset({"random", "per_stream"})
+# The unit of a row that has samples of one stream only, if any.
 UNIT = {"random": None, "stratified": None, "per_stream": "row", "device_per_stream": "device"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where the slots of a row go.
+    """How the slots of a row are assigned to nodes and ranks.
 
     Args:
-        nodes: Nodes that read (after replication).
-        ranks_per_node: Ranks per node that read different samples.
-        batch_size: Samples per rank and step.
+        nodes: Nodes that read different samples.
+        ranks_per_node: Ranks of a node that read different samples.
+        batch_size: Samples in a rank's batch.
         canonical_nodes: Streaming's ``num_canonical_nodes``.
-        initial_nodes: Nodes of the run's first start, which fixes the number of lanes for good.
+        initial_nodes: Nodes of the run's first start. They fix the number of lanes.
         batching: Streaming's ``batching_method``.
     """
 
@@ -57,7 +56,7 @@ class Layout:
 
     @property
     def ranks(self) -> int:
-        """Ranks that read different samples."""
+        """Number of ranks that read different samples."""
         return self.nodes * self.ranks_per_node
 
     @property
@@ -67,26 +66,21 @@ class Layout:
 
     @property
     def node_lanes(self) -> int:
-        """Lanes by place: the finest split that every row divides evenly and no node count of the
-        run can cross.
-        """
+        """Lanes by slot: the largest number that divides a row and respects all node counts."""
         return gcd(max(self.canonical_nodes, self.initial_nodes), self.row_size)
 
     @property
     def unit(self) -> int:
-        """Slots that must stay of one stream and so move together (``row_size`` where nothing is
-        smaller).
-        """
+        """Slots that must keep samples of one stream, and so move together."""
         return self.batch_size if UNIT[self.batching] == "device" else self.row_size
 
 
 @lru_cache(maxsize=8)
 def canonical_slots(layout: Layout) -> NDArray[np.int64]:
-    """Canonical slot of each slot in reading order (node, rank, sample).
+    """Return the canonical slot of each slot in reading order (node, rank, sample).
 
     Returns:
-        Read-only int64 array of shape (row_size,), a permutation; it is asked for many times a
-        window.
+        Read-only int64 array of shape (row_size,), a permutation.
     """
     slots = np.arange(layout.row_size)
     if layout.batching in STRIPED:
@@ -102,8 +96,12 @@ def canonical_slots(layout: Layout) -> NDArray[np.int64]:
 
 
 def rank_slots(layout: Layout, origin: Layout, rank: int) -> NDArray[np.int64]:
-    """Canonical slots that a rank reads of rows laid out as ``origin``, shape (batch_size,), in
-    reading order.
+    """Return the canonical slots that a rank reads, in reading order, shape (batch_size,).
+
+    Args:
+        layout: The current layout.
+        origin: The layout in which the rows were made.
+        rank: The rank's number.
     """
     return canonical_slots(origin).reshape(layout.ranks, layout.batch_size)[rank]
 
@@ -111,11 +109,11 @@ def rank_slots(layout: Layout, origin: Layout, rank: int) -> NDArray[np.int64]:
 def lane_labels(
     rows: NDArray[np.int64], layout: Layout, stream_starts: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Lane of every slot.
+    """Return the lane of every slot.
 
     Args:
-        rows: Sample ids in canonical slot order, shape (C, row_size), none of them -1.
-        layout: Where slots go.
+        rows: Sample ids in canonical slot order, shape (C, row_size), without -1.
+        layout: The layout of slots.
         stream_starts: First sample id of each stream, ascending, shape (num_streams,).
 
     Returns:
@@ -135,48 +133,49 @@ def lane_labels(
 
 
 def lesson_count(candidates: int, keep: float) -> int:
-    """Lesson rows to keep of ``candidates`` rows: rounded half up, at least one, at most all."""
+    """Return the number of lesson rows: rounded half up, at least one, at most all."""
     return max(1, min(candidates, int(np.floor(candidates * keep + 0.5))))
 
 
 def interleave(candidates: int, lessons: int, gap: int) -> NDArray[np.int8]:
-    """The roles of a segment's steps, in order.
+    """Return the roles of a segment's steps, in order.
 
-    Candidates are spread evenly before the lessons up to ``due_lesson``, so that none is left for
-    the last ones.
+    Candidates are spread evenly before the lessons up to ``due_lesson``.
 
     Args:
-        candidates: Candidate steps, of the next window; 0 or more.
-        lessons: Lesson steps, of this window; 1 or more.
-        gap: Lessons at the end with no candidate between them; see ``due_lesson``.
+        candidates: Number of candidate steps, of the next window; 0 or more.
+        lessons: Number of lesson steps, of this window; 1 or more.
+        gap: Lessons at the end without candidates between them; see ``due_lesson``.
 
     Returns:
         int8 array of shape (candidates + lessons,) of ``CANDIDATE`` and ``LESSON``.
     """
     room = due_lesson(lessons, gap) + 1
-    # Rounded so that the first lesson, which follows a border, has the fewest before it.
-    places = np.minimum(np.arange(1, candidates + 1) * room // max(candidates, 1), room - 1)
-    before = np.bincount(places, minlength=lessons)
+    # Rounded so that the first lesson, right after a choice, has the fewest candidates before it.
+    lesson_of = np.minimum(np.arange(1, candidates + 1) * room // max(candidates, 1), room - 1)
+    before = np.bincount(lesson_of, minlength=lessons)
     roles = np.full(candidates + lessons, CANDIDATE, np.int8)
     roles[np.cumsum(before) + np.arange(lessons)] = LESSON
     return roles
 
 
 def due_lesson(lessons: int, gap: int) -> int:
-    """Index of the lesson at which all candidates of its segment have been read: the next window is
-    chosen here.
+    """Return the index of the lesson at which the next window is chosen.
 
-    At most a quarter of the lessons (but one) is left without candidates, so that most steps read
-    alike.
+    All candidates of the segment have been read before it. At most ``gap`` lessons follow it, and
+    at most a quarter of all lessons (but one), so that most steps read alike.
     """
     return lessons - 1 - min(gap, max(1, lessons // 4), lessons - 1)
 
 
 def window_rows(num_rows: int, first_row: int, window: int, index: int) -> tuple[int, int]:
-    """Rows ``[begin, end)`` of window ``index`` of an epoch whose windows start at ``first_row``.
+    """Return the rows ``[begin, end)`` of a window; both are ``num_rows`` after the last one.
 
-    The last window is shorter where the rows do not divide evenly; past the end both are
-    ``num_rows``.
+    Args:
+        num_rows: Full rows in the epoch.
+        first_row: Row at which the first window starts.
+        window: Rows in a window. The last one may have fewer.
+        index: Number of the window.
     """
     begin = min(num_rows, first_row + index * window)
     return begin, min(num_rows, begin + window)
@@ -185,16 +184,16 @@ def window_rows(num_rows: int, first_row: int, window: int, index: int) -> tuple
 def lesson_lanes(
     lanes: NDArray[np.int64], count: int, unit: int, offset: float
 ) -> NDArray[np.int64]:
-    """Lanes of the slots of a window's lesson rows.
+    """Return the lanes of the slots of a window's lesson rows.
 
-    Each column of units keeps its share of every stream, so a row (or device batch) that was of one
-    stream stays so.
+    Each column of units keeps its share of every stream. So a row or device batch of one stream
+    stays of one stream.
 
     Args:
         lanes: Lanes of the candidate slots, shape (C, row_size).
-        count: Lesson rows, 1 to C.
+        count: Number of lesson rows, 1 to C.
         unit: Slots that move together, a divisor of row_size.
-        offset: In [0, 1): which streams get the rows that do not divide evenly.
+        offset: In [0, 1). Decides which streams get the rows that do not divide evenly.
 
     Returns:
         int64 array of shape (count, row_size).

@@ -1,4 +1,4 @@
-"""What a choice looks like in numbers."""
+"""Metrics and counts of a choice."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +13,17 @@ QUANTILES = (0.1, 0.5, 0.9)
 def choice_metrics(
     choice: Choice, stream_starts: NDArray[np.int64]
 ) -> tuple[dict[str, float], dict[str, int]]:
-    """Numbers of one choice, and what it adds to the run's counts.
+    """Return the metrics of a choice, and what it adds to the run's counts.
 
     Args:
         choice: The choice.
         stream_starts: First sample id of each stream, shape (num_streams,).
 
     Returns:
-        Metrics by name: ``keep``, ``gain`` (predicted, of ``auto``), ``imbalance`` (where batches
-        are balanced), ``kept_q10`` ... ``dropped_q90`` (score quantiles; only where there are
-        scores) and ``stream_0_candidates`` / ``stream_0_kept`` ... (shares, where there are several
-        streams). And counts by name: ``candidates`` (samples forwarded to score them), ``lessons``,
-        ``dropped``, ``nonfinite`` and ``empty`` (samples without a label).
+        Metrics by name: ``keep``, ``Choice.metrics``, ``kept_q10`` ... ``dropped_q90`` (score
+        quantiles, if there are scores), and ``stream_0_candidates``, ``stream_0_kept`` ... (shares,
+        if there are several streams). Counts by name: ``candidates`` (samples that were scored),
+        ``lessons``, ``dropped``, ``nonfinite`` and ``empty`` (samples without a label).
     """
     kept = choice.kept
     metrics = {"keep": kept.mean().item(), **choice.metrics}

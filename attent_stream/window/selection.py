@@ -1,6 +1,4 @@
-"""Selection: which of a window's candidates become lessons, lane by lane. Pure functions on numpy
-arrays.
-"""
+"""Selection of a window's lessons, lane by lane. Pure functions on numpy arrays."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +22,7 @@ def select_lanes(
     Args:
         scores: Score of each candidate, float of shape (C, S); None if the selector needs none.
         lanes: Lane of each candidate, non-negative ints of shape (C, S).
-        wanted: Lane of each lesson slot, shape (L, S). A lane has as many lessons as slots here.
+        wanted: Lane of each lesson slot, shape (L, S). A lane gets as many lessons as slots.
         select: Name of a selector.
         temperature: See the selector.
         seed: Seeds each lane's draw, as ``default_rng([seed, epoch, window, lane])``.
@@ -32,13 +30,13 @@ def select_lanes(
         window: See ``seed``.
 
     Returns:
-        Flat positions into the ``C * S`` candidates, int64, and weights, float32 that is exact in
-        16 bits (so a checkpoint holds what was trained with); both of shape (L, S). If everything
-        is kept (``wanted`` equals ``lanes``), ``arange(C * S)`` and ones.
+        Flat positions into the ``C * S`` candidates, int64 of shape (L, S). And weights, float32 of
+        shape (L, S), rounded to float16 as in checkpoints. If ``wanted`` equals ``lanes``,
+        everything is kept: ``arange(C * S)`` and ones.
 
     Raises:
-        ValueError: An unknown selector, missing or misshapen scores, or a lane with fewer
-            candidates than slots.
+        ValueError: The selector is unknown, scores are missing or have the wrong shape, or a lane
+            has fewer candidates than slots.
     """
     chosen = selector(select)
     if scores is None and chosen.needs_scores:
@@ -62,9 +60,9 @@ def select_lanes(
     short = np.flatnonzero(available < counts)
     if len(short):
         lane, has, asked = (int(part[short[0]]) for part in (lessons, available, counts))
-        raise ValueError(f"lane {lane} has {has} candidates for {asked} lesson slots")
+        raise ValueError(f"expected at least {asked} candidates in lane {lane}, got {has}")
     selected, weights = np.empty(wanted.size, np.int64), np.empty(wanted.size, np.float32)
-    # Thousands of lanes are selected from together where they are alike: as rows of one array.
+    # Lanes of equal sizes are selected together, as there may be thousands.
     alike = np.stack([available, counts], axis=1)
     kinds, kind_of = np.unique(alike, axis=0, return_inverse=True)
     kind_of = kind_of.reshape(-1)
@@ -87,17 +85,16 @@ def select_lanes(
 
 
 def below_ceiling(scores: NDArray, lanes: NDArray[np.integer], ceiling: float) -> NDArray:
-    """Scores of which the highest of each lane are taken for noise: made NaN, so that they are
-    preferred over nothing.
+    """Replace the highest scores of each lane by NaN, as they are likely noise.
 
     Args:
         scores: Float of shape (C, S).
-        lanes: Lane of each, non-negative ints of the same shape.
-        ceiling: Share of a lane's finite scores that goes, rounded down, in [0, 1); of equal ones
-            the later go first.
+        lanes: Lane of each score, non-negative ints of shape (C, S).
+        ceiling: Share of a lane's finite scores to replace, rounded down, in [0, 1). Among equal
+            scores the later are replaced first.
 
     Returns:
-        ``scores`` itself for 0, else a copy.
+        ``scores`` itself if ``ceiling`` is 0, else a copy.
     """
     if ceiling == 0:
         return scores
@@ -106,42 +103,40 @@ def below_ceiling(scores: NDArray, lanes: NDArray[np.integer], ceiling: float) -
     lane = np.repeat(np.arange(len(starts)), sizes)
     known = np.isfinite(flat[members])
     members, lane = members[known], lane[known]
-    # Stable: of equal ones the later stand behind
+    # A stable sort keeps equal scores in order.
     members = members[np.lexsort((flat[members], lane))]
     counts = np.bincount(lane, minlength=len(starts))
-    # From a lane's highest, 1, on
-    behind = np.repeat(np.cumsum(counts), counts) - np.arange(len(members))
+    # Rank from a lane's highest score, which has 1.
+    rank = np.repeat(np.cumsum(counts), counts) - np.arange(len(members))
     out = scores.reshape(-1).copy()
-    out[members[behind <= np.repeat(np.floor(ceiling * counts + 1e-9), counts)]] = np.nan
+    out[members[rank <= np.repeat(np.floor(ceiling * counts + 1e-9), counts)]] = np.nan
     return out.reshape(scores.shape)
 
 
 def quota_rows(keys: NDArray[np.integer], count: int, u: float) -> NDArray[np.int64]:
-    """Choose rows so that every key keeps its share: systematic sampling over the rows sorted by
-    key.
+    """Choose rows so that every key keeps its share, by systematic sampling of rows sorted by key.
 
-    Every row is chosen with probability ``count / C`` over a uniform ``u``; a key of ``W`` rows
-    gets the floor or the ceiling of ``count * W / C``; the chosen rows of a key are evenly spread
-    over its rows.
+    For a uniform ``u`` every row is chosen with probability ``count / C``. A key of ``W`` rows gets
+    the floor or the ceiling of ``count * W / C``, evenly spread over its rows.
 
     Args:
         keys: Key of each row, ints of shape (C,).
-        count: How many rows to choose.
+        count: Number of rows to choose.
         u: Offset of the systematic sample, in [0, 1).
 
     Returns:
         Ascending row indices, int64 of shape (count,).
 
     Raises:
-        ValueError: A count outside of [0, C] or an offset outside of [0, 1).
+        ValueError: ``count`` is not in [0, C], or ``u`` is not in [0, 1).
     """
     rows = len(keys)
     check_count(rows, count)
     if not 0 <= u < 1:
         raise ValueError(f"u must be in [0, 1), got {u!r}")
-    # The points are u, u + 1, ... on an axis where each row is count / rows long. In integers,
-    # where u is rounded down to a multiple of 1 / rows: rounding of the shares could otherwise give
-    # a key one row too many.
+    # The points are u, u + 1, ... on an axis on which each row has length count / rows. Integers
+    # avoid rounding errors, which could give a key one row too many. So u is rounded down to a
+    # multiple of 1 / rows.
     offset = min(int(u * rows), max(rows - 1, 0))
     points = -((offset - count * np.arange(rows + 1, dtype=np.int64)) // max(rows, 1))
     chosen = np.flatnonzero(np.diff(points))
@@ -149,14 +144,16 @@ def quota_rows(keys: NDArray[np.integer], count: int, u: float) -> NDArray[np.in
 
 
 def by_lane(lanes: NDArray[np.integer]) -> tuple[NDArray, NDArray, NDArray, NDArray[np.int64]]:
-    """Every lane's label, first place and size in the flat positions sorted by lane, ascending
-    within one; and these.
+    """Sort flat positions by lane, ascending within a lane.
+
+    Returns:
+        Each lane's label, its start and its size in the sorted positions, and these positions.
     """
     flat = lanes.reshape(-1)
     if flat.size and flat.min() < 0:
         raise ValueError(f"lanes must be non-negative, got {flat.min()}")
     if flat.size and flat.max() < 2**16:
-        flat = flat.astype(np.uint16)  # numpy sorts these by radix: 10 times as fast as int64
+        flat = flat.astype(np.uint16)  # numpy uses a radix sort, 10 times as fast as for int64
     order = np.argsort(flat, kind="stable")
     ordered = flat[order]
     starts = np.flatnonzero(np.diff(ordered, prepend=-1)) if flat.size else np.empty(0, np.int64)

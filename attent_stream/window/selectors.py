@@ -1,15 +1,13 @@
-"""Selectors: which candidates of a lane become lessons. Pure functions on numpy arrays.
+"""Selectors, which choose the lessons of a lane. Pure functions on numpy arrays.
 
 A selector is ``(scores, size, count, rng, temperature) -> positions``:
 
-- ``scores``: float of shape (size,), higher = teach it; None if the selector needs none.
+- ``scores``: Float of shape (size,), higher is more important; None if the selector needs none.
 - ``positions``: ``count`` different positions in [0, size), ascending int64. A selector may return
-  ``(positions, weights)`` instead, where weights are floats of shape (count,) for the lessons'
-  losses.
+  ``(positions, weights)`` instead, with weights of the lessons' losses, floats of shape (count,).
 
-A score that is not finite is unknown. It is never preferred over a known one. When fewer than
-``count`` are known, the rest is drawn at random from the unknown. Samples that are known to have no
-label (``-inf``) come last.
+A score that is not finite is unknown, and known scores are preferred. If fewer than ``count`` are
+known, the rest is drawn at random from the unknown. Samples without a label (``-inf``) come last.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,8 +21,8 @@ from attent_stream.base.registry import Registry
 
 Selected = NDArray[np.int64] | tuple[NDArray[np.int64], NDArray[np.floating]]
 Choose = Callable[[NDArray | None, int, int, np.random.Generator, float], Selected]
-# (finite scores of shape (lanes, size), a generator a lane, temperature) -> keys of the same shape,
-# of which the largest are selected
+# (finite scores of shape (lanes, size), a generator for each lane, temperature) -> keys of the same
+# shape; the largest are selected
 Keys = Callable[[NDArray, Iterable[np.random.Generator], float], NDArray]
 
 
@@ -35,10 +33,10 @@ class Selector:
     Args:
         choose: Selects from one lane.
         needs_scores: Whether it needs scores.
-        keys: Selects from many lanes at once, with the same result as ``choose`` where all scores
-            are known; None if there is no such way.
-        teacher: Class of the teacher that uses it, as ``package.module:Class``; None for the usual.
-        checked: Whether to check what ``choose`` returns, as for a user's own function.
+        keys: Selects from many lanes at once if all scores are known, with the same result as
+            ``choose``; None if this is not supported.
+        teacher: Class of its teacher, as ``package.module:Class``; None for ``Teacher``.
+        checked: Whether the results of ``choose`` are checked, as for a user's function.
     """
 
     choose: Choose
@@ -51,21 +49,22 @@ class Selector:
 def hard(
     scores: NDArray | None, size: int, count: int, rng: np.random.Generator, temperature: float
 ) -> NDArray[np.int64]:
-    """The ``count`` highest scores; of equal ones the earlier (AtteNT, arXiv 2602.20461: the m
-    largest residuals).
+    """Select the ``count`` highest scores, and among equal scores the earlier.
+
+    AtteNT (arXiv 2602.20461) selects the m largest residuals in this way.
 
     Args:
         scores: Float of shape (size,).
         size: Candidates in the lane.
-        count: How many to select.
-        rng: Only drawn from when fewer than ``count`` scores are finite.
+        count: Number to select.
+        rng: Used only if fewer than ``count`` scores are finite.
         temperature: Unused.
 
     Returns:
         Ascending int64 positions, shape (count,).
 
     Raises:
-        ValueError: No scores, scores of another shape, or a count outside of [0, size].
+        ValueError: Scores are missing or have the wrong shape, or ``count`` is not in [0, size].
     """
     return _top(checked_scores(scores, size, count), lambda known: known, count, rng)
 
@@ -73,26 +72,25 @@ def hard(
 def soft(
     scores: NDArray | None, size: int, count: int, rng: np.random.Generator, temperature: float
 ) -> NDArray[np.int64]:
-    """Gumbel top-k over standardised scores: a draw without replacement with log-weights ``z /
-    temperature``.
+    """Select by Gumbel top-k: draw without replacement with log-weights ``z / temperature``.
 
-    The scores are brought to mean 0 and standard deviation 1 first, so neither their unit nor their
-    spread matters (the released code of arXiv 2602.20461 does not, and is close to random when
-    losses spread little; it also applies the temperature to the noise as well, where it cancels).
-    Scores without any spread select at random.
+    ``z`` are the scores, standardised to mean 0 and standard deviation 1. So neither their unit nor
+    their spread matters. Equal scores select at random. The released code of arXiv 2602.20461 does
+    not standardise, so it is nearly random if losses have little spread, and its temperature scales
+    the noise too, so it cancels.
 
     Args:
         scores: Float of shape (size,).
         size: Candidates in the lane.
-        count: How many to select.
-        rng: Drawn from for the noise.
-        temperature: Towards 0 is ``hard``, towards infinity ``random``; positive.
+        count: Number to select.
+        rng: Draws the noise.
+        temperature: Positive. ``hard`` in the limit of 0, ``random`` in the limit of infinity.
 
     Returns:
         Ascending int64 positions, shape (count,).
 
     Raises:
-        ValueError: As ``hard``, or a temperature that is not positive.
+        ValueError: See ``hard``, or ``temperature`` is not positive.
     """
 
     def keys(known: NDArray) -> NDArray:
@@ -105,21 +103,20 @@ def soft(
 def random(
     scores: NDArray | None, size: int, count: int, rng: np.random.Generator, temperature: float
 ) -> NDArray[np.int64]:
-    """Any ``count``, all subsets equally likely: the control, which needs no scores and ignores
-    any.
+    """Select a uniformly random subset: the control, which ignores scores.
 
     Args:
         scores: Unused.
         size: Candidates in the lane.
-        count: How many to select.
-        rng: Drawn from.
+        count: Number to select.
+        rng: Draws the subset.
         temperature: Unused.
 
     Returns:
         Ascending int64 positions, shape (count,).
 
     Raises:
-        ValueError: A count outside of [0, size].
+        ValueError: ``count`` is not in [0, size].
     """
     check_count(size, count)
     return np.sort(rng.permutation(size)[:count]).astype(np.int64)
@@ -145,10 +142,10 @@ SELECTORS: Registry[Selector | Choose] = Registry(
 
 
 def selector(name: str) -> Selector:
-    """The selector of this name. A user's own function is one that needs scores.
+    """Return the selector of this name. A user's function needs scores and is checked.
 
     Raises:
-        ValueError: An unknown name.
+        ValueError: The name is unknown.
     """
     found = SELECTORS.get(name)
     return found if isinstance(found, Selector) else Selector(choose=found, checked=True)
@@ -163,22 +160,22 @@ def select_each(
     rng_of: Callable[[int], np.random.Generator],
     temperature: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Select from each of several lanes of one size.
+    """Select from several lanes of one size.
 
     Args:
         chosen: The selector.
-        scores: Shape (lanes, size), or None.
+        scores: Float of shape (lanes, size), or None.
         lanes: Number of lanes.
-        size: Candidates of a lane.
-        count: Lessons of a lane.
-        rng_of: Random numbers of a lane.
+        size: Candidates in a lane.
+        count: Lessons in a lane.
+        rng_of: Returns the generator of a lane.
         temperature: See the selector.
 
     Returns:
         Positions and weights, both of shape (lanes, count).
 
     Raises:
-        ValueError: The selector returned something else.
+        ValueError: A user's selector returned an invalid result.
     """
     positions, weights = np.empty((lanes, count), np.int64), np.ones((lanes, count))
     alone = np.arange(lanes)
@@ -200,25 +197,23 @@ def select_each(
 
 
 def _checked_selection(found: Selected, size: int, count: int) -> tuple[NDArray, NDArray]:
-    places, weights = found if isinstance(found, tuple) else (found, np.ones(count))
-    places, weights = np.asarray(places), np.asarray(weights)
-    good = places.shape == weights.shape == (count,) and places.dtype.kind in "iu"
-    if not good or len(np.unique(places)) != count or not ((places >= 0) & (places < size)).all():
+    positions, weights = found if isinstance(found, tuple) else (found, np.ones(count))
+    positions, weights = np.asarray(positions), np.asarray(weights)
+    good = positions.shape == weights.shape == (count,) and positions.dtype.kind in "iu"
+    good = good and len(np.unique(positions)) == count
+    if not good or not ((positions >= 0) & (positions < size)).all():
         raise ValueError(
             f"select: expected {count} different positions below {size}, and as many weights if "
-            "any, "
-            f"got {places!r:.200}"
+            f"any, got {positions!r:.200}"
         )
     if not (np.isfinite(weights) & (weights >= 0)).all():
         raise ValueError(f"select: expected finite weights of at least 0, got {weights!r:.200}")
-    order = np.argsort(places, kind="stable")
-    return places[order], weights[order]
+    order = np.argsort(positions, kind="stable")
+    return positions[order], weights[order]
 
 
 def _top_of_each(keys: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Ascending positions of each row's ``count`` largest keys, of equal ones the earlier; without
-    a sort.
-    """
+    """Return ascending positions of each row's ``count`` largest keys, the earlier among equals."""
     lanes, size = keys.shape
     if not lanes or not count:
         return np.empty((lanes, count), np.int64)
@@ -229,12 +224,13 @@ def _top_of_each(keys: NDArray[np.float64], count: int) -> NDArray[np.int64]:
 
 
 def check_count(size: int, count: int) -> None:
-    """Raises ValueError unless so many can be selected of so many."""
+    """Raise ValueError if ``count`` is not in [0, size]."""
     if not 0 <= count <= size:
         raise ValueError(f"count must be between 0 and the {size} candidates, got {count}")
 
 
 def checked_scores(scores: NDArray | None, size: int, count: int) -> NDArray[np.float64]:
+    """Return scores in float64; raise ValueError if their shape or ``count`` is wrong."""
     check_count(size, count)
     if scores is None or scores.shape != (size,):
         raise ValueError(
@@ -249,7 +245,7 @@ def _top(
     count: int,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Positions of the ``count`` largest keys of the known scores, filled from the unknown."""
+    """Select the ``count`` largest keys of the known scores, and fill up from the unknown."""
     finite = np.isfinite(scores)
     known = np.flatnonzero(finite)
     best = known[np.argsort(-keys(scores[known]), kind="stable")[:count]]
@@ -262,24 +258,22 @@ def _top(
 
 
 def check_temperature(temperature: float) -> None:
-    """Raises ValueError unless it is positive."""
+    """Raise ValueError if ``temperature`` is not positive."""
     if not temperature > 0:
         raise ValueError(f"temperature must be greater than 0, got {temperature!r}")
 
 
 def _soft_keys(z: NDArray, noise: NDArray, temperature: float) -> NDArray:
-    # Same order in both branches; each keeps its terms finite at its end of the range.
+    # Both have the same order. Each is finite at its end of the range.
     return z + temperature * noise if temperature < 1 else z / temperature + noise
 
 
 def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``values`` with mean 0 and standard deviation 1 along the last axis, or zeros where they have
-    no spread.
-    """
+    """Scale to mean 0 and standard deviation 1 along the last axis; equal values become 0."""
     if not values.size:
         return np.zeros_like(values)
     flat = values.min(axis=-1, keepdims=True) == values.max(axis=-1, keepdims=True)
-    # In units of the range, so that neither huge nor tiny values overflow or vanish when squared.
+    # Values in units of the range neither overflow nor vanish when squared.
     scaled = values / np.where(flat, 1.0, np.abs(values).max(axis=-1, keepdims=True))
     low, high = scaled.min(axis=-1, keepdims=True), scaled.max(axis=-1, keepdims=True)
     scaled = (scaled - low) / np.where(flat, 1.0, high - low)
