@@ -5,6 +5,7 @@ from typing import Any
 
 _EXPORTS = {
     "AtteNT": "attent_stream.fit.algorithm",
+    "ProgressiveResolution": "attent_stream.effects.resolution",
     "TeachingDataLoader": "attent_stream.data.dataloader",
     "TeachingDataset": "attent_stream.data.dataset",
     "preset": "attent_stream.fit.presets",

@@ -1,5 +1,5 @@
-"""Balanced batches: a window's lessons, ordered so that every stretch of them has nearly the window's
-mean features.
+"""Balanced batches: a window's lessons, ordered so that every stretch of them has nearly the
+window's mean features.
 
 The order is greedy herding (Welling, "Herding dynamical weights to learn", ICML 2009; as an order
 of training samples: Lu et al., "GraB: Finding provably better data permutations than random
@@ -95,8 +95,8 @@ def herded(features: NDArray) -> NDArray[np.int64]:
     gram = wide @ wide.swapaxes(1, 2)
     rows = gram.sum(axis=2, dtype=np.float64)
     total = rows.sum(axis=1)[:, None]
-    # The next sample x minimises |sum + x|^2 = |sum|^2 + 2 <sum, x> + |x|^2, and |sum|^2 is the same
-    # for all. Features are less their mean, and times n^2, so they are whole numbers again.
+    # The next sample x minimises |sum + x|^2 = |sum|^2 + 2 <sum, x> + |x|^2, and |sum|^2 is the
+    # same for all. Features are less their mean, and times n^2, so they are whole numbers again.
     longer = n * (n * np.diagonal(gram, axis1=1, axis2=2).astype(np.float64) - 2 * rows) + total
     order, every = np.empty((blocks, n), np.int64), np.arange(blocks)
     for place in range(n):

@@ -56,7 +56,8 @@ def cuttable(batch: Any, pieces: int) -> None:
         )
     if ids.shape[1] < 2 * pieces:
         raise ScoreError(
-            f"arrange.pieces expected samples of at least {2 * pieces} tokens to cut into {pieces}, "
+            f"arrange.pieces expected samples of at least {2 * pieces} tokens to cut into "
+            f"{pieces}, "
             f"got {ids.shape[1]}{_WAY_OUT}"
         )
     if "labels" in batch:
@@ -87,7 +88,8 @@ def apart(batch: Mapping[str, Tensor], pieces: int, rows: int) -> dict[str, Tens
     )
     if not same or len({value.shape[1] for value in batch.values()}) != 1:
         raise ScoreError(
-            f"arrange.pieces expected a batch of {rows} rows as the collate function made them, got "
+            f"arrange.pieces expected a batch of {rows} rows as the collate function made them, "
+            "got "
             f"{describe(batch)}: remove what changes batches before BATCH_START{_WAY_OUT}"
         )
     return {name: _cut(value, pieces) for name, value in batch.items()}
@@ -104,7 +106,8 @@ def together(batch: Any, which: Sequence[int], pieces: int) -> dict[str, Tensor]
         pieces: Pieces of a sample.
 
     Returns:
-        Tensors of shape (B, pieces * (T // pieces), ...). ``apart`` makes B * pieces pieces of them.
+        Tensors of shape (B, pieces * (T // pieces), ...). ``apart`` makes B * pieces pieces of
+        them.
 
     Raises:
         ScoreError: See ``cuttable``; or the number of samples differs.

@@ -42,7 +42,8 @@ class Pieces(Arrangement):
     def __post_init__(self) -> None:
         if self.share.some and pieces_at(self.share.least) == 1:
             raise ValueError(
-                f"{SETTING} must be 1, or below 0.7 at some time to cut samples in two or more, got "
+                f"{SETTING} must be 1, or below 0.7 at some time to cut samples in two or more, "
+                "got "
                 f"at least {self.share.least}"
             )
 
@@ -56,7 +57,9 @@ class Pieces(Arrangement):
         cuttable(batch, pieces_at(self.share.least))
 
     def decide(self, window: Window, end: Clock, units: int) -> int:
-        """See ``Arrangement``. By the window's end, so that the last stage is trained on in full."""
+        """See ``Arrangement``. By the window's end, so that the last stage is trained on
+        in full.
+        """
         pieces = pieces_at(self.share.at(end))
         return pieces if pieces > 1 else 0
 

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 MASK = "***"
 _NAMES = (
     r"\w*(?:secret|passw(?:or)?d|passphrase|credential|authorization|connection_?string)\w*"
-    r"|(?:\w*_)?(?:api|access|private|account|gcs)_?keys?"
-    r"|(?:\w*_)?(?:api|auth|oauth|access|refresh|hub|hf|sas|bearer|session|security|wandb|github|gitlab|databricks)_?tokens?"
+    r"|(?:\w*_)?(?:api|access|private|account|gcs)[_-]?keys?"
+    r"|(?:\w*_)?(?:api|auth|oauth|access|refresh|hub|hf|sas|bearer|session|security|wandb|github|gitlab|databricks)[_-]?tokens?"
     r"|token"
 )
 _CREDENTIAL = re.compile(_NAMES, re.IGNORECASE)
@@ -37,7 +37,7 @@ _LOOKS = (
     ),
     re.compile(r"\bxox[abprs]-[\w-]{10,}|\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*"),
     # key=value, and {key: value} as YAML or Python prints it; not `key: sentence`
-    re.compile(rf"(?<![\w-])(?:{_NAMES})=[^\s&;,'\"]+", re.IGNORECASE),
+    re.compile(rf"(?<![\w-])-{{0,2}}(?:{_NAMES})=[^\s&;,'\"]+", re.IGNORECASE),
     re.compile(
         rf"""(?<=[{{'"])(?:{_NAMES})['"]?: ?[^\s,}}]+|(?<=, )(?:{_NAMES}): [^\s,}}]+""",
         re.IGNORECASE,

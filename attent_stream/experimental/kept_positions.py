@@ -159,7 +159,8 @@ class KeptPositions(Algorithm):
                 else type(labels).__name__
             )
             raise AttentError(
-                f"kept_positions={self._share:g} needs a batch with labels of shape (B, T), got {got}"
+                f"kept_positions={self._share:g} needs a batch with labels of shape (B, T), got "
+                f"{got}"
             )
         generator = torch.Generator().manual_seed(
             int(np.random.SeedSequence((*self._seed, number)).generate_state(1, np.uint64)[0])
@@ -177,7 +178,8 @@ class KeptPositions(Algorithm):
                 return None
             if hidden.ndim != 3 or len(hidden) != len(positions):
                 raise AttentError(
-                    f"kept_positions={self._share:g} expected the output head to be given hidden states "
+                    f"kept_positions={self._share:g} expected the output head to be given hidden "
+                    "states "
                     "of shape "
                     f"({len(positions)}, T, D), got {tuple(hidden.shape)}"
                 )
@@ -197,7 +199,8 @@ class KeptPositions(Algorithm):
         self.cancel()
         if not called:
             raise AttentError(
-                f"kept_positions={self._share:g} has no effect on this model, whose forward does not "
+                f"kept_positions={self._share:g} has no effect on this model, whose forward does "
+                "not "
                 "call its output head "
                 f"(a loss fused with it): leave kept_positions away"
             )

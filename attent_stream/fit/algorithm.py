@@ -5,16 +5,18 @@ from typing import Any
 
 from composer import Algorithm, Event, State
 from composer.loggers import Logger
+from typing_extensions import Unpack
 
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.data.dataset import TeachingDataset
 from attent_stream.fit.candidate_scorer import CandidateScorer
 from attent_stream.fit.fit import Fit
-from attent_stream.fit.old_names import renamed, takes_old_names
+from attent_stream.fit.old_names import OldNames, renamed
 from attent_stream.fit.opening import attach, open_fit, warn
 from attent_stream.fit.place import find_place
+from attent_stream.fit.run import ScoreFunction
 from attent_stream.fit.score_memory import LEAVE, ScoreMemory
-from attent_stream.fit.settings import ScoreFunction, parse_settings
+from attent_stream.fit.settings import parse_settings
 from attent_stream.window.choice import Choice
 
 VERSION = 3  # of AtteNT's state
@@ -86,7 +88,6 @@ class AtteNT(Algorithm):
         TypeError: An unknown argument.
     """
 
-    @takes_old_names
     def __init__(
         self,
         *,
@@ -101,7 +102,7 @@ class AtteNT(Algorithm):
         arrange: str | Mapping[str, Any] | None = None,
         scoring: str | Mapping[str, Any] | None = None,
         seed: int = 17,
-        **old: Any,
+        **old: Unpack[OldNames],
     ) -> None:
         given = {
             "keep": keep,
@@ -116,8 +117,8 @@ class AtteNT(Algorithm):
             "scoring": scoring,
             "seed": seed,
         }
-        arguments, without, self._beside = renamed(old, given)
-        self.settings = parse_settings(**arguments, without=without)
+        arguments, self._beside = renamed(old, given)
+        self.settings = parse_settings(**arguments)
         self.fit: Fit | None = None
         self._memory = ScoreMemory(self.settings.score or self.settings.remember.score)
         self._scorer: CandidateScorer | None = None

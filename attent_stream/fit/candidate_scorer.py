@@ -16,7 +16,7 @@ from attent_stream.base.gather import gather_ranks
 from attent_stream.base.span import Clock
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.data.dataset import TeachingDataset
-from attent_stream.fit.settings import Run
+from attent_stream.fit.run import Run
 from attent_stream.fit.training_forward import training_forward
 from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.device_memory import out_of_memory

@@ -18,7 +18,7 @@ from attent_stream.effects.planned_length import PlannedLength
 from attent_stream.effects.recorder import Recorder
 from attent_stream.effects.short_lessons import ShortLessons
 from attent_stream.fit.candidate_scorer import CandidateScorer
-from attent_stream.fit.settings import Run
+from attent_stream.fit.run import Run
 from attent_stream.fit.teaching import Teaching
 from attent_stream.teach.teacher import Teacher
 

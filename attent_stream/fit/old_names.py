@@ -1,21 +1,36 @@
 """Arguments of before 0.2, which are taken for one release with a warning."""
 
-import inspect
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypedDict
 
 from composer import Algorithm
 
-from attent_stream.base.registry import Registry, nearest
+from attent_stream.base.registry import nearest
 from attent_stream.effects.resolution import ProgressiveResolution
+from attent_stream.fit.algorithms import ALGORITHMS
 
 log = logging.getLogger(__name__)
 
-# Algorithms of this package that stand beside AtteNT in a run, by their name in YAML.
-ALGORITHMS: Registry[type[Algorithm]] = Registry(
-    "algorithms", {"progressive_resolution": ProgressiveResolution}
-)
+
+class OldNames(TypedDict, total=False):
+    """The old names, for signatures."""
+
+    record: Any
+    ledger: Any
+    balance: Any
+    seq_len: Any
+    fidelity: Any
+    head: Any
+    score_batch: Any
+    ceiling: Any
+    reference: Any
+    resolution: Any
+    reweight: Any
+    positions: Any
+    backward: Any
+
+
 _OLD = {
     "record": "remember: {when: ...}",
     "ledger": "remember: {per: ..., limit: ..., detrend: ...}",
@@ -40,22 +55,9 @@ _IN_SCORING = {
 }
 
 
-def takes_old_names(init: Callable[..., None]) -> Callable[..., None]:
-    """Decorate a constructor whose ``**old`` are these names: its signature then has them.
-
-    Settings from YAML are checked against it.
-    """
-    signature = inspect.signature(init)
-    names = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    kind = inspect.Parameter.KEYWORD_ONLY
-    names += [inspect.Parameter(name, kind, default=None) for name in (*_OLD, *_GONE)]
-    init.__signature__ = signature.replace(parameters=names)  # type: ignore[attr-defined]
-    return init
-
-
 def renamed(
     old: Mapping[str, Any], new: Mapping[str, Any]
-) -> tuple[dict[str, Any], frozenset[str], list[Algorithm]]:
+) -> tuple[dict[str, Any], list[Algorithm]]:
     """Arguments by their new names.
 
     Args:
@@ -63,8 +65,8 @@ def renamed(
         new: Those that it knows, as given.
 
     Returns:
-        The arguments; arrangements that the default of the run is to leave out; and algorithms that
-        stand beside AtteNT for settings that were its own.
+        Arguments of ``parse_settings``, and algorithms beside AtteNT for settings that were its
+        own.
 
     Raises:
         TypeError: An argument that there never was.
@@ -96,7 +98,9 @@ def renamed(
         if value and given.get(name) is not None:
             raise ValueError(f"{name} cannot be given together with its old names")
         given[name] = value if value else given.get(name)
-    beside = []
+    # By the old names each arrangement had a default of its own.
+    given |= {"without": without, "joined": bool(arrange)}
+    beside: list[Algorithm] = []
     if old.get("resolution", 1.0) != 1.0:
         beside.append(ProgressiveResolution(share=old["resolution"]))
     if "reweight" in old:
@@ -117,7 +121,7 @@ def renamed(
                 seed=given["seed"],
             )
         )
-    return given, without, beside
+    return given, beside
 
 
 def _remembered(old: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,8 +26,9 @@ from attent_stream.fit.arrange_faults import arrange_faults
 from attent_stream.fit.candidate_scorer import CandidateScorer, open_scorer
 from attent_stream.fit.clock import single_pass, state_clock
 from attent_stream.fit.fit import Fit, StepTime
+from attent_stream.fit.run import Facts, Run
 from attent_stream.fit.score_memory import ScoreMemory
-from attent_stream.fit.settings import Facts, Run, Settings
+from attent_stream.fit.settings import Settings
 from attent_stream.fit.teaching import PreparesCandidates, Teaching
 from attent_stream.memory.remember import ALWAYS, NEVER
 from attent_stream.model.batch_form import BatchForm

@@ -6,7 +6,7 @@ from typing import Any
 from composer.utils import dist
 
 from attent_stream.data.dataset import TeachingDataset
-from attent_stream.fit.settings import Run
+from attent_stream.fit.run import Run
 from attent_stream.memory.ledger import Ledger
 from attent_stream.memory.open_ledger import Request, open_ledger
 from attent_stream.memory.remember import NEVER

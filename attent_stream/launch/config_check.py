@@ -7,7 +7,9 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, Union
+from typing import Any, Literal, Union, get_args, get_origin
+
+from typing_extensions import Unpack
 
 from attent_stream.base.redaction import masked, masked_text
 
@@ -239,9 +241,11 @@ def checked_arguments(
     # has no settings.
     inherited = inspect.isclass(factory) and factory.__init__.__module__ in _BASES
     takes_any = not inherited and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    if not takes_any:
-        refuse_unknown(given, named, path)
     hints = _hints(factory)
+    more = next((hint for hint in hints.values() if get_origin(hint) is Unpack), None)
+    listed = [] if more is None else list(get_args(more)[0].__annotations__)
+    if listed or not takes_any:
+        refuse_unknown(given, [*named, *listed], path)
     for name in named:
         if parameters[name].default is inspect.Parameter.empty and name not in given:
             expected = f", expected {describe_hint(hints[name])}" if name in hints else ""

@@ -30,7 +30,7 @@ def algorithms() -> Registry[Callable]:
     from composer.core import Algorithm
 
     from attent_stream.fit.algorithm import AtteNT
-    from attent_stream.fit.old_names import ALGORITHMS
+    from attent_stream.fit.algorithms import ALGORITHMS
 
     ours = {"attent": AtteNT, **{name: _preset_factory(name) for name in PRESETS}}
     ours |= ALGORITHMS.known

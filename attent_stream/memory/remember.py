@@ -65,7 +65,8 @@ class Remember:
         names = [field.name for field in fields(cls)]
         if not isinstance(value, Mapping):
             raise ValueError(
-                f"remember must be one of {', '.join(WHEN)} or a mapping of {', '.join(names)}, got "
+                f"remember must be one of {', '.join(WHEN)} or a mapping of {', '.join(names)}, "
+                "got "
                 f"{value!r}"
             )
         for name in value:

@@ -31,7 +31,8 @@ def test_together_and_apart_again(length):
     [
         (
             (torch.zeros(4, 3, 8, 8), torch.zeros(4)),
-            "arrange.pieces needs input_ids of shape .samples, tokens. in a batch, got a tuple of 2",
+            "arrange.pieces needs input_ids of shape .samples, tokens. in a batch, got a tuple of "
+            "2",
         ),
         (
             {"input_ids": torch.ones(4, 8), "domain": torch.zeros(4)},

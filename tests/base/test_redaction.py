@@ -41,6 +41,8 @@ SHOWN = [
         "unrecognized arguments: --loggers.wandb.api_key=hush x",
         "unrecognized arguments: --loggers.wandb.*** x",
     ),
+    ("unrecognized arguments: --api_key=hush x", "unrecognized arguments: *** x"),
+    ("unrecognized arguments: --hf-token=hush x", "unrecognized arguments: *** x"),
     ("got {'project': 'p', 'api_key': 'hush'}, no", "got {'project': 'p', '***}, no"),
     ("{project: p, password: hush}", "{project: p, ***}"),
     ("variables.api_key: expected str", "variables.api_key: expected str"),

@@ -4,7 +4,11 @@ draws.
 
 import numpy as np
 import pytest
-from attent_stream.window.inclusion import (
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from attent_stream.experimental.inclusion import (
     INCLUSIONS,
     draw,
     moment_gain,
@@ -13,9 +17,6 @@ from attent_stream.window.inclusion import (
     unbiased,
     weights,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 
 DESIGNS = INCLUSIONS | {"proportional": proportional}
 SCORES = arrays.arrays(

@@ -15,6 +15,7 @@ from attent_stream.base.span import Clock, Span
 from attent_stream.experimental.learnability import Reference, ReferenceSettings
 
 CPU = torch.device("cpu")
+SNAPSHOT = {"scoring": {"reference": {"snapshot": "5ba"}}}
 
 
 def losses(model, batch) -> np.ndarray:
@@ -70,40 +71,37 @@ def test_a_model_given(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"score": "learnability"}, "go together, got score 'learnability' and reference None"),
-        ({"score": "loss", "reference": {"snapshot": "5ba"}}, "go together, got score 'loss'"),
+        ({}, "'learnability' and scoring.reference do not go together"),
+        ({"score": "loss", **SNAPSHOT}, "'loss' and scoring.reference do not go together"),
         (
-            {"score": "learnability", "reference": {"snapshot": "0ba"}},
+            {"scoring": {"reference": {"snapshot": "0ba"}}},
             "reference.snapshot must be a time above 0, got 0ba",
         ),
         (
-            {"score": "learnability", "reference": {"snapshot": "5ba", "model": "x"}},
+            {"scoring": {"reference": {"snapshot": "5ba", "model": "x"}}},
             "one of model and snapshot, got both",
         ),
         (
-            {"score": "learnability", "reference": {"model": {"name": "hf_causal_lm"}}},
+            {"scoring": {"reference": {"model": {"name": "hf_causal_lm"}}}},
             "must be a folder or a ComposerModel, got dict",
         ),
         (
-            {"score": "learnability", "reference": "x"},
+            {"scoring": {"reference": "x"}},
             "reference must be {model: folder} or {snapshot: time}, got 'x'",
         ),
-        (
-            {"score": "learnability", "reference": {"snapshot": "5ba"}, "record": "always"},
-            "record='always' needs a score",
-        ),
+        ({"remember": "always", **SNAPSHOT}, "remember.when='always' needs a score"),
     ],
 )
 def test_mistakes_are_named(arguments, says):
     with pytest.raises(ValueError, match=says.replace("{", r"\{")):
-        AtteNT(**arguments)
+        AtteNT(**{"score": "learnability"} | arguments)
 
 
 def test_a_taught_run_is_resumed_bit_for_bit(tmp_path):
     folder = write_tokens(tmp_path / "tokens", 100, length=LENGTH, vocab=VOCAB)
     kwargs = {
         "score": "learnability",
-        "reference": {"snapshot": "4ba"},
+        "scoring": {"reference": {"snapshot": "4ba"}},
         "select": "hard",
         "keep": 0.5,
     }

@@ -97,10 +97,6 @@ def mixed(tmp_path) -> TeachingDataLoader:
 
 def test_a_run_takes_more_of_the_stream_that_is_being_learnt(tmp_path):
     algorithm = AtteNT(score="progress", keep=0.5)
-    assert (
-        algorithm.settings.teacher.select == "proportional"
-        and algorithm.settings.record == "always"
-    )
     _, memory, _ = fit(mixed(tmp_path), [algorithm], max_duration="2ep")
     assert memory.data["attent/candidates"][-1][1] == 0  # none is forwarded
     keep, walks = (
@@ -136,12 +132,10 @@ def test_it_resumes_bit_for_bit(tmp_path):
 
 def test_mistakes_are_named():
     with pytest.raises(
-        ValueError, match="score='progress' is of whole streams: select must be 'proportional'"
+        ValueError, match="'progress' needs select to be 'proportional', got 'hard'"
     ):
         AtteNT(score="progress", select="hard")
-    with pytest.raises(ValueError, match="and ledger.per left away, got 'auto' and 'shard'"):
-        AtteNT(score="progress", ledger="shard")
-    with pytest.raises(
-        ValueError, match="score='progress' needs record to be always or warmup, got 'never'"
-    ):
-        AtteNT(score="progress", record="never")
+    with pytest.raises(ValueError, match="'progress' needs remember.per to be left away, got"):
+        AtteNT(score="progress", remember={"per": "shard"})
+    with pytest.raises(ValueError, match="needs remember.when, got 'never'"):
+        AtteNT(score="progress", remember="never")

@@ -2,15 +2,25 @@
 resumed run.
 """
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from composer import Trainer
 from corpora import write_tokens
-from fits import LENGTH, VOCAB, make_loader, make_model
+from fits import LENGTH, VOCAB, LossOnly, fit, make_loader, make_model
+from streaming import StreamingDataLoader, StreamingDataset
 
 from attent_stream import AtteNT
-from attent_stream.experimental.reweighting import STRATEGIES, Reweighting, ReweightSettings
+from attent_stream.base.errors import ScoreError
+from attent_stream.corpus.batches import TokenCollator
+from attent_stream.experimental.reweighting import (
+    STRATEGIES,
+    Reweight,
+    Reweighting,
+    ReweightSettings,
+)
 
 FORMULAE = {
     "linupper": lambda h: np.minimum(h + 1, 1),
@@ -62,12 +72,17 @@ def test_losses_that_are_not_finite_weigh_one_and_count_for_nothing():
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    ["linuper", {"r": 1}, {"strategy": "linupper", "r": 0}, {"strategy": "linupper", "k": 1}, 3],
+    ("wrong", "said"),
+    [
+        ({"strategy": "linuper"}, "reweight must be one of linupper, quadratic, extremes"),
+        ({"strategy": "linupper", "r": 0}, "reweight.r must be a positive number, got 0"),
+        ({"strategy": "linupper", "r": True}, "reweight.r must be a positive number, got True"),
+        ({"strategy": "linupper", "r": math.inf}, "reweight.r must be a positive number, got inf"),
+    ],
 )
-def test_mistakes_are_named(wrong):
-    with pytest.raises(ValueError, match="reweight"):
-        AtteNT(reweight=wrong)
+def test_mistakes_are_named(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        Reweight(**wrong)
 
 
 def run(loader, folder, microbatch=8, **kwargs):
@@ -77,7 +92,7 @@ def run(loader, folder, microbatch=8, **kwargs):
         train_dataloader=loader,
         optimizers=torch.optim.SGD(model.parameters(), lr=0.05),
         max_duration="1ep",
-        algorithms=[AtteNT(keep=1.0, select="random", reweight={"strategy": "linupper", "r": 0.3})],
+        algorithms=[AtteNT(keep=1.0, select="random"), Reweight("linupper", r=0.3)],
         progress_bar=False,
         device_train_microbatch_size=microbatch,
         **kwargs,
@@ -102,3 +117,14 @@ def test_a_run_depends_on_neither_microbatches_nor_resumes(tmp_path):
     assert torch.equal(again, whole)
     plain = make_model()
     assert not torch.allclose(torch.cat([p.detach().flatten() for p in plain.parameters()]), whole)
+
+
+def test_what_cannot_be_weighted_is_refused_in_a_sentence(tmp_path):
+    folder = write_tokens(tmp_path / "tokens", 32, length=LENGTH, vocab=VOCAB)
+    plain = AtteNT(keep=1.0, select="random")
+    with pytest.raises(ScoreError, match="reweight needs each sample's loss, and its forward"):
+        fit(make_loader(folder), [plain, Reweight("linupper")], LossOnly())
+    dataset = StreamingDataset(local=folder, batch_size=4)
+    loader = StreamingDataLoader(dataset, batch_size=4, collate_fn=TokenCollator())
+    with pytest.raises(TypeError, match="reweight needs a TeachingDataLoader, got Streaming"):
+        fit(loader, [Reweight("linupper")])

@@ -1,11 +1,49 @@
-"""Entropy and margin: chunks of rows, and softmaxes with zeros."""
+"""Scores of uncertainty. Oracles: torch's distributions, a loop in float64."""
 
 import numpy as np
 import pytest
 import torch
 
 from attent_stream.experimental import uncertainty
+from attent_stream.experimental.uncertainty import ENTROPY, MARGIN, entropies, margins
+from attent_stream.model.reading import CLASSES
+from attent_stream.model.reference import IGNORED
 from attent_stream.score.scores import SCORES
+
+ROWS, CLASSES_OF = 6, 5
+
+
+@pytest.fixture
+def logits() -> torch.Tensor:
+    made = torch.Generator().manual_seed(3)
+    return 4 * torch.randn(ROWS, CLASSES_OF, dtype=torch.float64, generator=made)
+
+
+def test_entropies_are_torchs(logits):
+    expected = torch.distributions.Categorical(logits=logits).entropy()
+    torch.testing.assert_close(entropies(logits, None), expected)
+    sure = torch.tensor([[1e4, 0.0, -1e4]], dtype=torch.float64)
+    assert entropies(sure, None).tolist() == [0.0]
+    assert entropies(torch.zeros(1, 8), None).item() == pytest.approx(np.log(8))
+
+
+def test_margins_are_positive_where_the_model_is_wrong(logits):
+    labels = torch.tensor([0, 1, 2, 3, 4, 0])
+    found = margins(logits, labels)
+    for row, label, margin in zip(logits.tolist(), labels.tolist(), found.tolist(), strict=True):
+        others = [value for index, value in enumerate(row) if index != label]
+        assert margin == pytest.approx(max(others) - row[label])
+        assert (margin > 0) == (int(np.argmax(row)) != label)
+
+
+@pytest.mark.parametrize(("score", "rows"), [(ENTROPY, entropies), (MARGIN, margins)])
+def test_a_score_is_the_mean_over_valid_tokens(logits, score, rows):
+    batch, labels = logits.reshape(2, 3, CLASSES_OF), torch.tensor([[1, IGNORED, 4], [0, 2, 3]])
+    found = score.outputs[CLASSES](batch, labels)
+    for sample in range(2):
+        valid = labels[sample] != IGNORED
+        expected = rows(batch[sample][valid], labels[sample][valid]).mean()
+        torch.testing.assert_close(found[sample], expected, check_dtype=False)
 
 
 @pytest.mark.parametrize("score", ["entropy", "margin"])

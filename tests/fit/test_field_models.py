@@ -18,6 +18,7 @@ from torch.utils.data import default_collate
 
 from attent_stream import AtteNT
 from attent_stream.base.errors import AttentError
+from attent_stream.model.traits import Traits
 
 NAMES = [job.name for job in JOBS]
 # A batch of one has another loss here: weights cancel out, or what is added is the batch's.
@@ -75,10 +76,24 @@ def test_default_trains_what_plain_training_does(job, folders):
         np.testing.assert_array_equal(taught.losses, plain.losses)
     if taught.scored:
         assert taught.difference(job) <= job.close
-    else:
+    elif Traits.of(job.model()).shift_labels:  # text, whose losses are remembered by default
         assert job.expected != SCORED
         assert taught.warnings  # which says why nothing is scored
         assert taught.ledger is None or not np.isfinite(taught.ledger).any()
+    else:
+        assert not taught.taught and not taught.warnings and taught.ledger is None
+
+
+@pytest.mark.parametrize("score", ["loss", "residual"])
+def test_asked_to_remember_it_records_rightly_or_refuses_at_once(job, score, folders):
+    taught = run_job(job, folders(job), AtteNT(remember="always", score=score))
+    if taught.error is None:
+        assert taught.scored and taught.difference(job) <= job.close
+        return
+    if not isinstance(taught.error, (AttentError, ValueError)):  # ScoreError is one
+        raise taught.error
+    assert taught.steps == 0
+    assert job.expected != SCORED
 
 
 def test_asked_by_name_it_scores_rightly_or_refuses_at_once(job, folders):

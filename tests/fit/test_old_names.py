@@ -1,6 +1,7 @@
 """Arguments of before 0.2. Oracle: the same settings by their new names."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from attent_stream import AtteNT
 from attent_stream.effects.resolution import ProgressiveResolution
 from attent_stream.experimental.kept_positions import KeptPositions
 from attent_stream.experimental.reweighting import Reweight
+from attent_stream.fit.run import Facts
 from attent_stream.launch.config_check import ConfigError, checked_arguments
 
 REFERENCE = {"snapshot": "5ba"}
@@ -17,9 +19,6 @@ SAME = [
     ("record", "never", {"remember": "never"}),
     ("ledger", "shard", {"remember": {"per": "shard"}}),
     ("ledger", {"limit": "1mb", "detrend": True}, {"remember": {"limit": "1mb", "detrend": True}}),
-    ("balance", "tokens", {"arrange": {"balance": "tokens"}}),
-    ("seq_len", 0.5, {"arrange": {"pieces": 0.5}}),
-    ("seq_len", STEPS, {"arrange": {"pieces": STEPS}}),
     ("fidelity", "auto", {"scoring": {"fidelity": "auto"}}),
     ("head", "chunked", {"scoring": {"head": "chunked"}}),
     ("head", None, {"scoring": {"head": None}}),
@@ -43,6 +42,23 @@ def test_an_old_name_is_taken_with_one_warning_that_gives_the_new_one(caplog, na
         assert all(key in told for key in setting)
 
 
+@pytest.mark.parametrize(
+    ("old", "once", "again"),
+    [
+        ({"balance": "tokens"}, ["pieces", "balance"], ["balance"]),
+        ({"seq_len": 0.5}, ["pieces", "balance"], ["pieces"]),
+        ({"balance": "tokens", "seq_len": 1}, ["balance"], ["balance"]),
+        ({"balance": "none", "seq_len": 0.5}, ["pieces"], ["pieces"]),
+        ({"balance": "none"}, ["pieces"], []),
+    ],
+)
+def test_an_arrangement_that_is_not_named_stays_the_default(old, once, again):
+    """As it was: each had a default of its own."""
+    settings = AtteNT(**old).settings
+    for facts, names in ((Facts(text=True, once=True, packed=True), once), (Facts(), again)):
+        assert settings.of_run(facts).teacher.arrangements.names == names
+
+
 def test_the_reference_of_a_score_that_needs_one(caplog):
     old = AtteNT(score="learnability", reference=REFERENCE)
     assert old.settings == AtteNT(score="learnability", scoring={"reference": REFERENCE}).settings
@@ -59,7 +75,7 @@ def test_several_old_names_of_one_argument_are_put_together(caplog):
         scoring={"head": None, "ceiling": 0.1},
         arrange={"pieces": 0.5, "balance": "tokens"},
     )
-    assert old.settings == new.settings
+    assert old.settings == replace(new.settings, joined=True)
     assert len(warnings(caplog)) == 6
 
 

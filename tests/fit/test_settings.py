@@ -3,7 +3,8 @@
 import pytest
 
 from attent_stream.base.schedule import parse_interval
-from attent_stream.fit.settings import Facts, Settings, parse_settings
+from attent_stream.fit.run import Facts
+from attent_stream.fit.settings import Settings, parse_settings
 
 IMAGES, IMAGES_ONCE = Facts(), Facts(once=True)
 AGAIN, PADDED = Facts(text=True), Facts(text=True, once=True)
@@ -137,13 +138,9 @@ def test_what_settings_come_to(given, kinds, expected):
         (
             {"score": own_score, "keep": 0.5},
             IMAGES,
-            "samples are chosen (select: soft, score: a score of your own, keep: 0.5)",
+            "samples are chosen (select: soft, score: a function, keep: 0.5)",
         ),
-        (
-            {"arrange": {"balance": "tokens"}},
-            IMAGES,
-            "samples are streamed plainly; batches are balanced",
-        ),
+        ({"arrange": {"balance": "tokens"}}, IMAGES, "nothing is dropped, batches are balanced"),
     ],
 )
 def test_a_run_is_told_in_words(given, facts, told):
@@ -156,7 +153,11 @@ def test_what_was_asked_for_by_name():
     asked = parse_settings(remember="always", keep=0.5, arrange={"pieces": 0.5, "balance": "none"})
     assert asked.asked == {"remember", "keep", "arrange"}
     assert asked.remembers_by_name and asked.arranges_by_name == {"pieces"}
-    assert parse_settings(score="remembered").remembers_by_name
+    for score in (
+        "remembered",
+        "loss",
+    ):  # on text seen again, which is chosen by what is remembered
+        assert parse_settings(score=score).remembers_by_name
     assert not parse_settings(remember="never").remembers_by_name
 
 

@@ -6,7 +6,9 @@ import torch
 from composer import Trainer
 from composer.core import Callback, Event
 from composer.loggers import InMemoryLogger
-from composer.models import HuggingFaceModel
+from composer.models import ComposerModel, HuggingFaceModel
+from streaming import MDSWriter
+from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
@@ -39,6 +41,50 @@ def make_loader(folder: str, window: int = 4, **kwargs) -> TeachingDataLoader:
     return TeachingDataLoader(
         dataset, batch_size=BATCH, **{"collate_fn": TokenCollator(), **kwargs}
     )
+
+
+class LossOnly(ComposerModel):
+    """A loss of its own kernel: neither outputs for each sample nor a cross-entropy in its
+    graph.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head = nn.Embedding(VOCAB, 8), nn.Linear(8, VOCAB)
+
+    def forward(self, batch):
+        z = self.head(self.body(batch["input_ids"]))[:, :-1].flatten(0, 1)
+        own = z.gather(1, batch["labels"][:, 1:].reshape(-1, 1))[:, 0]
+        return {"loss": (z.exp().sum(1).log() - own).mean()}
+
+    def loss(self, outputs, batch):
+        return outputs["loss"]
+
+
+class TextLossOnly(LossOnly):
+    """The same, as a causal language model, whose losses are remembered by default."""
+
+    shift_labels = True
+
+
+class Steps(torch.optim.SGD):
+    """Counts its steps."""
+
+    taken = 0
+
+    def step(self, *args, **kwargs):
+        result = super().step(*args, **kwargs)
+        self.taken += 1
+        return result
+
+
+def write(folder, columns, samples) -> str:
+    """A data set of these samples."""
+    with MDSWriter(out=str(folder), columns=columns) as writer:
+        for sample in samples:
+            writer.write(sample)
+    return str(folder)
 
 
 class Watched(AtteNT):
@@ -89,7 +135,7 @@ def fit(loader, algorithms, model=None, **kwargs):
         optimizers=torch.optim.SGD(model.parameters(), lr=0.1),
         max_duration=kwargs.pop("max_duration", "1ep"),
         algorithms=algorithms,
-        callbacks=[watch],
+        callbacks=[watch, *kwargs.pop("callbacks", [])],
         loggers=[memory],
         progress_bar=False,
         **kwargs,

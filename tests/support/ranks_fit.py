@@ -16,8 +16,9 @@ import torch
 from composer import Trainer
 from composer.core import Callback, Event
 from composer.loggers import InMemoryLogger
-from composer.models import ComposerClassifier, ComposerModel, HuggingFaceModel
+from composer.models import ComposerClassifier, HuggingFaceModel
 from composer.utils import FSDP2Config
+from fits import LossOnly
 from torch import distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor
@@ -27,7 +28,7 @@ from transformers.models.vit.modeling_vit import ViTLayer
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.corpus.batches import TokenCollator
-from attent_stream.fit.candidate_scorer import CandidateScorer
+from attent_stream.fit.candidate_scorer import open_scorer
 from attent_stream.launch.models import Logits
 from attent_stream.model.batch import batch_length
 from attent_stream.model.batch_form import BatchForm
@@ -97,28 +98,6 @@ def images(samples: list) -> tuple[torch.Tensor, torch.Tensor]:
     return values.repeat(1, 3 * SIDE * SIDE // LENGTH).reshape(-1, 3, SIDE, SIDE), target
 
 
-class LossOnly(ComposerModel):
-    """A loss of its own kernel: neither outputs for each sample nor a cross-entropy in its
-    graph.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.body, self.head = torch.nn.Embedding(VOCAB, 8), torch.nn.Linear(8, VOCAB)
-
-    def forward(self, batch):
-        z = self.head(self.body(batch["input_ids"]))[:, :-1].flatten(0, 1)
-        return {
-            "loss": (
-                z.exp().sum(1).log() - z.gather(1, batch["labels"][:, 1:].reshape(-1, 1))[:, 0]
-            ).mean()
-        }
-
-    def loss(self, outputs, batch):
-        return outputs["loss"]
-
-
 class FailsOnRank1(ComposerClassifier):
     """Its third and later forwards outside of training fail on rank 1."""
 
@@ -173,12 +152,12 @@ class ScoresLessons(AtteNT):
 
     def apply(self, event, state, logger):
         if event == Event.AFTER_DATALOADER:
-            self._own(state, state.batch)
+            self._own(state, state.batch, (0, 0))
         super().apply(event, state, logger)
         if event == Event.FIT_START:
             loader = state.train_dataloader
-            self._own = CandidateScorer()
-            self._own.open(state, loader, self.fit.run, None, BatchForm.of(loader))
+            form = BatchForm.of(loader)
+            self._own = open_scorer(state, loader, self.fit.run, form, resumed=None, before=None)
 
 
 class Watch(Callback):

@@ -1,4 +1,4 @@
-"""A position in a checkpoint is data from elsewhere: it is read with care, and told apart by version."""
+"""A position in a checkpoint is data from elsewhere: it is read with care."""
 
 import base64
 import json

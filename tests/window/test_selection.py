@@ -235,7 +235,8 @@ def test_a_draw_depends_on_seed_epoch_window_and_lane_only():
     [
         (
             {"select": "best"},
-            "select has no 'best', .known: hard, soft, random, prune, unbiased, proportional, predicted.",
+            "select has no 'best', .known: hard, soft, random, prune, unbiased, proportional, "
+            "predicted.",
         ),
         ({"scores": None}, r"select='hard' needs scores of shape \(3, 2\), got None"),
         ({"scores": np.zeros((2, 2))}, r"shape \(3, 2\), got \(2, 2\)"),

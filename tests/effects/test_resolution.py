@@ -5,6 +5,8 @@ smaller, a resumed run.
 import numpy as np
 import pytest
 import torch
+from composer import Trainer
+from composer.loggers import InMemoryLogger
 from composer.models import ComposerClassifier
 from corpora import write_ids, write_tokens
 from fits import LENGTH, VOCAB, make_model
@@ -15,8 +17,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.base.errors import AttentError, ScoreError
-from attent_stream.base.schedule import ShareSchedule
-from attent_stream.base.span import Clock
+from attent_stream.effects.resolution import ProgressiveResolution
 from attent_stream.launch.models import Logits
 from attent_stream.model.vision import interpolated_positions, interpolating, shrunk
 
@@ -59,8 +60,15 @@ def loader(folder, collate=images):
     return TeachingDataLoader(dataset, batch_size=BATCH, collate_fn=collate)
 
 
-def run(folder, *, model=None, collate=images, microbatch=BATCH, **given):
-    return trained(model or vit(), loader(folder, collate), microbatch=microbatch, seed=3, **given)
+def run(folder, *, share=None, model=None, collate=images, microbatch=BATCH, **given):
+    return trained(
+        model or vit(),
+        loader(folder, collate),
+        algorithms=[] if share is None else [ProgressiveResolution(share)],
+        microbatch=microbatch,
+        seed=3,
+        **given,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +80,7 @@ def test_it_is_training_on_small_images(folder):
     model = vit()
     with interpolated_positions(interpolating(model)):
         wanted = run(folder, model=model, collate=smaller)
-    assert torch.equal(run(folder, resolution=0.5), wanted)
+    assert torch.equal(run(folder, share=0.5), wanted)
     assert not torch.allclose(run(folder), wanted)
 
 
@@ -81,7 +89,7 @@ def test_whole_images_are_left_alone(folder):
     assert shrunk(batch, 0.9, (8, 8)) is batch
     # 28.8: all 32
     assert torch.equal(
-        run(folder, resolution={"schedule": "linear", "from": 0.9, "to": 1.0, "over": "1dur"}),
+        run(folder, share={"schedule": "linear", "from": 0.9, "to": 1.0, "over": "1dur"}),
         run(folder),
     )
 
@@ -100,7 +108,7 @@ def test_sizes_follow_the_schedule_and_the_candidates_the_lessons(folder):
         folder,
         model=model,
         duration="2ep",
-        resolution=STEPS,
+        share=STEPS,
         keep=0.5,
         select="hard",
         score="loss",
@@ -113,7 +121,7 @@ def test_sizes_follow_the_schedule_and_the_candidates_the_lessons(folder):
 
 
 def test_it_depends_on_neither_microbatches_nor_resumes(folder, tmp_path):
-    settings = {"resolution": STEPS, "record": "always", "score": "loss"}
+    settings = {"share": STEPS, "remember": "always", "score": "loss"}
     whole = run(folder, saved=str(tmp_path / "saved"), **settings)
     assert torch.equal(
         run(folder, load=str(next((tmp_path / "saved").glob("ep0-ba5-rank0.pt"))), **settings),
@@ -127,7 +135,7 @@ def test_it_depends_on_neither_microbatches_nor_resumes(folder, tmp_path):
 
 def test_the_model_is_as_it_was_behind_the_fit(folder):
     model = vit()
-    run(folder, model=model, resolution=STEPS)
+    run(folder, model=model, share=STEPS)
     with pytest.raises(ValueError, match="doesn't match model"):
         model((torch.zeros(1, 3, 16, 16), torch.zeros(1, dtype=torch.long)))
 
@@ -152,7 +160,7 @@ def test_a_model_of_one_size_is_refused_in_a_sentence(folder):
             r"16 x 16: "
         ),
     ):
-        run(folder, model=model, resolution=0.5)
+        run(folder, model=model, share=0.5)
 
 
 def test_text_is_refused_in_a_sentence(tmp_path):
@@ -160,31 +168,53 @@ def test_text_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(
         ScoreError, match=r"resolution needs float images of shape \(B, C, H, W\), got keys"
     ):
-        trained(make_model(), token_loader(tokens, window=2), microbatch=4, resolution=0.5)
+        trained(
+            make_model(),
+            token_loader(tokens, window=2),
+            algorithms=[ProgressiveResolution(0.5)],
+            microbatch=4,
+        )
 
 
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (0, "resolution must be a number greater than 0 and at most 1, got 0"),
-        (1.5, "resolution must be a number greater than 0 and at most 1, got 1.5"),
-        ("half", "resolution must be a number greater than 0 and at most 1 or a mapping"),
-        ({"schedule": "linear", "from": 0.5}, "resolution needs 'to'"),
+        (0, "progressive_resolution.share must be a number greater than 0 and at most 1, got 0"),
+        (
+            1.5,
+            "progressive_resolution.share must be a number greater than 0 and at most 1, got 1.5",
+        ),
+        ("half", "progressive_resolution.share must be a number .* at most 1, or a mapping with"),
+        ({"schedule": "linear", "from": 0.5}, "progressive_resolution.share needs 'to'"),
         (
             {"schedule": "lineer", "from": 0.5, "to": 1},
-            "resolution has no schedule 'lineer', did you mean 'linear'",
+            "progressive_resolution.share has no schedule 'lineer', did you mean 'linear'",
         ),
     ],
 )
 def test_bad_settings_are_told_in_one_sentence(value, said):
     with pytest.raises(ValueError, match=said):
-        AtteNT(resolution=value)
+        ProgressiveResolution(value)
 
 
-def test_a_schedule_in_settings():
-    asked = AtteNT(resolution=STEPS).settings.resolution
-    assert isinstance(asked, ShareSchedule)
-    assert [
-        asked.at(Clock(ep=0, ba=0, sp=0, tok=0, dur=dur))
-        for dur in (0, 0.374, 0.375, 0.749, 0.75, 1)
-    ] == [0.5, 0.5, 0.75, 0.75, 1, 1]
+def test_it_needs_no_teaching(folder):
+    """Beside AtteNT that keeps everything, and alone."""
+    logged, weights = InMemoryLogger(), []
+    for algorithms in ([], [AtteNT(keep=1.0, select="random")]):
+        model = vit()
+        trainer = Trainer(
+            model=model,
+            train_dataloader=loader(folder),
+            optimizers=torch.optim.SGD(model.parameters(), lr=0.05),
+            max_duration="1ep",
+            algorithms=[*algorithms, ProgressiveResolution(STEPS)],
+            loggers=[logged],
+            progress_bar=False,
+            seed=3,
+        )
+        trainer.fit()
+        trainer.close()
+        weights.append(torch.cat([one.detach().flatten() for one in model.parameters()]))
+    assert torch.equal(*weights)
+    shares = [share for _, share in logged.data["attent/resolution"]]
+    assert shares == 2 * [0.5, 0.5, 0.5, 0.75, 0.75, 0.75, 1.0, 1.0]

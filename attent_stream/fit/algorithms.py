@@ -1,0 +1,10 @@
+"""Algorithms of this package that stand beside AtteNT in a run, by their name in YAML."""
+
+from composer import Algorithm
+
+from attent_stream.base.registry import Registry
+from attent_stream.effects.resolution import ProgressiveResolution
+
+ALGORITHMS: Registry[type[Algorithm]] = Registry(
+    "algorithms", {"progressive_resolution": ProgressiveResolution}
+)

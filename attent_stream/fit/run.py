@@ -1,0 +1,203 @@
+"""What AtteNT's arguments come to in a run: the default of the run for all that was left away."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from attent_stream.arrange.arrangements import Arrangements
+from attent_stream.base.schedule import Phases, parse_interval, parse_share
+from attent_stream.base.span import Span
+from attent_stream.fit.scoring import Scoring
+from attent_stream.memory.remember import ALWAYS, NEVER, Remember
+from attent_stream.score.fidelity import FULL
+from attent_stream.score.recipe import RelativeScore
+from attent_stream.score.scores import SCORES, Score
+from attent_stream.teach.teacher import TeacherSettings
+from attent_stream.window.decision import REMEMBERED
+from attent_stream.window.selectors import selector
+
+if TYPE_CHECKING:
+    from attent_stream.fit.settings import Settings
+
+ScoreFunction = Callable[[Any, Any], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of a run at its start.
+
+    Args:
+        text: The model is a causal language model.
+        once: No sample is seen twice.
+        packed: Samples are text of one length without padding.
+    """
+
+    text: bool = False
+    once: bool = False
+    packed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What AtteNT does in a run.
+
+    Args:
+        teacher: How windows are chosen.
+        score: Name of a score, or a function.
+        forwards: Whether candidates are scored by forwards of their own.
+        remember: What is remembered; ``when`` and ``detrend`` are set.
+        scoring: How scores are computed.
+        told: What it does, in words.
+    """
+
+    teacher: TeacherSettings
+    score: str | ScoreFunction
+    forwards: bool
+    remember: Remember
+    scoring: Scoring
+    told: str
+
+    @property
+    def relative(self) -> RelativeScore | None:
+        """The score, if it is relative to a reference."""
+        found = None if callable(self.score) else SCORES.get(self.score)
+        return found if isinstance(found, RelativeScore) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regime:
+    """A kind of run, and the arguments that are taken in it where they are left away.
+
+    Args:
+        told: What is done, in words.
+        defaults: Value of each argument; ``when`` is that of ``remember``.
+        enough: Share of a window's samples that must be remembered to choose it without scoring.
+    """
+
+    told: str
+    defaults: Mapping[str, Any]
+    enough: float = 0.9
+
+
+_CHOSEN_DEFAULTS: dict[str, Any] = {
+    "keep": 0.7,
+    "score": "residual",
+    "select": "soft",
+    "temperature": 1.0,
+    "interval": "1ep",
+    "anneal": "0ba",
+    "when": NEVER,
+}
+_REMEMBERED_DEFAULTS = _CHOSEN_DEFAULTS | {"score": "loss", "interval": "1dur", "when": ALWAYS}
+CHOSEN = Regime(told="samples are chosen", defaults=_CHOSEN_DEFAULTS)
+BY_MEMORY = Regime(
+    told="samples are chosen by their remembered losses", defaults=_REMEMBERED_DEFAULTS, enough=0.5
+)
+# What saved where a language model sees its text again (docs/log.md, 2026-11-26, sixth).
+AGAIN = Regime(
+    told="samples seen again: the harder ones are chosen by their remembered losses",
+    defaults=_REMEMBERED_DEFAULTS | {"keep": 0.5, "temperature": 0.5},
+)
+PLAIN = Regime(
+    told="samples are streamed plainly",
+    defaults=_CHOSEN_DEFAULTS | {"keep": 1.0, "select": "random"},
+)
+# What saved where a language model sees packed text once (docs/log.md, 2026-11-27, second).
+ONCE: dict[str, Any] = {
+    "pieces": {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2},
+    "balance": "tokens",
+}
+_WORDS = {"pieces": "short pieces of samples come first", "balance": "batches are balanced"}
+
+
+def run_of(settings: "Settings", facts: Facts) -> Run:
+    """What AtteNT does in a run.
+
+    Args:
+        settings: AtteNT's arguments.
+        facts: What is known of the run.
+
+    Raises:
+        ValueError: The arguments cannot be carried out.
+    """
+    regime, remember = regime_of(settings, facts), settings.remember
+    taken = {**regime.defaults, **settings.given}
+    keep, select = parse_share(taken["keep"]), selector(taken["select"])
+    if not recordable(settings.score):
+        taken["when"] = remember.when or NEVER
+    arrange = _arrange(settings, facts)
+    by_memory = settings.score == REMEMBERED
+    teacher = TeacherSettings(
+        keep=keep,
+        select=taken["select"],
+        temperature=taken["temperature"],
+        interval=parse_interval(taken["interval"]),
+        phases=Phases(warmup=Span.parse(settings.warmup), anneal=Span.parse(taken["anneal"])),
+        seed=settings.seed,
+        ceiling=settings.scoring.ceiling,
+        enough=BY_MEMORY.enough if by_memory else regime.enough,
+        arrangements=Arrangements.parse(arrange),
+    )
+    detrend = regime is AGAIN if remember.detrend is None else remember.detrend
+    return Run(
+        teacher=teacher,
+        score=remember.score if by_memory else taken["score"],
+        forwards=select.needs_scores and keep.some and regime not in (AGAIN, BY_MEMORY),
+        remember=replace(remember, when=taken["when"], detrend=detrend),
+        scoring=settings.scoring,
+        told=_told(regime if keep.some else PLAIN, taken, arrange, settings.arrange is None),
+    )
+
+
+def regime_of(settings: "Settings", facts: Facts) -> Regime:
+    """The regime of a run."""
+    when, score = settings.remember.when, settings.score
+    # What a language model sees again is remembered unasked.
+    remembers = when == ALWAYS or (when is None and facts.text)
+    if settings.select is None and not facts.once and recordable(score) and remembers:
+        return AGAIN
+    if score == REMEMBERED:
+        return BY_MEMORY
+    drops = settings.keep is not None and parse_share(settings.keep).some
+    if score or settings.select or drops or settings.scoring.fidelity != FULL:
+        return CHOSEN
+    return PLAIN
+
+
+def recordable(score: str | ScoreFunction | None) -> bool:
+    """Whether the outputs of a training forward give a score."""
+    if score is None or score == REMEMBERED:
+        return True
+    found = None if callable(score) else SCORES.get(score)
+    return isinstance(found, Score) and bool(found.outputs)
+
+
+def _arrange(settings: "Settings", facts: Facts) -> Mapping[str, Any]:
+    """The setting of each arrangement of a run by name."""
+    once = facts.text and facts.once and facts.packed and settings.select is None
+    keeps_all = settings.keep is not None and not parse_share(settings.keep).some
+    default = {} if not once or keeps_all else ONCE
+    default = {name: value for name, value in default.items() if name not in settings.without}
+    if settings.arrange is None:
+        return default
+    return default | dict(settings.arrange) if settings.joined else settings.arrange
+
+
+def _told(
+    regime: Regime, taken: Mapping[str, Any], arrange: Mapping[str, Any], unasked: bool
+) -> str:
+    listed = ", ".join(_WORDS.get(name, name) for name in arrange)
+    if regime is PLAIN and arrange:
+        seen = "packed text seen once: " if unasked else ""
+        return f"{seen}nothing is dropped, {listed}"
+    if regime is PLAIN:
+        return regime.told
+    how = {"select": taken["select"], "score": taken["score"], "keep": taken["keep"]}
+    if callable(how["score"]):
+        how["score"] = "a function"
+    if not selector(taken["select"]).needs_scores:
+        del how["score"]
+    words = ", ".join(f"{name}: {value}" for name, value in how.items())
+    return f"{regime.told} ({words})" + (f"; {listed}" if arrange else "")

@@ -1,0 +1,306 @@
+"""The data set: its epoch is told to what varies by it, and its state is where training stands.
+Oracle: an iteration that was never stopped.
+"""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from corpora import write_ids
+from loaders import data_of, difficulty_of
+from streaming import Stream, StreamingDataLoader, StreamingDataset
+from taught import make_loader, make_teacher
+from torch.utils.data import default_collate
+
+from attent_stream import TeachingDataLoader, TeachingDataset
+from attent_stream.arrange.arrangements import Arrangements
+from attent_stream.base.epoch_number import varying_by_epoch
+from attent_stream.base.errors import TeacherError
+from attent_stream.data.dataset import _reading_list, _tasks
+from attent_stream.teach.board import Posting
+from attent_stream.window.layout import CANDIDATE, LESSON
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    return write_ids(tmp_path_factory.mktemp("ids") / "data", 64)
+
+
+class Told:
+    """What varies by the epoch, in a plain attribute."""
+
+    def __init__(self) -> None:
+        self.epoch, self.calls = -1, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch, self.calls = epoch, self.calls + 1
+
+    def collate(self, samples: list) -> dict:
+        batch = default_collate(samples)
+        return batch | {"epoch": torch.full_like(batch["id"], self.epoch)}
+
+    def __call__(self, samples: list) -> dict:
+        return self.collate(samples)
+
+
+class Wrapper:
+    def __init__(self, inner) -> None:
+        self.inner = inner
+
+    def __call__(self, samples: list) -> dict:
+        return self.inner(samples)
+
+    def method(self, samples: list) -> dict:
+        return self.inner(samples)
+
+
+def pass_on(samples: list, told: Told, more=None) -> dict:
+    return told(samples)
+
+
+GLOBAL = Told()
+
+
+def by_global(samples: list) -> dict:
+    return GLOBAL(samples)
+
+
+def decorated(told: Told):
+    @functools.wraps(told)
+    def collate(samples: list) -> dict:
+        return told(samples)
+
+    return collate
+
+
+FORMS = {
+    "itself": lambda told: told,
+    "bound method": lambda told: told.collate,
+    "partial": lambda told: functools.partial(told),
+    "argument": lambda told: functools.partial(pass_on, told=told),
+    "nested": lambda told: functools.partial(functools.partial(pass_on, more=1), told=told.collate),
+    "closure": lambda told: lambda samples: told(samples),
+    "decorated": decorated,
+    "attribute": Wrapper,
+    "method of a wrapper": lambda told: Wrapper(told).method,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_all_that_has_set_epoch_is_found_once(form):
+    told = Told()
+    assert varying_by_epoch(FORMS[form](told), told) == [told]
+    assert varying_by_epoch(by_global) == [GLOBAL]
+    assert varying_by_epoch(default_collate, Told, functools.partial(Told), len) == []
+
+
+class Epochal(TeachingDataset):
+    epoch, calls = -1, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch, self.calls = epoch, self.calls + 1
+
+    def __getitem__(self, at):
+        return super().__getitem__(at) | {"of data": self.epoch}
+
+
+SPAWNED = {"num_workers": 1, "persistent_workers": True, "multiprocessing_context": "spawn"}
+
+
+@pytest.mark.parametrize(
+    ("workers", "taught"),
+    [
+        *(({}, taught) for taught in (False, True)),
+        *(({"num_workers": 2}, taught) for taught in (False, True)),
+        *(({"num_workers": 2, "persistent_workers": True}, taught) for taught in (False, True)),
+        pytest.param(SPAWNED, True, marks=pytest.mark.slow),
+    ],
+)
+def test_workers_know_the_epoch(folder, workers, taught):
+    told = Told()
+    collate = (
+        functools.partial(pass_on, told=told)
+        if workers is SPAWNED
+        else lambda samples: told(samples)
+    )
+    loader = TeachingDataLoader(
+        Epochal(**data_of(folder)), batch_size=4, collate_fn=collate, **workers
+    )
+    if taught:
+        loader.attach(make_teacher(keep=0.5))
+    for epoch in range(3):
+        seen = set()
+        for batch in loader:
+            loader.teach(difficulty_of)
+            seen |= {
+                tuple(pair)
+                for pair in zip(batch["epoch"].tolist(), batch["of data"].tolist(), strict=True)
+            }
+        assert seen == {(epoch, epoch)}
+        assert told.calls == loader.dataset.calls == epoch + 1  # here: once each, workers or not
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"window": 1}, "window must be an integer of at least 2 .*, got 1"),
+        ({"window": True}, "window must be an integer of at least 2 .*, got True"),
+        ({"gap": -1}, "gap must be an integer of at least 0 .*, got -1"),
+        ({"gap": 1.0}, "gap must be an integer of at least 0 .*, got 1.0"),
+        ({"order": "lasy"}, "order must be one of auto, .*, got 'lasy'"),
+    ],
+)
+def test_bad_settings_are_refused(folder, given, message):
+    with pytest.raises(ValueError, match=message):
+        TeachingDataset(**data_of(folder) | given)
+
+
+def test_repeats_are_known(folder):
+    assert not TeachingDataset(**data_of(folder)).repeats
+    for stream, repeats in (
+        (Stream(local=folder, repeat=2), True),
+        (Stream(local=folder, choose=65), True),
+        (Stream(local=folder, choose=40), False),
+    ):
+        data = {k: v for k, v in data_of(folder).items() if k != "local"}
+        assert TeachingDataset(**data, streams=[stream]).repeats == repeats
+
+
+def ids_of(loader) -> list[list[int]]:
+    return [batch["id"].tolist() for batch in loader]
+
+
+def plain(folder: str, **more) -> TeachingDataLoader:
+    return TeachingDataLoader(TeachingDataset(**data_of(folder, **more)), batch_size=4)
+
+
+@pytest.mark.parametrize("order", ["streaming", "lazy"])
+def test_a_plain_state_is_gone_on_from(folder, order):
+    whole = plain(folder, order=order)
+    epochs = [ids_of(whole), ids_of(whole)]
+    loader = plain(folder, order=order)
+    ids_of(loader)
+    next(iter(loader))
+    state = loader.dataset.state_dict(20, True)
+    assert state["epoch"] == 1 and state["sample_in_epoch"] == 20
+    assert state["attent"] == ("lazy" if order == "lazy" else "")
+    again = plain(folder, order=order)
+    again.dataset.load_state_dict(state)
+    assert again.dataset.resumes and again.dataset.state_dict(0, False) == state
+    assert ids_of(again) == epochs[1][5:]
+    assert not again.dataset.resumes
+    # A state of an epoch that was left behind takes it back
+    again.dataset.load_state_dict(state)
+    assert ids_of(again) == epochs[1][5:]
+
+
+def test_the_end_of_an_epoch_is_the_start_of_the_next(folder):
+    whole = plain(folder)
+    epochs = [ids_of(whole), ids_of(whole)]
+    loader = plain(folder)
+    ids_of(loader)
+    again = plain(folder)
+    again.dataset.load_state_dict(loader.dataset.state_dict(0, True))
+    assert ids_of(again) == epochs[1]
+
+
+@pytest.mark.parametrize(("samples", "epoch"), [(24, 0), (64, 1)])
+def test_a_state_of_stock_streaming_is_gone_on_from(folder, samples, epoch):
+    whole = plain(folder)
+    epochs = [ids_of(whole), ids_of(whole)]
+    data = {k: v for k, v in data_of(folder).items() if k not in ("window", "gap")}
+    stock = StreamingDataLoader(StreamingDataset(**data), batch_size=4)
+    batches = iter(stock)
+    for _ in range(samples // 4):
+        next(batches)
+    if samples == 64:
+        assert next(batches, None) is None
+        # As Composer asks for it at the end of an epoch
+        state = stock.dataset.state_dict(0, True)
+    else:
+        state = stock.dataset.state_dict(samples, True)
+    loader = plain(folder)
+    loader.dataset.load_state_dict(state)
+    assert ids_of(loader) == epochs[epoch][samples % 64 // 4 :]
+
+
+def test_it_starts_at_any_place_of_an_order(folder):
+    whole = plain(folder)
+    epochs = [ids_of(whole) for _ in range(3)]
+    loader = plain(folder)
+    loader.dataset.start_at(2, 12)
+    assert ids_of(loader) == epochs[2][3:]
+
+
+def test_it_returns_to_a_loaded_state_after_a_look(folder):
+    whole = plain(folder)
+    epochs = [ids_of(whole), ids_of(whole)]
+    loader = plain(folder)
+    assert not loader.dataset.return_to_loaded(8)
+    state = loader.dataset.state_dict(0, True) | {"epoch": 1, "sample_in_epoch": 8}
+    loader.dataset.load_state_dict(state)
+    next(iter(loader))
+    assert not loader.dataset.resumes  # the look has taken it up
+    assert not loader.dataset.return_to_loaded(12) and loader.dataset.return_to_loaded(8)
+    assert ids_of(loader) == epochs[1][2:]
+
+
+def test_the_state_of_a_run_whose_data_set_had_none_changes_nothing(folder):
+    loader, expected = plain(folder), ids_of(plain(folder))
+    loader.dataset.load_state_dict(None)
+    assert ids_of(loader) == expected
+
+
+def test_a_state_of_the_other_order_is_refused(folder):
+    loader = plain(folder)
+    next(iter(loader))
+    lazy = plain(folder, order="lazy")
+    with pytest.raises(ValueError, match="order"):
+        lazy.dataset.load_state_dict(loader.dataset.state_dict(8, True))
+
+
+def test_a_taught_state_needs_a_loader_of_ours(folder):
+    loader = make_loader(data_of(folder), {}, {"keep": 0.5})
+    batches = iter(loader)
+    for _ in range(3):
+        next(batches)
+        loader.teach(difficulty_of)
+        loader.teacher.clock.batches += 1
+    state = loader.dataset.state_dict(12, True)
+    batches.close()
+    alone = TeachingDataset(**data_of(folder))
+    alone.load_state_dict(state)
+    with pytest.raises(TeacherError, match="only a TeachingDataLoader can go on from"):
+        next(iter(alone))
+
+
+def posting(**more) -> Posting:
+    given = {
+        "first_step": 7,
+        "ids": np.array([[0, 5, 2, 7], [8, 9, -1, -1], [4, 3, 9, 1]]),
+        "roles": np.array([LESSON, CANDIDATE, LESSON]),
+        "lesson_notes": (2, 0),
+        "candidate_notes": (0, 1),
+        "scored": False,
+        "last": False,
+        "ahead": np.array([20, 21, 22, 23]),
+    }
+    return Posting(**given | more)
+
+
+def test_a_worker_reads_samples_of_its_steps_and_its_share_of_what_comes():
+    mine = np.array([True, True, False])
+    # Units of lessons are pieces, two of a sample
+    assert _reading_list(posting(), mine, 2, 0, 2).tolist() == [0, 2, 1, 3, 8, 9, 20, 22]
+    assert _reading_list(posting(), ~mine, 1, 1, 2).tolist() == [4, 3, 9, 1, 21, 23]
+
+
+@pytest.mark.parametrize("scored", [False, True])
+def test_what_is_made_of_each_role(scored):
+    arrangements = Arrangements.parse({"pieces": 0.5, "balance": "tokens"})
+    tasks = _tasks(posting(scored=scored), arrangements)
+    lesson, candidate = tasks[LESSON], tasks[CANDIDATE]
+    assert lesson.lesson and lesson.units == 2 and dict(lesson.decision.notes) == {"pieces": 2}
+    assert not candidate.lesson and candidate.units == 1 and candidate.decision.features
+    assert candidate.scored == scored
