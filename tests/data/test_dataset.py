@@ -271,7 +271,7 @@ def test_a_taught_state_needs_a_loader_of_ours(folder):
     batches.close()
     alone = TeachingDataset(**data_of(folder))
     alone.load_state_dict(state)
-    with pytest.raises(TeacherError, match="only a TeachingDataLoader can go on from"):
+    with pytest.raises(TeacherError, match="iterate it with a TeachingDataLoader"):
         next(iter(alone))
 
 

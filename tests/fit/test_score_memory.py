@@ -79,15 +79,15 @@ def test_a_checkpoint_that_names_no_score_has_the_one_that_was_asked_for(dataset
         if fits:
             assert np.isfinite(memory.open(dataset, run_of()).recall(IDS)).all()
         else:
-            with pytest.raises(ValueError, match="is of score 'residual', this run's of 'loss'"):
+            with pytest.raises(ValueError, match="a ledger of score 'loss', got 'residual'"):
                 memory.open(dataset, run_of())
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"score": "residual"}, "is of score 'loss', this run's of 'residual'"),
-        ({"remember": {"per": "stream"}}, "this run's per stream"),
+        ({"score": "residual"}, "a ledger of score 'residual', got 'loss'"),
+        ({"remember": {"per": "stream"}}, "a ledger per stream, got one per sample"),
     ],
 )
 def test_a_checkpoint_of_other_settings_is_refused_with_a_way_out(dataset, given, message):
@@ -101,7 +101,7 @@ def test_a_checkpoint_of_other_settings_is_refused_with_a_way_out(dataset, given
 def test_another_data_set_in_the_next_fit_is_refused(dataset, tmp_path):
     memory = filled(dataset, run_of())
     other = write_tokens(tmp_path / "other", 64, length=LENGTH, vocab=VOCAB)
-    with pytest.raises(ValueError, match="a data set of 96 samples, this one has 64"):
+    with pytest.raises(ValueError, match="96 samples, got 64"):
         memory.open(make_loader(other).dataset, run_of())
 
 

@@ -86,7 +86,7 @@ def test_a_resumed_run_does_as_the_unkilled_one(corpus, tmp_path, fidelity):
     whole, memory, _, attent = run(**saving)
     random, _, _ = fit(make_loader(corpus, 10), [], make_model(0.1), max_duration="44ba", seed=1)
     assert whole.tokens != random.tokens
-    end = attent._scoring.state_dict()["fidelity"]
+    end = attent.fit.scorer.state_dict()["fidelity"]
     if "auto" in end:
         logged = memory.data
         assert end["auto"]["way"] != "full" and len(logged["attent/fidelity/cost"]) >= 2
@@ -99,7 +99,7 @@ def test_a_resumed_run_does_as_the_unkilled_one(corpus, tmp_path, fidelity):
     for at in (2, 6, 11, 27):
         resumed, _, _, again = run(load_path=str(tmp_path / f"ba{at}.pt"))
         assert resumed.tokens == whole.tokens[at:] and resumed.losses == whole.losses[at:], at
-        assert plain(again._scoring.state_dict()["fidelity"]) == plain(end)
+        assert plain(again.fit.scorer.state_dict()["fidelity"]) == plain(end)
 
 
 @pytest.mark.parametrize(
