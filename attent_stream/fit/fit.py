@@ -107,11 +107,11 @@ class Fit:
             self.recorder.stop()
 
     def state_dict(self) -> dict[str, Any]:
-        """The teacher's and the scorer's state and the lengths that were told."""
-        scorer = {"fidelity": None, "reference": None}
+        """The state of the teacher and the scorer, and the lengths that were set."""
+        none = {"fidelity": None, "reference": None}
         return {
             **self.length.state_dict(),
             "gain": self.teacher.state_dict().get("gain"),
             "given_up": self.given_up(),
-            **(scorer if self.scorer is None else self.scorer.state_dict()),
+            **(none if self.scorer is None else self.scorer.state_dict()),
         }
