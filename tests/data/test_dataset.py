@@ -17,7 +17,7 @@ from attent_stream import TeachingDataLoader, TeachingDataset
 from attent_stream.arrange.arrangements import Arrangements
 from attent_stream.base.epoch_number import EpochNumber, varying_by_epoch
 from attent_stream.base.errors import TeacherError
-from attent_stream.data.dataset import _reading_list, _tasks
+from attent_stream.data.board_samples import _reading_list, _tasks
 from attent_stream.teach.board import Posting
 from attent_stream.window.layout import CANDIDATE, LESSON
 
