@@ -12,7 +12,7 @@ from attent_stream.window.decision import ALL, RANDOM, REMEMBERED, SCORED, Decis
 WINDOW = window_of(8, 2, index=2, epoch=0)
 
 
-def position_of(following: Decision | None, lesson: int = 1, **changes) -> Position:
+def position_of(planned: Decision | None, lesson: int = 1, **changes) -> Position:
     chosen = Chosen(
         decision=Decision(by=ALL, lessons=8), kept=np.ones((8, 2), bool), weights=None, places=None
     )
@@ -25,7 +25,7 @@ def position_of(following: Decision | None, lesson: int = 1, **changes) -> Posit
         "lesson": lesson,
         "current": chosen,
         "following": None,
-        "next": following,
+        "next": planned,
         "scores": None,
         "features": None,
     }
