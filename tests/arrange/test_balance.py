@@ -4,7 +4,6 @@ that is not balanced.
 
 import numpy as np
 import pytest
-import torch
 from corpora import write_ids, write_tokens
 from fits import LENGTH, VOCAB, fit
 from fits import make_loader as make_lm_loader
@@ -15,8 +14,7 @@ from taught import features_of, make_loader, run_epochs
 
 from attent_stream import AtteNT
 from attent_stream.arrange.balance import BLOCK, balance_lanes, herded, imbalance
-from attent_stream.arrange.features import WIDTH, token_counts
-from attent_stream.base.errors import CollateError, ScoreError
+from attent_stream.base.errors import CollateError
 
 
 def greedy(features: np.ndarray) -> list[int]:
@@ -74,47 +72,6 @@ def test_imbalance_of_random_batches_is_one():
     assert np.mean(drawn) == pytest.approx(1, abs=0.03)
     assert imbalance(np.arange(8).reshape(1, 8), features) == 1
     assert imbalance(np.arange(256).reshape(32, 8), np.ones((32, 8, 2))) == 1
-
-
-def test_counts_of_few_words_are_exact():
-    tokens = torch.from_numpy(np.random.default_rng(2).integers(0, WIDTH, (5, 300)))
-    mask = torch.arange(300)[None] < torch.tensor([300, 20, 0, 7, 299])[:, None]
-    counted = token_counts({"input_ids": tokens, "attention_mask": mask.long()})
-    assert counted.dtype == torch.float16
-    for row, ids, present in zip(counted.numpy(), tokens.numpy(), mask.numpy(), strict=True):
-        assert row.tolist() == np.bincount(ids[present], minlength=WIDTH).tolist()
-
-
-def test_counts_of_many_words_keep_their_products():
-    """Hashed with signs: the products of two samples' counts are right but for noise that no sample
-    has on its side.
-    """
-    rng = np.random.default_rng(3)
-    tokens = (rng.zipf(1.3, (64, 512)) - 1).clip(max=49_999)
-    exact = np.zeros((64, 50_000))
-    for row, ids in zip(exact, tokens, strict=True):
-        np.add.at(row, ids, 1)
-    hashed = token_counts({"input_ids": torch.from_numpy(tokens)}).double().numpy()
-    apart = ~np.eye(64, dtype=bool)
-    off = (hashed @ hashed.T - exact @ exact.T)[apart] / (exact @ exact.T)[apart].mean()
-    assert abs(off.mean()) < 0.02 and off.std() < 0.1
-
-
-def test_counts_too_high_for_float16_are_cut():
-    assert token_counts({"input_ids": torch.zeros(1, 5000, dtype=torch.int64)})[0, 0] == 2048
-
-
-@pytest.mark.parametrize(
-    "batch",
-    [
-        {"pixels": torch.zeros(2, 3)},
-        (torch.zeros(2, 3), torch.zeros(2)),
-        {"input_ids": torch.zeros(2, 3)},
-    ],
-)
-def test_a_batch_without_tokens(batch):
-    with pytest.raises(ScoreError, match="balance 'tokens' needs input_ids of shape"):
-        token_counts(batch)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

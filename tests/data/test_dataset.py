@@ -15,9 +15,9 @@ from torch.utils.data import default_collate
 
 from attent_stream import TeachingDataLoader, TeachingDataset
 from attent_stream.arrange.arrangements import Arrangements
-from attent_stream.base.epoch_number import varying_by_epoch
+from attent_stream.base.epoch_number import EpochNumber, varying_by_epoch
 from attent_stream.base.errors import TeacherError
-from attent_stream.data.dataset import _reading_list, _tasks
+from attent_stream.data.board_samples import _reading_list, _tasks
 from attent_stream.teach.board import Posting
 from attent_stream.window.layout import CANDIDATE, LESSON
 
@@ -141,10 +141,47 @@ def test_workers_know_the_epoch(folder, workers, taught):
         assert told.calls == loader.dataset.calls == epoch + 1  # here: once each, workers or not
 
 
+class EpochOf:
+    """A collate function that puts the epoch it was told of into every batch."""
+
+    def __init__(self) -> None:
+        self.number = EpochNumber()
+
+    def set_epoch(self, epoch: int) -> None:
+        self.number.set(epoch)
+
+    def __call__(self, samples: list) -> dict:
+        batch = default_collate(samples)
+        return batch | {"epoch": torch.full_like(batch["id"], self.number.get())}
+
+
+@pytest.mark.parametrize("taught", [False, True])
+@pytest.mark.parametrize("workers", [{}, {"num_workers": 2, "persistent_workers": True}])
+def test_collate_functions_are_told_the_epoch(tmp_path, taught, workers):
+    data = {
+        "local": write_ids(tmp_path / "data", 64),
+        "batch_size": 4,
+        "window": 4,
+        "num_canonical_nodes": 1,
+    }
+    loader = make_loader(data, workers | {"collate_fn": EpochOf()}, {"select": "hard", "keep": 0.5})
+    if not taught:
+        loader.attach(None)
+    epochs = []
+    for _ in range(3):
+        for batch in loader:
+            loader.teach(lambda b: b["difficulty"])
+            epochs.append(set(batch["epoch"].tolist()))
+    assert sorted(map(tuple, epochs)) == [(e,) for e in range(3) for _ in range(len(epochs) // 3)]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"window": 1}, "window must be an integer of at least 2 .*, got 1"),
+        ({"window": 0}, "window must be an integer of at least 2 .*, got 0"),
+        ({"window": -3}, "window must be an integer of at least 2 .*, got -3"),
+        ({"window": 2.5}, "window must be an integer of at least 2 .*, got 2.5"),
         ({"window": True}, "window must be an integer of at least 2 .*, got True"),
         ({"gap": -1}, "gap must be an integer of at least 0 .*, got -1"),
         ({"gap": 1.0}, "gap must be an integer of at least 0 .*, got 1.0"),
@@ -154,6 +191,14 @@ def test_workers_know_the_epoch(folder, workers, taught):
 def test_bad_settings_are_refused(folder, given, message):
     with pytest.raises(ValueError, match=message):
         TeachingDataset(**data_of(folder) | given)
+
+
+def test_empty_stream(tmp_path):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    (folder / "index.json").write_text('{"shards": [], "version": 2}')
+    with pytest.raises(RuntimeError, match="Stream contains no samples"):
+        TeachingDataset(local=str(folder), batch_size=4)
 
 
 def test_repeats_are_known(folder):

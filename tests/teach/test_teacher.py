@@ -1,8 +1,9 @@
 """What the teacher decides, by what is remembered."""
 
 import numpy as np
+import pytest
 from corpora import write_ids
-from taught import make_loader, run_epochs
+from taught import make_loader, make_teacher, run_epochs
 
 
 def test_remembered_alone(tmp_path):
@@ -29,3 +30,13 @@ def test_remembered_alone(tmp_path):
     assert set(ids[ids % 10 == 3]) <= set(trained) and len(trained) == 160
     loader.teacher.remember(ids, np.where(ids % 3 == 0, 1.0, np.nan), 1.0)  # most are unknown
     assert {by for _, _, by, _ in run_epochs(loader, 1)["choices"]} == {"all"}
+
+
+def test_settings_out_of_range():
+    for keep in (0, 1.5, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="greater than 0 and at most 1"):
+            make_teacher(keep=keep)
+    with pytest.raises(ValueError, match="select has no 'hardest', did you mean 'hard'"):
+        make_teacher(select="hardest")
+    with pytest.raises(ValueError, match="temperature"):
+        make_teacher(temperature=0)

@@ -7,14 +7,10 @@ import pytest
 import torch
 from corpora import difficulty, write_ids
 from streaming import Stream, StreamingDataset
-from taught import make_loader, make_teacher, run_epochs
+from taught import make_loader, run_epochs
 from taught_ranks import run_ranks
-from torch.utils.data import default_collate
 
-from attent_stream.base.epoch_number import EpochNumber
 from attent_stream.base.errors import TeacherError
-from attent_stream.data.dataloader import TeachingDataLoader
-from attent_stream.data.dataset import TeachingDataset
 
 
 def stock_order(data: dict) -> list[int]:
@@ -150,13 +146,6 @@ def test_teach_not_called_is_an_error_not_a_hang(tmp_path):
     loader = make_loader(data, {"num_workers": 2}, {"select": "hard", "keep": 0.5})
     with pytest.raises(TeacherError, match="window 1 of epoch 0 was not chosen in time"):
         list(loader)
-
-
-def test_required_teacher_missing(tmp_path):
-    data = {"local": write_ids(tmp_path / "data", 20), "batch_size": 4}
-    loader = TeachingDataLoader(TeachingDataset(**data, require_teacher=True), batch_size=4)
-    with pytest.raises(TeacherError, match="add AtteNT"):
-        next(iter(loader))
 
 
 def test_non_finite_scores_never_select(tmp_path):
@@ -312,66 +301,3 @@ def test_four_ranks_train_on_the_lessons_of_one(tmp_path, workers, order, more):
     assert all(log["choices"] == alone["choices"] for log in logs)
     for step, batch in enumerate(alone["lessons"]):
         assert sorted(i for log in logs for i in log["lessons"][step]) == sorted(batch)
-
-
-def test_settings_out_of_range(tmp_path):
-    folder = write_ids(tmp_path / "data", 20)
-    for window in (0, 1, -3, 2.5, True):
-        with pytest.raises(ValueError, match="window must be an integer of at least 2"):
-            TeachingDataset(local=folder, batch_size=4, window=window)
-    with pytest.raises(ValueError, match="gap must be"):
-        TeachingDataset(local=folder, batch_size=4, gap=-1)
-    dataset = TeachingDataset(local=folder, batch_size=4)
-    with pytest.raises(ValueError, match="batch_size must be the data set's own"):
-        TeachingDataLoader(dataset, batch_size=8)
-    with pytest.raises(TypeError, match="must be a TeachingDataset, got StreamingDataset"):
-        TeachingDataLoader(StreamingDataset(local=folder, batch_size=4), batch_size=4)
-    for keep in (0, 1.5, -0.1, float("nan")):
-        with pytest.raises(ValueError, match="greater than 0 and at most 1"):
-            make_teacher(keep=keep)
-    with pytest.raises(ValueError, match="select has no 'hardest', did you mean 'hard'"):
-        make_teacher(select="hardest")
-    with pytest.raises(ValueError, match="temperature"):
-        make_teacher(temperature=0)
-
-
-def test_empty_stream(tmp_path):
-    folder = tmp_path / "empty"
-    folder.mkdir()
-    (folder / "index.json").write_text('{"shards": [], "version": 2}')
-    with pytest.raises(RuntimeError, match="Stream contains no samples"):
-        TeachingDataset(local=str(folder), batch_size=4)
-
-
-class EpochOf:
-    """A collate function that puts the epoch it was told of into every batch."""
-
-    def __init__(self) -> None:
-        self.number = EpochNumber()
-
-    def set_epoch(self, epoch: int) -> None:
-        self.number.set(epoch)
-
-    def __call__(self, samples: list) -> dict:
-        batch = default_collate(samples)
-        return batch | {"epoch": torch.full_like(batch["id"], self.number.get())}
-
-
-@pytest.mark.parametrize("taught", [False, True])
-@pytest.mark.parametrize("workers", [{}, {"num_workers": 2, "persistent_workers": True}])
-def test_collate_functions_are_told_the_epoch(tmp_path, taught, workers):
-    data = {
-        "local": write_ids(tmp_path / "data", 64),
-        "batch_size": 4,
-        "window": 4,
-        "num_canonical_nodes": 1,
-    }
-    loader = make_loader(data, workers | {"collate_fn": EpochOf()}, {"select": "hard", "keep": 0.5})
-    if not taught:
-        loader.attach(None)
-    epochs = []
-    for _ in range(3):
-        for batch in loader:
-            loader.teach(lambda b: b["difficulty"])
-            epochs.append(set(batch["epoch"].tolist()))
-    assert sorted(map(tuple, epochs)) == [(e,) for e in range(3) for _ in range(len(epochs) // 3)]

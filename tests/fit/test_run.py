@@ -1,0 +1,147 @@
+"""What AtteNT's arguments come to in each kind of run. Oracle: a table."""
+
+import pytest
+
+from attent_stream.base.schedule import parse_interval
+from attent_stream.fit.run import Facts
+from attent_stream.fit.settings import Settings, parse_settings
+
+IMAGES, IMAGES_ONCE = Facts(), Facts(once=True)
+AGAIN, PADDED = Facts(text=True), Facts(text=True, once=True)
+PACKED = Facts(text=True, once=True, packed=True)
+EVERYWHERE = (IMAGES, IMAGES_ONCE, AGAIN, PADDED, PACKED, Facts(text=True, packed=True))
+
+PLAIN = {"keep": 1.0, "forwards": False, "when": "never", "arrange": []}
+BY_SCORES = {
+    "keep": 0.7,
+    "select": "soft",
+    "score": "residual",
+    "temperature": 1.0,
+    "interval": "1ep",
+    "forwards": True,
+    "when": "never",
+}
+BY_LOSSES = {"score": "loss", "interval": "1dur", "forwards": False, "when": "always"}
+SEEN_AGAIN = BY_LOSSES | {"keep": 0.5, "select": "soft", "temperature": 0.5, "detrend": True}
+BOTH = ["pieces", "balance"]
+
+
+def own_score(model, batch):
+    return batch["input_ids"].float().mean(1)
+
+
+# (arguments, kinds of runs, what the run does: all that is not named may be anything)
+TABLE = [
+    # The default
+    ({}, (IMAGES, IMAGES_ONCE, PADDED), PLAIN),
+    ({}, (AGAIN, Facts(text=True, packed=True)), SEEN_AGAIN | {"arrange": []}),
+    ({}, (PACKED,), PLAIN | {"arrange": BOTH}),
+    # Plain training
+    ({"keep": 1.0}, EVERYWHERE, {"keep": 1.0, "forwards": False, "arrange": []}),
+    ({"keep": 1.0, "select": "random"}, EVERYWHERE, PLAIN),
+    ({"remember": "never"}, (IMAGES, AGAIN, PADDED), PLAIN),
+    ({"arrange": "none"}, (IMAGES, PADDED, PACKED), PLAIN),
+    # Candidates are scored as soon as one of four is given
+    ({"keep": 0.6}, (IMAGES, IMAGES_ONCE, PADDED), BY_SCORES | {"keep": 0.6, "arrange": []}),
+    ({"keep": 0.6}, (PACKED,), BY_SCORES | {"keep": 0.6, "arrange": BOTH}),
+    ({"keep": 0.6}, (AGAIN,), SEEN_AGAIN | {"keep": 0.6}),
+    ({"select": "hard"}, EVERYWHERE, BY_SCORES | {"select": "hard", "arrange": []}),
+    ({"score": "grad_norm"}, (IMAGES, PADDED), BY_SCORES | {"score": "grad_norm"}),
+    ({"scoring": {"fidelity": {"layers": 2}}}, (IMAGES, PADDED), BY_SCORES),
+    ({"score": own_score}, (IMAGES, AGAIN, PADDED), BY_SCORES | {"score": own_score}),
+    ({"select": "random"}, EVERYWHERE, {"keep": 0.7, "select": "random", "forwards": False}),
+    ({"select": "predicted"}, EVERYWHERE, BY_SCORES | {"select": "predicted"}),
+    # What is given of a default stays
+    (
+        {"temperature": 2.0, "interval": "3ep", "score": "residual"},
+        (AGAIN,),
+        SEEN_AGAIN | {"temperature": 2.0, "interval": "3ep", "score": "residual"},
+    ),
+    ({"remember": {"detrend": False}}, (AGAIN,), SEEN_AGAIN | {"detrend": False}),
+    ({"remember": {"per": "shard"}}, (AGAIN,), SEEN_AGAIN | {"per": "shard"}),
+    # Remembered
+    ({"remember": "always"}, (IMAGES, AGAIN), SEEN_AGAIN),
+    ({"remember": "always"}, (IMAGES_ONCE, PADDED), PLAIN | {"when": "always"}),
+    (
+        {"remember": "warmup", "select": "hard"},
+        EVERYWHERE,
+        BY_SCORES | {"select": "hard", "when": "warmup"},
+    ),
+    ({"score": "remembered"}, (PADDED, IMAGES_ONCE), BY_LOSSES | {"keep": 0.7, "enough": 0.5}),
+    ({"score": "remembered"}, (AGAIN,), SEEN_AGAIN | {"enough": 0.5}),
+    (
+        {"score": "remembered", "select": "hard", "remember": {"score": "grad_norm"}},
+        EVERYWHERE,
+        BY_LOSSES | {"select": "hard", "score": "grad_norm", "detrend": False, "enough": 0.5},
+    ),
+    (
+        {"score": "progress"},
+        EVERYWHERE,
+        BY_LOSSES | {"select": "proportional", "per": "progress", "keep": 0.7, "arrange": []},
+    ),
+    # Arrangements
+    ({"arrange": {"balance": "tokens"}}, EVERYWHERE, {"arrange": ["balance"]}),
+    ({"arrange": {"balance": "tokens", "pieces": 0.5}}, EVERYWHERE, {"arrange": BOTH}),
+    ({"arrange": {"balance": "none", "pieces": 0.5}}, EVERYWHERE, {"arrange": ["pieces"]}),
+    ({"without": frozenset({"pieces"})}, (PACKED,), PLAIN | {"arrange": ["balance"]}),
+]
+
+
+def in_short(settings: Settings, facts: Facts) -> dict:
+    """What a run does, by the names of ``TABLE``."""
+    run = settings.of_run(facts)
+    teacher, remember = run.teacher, run.remember
+    assert teacher.keep.start == teacher.keep.end
+    return {
+        "keep": teacher.keep.start,
+        "select": teacher.select,
+        "score": run.score,
+        "temperature": teacher.temperature,
+        "interval": teacher.interval,
+        "enough": teacher.enough,
+        "forwards": run.forwards,
+        "arrange": teacher.arrangements.names,
+        "when": remember.when,
+        "per": remember.per,
+        "detrend": remember.detrend,
+    }
+
+
+@pytest.mark.parametrize(("given", "kinds", "expected"), TABLE)
+def test_what_settings_come_to(given, kinds, expected):
+    settings = parse_settings(**given)
+    if "interval" in expected:
+        expected = expected | {"interval": parse_interval(expected["interval"])}
+    for facts in kinds:
+        found = in_short(settings, facts)
+        assert {name: found[name] for name in expected} == expected, facts
+
+
+@pytest.mark.parametrize(
+    ("given", "facts", "told"),
+    [
+        ({}, IMAGES, "samples are streamed plainly"),
+        (
+            {},
+            AGAIN,
+            "samples seen again: the harder ones are chosen by their remembered losses "
+            "(select: soft, score: loss, keep: 0.5)",
+        ),
+        (
+            {},
+            PACKED,
+            "packed text seen once: nothing is dropped, short pieces of samples come first, "
+            "batches are balanced",
+        ),
+        ({"keep": 1.0}, AGAIN, "samples are streamed plainly"),
+        ({"keep": 1.0, "select": "hard"}, IMAGES, "samples are streamed plainly"),
+        (
+            {"score": own_score, "keep": 0.5},
+            IMAGES,
+            "samples are chosen (select: soft, score: a function, keep: 0.5)",
+        ),
+        ({"arrange": {"balance": "tokens"}}, IMAGES, "nothing is dropped, batches are balanced"),
+    ],
+)
+def test_a_run_is_told_in_words(given, facts, told):
+    assert parse_settings(**given).of_run(facts).told == told
