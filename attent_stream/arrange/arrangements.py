@@ -82,10 +82,17 @@ class Arrangements:
         Raises:
             ValueError: A bad text, or an arrangement that is neither one of these nor registered.
         """
+        try:
+            pairs = json.loads(text)
+        except (RecursionError, TypeError) as error:
+            raise ValueError(f"expected settings as JSON, got {text!r:.80}") from error
+        if not isinstance(pairs, list) or not all(_is_entry(pair) for pair in pairs):
+            raise ValueError(f"expected names and settings of arrangements, got {text!r:.80}")
         known = {entry.name for entry in self.entries}
-        others = {name: value for name, value in json.loads(text) if name not in known}
-        for name in others:
-            if name not in ARRANGEMENTS:
+        others = {name: value for name, value in pairs if name not in known}
+        for name, value in others.items():
+            # A name with a colon, here or within a setting, would be imported.
+            if name not in ARRANGEMENTS or ":" in json.dumps(value, separators=(",", "=")):
                 raise ValueError(
                     f"the checkpoint's windows were arranged by {name!r}: add it to arrange, as in "
                     "the run that wrote the checkpoint"
@@ -204,6 +211,10 @@ class Arrangements:
     def _noted(self, notes: Iterable[tuple[str, int]]) -> list[tuple[Entry, int]]:
         known = dict(notes)
         return [(entry, known[entry.name]) for entry in self.entries if entry.name in known]
+
+
+def _is_entry(pair: Any) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)
 
 
 def _parsed(made: type[Arrangement], name: str, value: Any) -> Arrangement:

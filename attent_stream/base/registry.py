@@ -50,12 +50,14 @@ class Registry(Generic[T]):
         Raises:
             ValueError: No such name, or it cannot be imported.
         """
+        if not isinstance(name, str):
+            raise ValueError(f"{self.kind} must be a name, got {name!r}")
         if name in self.known:
             return self.known[name]
         on_trial = _on_trial(self.kind)
         if name in on_trial:
             return imported(on_trial[name], self.kind)
-        if isinstance(name, str) and ":" in name:
+        if ":" in name:
             return imported(name, self.kind)
         raise ValueError(f"{self.kind} has no {name!r}, {nearest(name, self.names)}")
 
@@ -78,5 +80,5 @@ def imported(path: str, kind: str) -> Any:
     module, _, attribute = path.partition(":")
     try:
         return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{kind}: {path!r} cannot be imported: {error}") from error

@@ -249,3 +249,17 @@ def test_batches_of_lessons_and_features():
     assert run.lesson(["batch"], [0, 1], found) == ["batch", "halves", 0, 1, "back", 2]
     features = run.features(5, found)
     assert features.dtype == np.float16 and features.tolist() == [[3.0] * 4] * 5
+
+
+@pytest.mark.parametrize("value", ["no_such_module:f", {"by": "no_such_module:f"}, ["a:b"]])
+def test_a_setting_of_a_checkpoint_imports_nothing(value):
+    with pytest.raises(ValueError, match="arranged by 'balance': add it to arrange"):
+        Arrangements().of_checkpoint(json.dumps([["balance", value]]))
+
+
+@pytest.mark.parametrize(
+    "text", ["5", "null", "[1]", '[["a"], 1]', '[[["a"], 1]]', "{}", "[", "[" * 100000, None]
+)
+def test_a_damaged_checkpoint_is_refused(text):
+    with pytest.raises(ValueError):
+        Arrangements().of_checkpoint(text)

@@ -71,3 +71,15 @@ def test_its_table_is_its_own():
     made = Registry("colour", table)
     table["green"] = 2
     assert "green" not in made
+
+
+@pytest.mark.parametrize("name", [["red"], None, 3, {"a": 1}])
+def test_what_is_no_name_is_refused(colours, name):
+    with pytest.raises(ValueError, match="colour must be a name, got"):
+        colours.get(name)
+    assert name not in colours
+
+
+def test_a_relative_path_is_refused(colours):
+    with pytest.raises(ValueError, match="colour: '.x:y' cannot be imported"):
+        colours.get(".x:y")
