@@ -70,6 +70,14 @@ def test_an_order_of_its_own_is_seen_by_samples_in_reverse(collate, samples, own
     assert reordered(collate(samples), collate(samples[::-1]), len(samples)) == own
 
 
+def test_what_is_drawn_says_nothing():
+    rng = np.random.default_rng(2)
+    drawn, others = (torch.from_numpy(rng.normal(size=4)) for _ in range(2))
+    assert not reordered(drawn, others, 4)
+    assert not reordered({"x": drawn}, {"y": drawn}, 4)
+    assert reordered({"x": drawn, "y": drawn}, {"x": others, "y": drawn}, 4)
+
+
 def test_one_part_that_follows_the_samples_is_enough():
     """Such as ids beside what is sorted within."""
 

@@ -4,6 +4,8 @@ import logging
 from dataclasses import replace
 
 import pytest
+from corpora import write_tokens
+from fits import LENGTH, VOCAB, fit, make_loader
 
 from attent_stream import AtteNT
 from attent_stream.effects.resolution import ProgressiveResolution
@@ -104,6 +106,27 @@ def test_what_is_an_algorithm_of_its_own_now_stands_beside(caplog, name, value, 
     assert algorithm.settings == AtteNT().settings
     (told,) = warnings(caplog)
     assert f"use the algorithm {new}" in told
+
+
+@pytest.mark.parametrize(
+    ("old", "beside"),
+    [
+        ({"reweight": {"strategy": "linupper", "r": 0.3}}, lambda: Reweight("linupper", r=0.3)),
+        (
+            {"positions": 0.5, "warmup": "3ba", "anneal": "0.25dur", "seed": 5},
+            lambda: KeptPositions(0.5, warmup="3ba", anneal="0.25dur", seed=5),
+        ),
+    ],
+)
+def test_it_trains_as_by_its_new_name(tmp_path, old, beside):
+    folder = write_tokens(tmp_path / "tokens", 48, length=LENGTH, vocab=VOCAB)
+    plain = {"keep": 1.0, "select": "random"}
+    given = {name: value for name, value in old.items() if name not in ("reweight", "positions")}
+    by_old, _, trainer = fit(make_loader(folder), [AtteNT(**plain, **old)])
+    by_new, _, _ = fit(make_loader(folder), [AtteNT(**plain, **given), beside()])
+    assert by_old.losses == by_new.losses
+    assert len(trainer.state.algorithms) == 2
+    assert fit(make_loader(folder), [AtteNT(**plain)])[0].losses != by_old.losses
 
 
 @pytest.mark.parametrize("off", [{"resolution": 1.0}, {"positions": 1.0}, {"reweight": None}])
