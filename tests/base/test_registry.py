@@ -46,7 +46,7 @@ def test_a_users_own(colours, tmp_path, monkeypatch):
 
 def test_a_name_need_not_be_text(colours):
     assert 3 not in colours and ["red"] not in colours and None not in colours
-    with pytest.raises(ValueError, match="colour has no 3, "):
+    with pytest.raises(ValueError, match="colour must be a name, got 3"):
         colours.get(3)
 
 
