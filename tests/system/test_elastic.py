@@ -139,7 +139,7 @@ class Job:
                 for plan in plans:
                     if plan.next.by == SCORED:
                         plan.record(inbox, scores)
-                    if plan.next.balanced:
+                    if plan.next.features:
                         plan.record_features(
                             inbox,
                             np.array([[piece_features(p, row) for row in inbox] for p in plans]),
@@ -159,7 +159,7 @@ class Job:
 
 def piece_features(plan: TaughtEpoch, row: int) -> np.ndarray:
     """Of the pieces of a candidate row's samples, shape (batch_size, pieces * 4)."""
-    pieces = plan.next.pieces
+    pieces = plan.next.units
     ids = plan.segment.candidates[row][:, None] * pieces + np.arange(pieces)
     return features_of(ids.reshape(-1)).reshape(len(ids), -1)
 
