@@ -484,7 +484,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--gap", type=int, default=8, help="lessons without candidates (8)")
     parser.add_argument("--keep", type=float, default=0.5)
-    parser.add_argument("--select", choices=sorted(SELECTORS), default="hard")
+    parser.add_argument("--select", choices=sorted(SELECTORS.known), default="hard")
     parser.add_argument("--probes", type=int, default=2, help="ranks that run the whole epoch (2)")
     parser.add_argument(
         "--shards", type=int, default=10_000, help="shards of the index.json (10,000)"

@@ -18,6 +18,7 @@ from taught import make_loader, run_epochs
 
 from attent_stream.base.errors import AttentError, CollateError, TeacherError
 from attent_stream.teach.board import Board, Posting
+from attent_stream.window.layout import LESSON
 
 TESTS = Path(__file__).parents[1] / "support"
 from zygote import running, until  # noqa: E402
@@ -193,8 +194,10 @@ def test_a_late_worker_without_a_step_goes_on():
             Posting(
                 first_step=2 * index,
                 ids=ids,
-                pieces=zeros + 1,
-                wants=zeros,
+                roles=zeros + LESSON,
+                lesson_notes=(),
+                candidate_notes=(),
+                scored=False,
                 last=index == 2,
                 ahead=zeros,
             ),

@@ -70,7 +70,7 @@ def test_a_plan_that_breaks_an_invariant_is_seen(tool, capsys, monkeypatch):
     arguments = "--nodes 16 --ranks 4 --batch-size 2 --window 8 --gap 2 --probes 1"
     with monkeypatch.context() as patch:  # one lane for all: samples cross machines
         patch.setattr(
-            "attent_stream.teach.epoch.lane_labels",
+            "attent_stream.teach.segments.lane_labels",
             lambda ids, layout, starts: np.zeros(ids.shape, np.int64),
         )
         status, result = simulate(tool, capsys, arguments)
