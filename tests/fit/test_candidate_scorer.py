@@ -74,8 +74,8 @@ def test_candidates_are_split_and_transformed_as_lessons_are(tmp_path, monkeypat
     model, scored = Ragged(), []
     score = CandidateScorer.__call__
 
-    def watched(self, state, batch):
-        found = score(self, state, batch)
+    def watched(self, state, batch, window):
+        found = score(self, state, batch, window)
         weights = [parameter.detach().double() for parameter in model.parameters()]
         patches, counts, labels = batch
         z = torch.stack(
