@@ -253,7 +253,10 @@ def failure(capsys, *arguments: str) -> str:
             "model.pretrained: folder 'nowhere' has no config.json",
         ),
         ("algorithms.attent.keep=1.5", "algorithms.attent: keep"),
-        ("algorithms.attent.score=los", "algorithms.attent: score must be one of"),
+        (
+            "algorithms.attent.score=los",
+            "algorithms.attent: score has no 'los', did you mean 'loss'?",
+        ),
         ("train_loader.dataset.window=1", "train_loader: window must be"),
         (
             "train_loader.collate.pad=3",

@@ -82,7 +82,10 @@ def test_a_plan_that_breaks_an_invariant_is_seen(tool, capsys, monkeypatch):
     with monkeypatch.context() as patch:  # a sample twice
         patch.setattr(
             "attent_stream.teach.teacher.select_lanes",
-            lambda s, lanes, wanted, **_: np.zeros(wanted.shape, np.int64),
+            lambda s, lanes, wanted, **_: (
+                np.zeros(wanted.shape, np.int64),
+                np.ones(wanted.shape, np.float32),
+            ),
         )
         status, result = simulate(tool, capsys, arguments)
         assert status == 1 and result["wrong"]["not once"] > 0
