@@ -84,7 +84,7 @@ def test_default_trains_what_plain_training_does(job, folders):
         assert not taught.taught and not taught.warnings and taught.ledger is None
 
 
-@pytest.mark.parametrize("score", ["loss", "residual"])
+@pytest.mark.parametrize("score", ["loss", pytest.param("residual", marks=pytest.mark.slow)])
 def test_asked_to_remember_it_records_rightly_or_refuses_at_once(job, score, folders):
     taught = run_job(job, folders(job), AtteNT(remember="always", score=score))
     if taught.error is None:
