@@ -11,7 +11,6 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from attent_stream import AtteNT
 from attent_stream.base.errors import FidelityError, ScoreError
 from attent_stream.score.build import build_scorer
-from attent_stream.score.fidelity import parse_fidelity
 from attent_stream.score.microbatches import score_batch
 
 AUTO = {
@@ -56,9 +55,7 @@ def test_candidates_are_scored_with_less(corpus):
     full, _, _ = fit(make_loader(corpus, 8), [AtteNT(**settings)], make_model(0.1), **kwargs)
     assert algorithm.taught and cheap.tokens == want.tokens and cheap.losses == want.losses
     assert cheap.tokens != full.tokens
-    assert algorithm._teacher.payoff.cost == pytest.approx(
-        (3072 + 16 * VOCAB) / (2 * 3072 + 16 * VOCAB)
-    )
+    assert algorithm.fit.scorer.cost == pytest.approx((3072 + 16 * VOCAB) / (2 * 3072 + 16 * VOCAB))
 
 
 def plain(state):
@@ -128,10 +125,10 @@ def test_refused_before_training_starts(corpus, settings, said):
 
 
 def test_refused_at_construction():
-    with pytest.raises(ValueError, match="full where score is a callable"):
-        AtteNT(score=lambda model, batch: None, fidelity="auto")
+    with pytest.raises(ValueError, match="scoring.fidelity must be full for a score of your own"):
+        AtteNT(score=lambda model, batch: None, scoring="auto")
     with pytest.raises(FidelityError, match="expected full, auto"):
-        AtteNT(fidelity="cheap")
+        AtteNT(scoring="cheap")
     with pytest.raises(ScoreError, match="head must be one of auto, .* or None, got 'fast'"):
-        AtteNT(head="fast")
-    assert AtteNT(fidelity=parse_fidelity("auto"), head=None).settings.head is None
+        AtteNT(scoring={"head": "fast"})
+    assert AtteNT(scoring={"fidelity": "auto", "head": None}).settings.scoring.head is None

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from attent_stream import AtteNT
 from attent_stream.base.errors import ScoreError
+from attent_stream.fit.run import Facts
 from attent_stream.score.build import build_scorer
 from attent_stream.score.grad_norm import classifier_grad_norms
 from attent_stream.score.microbatches import score_batch
@@ -76,7 +77,7 @@ def test_what_cannot_be_scored_is_refused_by_name():
     with pytest.raises(ScoreError, match="not torch.nn.Linear"):
         build_scorer("grad_norm", odd)
     with pytest.raises(
-        ValueError, match="needs a score that the training forward gives .*, got 'grad_norm'"
+        ValueError, match="needs a score of the training forward's own outputs, got grad_norm"
     ):
-        AtteNT(score="grad_norm", record="always")
-    assert AtteNT(score="grad_norm").settings.record == "never"
+        AtteNT(score="grad_norm", remember="always")
+    assert AtteNT(score="grad_norm").settings.of_run(Facts(text=True)).remember.when == "never"
