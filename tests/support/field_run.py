@@ -164,8 +164,8 @@ class _Watch(Callback):
             )
             return remember(teacher, ids, scores, time)
 
-        def candidates(scorer, state, batch):
-            scores, name = score(scorer, state, batch), self._algorithm.fit.run.score
+        def candidates(scorer, state, batch, window):
+            scores, name = score(scorer, state, batch, window), self._algorithm.fit.run.score
             brute = self._job.brute(name)
             expected = None if brute is None else self._brute(brute, state.model, batch)
             self._result.scored.append(
