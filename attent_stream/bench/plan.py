@@ -1,7 +1,7 @@
 """List the runs of a bench, and build the training configuration of each."""
 
 import copy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +147,3 @@ def tree(
     if start is not None:
         made["model"] = {"name": made["model"]["name"], "pretrained": str(start)}
     return made
-
-
-def settings_of(bench: BenchConfig) -> dict[str, Any]:
-    """Return the bench as plain values."""
-    return asdict(bench)

@@ -7,7 +7,6 @@ from typing import Any, Literal
 from attent_stream.launch.config import read_yaml
 from attent_stream.launch.config_check import ConfigError, typed
 
-COSTS = ("steps", "cpu", "seconds")
 PLAIN, RANDOM = "plain", "random"
 
 

@@ -36,7 +36,6 @@ class Settings:
         seed: See there.
         without: Arrangements that the default of the run leaves out.
         joined: Whether ``arrange`` is joined with the default of the run, as its old names were.
-        asked: Names of the arguments that were given.
 
     Raises:
         ValueError: One is out of range, or two contradict each other.
@@ -55,7 +54,6 @@ class Settings:
     seed: int
     without: frozenset[str] = frozenset()
     joined: bool = False
-    asked: frozenset[str]
 
     def __post_init__(self) -> None:
         self._check_score()
@@ -156,17 +154,6 @@ def parse_settings(
             )
         score, select = recipe["score"], recipe["select"]
         remember = recipe["remember"] | own
-    given: dict[str, Any] = {
-        "keep": keep,
-        "score": score,
-        "select": select,
-        "temperature": temperature,
-        "interval": interval,
-        "anneal": anneal,
-        "remember": remember,
-        "arrange": arrange,
-        "scoring": scoring,
-    }
     return Settings(
         keep=keep,
         score=score,
@@ -181,7 +168,6 @@ def parse_settings(
         seed=seed,
         without=without,
         joined=joined,
-        asked=frozenset(name for name, value in given.items() if value is not None),
     )
 
 

@@ -107,32 +107,21 @@ def sample_mean(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, values, torch.zeros_like(values)).sum(dim=1) / mask.sum(dim=1)
 
 
-def residual_from_logits(logits: Tensor, labels: Tensor) -> Tensor:
-    """``||f(S) - f*(S)||`` of every sample: root mean square over its valid tokens, in [0,
-    sqrt(2)].
+def residual_from_probabilities(logits: Tensor, target: Tensor) -> Tensor:
+    """``||f(S) - f*(S)||`` of every sample: root mean square over its positions.
 
     Args:
-        logits: Shape (B, ..., V).
-        labels: Shape (B, ...); ``-100`` is ignored.
+        logits: Shape (B, ..., C).
+        target: Probabilities, shape (B, ..., C).
 
     Returns:
-        Shape (B,); NaN for a sample without any valid label.
+        Shape (B,), in [0, sqrt(2)].
     """
-    return sample_mean(token_scores(logits, labels)[1], labels != IGNORED).sqrt()
-
-
-def loss_from_logits(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy over each sample's valid tokens; see ``residual_from_logits``."""
-    return sample_mean(token_scores(logits, labels)[0], labels != IGNORED)
-
-
-def residual_from_probabilities(logits: Tensor, target: Tensor) -> Tensor:
-    """Same as ``residual_from_logits`` for target probabilities of shape (B, ..., C)."""
     return _every_mean(soft_token_scores(logits, target)[1]).sqrt()
 
 
 def loss_from_probabilities(logits: Tensor, target: Tensor) -> Tensor:
-    """Same as ``loss_from_logits`` for target probabilities of shape (B, ..., C)."""
+    """Mean cross-entropy over each sample's positions; see ``residual_from_probabilities``."""
     return _every_mean(soft_token_scores(logits, target)[0])
 
 

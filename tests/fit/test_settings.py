@@ -11,9 +11,9 @@ def own_score(model, batch):
 
 def test_what_was_asked_for_by_name():
     default = parse_settings()
-    assert not default.asked and not default.remembers_by_name and not default.arranges_by_name
+    assert default.given == {} and not default.remembers_by_name and not default.arranges_by_name
     asked = parse_settings(remember="always", keep=0.5, arrange={"pieces": 0.5, "balance": "none"})
-    assert asked.asked == {"remember", "keep", "arrange"}
+    assert asked.given == {"when": "always", "keep": 0.5}
     assert asked.remembers_by_name and asked.arranges_by_name == {"pieces"}
     for score in (
         "remembered",
