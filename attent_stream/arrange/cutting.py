@@ -57,8 +57,7 @@ def cuttable(batch: Any, pieces: int) -> None:
     if ids.shape[1] < 2 * pieces:
         raise ScoreError(
             f"arrange.pieces expected samples of at least {2 * pieces} tokens to cut into "
-            f"{pieces}, "
-            f"got {ids.shape[1]}{_WAY_OUT}"
+            f"{pieces}, got {ids.shape[1]}{_WAY_OUT}"
         )
     if "labels" in batch:
         labels = _cut(batch["labels"], pieces)[:, 1:]  # a causal LM predicts no first token
@@ -89,8 +88,7 @@ def apart(batch: Mapping[str, Tensor], pieces: int, rows: int) -> dict[str, Tens
     if not same or len({value.shape[1] for value in batch.values()}) != 1:
         raise ScoreError(
             f"arrange.pieces expected a batch of {rows} rows as the collate function made them, "
-            "got "
-            f"{describe(batch)}: remove what changes batches before BATCH_START{_WAY_OUT}"
+            f"got {describe(batch)}: remove what changes batches before BATCH_START{_WAY_OUT}"
         )
     return {name: _cut(value, pieces) for name, value in batch.items()}
 

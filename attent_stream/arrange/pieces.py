@@ -43,8 +43,7 @@ class Pieces(Arrangement):
         if self.share.some and pieces_at(self.share.least) == 1:
             raise ValueError(
                 f"{SETTING} must be 1, or below 0.7 at some time to cut samples in two or more, "
-                "got "
-                f"at least {self.share.least}"
+                f"got at least {self.share.least}"
             )
 
     @classmethod

@@ -8,6 +8,12 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
+def closest(name: object, names: Iterable[str]) -> str | None:
+    """The known name that is most like a wrong one; None where none is."""
+    close = difflib.get_close_matches(str(name), list(names), n=1)
+    return close[0] if close else None
+
+
 def nearest(name: object, names: Iterable[str]) -> str:
     """The known names in words, and the closest of them first where one is close.
 
@@ -16,8 +22,8 @@ def nearest(name: object, names: Iterable[str]) -> str:
         names: What is known.
     """
     known = list(names)
-    close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    close = closest(name, known)
+    hint = f"did you mean {close!r}? " if close is not None else ""
     return f"{hint}(known: {', '.join(known)})"
 
 

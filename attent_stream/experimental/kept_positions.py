@@ -159,8 +159,8 @@ class KeptPositions(Algorithm):
                 else type(labels).__name__
             )
             raise AttentError(
-                f"kept_positions={self._share:g} needs a batch with labels of shape (B, T), got "
-                f"{got}"
+                f"kept_positions={self._share:g} needs a batch with labels of shape (B, T), "
+                f"got {got}"
             )
         generator = torch.Generator().manual_seed(
             int(np.random.SeedSequence((*self._seed, number)).generate_state(1, np.uint64)[0])
@@ -179,9 +179,7 @@ class KeptPositions(Algorithm):
             if hidden.ndim != 3 or len(hidden) != len(positions):
                 raise AttentError(
                     f"kept_positions={self._share:g} expected the output head to be given hidden "
-                    "states "
-                    "of shape "
-                    f"({len(positions)}, T, D), got {tuple(hidden.shape)}"
+                    f"states of shape ({len(positions)}, T, D), got {tuple(hidden.shape)}"
                 )
             kept = at(hidden, positions)
             self._called = True
@@ -200,9 +198,7 @@ class KeptPositions(Algorithm):
         if not called:
             raise AttentError(
                 f"kept_positions={self._share:g} has no effect on this model, whose forward does "
-                "not "
-                "call its output head "
-                f"(a loss fused with it): leave kept_positions away"
+                "not call its output head (a loss fused with it): leave kept_positions away"
             )
 
     def cancel(self) -> None:

@@ -12,8 +12,9 @@ Both presets differ from it and its released code:
 """
 
 import copy
-import difflib
 from typing import Any
+
+from attent_stream.base.registry import closest
 
 # AtteNTComplex (pretraining MultiMAE ViT-B for 800 epochs). In the paper, the first epoch trains on
 # everything. Then there are ten cycles. Each scores the whole set, keeps int(N * ratio) samples for
@@ -64,8 +65,8 @@ def preset(name: str, **overrides: Any) -> dict[str, Any]:
         ValueError: The preset is unknown.
     """
     if name not in PRESETS:
-        close = difflib.get_close_matches(str(name), PRESETS, n=1)
-        hint = f", did you mean {close[0]!r}?" if close else ""
+        close = closest(name, PRESETS)
+        hint = f", did you mean {close!r}?" if close is not None else ""
         raise ValueError(f"unknown preset {name!r}{hint} (known: {', '.join(PRESETS)})")
     settings = copy.deepcopy(PRESETS[name])
     if overrides.keys() & {"record", "ledger"}:  # old names, which exclude the new one

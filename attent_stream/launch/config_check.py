@@ -2,7 +2,6 @@
 
 import collections.abc
 import dataclasses
-import difflib
 import inspect
 import types
 import typing
@@ -12,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from typing_extensions import Unpack
 
 from attent_stream.base.redaction import masked, masked_text
+from attent_stream.base.registry import closest
 
 
 class ConfigError(ValueError):
@@ -29,9 +29,9 @@ def join(path: str, key: object) -> str:
 def nearest(name: object, names: Iterable[str]) -> str:
     """Suggest the closest of ``names``, or list all of them if none is close."""
     known = sorted(names)
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {close[0]!r}?"
+    close = closest(name, known)
+    if close is not None:
+        return f"did you mean {close!r}?"
     return f"expected one of {', '.join(known)}" if known else "no key is expected here"
 
 

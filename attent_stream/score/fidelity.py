@@ -1,13 +1,12 @@
 """How much of a sample, and of the model, a score looks at: the settings of ``fidelity``."""
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from attent_stream.base.errors import FidelityError
-from attent_stream.base.registry import Registry
+from attent_stream.base.registry import Registry, closest
 
 TAKES = ("strided", "first")  # which tokens of a sample are used
 PRECISIONS = ("amp_bf16",)
@@ -200,8 +199,8 @@ def _mapping(kind: type, value: Any, where: str) -> Mapping[str, Any]:
         )
     for name in value:
         if name not in names:
-            close = difflib.get_close_matches(str(name), names, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
+            close = closest(name, names)
+            hint = f" (did you mean {close}?)" if close is not None else ""
             raise FidelityError(f"{where}: expected {', '.join(names)}, received {name!r}{hint}")
     return value
 
