@@ -4,12 +4,13 @@ that is not balanced.
 
 import numpy as np
 import pytest
-from corpora import write_ids, write_tokens
+from corpora import write_tokens
 from fits import LENGTH, VOCAB, fit
 from fits import make_loader as make_lm_loader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from loaders import ids_data
 from taught import features_of, make_loader, run_epochs
 
 from attent_stream import AtteNT
@@ -76,13 +77,7 @@ def test_imbalance_of_random_batches_is_one():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_corpus_without_tokens_ends_before_the_first_step(tmp_path, workers):
-    data = {
-        "local": write_ids(tmp_path / "data", 200),
-        "batch_size": 4,
-        "num_canonical_nodes": 1,
-        "window": 6,
-        "gap": 1,
-    }
+    data = ids_data(tmp_path, 200, window=6, gap=1)
     loader = make_loader(data, {"num_workers": workers}, {"balance": "tokens"})
     with pytest.raises(
         CollateError,
@@ -105,13 +100,7 @@ def test_a_name_that_is_none():
     ],
 )
 def test_only_the_order_within_windows_changes(tmp_path, teacher):
-    data = {
-        "local": write_ids(tmp_path / "data", 500),
-        "batch_size": 4,
-        "shuffle": True,
-        "num_canonical_nodes": 2,
-    }
-    data |= {"window": 12, "gap": 1}
+    data = ids_data(tmp_path, 500, shuffle=True, num_canonical_nodes=2, window=12, gap=1)
     plain = run_epochs(make_loader(data, {}, teacher), 2)
     ours = run_epochs(make_loader(data, {"num_workers": 2}, teacher | {"balance": "ids"}), 2)
     uneven = []
@@ -133,13 +122,7 @@ def test_a_checkpoint_taken_up_with_balancing_and_without(tmp_path):
     """What was decided stands; from the next window on the new settings hold. Nothing is trained on
     twice or left out.
     """
-    data = {
-        "local": write_ids(tmp_path / "data", 200),
-        "batch_size": 4,
-        "shuffle": True,
-        "num_canonical_nodes": 1,
-    }
-    data |= {"window": 6, "gap": 1}
+    data = ids_data(tmp_path, 200, shuffle=True, window=6, gap=1)
     for before, after in (("ids", None), (None, "ids")):
         loader = make_loader(data, {}, {"select": "random", "keep": 1.0, "balance": before})
         seen = []

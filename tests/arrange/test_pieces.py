@@ -5,9 +5,9 @@ is not cut.
 import numpy as np
 import pytest
 import torch
-from corpora import write_ids
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loaders import ids_data
 from taught import TOKENS, features_of, make_loader, read, run_epochs
 
 from attent_stream import AtteNT
@@ -49,13 +49,7 @@ def test_pieces_stay_in_their_lanes(rows, size, pieces, seed):
     "more", [{"balance": "starts"}, {}, {"keep": 0.5, "select": "hard", "balance": "starts"}]
 )
 def test_each_window_is_trained_on_whole(tmp_path, workers, more):
-    data = {
-        "local": write_ids(tmp_path / "data", 250),
-        "batch_size": 4,
-        "shuffle": True,
-        "num_canonical_nodes": 2,
-    }
-    data |= {"window": 12, "gap": 1}
+    data = ids_data(tmp_path, 250, shuffle=True, num_canonical_nodes=2, window=12, gap=1)
     whole = run_epochs(make_loader(data, {}, ALL | more | {"pieces": 1.0, "balance": None}), 2)
     ours = run_epochs(make_loader(data, {"num_workers": workers}, ALL | more | {"pieces": 0.25}), 2)
     assert [len(batch) for batch in ours["lessons"]] == [
@@ -85,13 +79,7 @@ def test_each_window_is_trained_on_whole(tmp_path, workers, more):
 
 
 def test_pieces_are_balanced(tmp_path):
-    data = {
-        "local": write_ids(tmp_path / "data", 480),
-        "batch_size": 4,
-        "shuffle": True,
-        "num_canonical_nodes": 1,
-    }
-    data |= {"window": 12, "gap": 1}
+    data = ids_data(tmp_path, 480, shuffle=True, window=12, gap=1)
     uneven = []
     for balance in (None, "starts"):
         log = run_epochs(make_loader(data, {}, ALL | {"pieces": 0.25, "balance": balance}))
@@ -101,13 +89,7 @@ def test_pieces_are_balanced(tmp_path):
 
 
 def test_weights_go_with_the_samples(tmp_path):
-    data = {
-        "local": write_ids(tmp_path / "data", 240),
-        "batch_size": 4,
-        "shuffle": True,
-        "num_canonical_nodes": 1,
-        "window": 12,
-    }
+    data = ids_data(tmp_path, 240, shuffle=True, window=12)
     loader = make_loader(
         data, {}, {"keep": 0.5, "select": "unbiased", "balance": "starts", "pieces": 0.5}
     )
@@ -162,13 +144,7 @@ def test_a_checkpoint_gone_on_from_without(tmp_path, lesson):
     """Cutting and balancing turned off, or AtteNT taken away, at any place of a window: all is
     trained on once, and soon whole.
     """
-    data = {
-        "local": write_ids(tmp_path / "data", 200),
-        "batch_size": 4,
-        "shuffle": True,
-        "num_canonical_nodes": 1,
-    }
-    data |= {"window": 6, "gap": 1}
+    data = ids_data(tmp_path, 200, shuffle=True, window=6, gap=1)
     state, seen = state_at(data, ALL | {"balance": "starts", "pieces": 0.25}, lesson)
     wanted = sorted(range(0, 200 * TOKENS, TOKENS // 4))
     for taught in (True, False):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from corpora import write_ids
+from loaders import ids_data
 from taught import make_loader
 
 from attent_stream.base.errors import ScoreError
@@ -30,7 +30,7 @@ class Recorded:
 
 @pytest.fixture
 def dataset(tmp_path):
-    data = {"local": write_ids(tmp_path / "data", 16), "batch_size": 4, "num_canonical_nodes": 1}
+    data = ids_data(tmp_path, 16)
     return make_loader(data, {}, {}).dataset
 
 

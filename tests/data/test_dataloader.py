@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from corpora import write_ids
-from loaders import data_of, difficulty_of
+from loaders import data_of, difficulty_of, lessons_of
 from streaming import StreamingDataLoader, StreamingDataset
 from taught import AsText, make_teacher
 from torch.utils.data import default_collate
@@ -56,17 +56,6 @@ def transforming_loader(data: dict, workers: dict, teacher: dict | None) -> Teac
     )
     loader.attach(None if teacher is None else make_teacher(**teacher))
     return loader
-
-
-def lessons_of(loader: TeachingDataLoader, epochs: int = 2) -> list[dict]:
-    lessons = []
-    for _ in range(epochs):
-        for batch in loader:
-            loader.teach(difficulty_of)
-            if loader.teacher:
-                loader.teacher.clock.batches += 1
-            lessons.append(batch | {"epoch": loader.dataset.next_epoch - 1})
-    return lessons
 
 
 def redone(dataset: TeachingDataset, lesson: dict) -> dict:

@@ -7,7 +7,7 @@ import functools
 import pytest
 import torch
 from corpora import write_ids
-from loaders import data_of, difficulty_of
+from loaders import data_of, difficulty_of, ids_data
 from streaming import Stream
 from taught import make_loader, make_teacher
 from torch.utils.data import default_collate
@@ -152,12 +152,7 @@ class EpochOf:
 @pytest.mark.parametrize("taught", [False, True])
 @pytest.mark.parametrize("workers", [{}, {"num_workers": 2, "persistent_workers": True}])
 def test_collate_functions_are_told_the_epoch(tmp_path, taught, workers):
-    data = {
-        "local": write_ids(tmp_path / "data", 64),
-        "batch_size": 4,
-        "window": 4,
-        "num_canonical_nodes": 1,
-    }
+    data = ids_data(tmp_path, 64, window=4)
     loader = make_loader(data, workers | {"collate_fn": EpochOf()}, {"select": "hard", "keep": 0.5})
     if not taught:
         loader.attach(None)

@@ -2,7 +2,7 @@
 
 import pytest
 from corpora import write_ids
-from loaders import data_of, difficulty_of
+from loaders import data_of, lessons_of
 from taught import make_teacher
 
 from attent_stream import TeachingDataLoader, TeachingDataset
@@ -11,17 +11,6 @@ from attent_stream import TeachingDataLoader, TeachingDataset
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> str:
     return write_ids(tmp_path_factory.mktemp("ids") / "data", 64)
-
-
-def lessons_of(loader: TeachingDataLoader, epochs: int = 2) -> list[dict]:
-    lessons = []
-    for _ in range(epochs):
-        for batch in loader:
-            loader.teach(difficulty_of)
-            if loader.teacher:
-                loader.teacher.clock.batches += 1
-            lessons.append(batch | {"epoch": loader.dataset.next_epoch - 1})
-    return lessons
 
 
 def ids_of(loader: TeachingDataLoader) -> list[list[int]]:

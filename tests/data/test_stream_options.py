@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from corpora import write_ids
+from loaders import ids_data
 from streaming import StreamingDataset
 from taught import make_loader, run_epochs
 from taught_ranks import run_ranks
@@ -92,13 +93,7 @@ def test_subclass_of_another_dataset(tmp_path, taught):
 
 @pytest.mark.slow
 def test_replicated_ranks_see_the_same(tmp_path):
-    data = {
-        "local": write_ids(tmp_path / "data", 240),
-        "batch_size": 8,
-        "shuffle": True,
-        "num_canonical_nodes": 1,
-    }
-    data |= {"window": 5, "gap": 1}
+    data = ids_data(tmp_path, 240, batch_size=8, shuffle=True, window=5, gap=1)
     alone = run_epochs(make_loader(data, {}, {"select": "hard", "keep": 0.4}), 2)
     spec = {
         "data": data | {"replication": 2},
@@ -112,12 +107,7 @@ def test_replicated_ranks_see_the_same(tmp_path):
 
 def test_nothing_is_left_in_shared_memory_but_streamings_own(tmp_path):
     before = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
-    data = {
-        "local": write_ids(tmp_path / "data", 64),
-        "batch_size": 4,
-        "window": 4,
-        "num_canonical_nodes": 1,
-    }
+    data = ids_data(tmp_path, 64, window=4)
     loader = make_loader(data, {"num_workers": 2}, {})
     run_epochs(loader)
     left = set(os.listdir("/dev/shm")) - before if os.path.isdir("/dev/shm") else set()

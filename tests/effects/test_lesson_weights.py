@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from composer import Callback, Trainer
-from corpora import write_ids, write_tokens
+from corpora import write_tokens
 from fits import BATCH, LENGTH, VOCAB, make_model
 from fits import make_loader as make_token_loader
+from loaders import ids_data
 from taught import make_loader
 from token_losses import token_losses
 
@@ -69,13 +70,7 @@ def test_a_taught_run_trains_on_its_weights(tmp_path):
 @pytest.mark.parametrize("select", ["prune", "unbiased"])
 def test_weights_are_resumed(tmp_path, select):
     """From every lesson: the ids and weights that would have followed."""
-    data = {
-        "local": write_ids(tmp_path / "data", 160),
-        "batch_size": 4,
-        "num_canonical_nodes": 1,
-        "window": 8,
-        "gap": 2,
-    }
+    data = ids_data(tmp_path, 160, window=8, gap=2)
     teacher = {"select": select, "keep": 0.6}
 
     def steps(loader, states=None):

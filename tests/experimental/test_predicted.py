@@ -4,9 +4,10 @@ read, a run never stopped.
 
 import pytest
 import torch
-from corpora import write_ids, write_tokens
+from corpora import write_tokens
 from fits import LENGTH, VOCAB, fit, make_model
 from fits import make_loader as make_lm_loader
+from loaders import ids_data
 from taught import make_loader, make_teacher, run_epochs
 
 from attent_stream import AtteNT, TeachingDataLoader
@@ -26,13 +27,7 @@ def even(batch) -> torch.Tensor:
 
 @pytest.fixture
 def data(tmp_path):
-    return {
-        "local": write_ids(tmp_path / "data", 4 * ROWS),
-        "batch_size": 4,
-        "num_canonical_nodes": 1,
-        "window": 8,
-        "gap": 2,
-    }
+    return ids_data(tmp_path, 4 * ROWS, window=8, gap=2)
 
 
 def kinds(log) -> list[str]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from corpora import write_ids
+from loaders import ids_data
 from taught import make_loader, run_epochs
 from taught_ranks import run_ranks
 
@@ -16,12 +17,7 @@ def request(dataset, settings, *, ages):
 
 
 def test_more_than_the_limit_is_kept_per_shard(tmp_path, caplog):
-    data = {
-        "local": write_ids(tmp_path / "data", 300),
-        "batch_size": 4,
-        "num_canonical_nodes": 1,
-        "window": 8,
-    }
+    data = ids_data(tmp_path, 300, window=8)
     dataset = make_loader(data, {}, {}).dataset
     ledger = open_ledger(request(dataset, Remember(limit=1000), ages=True))
     assert (
@@ -34,14 +30,14 @@ def test_more_than_the_limit_is_kept_per_shard(tmp_path, caplog):
 
 @pytest.mark.parametrize(("per", "count"), [("shard", None), ("stream", 1)])
 def test_means_of_groups(tmp_path, per, count):
-    data = {"local": write_ids(tmp_path / "data", 100), "batch_size": 4, "num_canonical_nodes": 1}
+    data = ids_data(tmp_path, 100)
     dataset = make_loader(data, {}, {}).dataset
     ledger = open_ledger(request(dataset, Remember(per=per), ages=False))
     assert len(ledger.state_dict()["means"]) == (count or dataset.num_shards)
 
 
 def test_an_unknown_kind_is_refused(tmp_path):
-    data = {"local": write_ids(tmp_path / "data", 100), "batch_size": 4, "num_canonical_nodes": 1}
+    data = ids_data(tmp_path, 100)
     with pytest.raises(ValueError, match="remember.per has no 'shards', did you mean 'shard'"):
         open_ledger(request(make_loader(data, {}, {}).dataset, Remember(per="shards"), ages=True))
 

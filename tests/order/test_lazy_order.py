@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from corpora import write_ids
 from hypothesis import given
 from hypothesis import strategies as st
+from loaders import ids_data
 from orders import Data, all_rows, both, jobs
 from seeded import seeded
 from streaming import StreamingDataset
@@ -140,13 +140,9 @@ def test_loaders_taught_plain_and_resumed(tmp_path):
     """Without a teacher and with everything kept, the same batches; from any state, the batches
     that follow it.
     """
-    data = {
-        "local": write_ids(tmp_path / "data", 131),
-        "batch_size": 4,
-        "shuffle": True,
-        "num_canonical_nodes": 2,
-    }
-    data |= {"window": 5, "gap": 1, "order": "lazy"}
+    data = ids_data(
+        tmp_path, 131, shuffle=True, num_canonical_nodes=2, window=5, gap=1, order="lazy"
+    )
     kept = make_loader(data, {}, {"keep": 1.0})
     whole = [run_epochs(kept)["lessons"] for _ in range(2)]
     assert [sorted(set(sum(epoch, []))) for epoch in whole] == [list(range(131))] * 2 and whole[

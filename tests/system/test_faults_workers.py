@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from corpora import write_ids
+from loaders import ids_data
 from taught import make_loader, run_epochs
 
 from attent_stream.base.errors import AttentError, CollateError, TeacherError
@@ -30,13 +30,7 @@ SOON = 60  # seconds in which all must have ended; it takes about two
 
 @pytest.fixture
 def data(tmp_path):
-    return {
-        "local": write_ids(tmp_path / "data", 400),
-        "batch_size": 4,
-        "num_canonical_nodes": 1,
-        "window": 8,
-        "gap": 2,
-    }
+    return ids_data(tmp_path, 400, window=8, gap=2)
 
 
 KILLED = (

@@ -4,6 +4,7 @@ batch.
 
 import pytest
 from corpora import write_tokens
+from proxies import MODEL
 from ranks_fit import LENGTH, VOCAB, fit
 from ranks_jobs import rate, run_ranks, settings
 
@@ -21,22 +22,7 @@ WAYS = {
     "layers": {"layers": 1, "tokens": {"share": 0.5}},
     "first": {"tokens": {"share": 0.5, "take": "first"}},
     "auto": AUTO,
-    "proxy": {
-        "proxy": {
-            "model": {
-                "name": "hf_causal_lm",
-                "architecture": "gpt2",
-                "config_overrides": {
-                    "vocab_size": VOCAB,
-                    "n_positions": LENGTH,
-                    "n_embd": 8,
-                    "n_layer": 1,
-                    "n_head": 1,
-                },
-            },
-            "train": True,
-        }
-    },
+    "proxy": {"proxy": {"model": MODEL, "train": True}},
 }
 
 

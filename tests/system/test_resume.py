@@ -14,6 +14,7 @@ from composer.core import Callback
 from corpora import write_ids, write_tokens
 from fits import LENGTH, VOCAB, Watch, fit, make_model
 from fits import make_loader as make_lm_loader
+from loaders import ids_data
 from streaming import Stream, StreamingDataLoader, StreamingDataset
 from taught import make_loader, read, run_epochs
 from torch.utils.data import get_worker_info
@@ -56,13 +57,7 @@ SHORT_FIRST = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "50ba", "sta
 )
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resume_at_every_lesson(tmp_path, teacher, workers):
-    data = {
-        "local": write_ids(tmp_path / "data", 131),
-        "batch_size": 4,
-        "shuffle": True,
-        "num_canonical_nodes": 2,
-    }
-    data |= {"window": 5, "gap": 1}
+    data = ids_data(tmp_path, 131, shuffle=True, num_canonical_nodes=2, window=5, gap=1)
     whole, states = state_after_each_lesson(make_loader(data, {}, teacher), 2)
     loader = make_loader(data, {"num_workers": workers}, teacher)
     for lesson in range(0, len(whole), 5 if workers else 1):
@@ -86,13 +81,7 @@ def test_resume_with_a_worker_that_is_late(tmp_path):
     """Windows of one lesson, at whose ends nothing is left to read: the late worker finds what it
     waits for overwritten.
     """
-    data = {
-        "local": write_ids(tmp_path / "data", 131),
-        "batch_size": 4,
-        "shuffle": True,
-        "num_canonical_nodes": 2,
-    }
-    data |= {"window": 5, "gap": 1}
+    data = ids_data(tmp_path, 131, shuffle=True, num_canonical_nodes=2, window=5, gap=1)
     teacher = {"keep": 0.2, "select": "random"}
     whole, states = state_after_each_lesson(make_loader(data, {}, teacher))
     loader = make_loader(data, {"num_workers": 2, "worker_init_fn": late}, teacher)
@@ -104,13 +93,7 @@ def test_resume_with_a_worker_that_is_late(tmp_path):
 
 def test_resume_at_the_border_of_epochs(tmp_path):
     """As Composer's epoch checkpoint has it: no sample of the new epoch."""
-    data = {
-        "local": write_ids(tmp_path / "data", 96),
-        "batch_size": 4,
-        "shuffle": True,
-        "num_canonical_nodes": 1,
-    }
-    data |= {"window": 6, "gap": 2}
+    data = ids_data(tmp_path, 96, shuffle=True, window=6, gap=2)
     whole = run_epochs(make_loader(data, {}, {}), 3)["lessons"]
     loader = make_loader(data, {}, {})
     before = run_epochs(loader, 1)["lessons"]
@@ -123,12 +106,7 @@ def test_resume_at_the_border_of_epochs(tmp_path):
 
 
 def test_a_plain_checkpoint_taken_up_with_teaching(tmp_path):
-    data = {
-        "local": write_ids(tmp_path / "data", 120),
-        "batch_size": 4,
-        "shuffle": True,
-        "num_canonical_nodes": 1,
-    }
+    data = ids_data(tmp_path, 120, shuffle=True)
     stock = StreamingDataset(**data)
     order = [sample["id"] for sample in stock]
     state = stock.state_dict(40, True)
@@ -154,12 +132,7 @@ def test_a_plain_checkpoint_taken_up_with_teaching(tmp_path):
     ],
 )
 def test_other_settings_are_refused_by_name(tmp_path, change, message):
-    data = {
-        "local": write_ids(tmp_path / "data", 131),
-        "batch_size": 4,
-        "num_canonical_nodes": 1,
-        "window": 5,
-    }
+    data = ids_data(tmp_path, 131, window=5)
     state = state_after_each_lesson(make_loader(data, {}, {}))[1][9]
     seed, size = change.pop("seed", 3), change.pop("stream", None)
     if size:
@@ -176,12 +149,7 @@ def test_other_settings_are_refused_by_name(tmp_path, change, message):
 
 
 def test_position_is_small_and_of_one_version(tmp_path):
-    data = {
-        "local": write_ids(tmp_path / "data", 2560),
-        "batch_size": 64,
-        "num_canonical_nodes": 1,
-        "window": 16,
-    }
+    data = ids_data(tmp_path, 2560, batch_size=64, window=16)
     state = state_after_each_lesson(make_loader(data, {}, {}))[1][20]
     assert len(state["attent"]) < 16 * 64 * 8
     fields = json.loads(state["attent"]) | {"version": 99}
@@ -312,12 +280,7 @@ def test_plain_state_is_stocks(tmp_path, workers):
 
 
 def test_a_loaded_state_is_told_until_it_is_gone_on_from(tmp_path):
-    data = {
-        "local": write_ids(tmp_path / "data", 131),
-        "batch_size": 4,
-        "num_canonical_nodes": 1,
-        "window": 5,
-    }
+    data = ids_data(tmp_path, 131, window=5)
     state = state_after_each_lesson(make_loader(data, {}, {}))[1][9]
     loader = make_loader(data, {}, {})
     loader.dataset.load_state_dict(state)
@@ -331,13 +294,7 @@ def test_a_taught_checkpoint_gone_on_from_without_a_teacher(tmp_path, lesson):
     """What was chosen is trained on, what was dropped stays dropped, all that was not chosen yet is
     kept.
     """
-    data = {
-        "local": write_ids(tmp_path / "data", 131),
-        "batch_size": 4,
-        "shuffle": True,
-        "num_canonical_nodes": 1,
-    }
-    data |= {"window": 5, "gap": 1}
+    data = ids_data(tmp_path, 131, shuffle=True, window=5, gap=1)
     order = [
         sample["id"]
         for sample in StreamingDataset(
@@ -367,12 +324,7 @@ def test_a_taught_checkpoint_gone_on_from_without_a_teacher(tmp_path, lesson):
 
 
 def test_a_data_set_is_plain_to_others_after_a_taught_epoch(tmp_path):
-    data = {
-        "local": write_ids(tmp_path / "data", 64),
-        "batch_size": 4,
-        "window": 4,
-        "num_canonical_nodes": 1,
-    }
+    data = ids_data(tmp_path, 64, window=4)
     for workers in (0, 1):
         loader = make_loader(data, {"num_workers": workers}, {})
         run_epochs(loader)
@@ -383,13 +335,7 @@ def test_a_data_set_is_plain_to_others_after_a_taught_epoch(tmp_path):
 
 @pytest.mark.parametrize("workers", [{}, {"num_workers": 1, "persistent_workers": True}])
 def test_two_loaders_take_turns_on_one_data_set(tmp_path, workers):
-    data = {
-        "local": write_ids(tmp_path / "data", 96),
-        "batch_size": 4,
-        "shuffle": True,
-        "num_canonical_nodes": 1,
-    }
-    data |= {"window": 4, "gap": 1}
+    data = ids_data(tmp_path, 96, shuffle=True, window=4, gap=1)
     whole = run_epochs(make_loader(data, {}, {}), 4)["lessons"]
     first = make_loader(data, workers, {})
     second = TeachingDataLoader(first.dataset, batch_size=4, **workers)
@@ -533,12 +479,7 @@ def test_a_fit_on_another_loader_starts_at_its_start(tmp_path):
 
 def test_a_stock_checkpoint_at_the_border_of_epochs(tmp_path):
     """Streaming tells the epoch that it has finished, and would replay it."""
-    data = {
-        "local": write_ids(tmp_path / "data", 48),
-        "batch_size": 4,
-        "shuffle": True,
-        "num_canonical_nodes": 1,
-    }
+    data = ids_data(tmp_path, 48, shuffle=True)
     stock = StreamingDataset(**data)
     epochs = [[sample["id"] for sample in stock] for _ in range(2)]
     resumed = StreamingDataset(**data)
@@ -554,12 +495,7 @@ def test_a_stock_checkpoint_at_the_border_of_epochs(tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_stock_loader_refuses_a_taught_state(tmp_path, workers):
-    data = {
-        "local": write_ids(tmp_path / "data", 131),
-        "batch_size": 4,
-        "num_canonical_nodes": 1,
-        "window": 5,
-    }
+    data = ids_data(tmp_path, 131, window=5)
     state = state_after_each_lesson(make_loader(data, {}, {}))[1][9]
     dataset = TeachingDataset(**data)
     dataset.load_state_dict(state)
@@ -656,12 +592,7 @@ def test_random_numbers_of_another_kind_of_machine_begin_anew(caplog):
 
 
 def test_a_refused_position_leaves_persistent_workers_in_step(tmp_path):
-    data = {
-        "local": write_ids(tmp_path / "data", 131),
-        "batch_size": 4,
-        "num_canonical_nodes": 1,
-        "window": 5,
-    }
+    data = ids_data(tmp_path, 131, window=5)
     state = state_after_each_lesson(make_loader(data, {}, {}))[1][9]
     whole = run_epochs(make_loader(data, {}, {}), 3)["lessons"]
     loader = make_loader(data, {"num_workers": 1, "persistent_workers": True}, {})

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from corpora import difficulty, write_ids
+from loaders import ids_data
 from streaming import Stream, StreamingDataset
 from taught import make_loader, run_epochs
 from taught_ranks import run_ranks
@@ -56,12 +57,7 @@ def brute_force(
 @pytest.mark.parametrize("workers", [0, 3])
 @pytest.mark.parametrize(("canonical", "keep"), [(1, 0.5), (4, 0.3), (2, 0.75)])
 def test_hard_selection_is_brute_force(tmp_path, workers, canonical, keep):
-    data = {
-        "local": write_ids(tmp_path / "data", 371),
-        "batch_size": 8,
-        "shuffle": True,
-        "num_canonical_nodes": canonical,
-    }
+    data = ids_data(tmp_path, 371, batch_size=8, shuffle=True, num_canonical_nodes=canonical)
     expected = brute_force(stock_order(data), 8, 6, keep, lanes=canonical)
     loader = make_loader(
         data | {"window": 6, "gap": 2}, {"num_workers": workers}, {"select": "hard", "keep": keep}
@@ -73,13 +69,7 @@ def test_hard_selection_is_brute_force(tmp_path, workers, canonical, keep):
 
 @pytest.mark.parametrize("select", ["hard", "soft", "random"])
 def test_lessons_do_not_depend_on_workers(tmp_path, select):
-    data = {
-        "local": write_ids(tmp_path / "data", 230),
-        "batch_size": 4,
-        "shuffle": True,
-        "num_canonical_nodes": 2,
-    }
-    data |= {"window": 8, "gap": 1}
+    data = ids_data(tmp_path, 230, shuffle=True, num_canonical_nodes=2, window=8, gap=1)
     logs = []
     for loader in (
         {"num_workers": 0},
@@ -93,12 +83,7 @@ def test_lessons_do_not_depend_on_workers(tmp_path, select):
 
 
 def test_conservation(tmp_path):
-    data = {
-        "local": write_ids(tmp_path / "data", 333),
-        "batch_size": 5,
-        "shuffle": True,
-        "num_canonical_nodes": 1,
-    }
+    data = ids_data(tmp_path, 333, batch_size=5, shuffle=True)
     order = stock_order(data)
     loader = make_loader(data | {"window": 7}, {}, {"select": "hard", "keep": 0.3})
     run = run_epochs(loader)
@@ -117,13 +102,7 @@ def test_conservation(tmp_path):
 
 
 def test_scores_come_before_they_are_needed_and_early(tmp_path):
-    data = {
-        "local": write_ids(tmp_path / "data", 400),
-        "batch_size": 4,
-        "window": 10,
-        "gap": 2,
-        "num_canonical_nodes": 1,
-    }
+    data = ids_data(tmp_path, 400, window=10, gap=2)
     loader = make_loader(data, {}, {"select": "hard", "keep": 0.5})
     for _ in loader:
         loader.teach(lambda batch: batch["difficulty"])
@@ -137,24 +116,14 @@ def test_scores_come_before_they_are_needed_and_early(tmp_path):
 
 
 def test_teach_not_called_is_an_error_not_a_hang(tmp_path):
-    data = {
-        "local": write_ids(tmp_path / "data", 200),
-        "batch_size": 4,
-        "window": 5,
-        "num_canonical_nodes": 1,
-    }
+    data = ids_data(tmp_path, 200, window=5)
     loader = make_loader(data, {"num_workers": 2}, {"select": "hard", "keep": 0.5})
     with pytest.raises(TeacherError, match="window 1 of epoch 0 was not chosen in time"):
         list(loader)
 
 
 def test_non_finite_scores_never_select(tmp_path):
-    data = {
-        "local": write_ids(tmp_path / "data", 240),
-        "batch_size": 4,
-        "window": 6,
-        "num_canonical_nodes": 1,
-    }
+    data = ids_data(tmp_path, 240, window=6)
 
     def score(batch):
         scores = batch["difficulty"].clone()
@@ -170,12 +139,7 @@ def test_non_finite_scores_never_select(tmp_path):
 
 
 def test_remembered_scores_skip_the_candidates(tmp_path):
-    data = {
-        "local": write_ids(tmp_path / "data", 160),
-        "batch_size": 4,
-        "shuffle": True,
-        "num_canonical_nodes": 1,
-    }
+    data = ids_data(tmp_path, 160, shuffle=True)
     loader = make_loader(
         data | {"window": 5}, {}, {"select": "hard", "keep": 0.5, "interval": "10ep", "ledger": 160}
     )
@@ -195,12 +159,7 @@ def test_remembered_scores_skip_the_candidates(tmp_path):
 
 
 def test_scores_are_not_reused_past_the_interval(tmp_path):
-    data = {
-        "local": write_ids(tmp_path / "data", 160),
-        "batch_size": 4,
-        "shuffle": True,
-        "num_canonical_nodes": 1,
-    }
+    data = ids_data(tmp_path, 160, shuffle=True)
     loader = make_loader(
         data | {"window": 5}, {}, {"select": "hard", "keep": 0.5, "interval": "1ep", "ledger": 160}
     )
@@ -208,13 +167,7 @@ def test_scores_are_not_reused_past_the_interval(tmp_path):
 
 
 def test_random_keeps_the_same_counts_and_reads_nothing_more(tmp_path):
-    data = {
-        "local": write_ids(tmp_path / "data", 320),
-        "batch_size": 4,
-        "window": 8,
-        "shuffle": True,
-        "num_canonical_nodes": 1,
-    }
+    data = ids_data(tmp_path, 320, window=8, shuffle=True)
     hard = run_epochs(make_loader(data, {}, {"select": "hard", "keep": 0.5}))
     chance = run_epochs(make_loader(data, {}, {"keep": 0.5, "select": "random"}))
     # Its first window needs no scores, so it is not kept whole
@@ -224,12 +177,7 @@ def test_random_keeps_the_same_counts_and_reads_nothing_more(tmp_path):
 
 
 def test_warmup_and_anneal(tmp_path):
-    data = {
-        "local": write_ids(tmp_path / "data", 320),
-        "batch_size": 4,
-        "window": 8,
-        "num_canonical_nodes": 1,
-    }
+    data = ids_data(tmp_path, 320, window=8)
     teacher = {"select": "hard", "keep": 0.5, "warmup": "20ba", "anneal": "18ba", "total": "60ba"}
     log = run_epochs(make_loader(data, {}, teacher))
     by = [b for _, _, b, _ in log["choices"]]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from corpora import write_ids
+from loaders import ids_data
 from taught import make_loader, make_teacher, run_epochs
 
 
@@ -10,13 +10,7 @@ def test_remembered_alone(tmp_path):
     """Nothing is ever forwarded to score it; a window is chosen by what training has said of it,
     and the unknown is trained on.
     """
-    data = {
-        "local": write_ids(tmp_path / "data", 320),
-        "batch_size": 4,
-        "num_canonical_nodes": 1,
-        "window": 8,
-        "gap": 2,
-    }
+    data = ids_data(tmp_path, 320, window=8, gap=2)
     loader = make_loader(data, {}, {"keep": 0.5, "interval": "9ep", "ledger": 320, "enough": 0.5})
     loader.teacher.forwards = False
     first = run_epochs(loader, 1)
