@@ -209,7 +209,8 @@ def _row(table: _Table, arm: str, length: float) -> ArmRow:
             lambda seeds: table.sign * table.mean(table.loss, arm, length, seeds), count
         ),
         labels={
-            label: float(np.mean([p.measures[label] for p in last])) for label in last[0].measures
+            label: float(np.mean([{**p.measures, **p.beside}[label] for p in last]))
+            for label in {**last[0].measures, **last[0].beside}
         },
         ahead_of_shorter=ahead(PLAIN),
         ahead_of_random=ahead(control),

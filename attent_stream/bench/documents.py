@@ -26,7 +26,11 @@ BOILERPLATE = (
 
 
 def read_jsonl(
-    path: Path, megabytes: float, rng: np.random.Generator, longest: int | None = None
+    path: Path,
+    megabytes: float,
+    rng: np.random.Generator,
+    longest: int | None = None,
+    more: int = 0,
 ) -> list[str]:
     """Read documents of a .jsonl.zst in random order.
 
@@ -35,13 +39,21 @@ def read_jsonl(
         megabytes: Amount of text in 1e6 bytes of UTF-8; the last document exceeds it.
         rng: Draws the order.
         longest: Cut documents to this number of characters.
+        more: Documents to return after those.
+
+    Raises:
+        CorpusError: The file is missing, or has fewer than ``more`` documents after those.
     """
     import zstandard
 
     require(path.is_file(), f"the data folder has no {path.name}")
     with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as raw:
         texts = [json.loads(line)["text"][:longest] for line in io.TextIOWrapper(raw, "utf-8")]
-    return list(first([texts[i] for i in rng.permutation(len(texts))], megabytes))
+    drawn = [texts[i] for i in rng.permutation(len(texts))]
+    taken = list(first(drawn, megabytes))
+    rest = drawn[len(taken) : len(taken) + more]
+    require(len(rest) == more, f"expected {more} more documents in {path.name}, got {len(rest)}")
+    return taken + rest
 
 
 def first(texts: Iterable[str], megabytes: float) -> Iterator[str]:
@@ -70,18 +82,24 @@ def clean(documents: Iterable[str]) -> Iterator[str]:
             yield text
 
 
-def spoilt(documents: Iterable[str], share: float, rng: np.random.Generator) -> Iterator[str]:
-    """Add noise up to a share of all characters, alternating boilerplate and shuffled words."""
+def spoilt(
+    documents: Iterable[str], share: float, rng: np.random.Generator
+) -> Iterator[tuple[str, bool]]:
+    """Add noise up to a share of all characters, alternating boilerplate and shuffled words.
+
+    Yields:
+        A text, and whether it was planted.
+    """
     good = planted = 0
     shuffle = False
     for text in documents:
-        yield text
+        yield text, False
         good += len(text)
         while planted < share / (1 - share) * good - len(text) / 2:
             noise = _shuffled(text, rng) if shuffle else _boilerplate(len(text), rng)
             shuffle = not shuffle
             planted += max(1, len(noise))
-            yield noise
+            yield noise, True
 
 
 def _shuffled(text: str, rng: np.random.Generator) -> str:

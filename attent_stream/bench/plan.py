@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attent_stream.bench.filtered import FILTERED, filtered
 from attent_stream.bench.prepare import MEAN, STD, Prepared, digest
-from attent_stream.bench.settings import PLAIN, BenchConfig
+from attent_stream.bench.settings import PLAIN, ArmConfig, BenchConfig
 
 VERSION = 1  # Of the measurements: a change repeats every run.
 SWEEP, ARM = "sweep", "arm"
@@ -36,6 +37,34 @@ class Run:
         return f"{self.arm} {self.length:g} seed {self.seed}" + (
             f" lr {self.lr:g}" if self.role == SWEEP else ""
         )
+
+
+def _streams(arm: ArmConfig, data: Prepared, cache: Path) -> dict[str, dict[str, Any]]:
+    """The streams that an arm is trained on."""
+    folders, shares = data.train, {}
+    if arm.mix is not None:
+        folders = {name: data.sources[name] for name in arm.mix}
+        shares = {name: {"proportion": share} for name, share in arm.mix.items()}
+    if arm.filtered is not None:
+        folders = {FILTERED: filtered(data, arm.filtered)}
+    return {
+        name: {
+            "remote": str(folder.absolute()),
+            "local": str(cache / "train" / name),
+            **shares.get(name, {}),
+        }
+        for name, folder in folders.items()
+    }
+
+
+def _with_target(arm: ArmConfig, data: Prepared) -> dict[str, Any]:
+    """An arm's algorithms, where ``target: bench`` is replaced by the task's target."""
+    algorithms = copy.deepcopy(arm.algorithms)
+    if algorithms.get("attent", {}).get("target") == "bench":
+        algorithms["attent"]["target"] = [
+            {"remote": str(folder.absolute())} for folder in data.target.values()
+        ]
+    return algorithms
 
 
 def steps_of(bench: BenchConfig, length: float) -> int:
@@ -78,9 +107,9 @@ def key(bench: BenchConfig, run: Run, data: Prepared, start: str | None) -> str:
     arm = bench.arms[run.arm]
     kept = {name: getattr(bench, name) for name in ("task", "base", "metric", "evals")}
     steps = steps_of(bench, run.length)
-    return digest(
-        [VERSION, kept, steps, arm.algorithms, run.seed, run.lr, run.role, data.fingerprint, start]
-    )
+    later = [arm.mix, arm.filtered] if arm.mix or arm.filtered else []
+    parts = [VERSION, kept, steps, arm.algorithms, run.seed, run.lr, run.role]
+    return digest([*parts, data.fingerprint, start, *later])
 
 
 def tree(
@@ -106,10 +135,8 @@ def tree(
     }
     made["eval_interval"] = f"{max(1, -(-steps // bench.evals))}ba"
     made["optimizer"] = {**made.get("optimizer", {}), "lr": run.lr}
-    made["algorithms"] = {
-        **copy.deepcopy(bench.arms[run.arm].algorithms),
-        **made.get("algorithms", {}),
-    }
+    arm = bench.arms[run.arm]
+    made["algorithms"] = {**_with_target(arm, data), **made.get("algorithms", {})}
     made["loggers"] = {"in_memory": {}}
     loader = made.setdefault("train_loader", {})
     loader["name"] = "text" if bench.text is not None else "image"
@@ -117,10 +144,7 @@ def tree(
         "shuffle": True,
         **loader.get("dataset", {}),
         "shuffle_seed": run.seed,
-        "streams": {
-            name: {"remote": str(folder.absolute()), "local": str(cache / "train" / name)}
-            for name, folder in data.train.items()
-        },
+        "streams": _streams(arm, data, cache),
     }
     made["eval_loader"] = [
         {

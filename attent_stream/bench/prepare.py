@@ -3,17 +3,16 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from attent_stream.bench.documents import clean, first, read_jsonl, spoilt
 from attent_stream.bench.pictures import ARCHIVE, chosen, draw_shapes, mislabelled, read_archive
 from attent_stream.bench.settings import ImageData, TextData
+from attent_stream.bench.texts import documents_of
 from attent_stream.corpus import (
     ImageCorpusSettings,
     Manifest,
@@ -23,13 +22,11 @@ from attent_stream.corpus import (
 )
 from attent_stream.corpus.images import write_image_corpus
 from attent_stream.corpus.parallel import available_cores
-from attent_stream.demo.corpus import STREAM, python_sources, standard_library
 
 DONE = "prepared.json"  # Written last.
 STANDARD_LIBRARY, DRAWN = "Python's standard library", "drawn shapes"
 SHARD = "1mb"
 TEXT_VERSION = 2  # Of the corpora: a change writes them again.
-HELD_OUT_CHARACTERS = 2000  # Of a document, so that few held-out samples come from many documents.
 MEAN, STD = [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]  # Of natural images' RGB in [0, 1].
 
 
@@ -41,6 +38,8 @@ class Prepared:
         folder: The folder of all data.
         train: Folders of shards by stream.
         held_out: Folders of shards by label.
+        target: Folders of shards of the target by stream.
+        sources: Folders of shards of the training text by source, where it is one stream.
         samples: Training samples in an epoch.
         source: The source in words.
         tokenizer: The tokenizer's folder; None for images.
@@ -54,6 +53,8 @@ class Prepared:
     source: str
     tokenizer: Path | None = None
     classes: int = 0
+    target: dict[str, Path] = field(default_factory=dict)
+    sources: dict[str, Path] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -86,7 +87,7 @@ def prepare(
         [
             *version,
             kind,
-            asdict(settings),
+            _given(settings),
             data is not None,
             None if tokenizer is None else tokenizer.parts[-3:],
         ]
@@ -105,16 +106,24 @@ def prepare(
     return _found(folder, kind)
 
 
+def _given(settings: TextData | ImageData) -> dict[str, Any]:
+    """The settings, without those that came later and are off: older corpora keep their names."""
+    later = {"one_stream": False, "target": None}
+    return {
+        name: value
+        for name, value in asdict(settings).items()
+        if name not in later or value != later[name]
+    }
+
+
 def _found(folder: Path, kind: str) -> Prepared:
-    train, held = Manifest.load(folder / "train"), Manifest.load(folder / "held_out")
+    train = Manifest.load(folder / "train")
     return Prepared(
         folder=folder,
-        train={
-            p.stream: folder / "train" / p.path
-            for p in train.parts
-            if p.split == "train" and p.samples
-        },
-        held_out={p.stream: folder / "held_out" / p.path for p in held.parts if p.samples},
+        train=_folders(folder, "train"),
+        held_out=_folders(folder, "held_out"),
+        target=_folders(folder, "target"),
+        sources=_folders(folder, "sources"),
         samples=train.total("samples", "train"),
         source=json.loads((folder / DONE).read_text("utf-8"))["source"],
         tokenizer=folder / "train" / train.tokenizer if train.tokenizer else None,
@@ -122,40 +131,31 @@ def _found(folder: Path, kind: str) -> Prepared:
     )
 
 
+def _folders(folder: Path, part: str) -> dict[str, Path]:
+    """Folders of shards by stream."""
+    if not (folder / part).is_dir():
+        return {}
+    parts = Manifest.load(folder / part).parts
+    return {p.stream: folder / part / p.path for p in parts if p.samples}
+
+
 def _text(
     settings: TextData, data: Path | None, folder: Path, work: Path, tokenizer: Path | None
 ) -> None:
-    rng = np.random.default_rng(settings.seed)
-    parts: dict[str, dict[str, Iterable[str]]] = {"train": {}, "held_out": {}}
-    if data is None:
-        files = [path.read_text("utf-8", "ignore") for path in python_sources(standard_library())]
-        order = rng.permutation(len(files))
-        held = len(files) // 20
-        parts["held_out"][STREAM] = first([files[i] for i in order[:held]], settings.held_out)
-        parts["train"][STREAM] = first(
-            [files[i] for i in order[held:]], sum(settings.streams.values())
-        )
-    else:
-        for name, megabytes in settings.streams.items():
-            parts["train"][name] = read_jsonl(data / f"{name}.train.jsonl.zst", megabytes, rng)
-            held = data / f"{name}.valid.jsonl.zst"
-            parts["held_out"][name] = read_jsonl(held, settings.held_out, rng, HELD_OUT_CHARACTERS)
-    for split, streams in parts.items():
+    for part, streams in vars(documents_of(settings, data)).items():
+        if not streams:
+            continue
         sources = []
         for name, documents in streams.items():
-            if settings.clean:
-                documents = clean(documents)
-            if split == "train" and settings.noise:
-                documents = spoilt(documents, settings.noise, rng)
-            path = work / f"{split}-{name}.jsonl"
+            path = work / f"{part}-{name}.jsonl"
             with path.open("w", encoding="utf-8") as file:
                 file.writelines(json.dumps({"text": text}) + "\n" for text in documents)
             sources.append(Source(name=name, paths=(str(path),)))
-        given = folder / "train" / "tokenizer" if split == "held_out" else tokenizer
+        given = tokenizer if part == "train" else folder / "train" / "tokenizer"
         write_text_corpus(
             TextCorpusSettings(
                 sources=tuple(sources),
-                out=str(folder / split),
+                out=str(folder / part),
                 tokenizer=None if given is None else str(given),
                 vocab_size=settings.vocab_size if given is None else None,
                 seq_len=settings.seq_len,

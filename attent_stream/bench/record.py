@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ class Point:
         cpu_seconds: Processor time of the training process in the same period.
         teaching_seconds: Part of ``seconds`` spent scoring and choosing.
         flops: Floating point operations, by ``flops.py``.
-        measures: Measures by label.
+        measures: Measures by label, of which the quality is the mean.
+        beside: Measures of the other labels.
     """
 
     step: int
@@ -31,6 +32,7 @@ class Point:
     teaching_seconds: float
     flops: float
     measures: dict[str, float]
+    beside: dict[str, float] = field(default_factory=dict)
 
     @property
     def quality(self) -> float:

@@ -188,6 +188,7 @@ def _fit(bench: BenchConfig, path: Path, keep: Path | None) -> list[Point]:
             memory_of(trainer),
             shape,
             None if bench.images is None else bench.images.size,
+            bench.quality_of,
         )
         trainer.state.callbacks.append(meter)
         trainer.fit()

@@ -11,6 +11,25 @@ PLAIN, RANDOM = "plain", "random"
 
 
 @dataclass(frozen=True, kw_only=True)
+class TargetText:
+    """Documents that say what the model should be good at. None of them is trained on.
+
+    Args:
+        streams: Names of the streams that they are drawn from.
+        documents: Documents of each stream, at most 2,000 characters of each.
+    """
+
+    streams: list[str]
+    documents: int = 200
+
+    def __post_init__(self) -> None:
+        if not self.streams or self.documents < 1:
+            raise ValueError(
+                f"target: expected streams and documents, got {self.streams}, {self.documents}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextData:
     """A text corpus.
 
@@ -26,6 +45,8 @@ class TextData:
             shuffled words, half boilerplate.
         clean: Drop documents under 200 characters, and those with half of their 32-word runs in
             earlier documents.
+        one_stream: Shuffle the documents of all streams into one stream without labels.
+        target: Documents of the arms' target.
         seed: Seed of all draws.
     """
 
@@ -35,11 +56,18 @@ class TextData:
     held_out: float = 0.2
     noise: float = 0.0
     clean: bool = False
+    one_stream: bool = False
+    target: TargetText | None = None
     seed: int = 17
 
     def __post_init__(self) -> None:
         if not self.streams:
             raise ValueError("expected at least one stream, got none")
+        unknown = set([] if self.target is None else self.target.streams) - set(self.streams)
+        if unknown:
+            raise ValueError(
+                f"target.streams: expected some of {', '.join(self.streams)}, got {sorted(unknown)}"
+            )
         if not 0 <= self.noise < 1:
             raise ValueError(f"noise: expected a share in [0, 1), got {self.noise}")
 
@@ -94,6 +122,10 @@ class ArmConfig:
         algorithms: Added to the base's algorithms; the only difference between arms.
         cost: Replaces ``BenchConfig.cost`` for this arm.
         control: The arm that chooses at random with the same schedule.
+        mix: Share of each source, by name: an oracle that is given the sources of ``one_stream``
+            as streams of their own, and draws so much of each. ``noise`` is what was planted.
+        filtered: Share of the corpus that is trained on, chosen before training by its resemblance
+            to the target.
         note: A sentence for the page.
     """
 
@@ -101,9 +133,13 @@ class ArmConfig:
     algorithms: dict[str, dict[str, Any]] = field(default_factory=dict)
     cost: Literal["steps", "cpu", "seconds"] | None = None
     control: str = RANDOM
+    mix: dict[str, float] | None = None
+    filtered: float | None = None
     note: str = ""
 
     def __post_init__(self) -> None:
+        if self.filtered is not None and not 0 < self.filtered <= 1:
+            raise ValueError(f"filtered: expected a share in (0, 1], got {self.filtered}")
         if not self.lengths or any(not 0 < length <= 4 for length in self.lengths):
             raise ValueError(
                 f"lengths: expected shares of the task's steps in (0, 4], got {self.lengths}"
@@ -128,6 +164,8 @@ class BenchConfig:
         pretrain: Pretraining for a fine-tuning task.
         metric: Composer's name of the held-out measure.
         higher: Whether higher values of the measure are better.
+        quality_of: Held-out streams whose mean measure is an arm's quality. None: all. The others
+            are shown beside it.
         learning_rates: Peaks tried with plain runs of the first seed; all arms use the best.
         sweep_length: Share of the steps of these runs.
         evals: Held-out evaluations in a run, not counted in its time.
@@ -146,6 +184,7 @@ class BenchConfig:
     seeds: list[int] = field(default_factory=lambda: [17, 18, 19])
     metric: str = "LanguageCrossEntropy"
     higher: bool = False
+    quality_of: list[str] | None = None
     learning_rates: list[float] = field(default_factory=lambda: [1e-3])
     sweep_length: float = 0.4
     evals: int = 6

@@ -39,15 +39,16 @@ def board_samples(
     """
     index, epoch = 0, board.epoch(generation)
     arrangements: Arrangements | None = None
+    view = ""
     fetcher = ShardFetcher(dataset, dataset.predownload)
     try:
         while True:
             posting = board.wait(generation, index, timeout)
             if arrangements is None:
-                arrangements = Arrangements.load(board.arrangements)
+                arrangements, view = Arrangements.load(board.arrangements), board.view
             steps = np.arange(len(posting.ids)) + posting.first_step
             mine = steps % workers == worker
-            tasks = _tasks(posting, arrangements)
+            tasks = _tasks(posting, arrangements, view)
             fetcher.expect(_reading_list(posting, mine, tasks[LESSON].units, worker, workers))
             for step in np.flatnonzero(mine).tolist():
                 task = tasks[int(posting.roles[step])]
@@ -69,7 +70,7 @@ def board_samples(
         fetcher.close()
 
 
-def _tasks(posting: Posting, arrangements: Arrangements) -> dict[int, Task]:
+def _tasks(posting: Posting, arrangements: Arrangements, view: str) -> dict[int, Task]:
     """Tasks by role."""
     lesson = arrangements.from_vector(ALL, posting.lesson_notes)
     by = SCORED if posting.scored else ALL
@@ -77,7 +78,11 @@ def _tasks(posting: Posting, arrangements: Arrangements) -> dict[int, Task]:
     return {
         LESSON: Task(arrangements=arrangements, decision=lesson, lesson=True),
         CANDIDATE: Task(
-            arrangements=arrangements, decision=candidate, lesson=False, scored=posting.scored
+            arrangements=arrangements,
+            decision=candidate,
+            lesson=False,
+            scored=posting.scored,
+            view=view,
         ),
     }
 

@@ -1,7 +1,7 @@
 """``TeachingDataLoader``: reads lessons and candidates, and yields the lessons to the Trainer."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from numbers import Real
@@ -123,10 +123,21 @@ class TeachingDataLoader(StreamingDataLoader):
 
         All ranks and all resumes see the same samples. Random states are kept.
         """
+        return self.collated(range(min(_GLANCE, self.dataset.num_samples)))
+
+    @property
+    def collate(self) -> Callable[[list], Any]:
+        """The user's collate function."""
+        return self._collate
+
+    def collated(self, ids: Iterable[int]) -> Any:
+        """Read and collate some samples. Random states are kept.
+
+        Args:
+            ids: Their sample ids.
+        """
         with random_numbers_kept():
-            return self._collate(
-                [self.dataset[index] for index in range(min(_GLANCE, self.dataset.num_samples))]
-            )
+            return self._collate([self.dataset[int(number)] for number in ids])
 
     def attach(
         self,

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attent_stream.arrange.arrangements import Arrangements
+from attent_stream.score.views import VIEWS
 from attent_stream.window.decision import Decision
 
 
@@ -20,12 +21,14 @@ class Task:
         decision: How the step's window is chosen, without what a worker does not need.
         lesson: Whether the step is a lesson step; else it is a candidate step.
         scored: Whether candidates are scored. If not, only their features are needed.
+        view: Name of what candidates are scored by, in ``VIEWS``; empty for the batch itself.
     """
 
     arrangements: Arrangements
     decision: Decision
     lesson: bool
     scored: bool = True
+    view: str = ""
 
     @property
     def units(self) -> int:
@@ -40,14 +43,20 @@ class Task:
             pieces: Index of each lesson's piece within its sample.
 
         Returns:
-            The batch or None, and features of candidates, float16 of shape (B, units * d), or None.
+            The batch, its view or None; and features of candidates, float16 of shape (B, units *
+            d), or None.
+
+        Raises:
+            ScoreError: The batch cannot be arranged or viewed.
         """
         if self.lesson:
             return self.arrangements.lesson(batch, pieces, self.decision), None
-        if not self.decision.features:
-            return batch, None
-        features = self.arrangements.features(batch, self.decision)
-        return batch if self.scored else None, features
+        features = None
+        if self.decision.features:
+            features = self.arrangements.features(batch, self.decision)
+        if not self.scored:
+            return None, features
+        return VIEWS.get(self.view)(batch) if self.view else batch, features
 
 
 class Tagged(NamedTuple):

@@ -1,6 +1,6 @@
 """``AtteNT``: the Composer algorithm. It passes the Trainer's events on to a fit's parts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from composer import Algorithm, Event, State
@@ -9,13 +9,13 @@ from typing_extensions import Unpack
 
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.data.dataset import TeachingDataset
-from attent_stream.fit.candidate_scorer import CandidateScorer
 from attent_stream.fit.fit import Fit
 from attent_stream.fit.old_names import OldNames, renamed
 from attent_stream.fit.opening import attach, open_fit, warn
 from attent_stream.fit.place import find_place
 from attent_stream.fit.run import ScoreFunction
 from attent_stream.fit.score_memory import LEAVE, ScoreMemory
+from attent_stream.fit.scorer import Scorer
 from attent_stream.fit.settings import parse_settings
 from attent_stream.window.choice import Choice
 
@@ -31,6 +31,7 @@ _STATE = (
     "gain",
     "fidelity",
     "reference",
+    "target",
     "given_up",
 )
 _EVENTS = frozenset(
@@ -80,6 +81,9 @@ class AtteNT(Algorithm):
         arrange: What becomes of selected samples: ``none``, or a mapping of arrangements:
             ``pieces`` (a share or schedule of their length) and ``balance`` (``tokens``).
         scoring: How scores are computed: a mapping (``Scoring``).
+        target: A small data set that says what the model should be good at: a path, a mapping
+            ``{remote, local, split, weight}`` (``TargetStream``), or a list of these. Where it is
+            given, samples are chosen by how much they are like it.
         seed: Seed of every draw.
         **old: Names of before 0.2, which are taken for one release (``old_names``).
 
@@ -101,6 +105,7 @@ class AtteNT(Algorithm):
         remember: str | Mapping[str, Any] | None = None,
         arrange: str | Mapping[str, Any] | None = None,
         scoring: str | Mapping[str, Any] | None = None,
+        target: str | Mapping[str, Any] | Sequence[Any] | None = None,
         seed: int = 17,
         **old: Unpack[OldNames],
     ) -> None:
@@ -115,13 +120,14 @@ class AtteNT(Algorithm):
             "remember": remember,
             "arrange": arrange,
             "scoring": scoring,
+            "target": target,
             "seed": seed,
         }
         arguments, self._beside = renamed(old, given)
         self.settings = parse_settings(**arguments)
         self.fit: Fit | None = None
         self._memory = ScoreMemory(self.settings.score or self.settings.remember.score)
-        self._scorer: CandidateScorer | None = None
+        self._scorer: Scorer | None = None
         self._counts = {"candidates": 0, "lessons": 0, "dropped": 0, "nonfinite": 0, "empty": 0}
         self._resumed: dict[str, Any] | None = None  # a checkpoint's state, until a fit goes on
         self._fitted: TeachingDataset | None = None  # data set of an earlier fit

@@ -1,7 +1,8 @@
 """Scores candidates with the learner or a proxy, minus a reference's losses if there is one."""
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from composer import State, Time
@@ -17,6 +18,7 @@ from attent_stream.base.span import Clock
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.data.dataset import TeachingDataset
 from attent_stream.fit.run import Run
+from attent_stream.fit.scorer import Scorer
 from attent_stream.fit.training_forward import training_forward
 from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.device_memory import out_of_memory
@@ -27,6 +29,20 @@ from attent_stream.model.wrapping import model_name
 from attent_stream.score.at_fidelity import ScorerAtFidelity
 from attent_stream.score.recipe import Reference
 from attent_stream.score.scores import SCORES, Score
+from attent_stream.teach.epoch import TaughtEpoch
+from attent_stream.window.choice import Choice
+
+
+@runtime_checkable
+class PreparesCandidates(Protocol):
+    """An algorithm that changes batches before training, and so candidates before scoring."""
+
+    def prepare_models(self, models: list[Module]) -> None:
+        """Make the models that score ready for changed batches."""
+
+    def prepare_candidates(self, state: State, batch: Any) -> Any:
+        """A batch on the device as it would be trained on."""
+
 
 _CHECKED = 4  # samples whose loss is compared with the reading of the outputs
 WAYS_OUT = "give score a function (model, batch) -> (B,) tensor, or select: random"
@@ -79,17 +95,25 @@ class CandidateScorer:
         """Cost of scoring one candidate, in full forwards of the learner."""
         return self._scoring.cost + (1.0 if self.reference is not None else 0.0)
 
-    def transformed(self, batch: Any) -> Any:
-        """Apply the train loader's ``batch_transforms``, as to lessons. Random states are kept."""
+    def prepared(self, state: State, candidates: Any) -> Any:
+        """A batch of candidates on the device, as it would be trained on. Random states are kept.
+
+        The train loader's ``batch_transforms`` are applied, as to lessons.
+        """
         with random_numbers_kept():
-            return self._form.transformed(batch)
+            candidates = self._form.transformed(candidates)
+        batch = state.device.batch_to_device(candidates)
+        for algorithm in state.algorithms:
+            if isinstance(algorithm, PreparesCandidates):
+                batch = algorithm.prepare_candidates(state, batch)
+        return batch
 
     def __call__(self, state: State, batch: Any, window: tuple[int, int]) -> Tensor:
         """Score a batch of candidates, floating point of shape (B,) on the learner's device.
 
         Args:
             state: The Trainer's state.
-            batch: The batch on the device, after ``transformed``.
+            batch: What ``prepared`` returned.
             window: Epoch and index of the candidates' window.
 
         Raises:
@@ -127,15 +151,16 @@ class CandidateScorer:
                 f"a forward without gradients and without a loss raised {kind}: {error}; {WAYS_OUT}"
             ) from error
 
-    def try_out(self, state: State) -> None:
-        """Test on the batch to be trained on next that candidates can be scored.
+    def begin(self, state: State, epoch: TaughtEpoch) -> None:
+        """Test on the batch to be trained on next that candidates can be scored, until it is known.
 
         All ranks must call this together.
 
         Raises:
             ScoreError: They cannot.
         """
-        if self._check is not None and self.reading is None:
+        # A batch of pieces is not yet taken apart.
+        if self._check is not None and self.reading is None and epoch.units == 1:
             batch, size = state.device.batch_to_device(state.batch), self._samples_at_once(state)
             with (
                 untouched(self._scoring.model),
@@ -172,9 +197,11 @@ class CandidateScorer:
         with get_precision_context(precision, state.precision_config):
             self._scoring.learn(state.device.batch_to_device(state.batch))
 
-    def window_chosen(self, keep: float) -> dict[str, float]:
-        """Note that a scored window was chosen with this share kept; returns metrics by name."""
-        return self._scoring.window_chosen(keep)
+    def window_chosen(self, choice: Choice) -> dict[str, float]:
+        """Note that a scored window was chosen; returns metrics by name."""
+        keep = choice.kept.mean().item()  # 1 if it was scored only to see what it gains
+        found = self._scoring.window_chosen(keep if keep < 1 else 0.5)
+        return {f"fidelity/{name}": value for name, value in found.items()}
 
     def between_windows(self, clock: Clock) -> None:
         """Update the reference's weights when due."""
@@ -187,6 +214,11 @@ class CandidateScorer:
             "fidelity": self._scoring.state_dict(),
             "reference": None if self.reference is None else self.reference.state_dict(),
         }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state_dict``'s state, without the reference's."""
+        if state.get("fidelity"):
+            self._scoring.load_state_dict(state["fidelity"])
 
     def _samples_at_once(self, state: State) -> int:
         if self._microbatch is not None:
@@ -210,7 +242,7 @@ def open_scorer(
     form: BatchForm,
     *,
     resumed: dict[str, Any] | None,
-    before: CandidateScorer | None,
+    before: Scorer | None,
 ) -> CandidateScorer:
     """Build the scorer of a fit.
 
@@ -247,7 +279,7 @@ def open_scorer(
     by_learner = named and scoring.model is state.model
     reference = None
     if relative is not None:
-        if before is not None and before.dataset is dataset:
+        if isinstance(before, CandidateScorer) and before.dataset is dataset:
             reference = before.reference
         if reference is None:
             settings = relative.parse(run.scoring.reference)
@@ -263,6 +295,5 @@ def open_scorer(
         batch_size=loader.batch_size,
         first_batch=state.timestamp.batch,
     )
-    if known.get("fidelity"):
-        scoring.load_state_dict(known["fidelity"])
+    scorer.load_state_dict(known)
     return scorer

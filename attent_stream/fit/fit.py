@@ -17,8 +17,8 @@ from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.effects.planned_length import PlannedLength
 from attent_stream.effects.recorder import Recorder
 from attent_stream.effects.short_lessons import ShortLessons
-from attent_stream.fit.candidate_scorer import CandidateScorer
 from attent_stream.fit.run import Run
+from attent_stream.fit.scorer import Scorer
 from attent_stream.fit.teaching import Teaching
 from attent_stream.teach.teacher import Teacher
 
@@ -69,7 +69,7 @@ class Fit:
     loader: TeachingDataLoader
     device: Device
     teacher: Teacher
-    scorer: CandidateScorer | None
+    scorer: Scorer | None
     teaching: Teaching
     recorder: Recorder | None
     short: ShortLessons
@@ -108,10 +108,11 @@ class Fit:
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the teacher and the scorer, and the lengths that were set."""
-        none = {"fidelity": None, "reference": None}
+        none = {"fidelity": None, "reference": None, "target": None}
         return {
             **self.length.state_dict(),
             "gain": self.teacher.state_dict().get("gain"),
             "given_up": self.given_up(),
-            **(none if self.scorer is None else self.scorer.state_dict()),
+            **none,
+            **({} if self.scorer is None else self.scorer.state_dict()),
         }

@@ -21,15 +21,18 @@ from attent_stream.effects.lesson_weights import LessonWeights
 from attent_stream.effects.planned_length import PlannedLength
 from attent_stream.effects.recorder import Recorder
 from attent_stream.effects.short_lessons import ShortLessons
+from attent_stream.effects.target_loss import TargetLoss
 from attent_stream.effects.weighting import WeightedOutputs
 from attent_stream.fit.arrange_faults import arrange_faults
-from attent_stream.fit.candidate_scorer import CandidateScorer, open_scorer
+from attent_stream.fit.candidate_scorer import PreparesCandidates, open_scorer
 from attent_stream.fit.clock import single_pass, state_clock
 from attent_stream.fit.fit import Fit, StepTime
+from attent_stream.fit.open_target import open_target_scorer, read_target
 from attent_stream.fit.run import Facts, Run
 from attent_stream.fit.score_memory import ScoreMemory
+from attent_stream.fit.scorer import Scorer
 from attent_stream.fit.settings import Settings
-from attent_stream.fit.teaching import PreparesCandidates, Teaching
+from attent_stream.fit.teaching import Teaching
 from attent_stream.memory.remember import ALWAYS, NEVER
 from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.loss_check import LossCheck
@@ -47,7 +50,7 @@ def open_fit(
     loader: TeachingDataLoader,
     *,
     memory: ScoreMemory,
-    scorer_before: CandidateScorer | None,
+    scorer_before: Scorer | None,
     counts: dict[str, int],
     told: int | None,
     resumed: dict[str, Any] | None,
@@ -76,19 +79,23 @@ def open_fit(
     )
     run = _with_what_can_be_arranged(settings, settings.of_run(facts), loader)
     form, spent = BatchForm.of(loader), Stopwatch(gpu=isinstance(state.device, DeviceGPU))
-    scorer = None
-    if run.forwards:
+    scorer: Scorer | None = None
+    target = None if settings.target is None else read_target(settings.target, state, loader)
+    if run.scored and run.by_target is not None and target is not None:
+        known = resumed or ({} if scorer_before is None else scorer_before.state_dict())
+        scorer = open_target_scorer(target, run.by_target, loader, state, known)
+    elif run.scored:
         scorer = open_scorer(state, loader, run, form, resumed=resumed, before=scorer_before)
         for algorithm in state.algorithms:
             if isinstance(algorithm, PreparesCandidates):
-                algorithm.prepare_models(scorer.models)
+                algorithm.prepare_models(list(scorer.models))
     ledger = memory.open(loader.dataset, run)
     teacher = _teacher(run)(
         run.teacher,
         clock=state_clock(state, loader),
         total=total,
         ledger=ledger,
-        forwards=run.forwards,
+        scoring=run.scored,
     )
     if scorer is not None:
         teacher.scoring_costs(scorer.cost)
@@ -124,7 +131,11 @@ def open_fit(
     short = ShortLessons(loader, teacher, asked="pieces" in settings.arranges_by_name)
     weights = LessonWeights(loader, WeightedOutputs(state.model, form.rows), reading)
     length = PlannedLength(loader, told, recorded=recorder is not None)
-    effects = [recorder, length, teaching, short, weights, StepTime(spent)]
+    shown = None
+    if target is not None:
+        size = loader.dataset.row_size
+        shown = TargetLoss(target.held, target.held_samples, size, spent)
+    effects = [recorder, length, teaching, short, weights, shown, StepTime(spent)]
     fit = Fit(
         run=run,
         loader=loader,
@@ -154,7 +165,7 @@ def attach(fit: Fit, state: State, settings: Settings, resumed: dict[str, Any] |
         begun=None if random is None else partial(restore_ranks, random),
         # Composer counts a user's subset anew when it resumes in the middle of an epoch.
         at_most=subset - in_epoch if subset and in_epoch else None,
-        strict=fit.run.forwards or settings.remembers_by_name,
+        strict=fit.run.scored or settings.remembers_by_name,
     )
     fit.length.attach(state)
 

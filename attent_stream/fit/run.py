@@ -12,7 +12,7 @@ from attent_stream.base.span import Span
 from attent_stream.fit.scoring import Scoring
 from attent_stream.memory.remember import ALWAYS, NEVER, Remember
 from attent_stream.score.fidelity import FULL
-from attent_stream.score.recipe import RelativeScore
+from attent_stream.score.recipe import RelativeScore, TargetScore
 from attent_stream.score.scores import SCORES, Score
 from attent_stream.teach.teacher import TeacherSettings
 from attent_stream.window.decision import REMEMBERED
@@ -46,7 +46,7 @@ class Run:
     Args:
         teacher: How windows are chosen.
         score: Name of a score, or a function.
-        forwards: Whether candidates are scored by forwards of their own.
+        scored: Whether candidates are scored.
         remember: What is remembered; ``when`` and ``detrend`` are set.
         scoring: How scores are computed.
         told: What it does, in words.
@@ -54,10 +54,15 @@ class Run:
 
     teacher: TeacherSettings
     score: str | ScoreFunction
-    forwards: bool
+    scored: bool
     remember: Remember
     scoring: Scoring
     told: str
+
+    @property
+    def by_target(self) -> TargetScore | None:
+        """The score, if it is read off samples and compared with a target."""
+        return _by_target(self.score)
 
     @property
     def relative(self) -> RelativeScore | None:
@@ -100,6 +105,11 @@ AGAIN = Regime(
     told="samples seen again: the harder ones are chosen by their remembered losses",
     defaults=_REMEMBERED_DEFAULTS | {"keep": 0.5, "temperature": 0.5},
 )
+_TARGET_DEFAULTS = _CHOSEN_DEFAULTS | {"keep": 0.25, "score": "resemblance", "temperature": 0.3}
+# What saved where there is a target (docs/log.md, 2026-11-28, third).
+TARGET = Regime(told="samples like the target are chosen", defaults=_TARGET_DEFAULTS)
+# A sample's likeness hardly changes, so it is not read again to be scored.
+TARGET_AGAIN = Regime(told=TARGET.told, defaults=_TARGET_DEFAULTS | {"interval": "1dur"})
 PLAIN = Regime(
     told="samples are streamed plainly",
     defaults=_CHOSEN_DEFAULTS | {"keep": 1.0, "select": "random"},
@@ -139,12 +149,13 @@ def run_of(settings: "Settings", facts: Facts) -> Run:
         ceiling=settings.scoring.ceiling,
         enough=BY_MEMORY.enough if by_memory else regime.enough,
         arrangements=Arrangements.parse(arrange),
+        view=_view(taken["score"]),
     )
     detrend = regime is AGAIN if remember.detrend is None else remember.detrend
     return Run(
         teacher=teacher,
         score=remember.score if by_memory else taken["score"],
-        forwards=select.needs_scores and keep.some and regime not in (AGAIN, BY_MEMORY),
+        scored=select.needs_scores and keep.some and regime not in (AGAIN, BY_MEMORY),
         remember=replace(remember, when=taken["when"], detrend=detrend),
         scoring=settings.scoring,
         told=_told(regime if keep.some else PLAIN, taken, arrange, settings.arrange is None),
@@ -154,6 +165,8 @@ def run_of(settings: "Settings", facts: Facts) -> Run:
 def regime_of(settings: "Settings", facts: Facts) -> Regime:
     """The regime of a run."""
     when, score = settings.remember.when, settings.score
+    if settings.target is not None and (score is None or _by_target(score) is not None):
+        return TARGET if facts.once else TARGET_AGAIN
     # What a language model sees again is remembered unasked.
     remembers = when == ALWAYS or (when is None and facts.text)
     if settings.select is None and not facts.once and recordable(score) and remembers:
@@ -166,6 +179,16 @@ def regime_of(settings: "Settings", facts: Facts) -> Regime:
     return PLAIN
 
 
+def _by_target(score: str | ScoreFunction | None) -> TargetScore | None:
+    found = SCORES.get(score) if isinstance(score, str) and score != REMEMBERED else None
+    return found if isinstance(found, TargetScore) else None
+
+
+def _view(score: str | ScoreFunction) -> str:
+    found = _by_target(score)
+    return "" if found is None else found.view
+
+
 def recordable(score: str | ScoreFunction | None) -> bool:
     """Whether the outputs of a training forward give a score."""
     if score is None or score == REMEMBERED:
@@ -176,7 +199,8 @@ def recordable(score: str | ScoreFunction | None) -> bool:
 
 def _arrange(settings: "Settings", facts: Facts) -> Mapping[str, Any]:
     """The setting of each arrangement of a run by name."""
-    once = facts.text and facts.once and facts.packed and settings.select is None
+    unchosen = settings.select is None or settings.target is not None
+    once = facts.text and facts.once and facts.packed and unchosen
     keeps_all = settings.keep is not None and not parse_share(settings.keep).some
     default = {} if not once or keeps_all else ONCE
     default = {name: value for name, value in default.items() if name not in settings.without}

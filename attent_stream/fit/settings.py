@@ -7,10 +7,11 @@ from typing import Any
 
 from attent_stream.fit.run import Facts, Run, ScoreFunction, recordable, run_of
 from attent_stream.fit.scoring import Scoring
+from attent_stream.fit.target import Target
 from attent_stream.memory.open_ledger import LEDGERS
 from attent_stream.memory.remember import NEVER, Remember
 from attent_stream.score.fidelity import FULL
-from attent_stream.score.recipe import Recipe, RelativeScore
+from attent_stream.score.recipe import Recipe, RelativeScore, TargetScore
 from attent_stream.score.scores import SCORES, Score
 from attent_stream.window.decision import REMEMBERED
 
@@ -33,6 +34,7 @@ class Settings:
         arrange: Setting of each arrangement by name, without those that are off; None for the
             default of the run.
         scoring: Parsed.
+        target: Parsed.
         seed: See there.
         without: Arrangements that the default of the run leaves out.
         joined: Whether ``arrange`` is joined with the default of the run, as its old names were.
@@ -51,6 +53,7 @@ class Settings:
     remember: Remember
     arrange: Mapping[str, Any] | None
     scoring: Scoring
+    target: Target | None
     seed: int
     without: frozenset[str] = frozenset()
     joined: bool = False
@@ -106,6 +109,15 @@ class Settings:
             )
         if isinstance(found, RelativeScore):
             found.parse(self.scoring.reference)
+        if isinstance(found, TargetScore) and self.target is None:
+            raise ValueError(
+                f"score {score!r} needs a target: set target to a data set that says what the "
+                "model should be good at"
+            )
+        if isinstance(found, TargetScore) and self.scoring.fidelity != FULL:
+            raise ValueError(
+                f"scoring.fidelity must be full for score {score!r}, as no model scores"
+            )
         if not isinstance(found, (Score, RelativeScore)) and self.scoring.fidelity != FULL:
             raise ValueError(
                 "scoring.fidelity must be full for a score of your own, as it does its own forwards"
@@ -130,6 +142,7 @@ def parse_settings(
     remember: str | Mapping[str, Any] | None = None,
     arrange: str | Mapping[str, Any] | None = None,
     scoring: str | Mapping[str, Any] | None = None,
+    target: Any = None,
     seed: int = 17,
     without: frozenset[str] = frozenset(),
     joined: bool = False,
@@ -165,6 +178,7 @@ def parse_settings(
         remember=Remember.parse(remember),
         arrange=_parsed_arrange(arrange),
         scoring=Scoring.parse(scoring),
+        target=Target.parse(target),
         seed=seed,
         without=without,
         joined=joined,

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,29 +11,17 @@ from composer import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist
 from numpy.typing import NDArray
-from torch.nn import Module
 
 from attent_stream.base.errors import ScoreError
 from attent_stream.base.stopwatch import Stopwatch
 from attent_stream.data.dataloader import TeachingDataLoader
-from attent_stream.fit.candidate_scorer import CandidateScorer
+from attent_stream.fit.scorer import Scorer
 from attent_stream.teach.teacher import Teacher
 from attent_stream.window.choice import Choice
 from attent_stream.window.decision import SCORED
 from attent_stream.window.metrics import choice_metrics
 
 log = logging.getLogger(__name__)
-
-
-@runtime_checkable
-class PreparesCandidates(Protocol):
-    """An algorithm that changes batches before training, and so candidates before scoring."""
-
-    def prepare_models(self, models: list[Module]) -> None:
-        """Make the models that score ready for changed batches."""
-
-    def prepare_candidates(self, state: State, batch: Any) -> Any:
-        """A batch on the device as it would be trained on."""
 
 
 class Teaching(Callback):
@@ -52,7 +40,7 @@ class Teaching(Callback):
         self,
         loader: TeachingDataLoader,
         teacher: Teacher,
-        scorer: CandidateScorer | None,
+        scorer: Scorer | None,
         *,
         counts: dict[str, int],
         flush: Callable[[], None],
@@ -72,8 +60,8 @@ class Teaching(Callback):
         if epoch is None:
             return
         with self._spent:
-            if scorer is not None and self._teacher.uses_scores and epoch.units == 1:
-                scorer.try_out(state)
+            if scorer is not None and self._teacher.uses_scores:
+                scorer.begin(state, epoch)
             if epoch.due:
                 self._flush()
             window = (epoch.order.epoch, epoch.segment.index + 1)
@@ -83,9 +71,9 @@ class Teaching(Callback):
         for choice in choices:
             self._log(choice, epoch.order.stream_starts, logger)
             if scorer is not None and choice.decision.by == SCORED:
-                keep = choice.kept.mean().item()  # 1 if it was scored only to see what it gains
-                found = scorer.window_chosen(keep if keep < 1 else 0.5)
-                logger.log_metrics({f"attent/fidelity/{name}": v for name, v in found.items()})
+                with self._spent:
+                    found = scorer.window_chosen(choice)
+                logger.log_metrics({f"attent/{name}": v for name, v in found.items()})
                 self._teacher.scoring_costs(scorer.cost)
         if choices and scorer is not None:
             scorer.between_windows(self._teacher.clock(0, epoch.order.epoch, 0.0))
@@ -99,11 +87,7 @@ class Teaching(Callback):
     def _scores(self, state: State, window: tuple[int, int], candidates: Any) -> torch.Tensor:
         if self._scorer is None:
             raise ScoreError("expected no candidates to score, as this fit has no scorer")
-        batch = state.device.batch_to_device(self._scorer.transformed(candidates))
-        for algorithm in state.algorithms:
-            if isinstance(algorithm, PreparesCandidates):
-                batch = algorithm.prepare_candidates(state, batch)
-        return self._scorer(state, batch, window)
+        return self._scorer(state, self._scorer.prepared(state, candidates), window)
 
     def _log(self, choice: Choice, stream_starts: NDArray[np.int64], logger: Logger) -> None:
         metrics, counts = choice_metrics(choice, stream_starts)

@@ -1,13 +1,16 @@
 """Scores that are more than a function of a model's outputs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Module
 
+from attent_stream.base.gather import RankGroup
 from attent_stream.base.span import Clock
 from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.reading import Reading
@@ -62,3 +65,42 @@ class RelativeScore:
     base: str
     parse: Callable[[Any], Any]
     open: Callable[[Any, Module, torch.device], Reference]
+
+
+class Likeness(Protocol):
+    """Scores samples by their views, and counts the stream on the way."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether enough of the stream was counted."""
+
+    def scores(self, view: NDArray) -> NDArray[np.float32]:
+        """Scores of samples, shape (B,)."""
+
+    def count(self, view: NDArray) -> None:
+        """Count samples that this rank has read."""
+
+    def advance(self) -> None:
+        """Score by all that was counted until now. All ranks call this together."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint needs, the same on all ranks, which call this together."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state_dict``'s state."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetScore:
+    """A score by how samples are like a target. Workers read it off samples; no model is asked.
+
+    Args:
+        view: Name of what a worker makes of a batch, in ``VIEWS``.
+        counts: Counts views of the target, (view) -> int64 array. Those of several are added.
+        open: Makes the scores of the counts of each stream of the target, the weights of these
+            streams, and the ranks that count the stream together.
+    """
+
+    view: str
+    counts: Callable[[NDArray], NDArray[np.int64]]
+    open: Callable[[Sequence[NDArray[np.int64]], Sequence[float], RankGroup], Likeness]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -12,6 +13,9 @@ from attent_stream.model.reading import BINARY, CLASSES, PROBABILITIES, REGRESSI
 from attent_stream.model.reference import IGNORED
 from attent_stream.score.grad_norm import HeadInputs, head_grad_norms
 from attent_stream.score.logit_scores import logit_losses, logit_scores
+from attent_stream.score.ngrams import ngram_counts
+from attent_stream.score.recipe import TargetScore
+from attent_stream.score.resemblance import Resemblance
 
 
 def empty_marked(scores: Tensor, labels: Tensor) -> Tensor:
@@ -60,7 +64,7 @@ def _losses_of_logits(logits: Tensor, labels: Tensor) -> Tensor:
 
 # A user's own score is ``package.module:name``: a ``Score``, or a function (model, batch) -> (B,).
 # Residual: AtteNT (arXiv 2602.20461).
-SCORES: Registry[Score] = Registry(
+SCORES: Registry[Any] = Registry(
     "score",
     {
         "residual": Score(
@@ -82,5 +86,6 @@ SCORES: Registry[Score] = Registry(
             },
         ),
         "grad_norm": Score(head=head_grad_norms),
+        "resemblance": TargetScore(view="ngrams", counts=ngram_counts, open=Resemblance),
     },
 )

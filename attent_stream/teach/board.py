@@ -20,7 +20,7 @@ from attent_stream.arrange.cutting import MOST as MOST_PIECES
 from attent_stream.base.errors import TeacherError
 from attent_stream.base.watch import here, parent_gone
 
-_GENERATION, _CLOSED, _PUBLISHED, _TAUGHT, _TEXT, _HEADER = 0, 1, 2, 3, 4, 5
+_GENERATION, _CLOSED, _PUBLISHED, _TAUGHT, _TEXT, _VIEW, _HEADER = 0, 1, 2, 3, 4, 5, 6
 _KNOWN = 62  # generations whose epoch is known, and whether they are taught
 _META = 6 + 2 * MOST_NOTES  # numbers before a posting's arrays
 _CRC = _META - 1
@@ -85,6 +85,12 @@ class Board:
         """The arrangements of the current iteration, as ``Arrangements.dump`` writes them."""
         return bytes(self._text[: int(self._memory[_TEXT])].tolist()).decode()
 
+    @property
+    def view(self) -> str:
+        """Name of what candidates of the current iteration are scored by, empty for batches."""
+        begin = int(self._memory[_TEXT])
+        return bytes(self._text[begin : begin + int(self._memory[_VIEW])].tolist()).decode()
+
     def begin(self, taught: bool, epoch: int = 0) -> int:
         """Start an iteration; readers of earlier ones stop.
 
@@ -104,17 +110,18 @@ class Board:
         words[_GENERATION] = generation
         return int(generation)
 
-    def arrange(self, arrangements: str) -> None:
-        """Tell readers the arrangements, before the first segment is published.
+    def tell(self, arrangements: str, view: str) -> None:
+        """Tell readers the arrangements and the view, before the first segment is published.
 
         Raises:
             ValueError: They are too long.
         """
-        data = arrangements.encode()
+        data = arrangements.encode() + view.encode()
         if len(data) > _LONGEST:
             raise ValueError(f"arrange takes at most {_LONGEST} bytes as JSON, got {len(data)}")
         self._text[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        self._memory[_TEXT] = len(data)
+        self._memory[_TEXT] = len(arrangements.encode())
+        self._memory[_VIEW] = len(view.encode())
 
     def cancel(self, generation: int) -> None:
         """Take back the latest iteration, of which no reader was told."""

@@ -74,7 +74,7 @@ class TaughtEpoch:
         if position is not None:
             position.check(self.identity)
             teacher.know(position.arrangements)
-        board.arrange(teacher.arrangements.dump())
+        board.tell(teacher.arrangements.dump(), teacher.settings.view)
         self.segment = self._start() if position is None else self._restore(position)
 
     @property

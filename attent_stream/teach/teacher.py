@@ -45,6 +45,7 @@ class TeacherSettings:
         ceiling: Share of the highest scores, in each lane of a window, that are taken for noise.
         enough: Share of a window's samples that must be remembered to choose it without scoring.
         arrangements: What becomes of the selected samples.
+        view: Name of what candidates are scored by; empty for their batches.
 
     Raises:
         ValueError: An unknown selector, or a value out of range.
@@ -59,6 +60,7 @@ class TeacherSettings:
     ceiling: float = 0.0
     enough: float = _ENOUGH
     arrangements: Arrangements = Arrangements()
+    view: str = ""
 
     @property
     def chosen(self) -> Selector:
@@ -83,7 +85,7 @@ class Teacher:
         clock: Tells the time of what is to come.
         total: Length of training, or None if it is not known.
         ledger: Remembered scores, or None.
-        forwards: Whether candidates may be scored. If not, a window is chosen by the ledger or
+        scoring: Whether candidates may be scored. If not, a window is chosen by the ledger or
             kept whole.
     """
 
@@ -97,13 +99,13 @@ class Teacher:
         clock: ClockReader,
         total: Span | None = None,
         ledger: Ledger | None = None,
-        forwards: bool = True,
+        scoring: bool = True,
     ) -> None:
         self.settings = settings
         self.clock = clock
         self.total = total
         self.ledger = ledger
-        self.forwards = forwards
+        self.scoring = scoring
         self.selector = settings.chosen
         self.arrangements = settings.arrangements
 
@@ -120,7 +122,7 @@ class Teacher:
         windows will be remembered.
         """
         settings = self.settings
-        if not self.predictable or (self.uses_scores and not self.forwards):
+        if not self.predictable or (self.uses_scores and not self.scoring):
             return False
         spans = [
             span for span in (settings.phases.warmup, settings.phases.anneal) if span.value > 0
@@ -170,7 +172,7 @@ class Teacher:
         """
         if not self.uses_scores or remembered:
             return self.keep(clock)
-        return 1.0 if first or not self.forwards else self.keep(clock)
+        return 1.0 if first or not self.scoring else self.keep(clock)
 
     def remembers_most(self, clock: Clock) -> bool:
         """Whether a window of random samples would be chosen by the ledger at a time."""
@@ -187,7 +189,7 @@ class Teacher:
             recorded: Whether the losses of training forwards are remembered.
         """
         outlasts = self.settings.interval.outlasts_an_epoch
-        return self.ledger is not None and outlasts and (recorded or self.forwards)
+        return self.ledger is not None and outlasts and (recorded or self.scoring)
 
     def decide(self, window: Window, ahead: int) -> Decision:
         """Decide how a window will be chosen.
@@ -211,7 +213,7 @@ class Teacher:
         if self._known(window.ids, clock):
             return self.by_remembered(window, lessons)
         # Nothing of this epoch was trained on while its first window could be scored.
-        if window.index == 0 or not self.forwards:
+        if window.index == 0 or not self.scoring:
             return Decision(by=ALL, lessons=rows)
         return self.by_scores(window, lessons)
 
@@ -232,7 +234,7 @@ class Teacher:
         if not self.settings.keep.some or (decision.by == RANDOM) == self.selector.needs_scores:
             return False
         if decision.by != REMEMBERED:
-            return decision.by == RANDOM or self.forwards
+            return decision.by == RANDOM or self.scoring
         return self.ledger is not None and self._enough(is_known(self.ledger.recall(window.ids)))
 
     def choose(

@@ -11,17 +11,17 @@ AGAIN, PADDED = Facts(text=True), Facts(text=True, once=True)
 PACKED = Facts(text=True, once=True, packed=True)
 EVERYWHERE = (IMAGES, IMAGES_ONCE, AGAIN, PADDED, PACKED, Facts(text=True, packed=True))
 
-PLAIN = {"keep": 1.0, "forwards": False, "when": "never", "arrange": []}
+PLAIN = {"keep": 1.0, "scored": False, "when": "never", "arrange": []}
 BY_SCORES = {
     "keep": 0.7,
     "select": "soft",
     "score": "residual",
     "temperature": 1.0,
     "interval": "1ep",
-    "forwards": True,
+    "scored": True,
     "when": "never",
 }
-BY_LOSSES = {"score": "loss", "interval": "1dur", "forwards": False, "when": "always"}
+BY_LOSSES = {"score": "loss", "interval": "1dur", "scored": False, "when": "always"}
 SEEN_AGAIN = BY_LOSSES | {"keep": 0.5, "select": "soft", "temperature": 0.5, "detrend": True}
 BOTH = ["pieces", "balance"]
 
@@ -37,7 +37,7 @@ TABLE = [
     ({}, (AGAIN, Facts(text=True, packed=True)), SEEN_AGAIN | {"arrange": []}),
     ({}, (PACKED,), PLAIN | {"arrange": BOTH}),
     # Plain training
-    ({"keep": 1.0}, EVERYWHERE, {"keep": 1.0, "forwards": False, "arrange": []}),
+    ({"keep": 1.0}, EVERYWHERE, {"keep": 1.0, "scored": False, "arrange": []}),
     ({"keep": 1.0, "select": "random"}, EVERYWHERE, PLAIN),
     ({"remember": "never"}, (IMAGES, AGAIN, PADDED), PLAIN),
     ({"arrange": "none"}, (IMAGES, PADDED, PACKED), PLAIN),
@@ -49,7 +49,7 @@ TABLE = [
     ({"score": "grad_norm"}, (IMAGES, PADDED), BY_SCORES | {"score": "grad_norm"}),
     ({"scoring": {"fidelity": {"layers": 2}}}, (IMAGES, PADDED), BY_SCORES),
     ({"score": own_score}, (IMAGES, AGAIN, PADDED), BY_SCORES | {"score": own_score}),
-    ({"select": "random"}, EVERYWHERE, {"keep": 0.7, "select": "random", "forwards": False}),
+    ({"select": "random"}, EVERYWHERE, {"keep": 0.7, "select": "random", "scored": False}),
     ({"select": "predicted"}, EVERYWHERE, BY_SCORES | {"select": "predicted"}),
     # What is given of a default stays
     (
@@ -99,7 +99,7 @@ def in_short(settings: Settings, facts: Facts) -> dict:
         "temperature": teacher.temperature,
         "interval": teacher.interval,
         "enough": teacher.enough,
-        "forwards": run.forwards,
+        "scored": run.scored,
         "arrange": teacher.arrangements.names,
         "when": remember.when,
         "per": remember.per,

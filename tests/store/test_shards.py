@@ -169,7 +169,7 @@ def test_shards_of_dropped_samples_alone_are_never_got(tmp_path, monkeypatch, se
         data |= {"window": 16, "gap": 2, "shuffle": False, "predownload": 16}
         teacher = {"select": select, "keep": 0.25, "interval": "9ep", "ledger": 320}
         loader = make_loader(data, {"num_workers": workers}, teacher)
-        loader.teacher.forwards = False
+        loader.teacher.scoring = False
         spanner, ids = loader.dataset.spanner, np.arange(320)
         shard_of = np.array([spanner[int(i)][0] for i in ids])
         loader.teacher.remember(ids, (shard_of % 4 == 1) + 0.5 + ids / 1e4, 0.0)

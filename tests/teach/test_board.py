@@ -5,7 +5,7 @@ import pytest
 
 from attent_stream.arrange.cutting import MOST
 from attent_stream.base.errors import TeacherError
-from attent_stream.teach.board import Board, BoardClosed, Posting
+from attent_stream.teach.board import _HEADER, Board, BoardClosed, Posting
 from attent_stream.window.layout import CANDIDATE, LESSON
 
 
@@ -37,7 +37,7 @@ def same(one: Posting, other: Posting) -> bool:
 def test_what_is_published_is_read():
     board = Board(steps=4, batch_size=2, ahead=3)
     generation = board.begin(True, epoch=7)
-    board.arrange('[["pieces", 0.5], ["balance", "tokens"]]')
+    board.tell('[["pieces", 0.5], ["balance", "tokens"]]', "ngrams")
     assert board.taught(generation) and board.epoch(generation) == 7
     made = [posting(), posting(4, 3, 2 * MOST, scored=False, last=True), posting(7, 0)]
     for index, one in enumerate(made[:2]):
@@ -49,6 +49,7 @@ def test_what_is_published_is_read():
     board.publish(3, posting(7))
     assert len(board.read(generation, 0).ids) == 0  # overwritten: a late reader goes on
     assert board.arrangements == '[["pieces", 0.5], ["balance", "tokens"]]'
+    assert board.view == "ngrams"
 
 
 def test_it_holds_numbers_only_and_no_torn_posting_is_read():
@@ -57,7 +58,7 @@ def test_it_holds_numbers_only_and_no_torn_posting_is_read():
     board.publish(0, posting(width=2 * MOST))
     assert not board._memory.dtype.is_floating_point
     rng = np.random.default_rng(1)
-    for word in range(5, board._memory.numel() // 2):  # any word of the slot, overwritten
+    for word in range(_HEADER, board._memory.numel() // 2):  # any word of the slot, overwritten
         before = int(board._memory[word])
         board._memory[word] = int(rng.integers(-(2**62), 2**62))
         assert board.read(generation, 0) is None
@@ -87,6 +88,6 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="expected segment 0 to be published next, got 1"):
         board.publish(1, posting())
     with pytest.raises(ValueError, match="arrange takes at most 16384 bytes as JSON"):
-        board.arrange("x" * 20000)
+        board.tell("x" * 20000, "")
     with pytest.raises(TeacherError, match="waited 0 s for segment 0"):
         board.wait(generation, 0, 0.0)

@@ -12,7 +12,7 @@ def test_remembered_alone(tmp_path):
     """
     data = ids_data(tmp_path, 320, window=8, gap=2)
     loader = make_loader(data, {}, {"keep": 0.5, "interval": "9ep", "ledger": 320, "enough": 0.5})
-    loader.teacher.forwards = False
+    loader.teacher.scoring = False
     first = run_epochs(loader, 1)
     assert {by for _, _, by, _ in first["choices"]} == {"all"} and not first["scored"]
     ids = np.arange(320)

@@ -1,0 +1,106 @@
+"""Runs with a target: it is taught, resumes bit for bit, and does not depend on ranks.
+
+Oracles: which samples are like the target is known; a run that was never stopped; a run on one
+rank.
+"""
+
+import numpy as np
+import pytest
+from fits import fit, make_loader, make_model
+from ranks_jobs import run_ranks
+from target_corpora import is_high, mixed, write_kinds
+
+from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
+from attent_stream.corpus.batches import TokenCollator
+
+SAMPLES = 320
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kinds")
+    return {
+        "stream": write_kinds(folder / "stream", mixed(SAMPLES)),
+        "target": write_kinds(folder / "target", "h" * 60, seed=5),
+        "other": write_kinds(folder / "other", "l" * 60, seed=6),
+    }
+
+
+def high_share(watch) -> float:
+    """Share of the tokens trained on that are of high samples, after the first window."""
+    return float(np.mean([is_high(row).mean() for row in watch.tokens[4:]]))
+
+
+def test_samples_like_the_target_are_chosen(folders):
+    watch, memory, _ = fit(make_loader(folders["stream"]), [AtteNT(target=folders["target"])])
+    assert 0.1 < is_high(np.concatenate(watch.tokens[:4])).mean() < 0.4
+    assert high_share(watch) > 0.7  # some windows have fewer than they need
+    metrics = {name: [value for _, value in memory.data[name]] for name in memory.data}
+    assert len(metrics["attent/keep"]) == 20 and set(metrics["attent/keep"][1:]) == {0.25}
+    losses = metrics["attent/target_loss"]
+    assert len(losses) == 2 and losses[-1] < losses[0]
+    kept, median = metrics["attent/kept_q50"], metrics["attent/target_resemblance"]
+    assert kept[0] > metrics["attent/dropped_q50"][0] and abs(kept[-1] - median[-1]) < 0.5
+    assert not any(name.startswith("attent/fidelity") for name in metrics)
+
+
+def test_no_model_is_asked_to_score(folders):
+    model, forwards = make_model(), []
+    model.register_forward_hook(lambda module, *_: forwards.append(module.training))
+    fit(make_loader(folders["stream"]), [AtteNT(target=folders["target"])], model)
+    # Only the target's loss is forwarded, before training and after it: six samples, in batches.
+    assert forwards.count(False) == 4
+
+
+PIECES = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2}
+HOW = {
+    "default": {},
+    "arranged": {"arrange": {"pieces": PIECES, "balance": "tokens"}},
+    "weighted": {"keep": 0.5, "select": "unbiased"},
+    "again": {"duration": "2ep", "temperature": 0.5},
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resume_bit_for_bit(folders, tmp_path, how, workers):
+    settings = dict(HOW[how])
+    common = {"max_duration": settings.pop("duration", "1ep"), "seed": 3}
+    settings |= {"target": folders["target"]}
+
+    def run(**more):
+        loader = make_loader(folders["stream"], num_workers=workers)
+        return fit(loader, [AtteNT(**settings)], make_model(0.2), **common, **more)[0]
+
+    saving = {"save_folder": str(tmp_path), "save_interval": "1ba", "save_overwrite": True}
+    whole = run(**saving)
+    for batch in (1, 3, 4, 5, 6, 9, 17) if workers == 0 else (5,):
+        path = str(next(tmp_path.glob(f"ep*-ba{batch}-rank0.pt")))
+        rest = run(load_path=path)
+        assert rest.tokens == whole.tokens[batch:], batch
+        assert rest.losses == whole.losses[batch:], batch
+
+
+@pytest.mark.processes
+def test_four_ranks_train_on_the_lessons_of_one(folders, tmp_path):
+    attent = {"target": folders["target"], "arrange": {"balance": "tokens"}}
+
+    def data(batch_size: int) -> dict:
+        return {
+            "local": folders["stream"],
+            "batch_size": batch_size,
+            "window": 4,
+            "gap": 1,
+            "shuffle": True,
+            "num_canonical_nodes": 1,
+        }
+
+    settings = data(8)
+    loader = TeachingDataLoader(
+        TeachingDataset(**settings), batch_size=8, collate_fn=TokenCollator()
+    )
+    alone, _, _ = fit(loader, [AtteNT(**attent)])
+    logs = [log["a"] for log in run_ranks(tmp_path, {"a": {"data": data(2), "attent": attent}}, 4)]
+    assert not [log["error"] for log in logs if "error" in log]
+    of_ranks = [sorted(sum(rows, [])) for rows in zip(*(log["rows"] for log in logs), strict=True)]
+    assert of_ranks == [sorted(rows) for rows in alone.tokens]
