@@ -20,7 +20,12 @@ _TEMPERATURE, _SEED = 0.3, 17
 _AT_ONCE = 256  # samples
 
 
-def filtered(data: Prepared, keep: float) -> Path:
+def filtered_folder(data: Prepared, keep: float) -> Path:
+    """Where ``write_filtered`` writes."""
+    return data.folder / f"{FILTERED}-{keep:g}"
+
+
+def write_filtered(data: Prepared, keep: float) -> None:
     """Write the part of the training text that is most like the target, unless it exists.
 
     The same score and choice as AtteNT's by default, but the corpus is read and counted as a whole
@@ -28,14 +33,11 @@ def filtered(data: Prepared, keep: float) -> Path:
 
     Args:
         data: A task's data, with a target.
-        keep: Share of the samples to keep.
-
-    Returns:
-        The folder of shards. ``filtered.json`` beside it has the seconds that it took.
+        keep: Share of the samples to keep. A file beside the folder has the seconds that it took.
     """
-    folder = data.folder / f"{FILTERED}-{keep:g}"
+    folder = filtered_folder(data, keep)
     if folder.is_dir():
-        return folder
+        return
     begin, half = time.perf_counter(), folder.with_name(folder.name + ".half")
     shutil.rmtree(half, ignore_errors=True)
     (source,) = data.train.values()
@@ -58,7 +60,6 @@ def filtered(data: Prepared, keep: float) -> Path:
     took = {"seconds": time.perf_counter() - begin}
     folder.with_suffix(".json").write_text(json.dumps(took), "utf-8")
     half.rename(folder)
-    return folder
 
 
 def _tokens(folder: Path) -> np.ndarray:

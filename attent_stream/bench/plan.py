@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attent_stream.bench.filtered import FILTERED, filtered
+from attent_stream.bench.filtered import FILTERED, filtered_folder
 from attent_stream.bench.prepare import MEAN, STD, Prepared, digest
 from attent_stream.bench.settings import PLAIN, ArmConfig, BenchConfig
 
@@ -46,7 +46,7 @@ def _streams(arm: ArmConfig, data: Prepared, cache: Path) -> dict[str, dict[str,
         folders = {name: data.sources[name] for name in arm.mix}
         shares = {name: {"proportion": share} for name, share in arm.mix.items()}
     if arm.filtered is not None:
-        folders = {FILTERED: filtered(data, arm.filtered)}
+        folders = {FILTERED: filtered_folder(data, arm.filtered)}
     return {
         name: {
             "remote": str(folder.absolute()),

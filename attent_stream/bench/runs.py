@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from attent_stream.bench.filtered import write_filtered
 from attent_stream.bench.plan import Run, arm_runs, key, sweep, tree
 from attent_stream.bench.prepare import Prepared, digest, prepare
 from attent_stream.bench.record import Point, Record, append, read_records
@@ -137,6 +138,9 @@ class BenchRun:
         keep: Path | None = None,
     ) -> list[Point]:
         """Train once, and save the weights to the folder ``keep`` if given."""
+        share = bench.arms[run.arm].filtered
+        if share is not None:
+            write_filtered(data, share)
         (self._out / "cache").mkdir(exist_ok=True)
         cache = Path(tempfile.mkdtemp(dir=self._out.absolute() / "cache"))
         try:

@@ -14,11 +14,12 @@ def test_planted_noise_has_its_share_and_copies_go():
     documents = [
         " ".join(f"w{rng.integers(500)}" for _ in range(rng.integers(40, 200))) for _ in range(200)
     ]
-    out = list(spoilt(documents, 0.2, np.random.default_rng(0)))
+    marked = list(spoilt(documents, 0.2, np.random.default_rng(0)))
+    out = [text for text, _ in marked]
     good = set(documents)
     planted = sum(len(text) for text in out if text not in good)
     assert planted / sum(map(len, out)) == pytest.approx(0.2, abs=0.01)
-    assert [text for text in out if text in good] == documents
+    assert [text for text, noise in marked if not noise] == documents
     copies = [documents[0], "Another start. " + documents[0], "short", documents[1]]
     assert list(clean(copies)) == [documents[0], documents[1]]
 

@@ -28,6 +28,10 @@ def test_every_arm_is_a_training_yaml(path, tmp_path):
         source="nowhere",
         tokenizer=tmp_path / "tokenizer" if text else None,
         classes=0 if text else 10,
+        target={"a": tmp_path / "target"},
+        sources={
+            name: tmp_path / name for name in [*(bench.text.streams if text else []), "noise"]
+        },
     )
     keys = set()
     for name, arm in bench.arms.items():
