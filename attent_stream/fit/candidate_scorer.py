@@ -1,6 +1,7 @@
 """Scores candidates with the learner or a proxy, minus a reference's losses if there is one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,6 +18,8 @@ from attent_stream.base.gather import gather_ranks
 from attent_stream.base.span import Clock
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.data.dataset import TeachingDataset
+from attent_stream.fit.aligned_target import AlignedTarget
+from attent_stream.fit.open_target import OpenTarget
 from attent_stream.fit.run import Run
 from attent_stream.fit.scorer import Scorer
 from attent_stream.fit.training_forward import training_forward
@@ -54,6 +57,7 @@ class CandidateScorer:
     Args:
         scoring: Scores with the learner or a proxy.
         reference: Its losses are subtracted from the scores; None for a score that is not relative.
+        aligned: The target's gradient, by which samples are scored; None for other scores.
         check: Finds how the learner's outputs are read. None if a function or a proxy scores.
         form: Transforms, counts and splits batches.
         dataset: The data set of the candidates.
@@ -66,6 +70,7 @@ class CandidateScorer:
         self,
         scoring: ScorerAtFidelity,
         reference: Reference | None,
+        aligned: AlignedTarget | None,
         check: LossCheck | None,
         *,
         form: BatchForm,
@@ -74,7 +79,7 @@ class CandidateScorer:
         batch_size: int,
         first_batch: Time,
     ) -> None:
-        self.reference, self.dataset = reference, dataset
+        self.reference, self.dataset, self._aligned = reference, dataset, aligned
         self._scoring, self._check, self._form = scoring, check, form
         self._microbatch, self._batch_size = microbatch, batch_size
         self._first_batch = first_batch
@@ -121,10 +126,7 @@ class CandidateScorer:
                 shape.
         """
         size = self._samples_at_once(state)
-        with (
-            untouched(self._scoring.model),
-            get_precision_context(state.precision, state.precision_config),
-        ):
+        with self._forwarding(state):
             if self._check is not None:
                 self._test_reading(self._check, state, batch, size)
             scores = self._scored(batch, size, window)
@@ -162,11 +164,10 @@ class CandidateScorer:
         # A batch of pieces is not yet taken apart.
         if self._check is not None and self.reading is None and epoch.units == 1:
             batch, size = state.device.batch_to_device(state.batch), self._samples_at_once(state)
-            with (
-                untouched(self._scoring.model),
-                get_precision_context(state.precision, state.precision_config),
-            ):
+            with self._forwarding(state):
                 self._test_reading(self._check, state, batch, size)
+        if self._aligned is not None and not self._aligned.ready:
+            self._refresh(self._aligned, state, (epoch.order.epoch, epoch.segment.index))
 
     def _test_reading(self, check: LossCheck, state: State, batch: Any, size: int) -> None:
         """Find which outputs and labels the loss uses, and test it again on some later batches."""
@@ -197,8 +198,10 @@ class CandidateScorer:
         with get_precision_context(precision, state.precision_config):
             self._scoring.learn(state.device.batch_to_device(state.batch))
 
-    def window_chosen(self, choice: Choice) -> dict[str, float]:
+    def window_chosen(self, state: State, choice: Choice) -> dict[str, float]:
         """Note that a scored window was chosen; returns metrics by name."""
+        if self._aligned is not None:
+            self._refresh(self._aligned, state, (choice.window.epoch, choice.window.index + 1))
         keep = choice.kept.mean().item()  # 1 if it was scored only to see what it gains
         found = self._scoring.window_chosen(keep if keep < 1 else 0.5)
         return {f"fidelity/{name}": value for name, value in found.items()}
@@ -213,12 +216,33 @@ class CandidateScorer:
         return {
             "fidelity": self._scoring.state_dict(),
             "reference": None if self.reference is None else self.reference.state_dict(),
+            "target": None if self._aligned is None else self._aligned.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from ``state_dict``'s state, without the reference's."""
         if state.get("fidelity"):
             self._scoring.load_state_dict(state["fidelity"])
+        if self._aligned is not None:
+            self._aligned.load_state_dict(state.get("target"))
+
+    def _refresh(self, aligned: AlignedTarget, state: State, window: tuple[int, int]) -> None:
+        """Forward samples of the target with the weights of now."""
+        size = self._samples_at_once(state)
+        batches = [self.prepared(state, batch) for batch in aligned.drawn(window, size)]
+        with self._forwarding(state):
+            aligned.refresh(
+                batches, lambda batch: self._scoring(batch, size, window), state.optimizers
+            )
+
+    @contextmanager
+    def _forwarding(self, state: State) -> Iterator[None]:
+        """Forward as in training, and leave the model as it was."""
+        with (
+            untouched(self._scoring.model),
+            get_precision_context(state.precision, state.precision_config),
+        ):
+            yield
 
     def _samples_at_once(self, state: State) -> int:
         if self._microbatch is not None:
@@ -241,6 +265,7 @@ def open_scorer(
     run: Run,
     form: BatchForm,
     *,
+    target: OpenTarget | None = None,
     resumed: dict[str, Any] | None,
     before: Scorer | None,
 ) -> CandidateScorer:
@@ -251,6 +276,7 @@ def open_scorer(
         loader: The train loader.
         run: What AtteNT does in this run.
         form: Transforms, counts and splits batches.
+        target: What samples are aligned with, for scores that need it.
         resumed: AtteNT's state from a checkpoint, or None.
         before: The scorer of the previous fit, or None. Without a checkpoint, the state of ``auto``
             or a proxy is carried over, and the reference where the data set is the same.
@@ -262,7 +288,11 @@ def open_scorer(
     known = resumed or ({} if before is None else before.state_dict())
     dataset, relative = loader.dataset, run.relative
     device = state.device.tensor_to_device(torch.empty(())).device
-    score = run.score if relative is None else relative.base
+    score: Any = run.score if relative is None else relative.base
+    aligned = None
+    if target is not None and run.aligns:
+        aligned = AlignedTarget(state.model, target, loader, seed=run.teacher.seed)
+        score = aligned.score
     scoring = ScorerAtFidelity(
         score,
         state.model,
@@ -275,8 +305,8 @@ def open_scorer(
         seed=run.teacher.seed,
         keep=run.teacher.keep.start,
     )
-    named = isinstance(score, str) and isinstance(SCORES.get(score), Score)
-    by_learner = named and scoring.model is state.model
+    found = SCORES.get(score) if isinstance(score, str) else score
+    by_learner = isinstance(found, Score) and scoring.model is state.model
     reference = None
     if relative is not None:
         if isinstance(before, CandidateScorer) and before.dataset is dataset:
@@ -288,6 +318,7 @@ def open_scorer(
     scorer = CandidateScorer(
         scoring,
         reference,
+        aligned,
         LossCheck(state.model, evaluating=True) if by_learner else None,
         form=form,
         dataset=dataset,

@@ -85,7 +85,9 @@ def open_fit(
         known = resumed or ({} if scorer_before is None else scorer_before.state_dict())
         scorer = open_target_scorer(target, run.by_target, loader, state, known)
     elif run.scored:
-        scorer = open_scorer(state, loader, run, form, resumed=resumed, before=scorer_before)
+        scorer = open_scorer(
+            state, loader, run, form, target=target, resumed=resumed, before=scorer_before
+        )
         for algorithm in state.algorithms:
             if isinstance(algorithm, PreparesCandidates):
                 algorithm.prepare_models(list(scorer.models))

@@ -12,7 +12,7 @@ from attent_stream.base.span import Span
 from attent_stream.fit.scoring import Scoring
 from attent_stream.memory.remember import ALWAYS, NEVER, Remember
 from attent_stream.score.fidelity import FULL
-from attent_stream.score.recipe import RelativeScore, TargetScore
+from attent_stream.score.recipe import AlignedScore, RelativeScore, TargetScore
 from attent_stream.score.scores import SCORES, Score
 from attent_stream.teach.teacher import TeacherSettings
 from attent_stream.window.decision import REMEMBERED
@@ -65,9 +65,14 @@ class Run:
         return _by_target(self.score)
 
     @property
+    def aligns(self) -> bool:
+        """Whether the score is the alignment with a target."""
+        return isinstance(_named(self.score), AlignedScore)
+
+    @property
     def relative(self) -> RelativeScore | None:
         """The score, if it is relative to a reference."""
-        found = None if callable(self.score) else SCORES.get(self.score)
+        found = _named(self.score)
         return found if isinstance(found, RelativeScore) else None
 
 
@@ -165,7 +170,8 @@ def run_of(settings: "Settings", facts: Facts) -> Run:
 def regime_of(settings: "Settings", facts: Facts) -> Regime:
     """The regime of a run."""
     when, score = settings.remember.when, settings.score
-    if settings.target is not None and (score is None or _by_target(score) is not None):
+    of_target = isinstance(_named(score), (AlignedScore, TargetScore))
+    if settings.target is not None and (score is None or of_target):
         return TARGET if facts.once else TARGET_AGAIN
     # What a language model sees again is remembered unasked.
     remembers = when == ALWAYS or (when is None and facts.text)
@@ -180,8 +186,13 @@ def regime_of(settings: "Settings", facts: Facts) -> Regime:
 
 
 def _by_target(score: str | ScoreFunction | None) -> TargetScore | None:
-    found = SCORES.get(score) if isinstance(score, str) and score != REMEMBERED else None
+    found = _named(score)
     return found if isinstance(found, TargetScore) else None
+
+
+def _named(score: str | ScoreFunction | None) -> Any:
+    """What the name of a score stands for; None for a function and what is no name of one."""
+    return SCORES.get(score) if isinstance(score, str) and score != REMEMBERED else None
 
 
 def _view(score: str | ScoreFunction) -> str:

@@ -50,7 +50,7 @@ class Scorer(Protocol):
             ScoreError: It cannot be scored.
         """
 
-    def window_chosen(self, choice: Choice) -> dict[str, float]:
+    def window_chosen(self, state: State, choice: Choice) -> dict[str, float]:
         """Note that a scored window was chosen; returns metrics by name."""
 
     def between_windows(self, clock: Clock) -> None:

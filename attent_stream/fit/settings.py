@@ -11,7 +11,7 @@ from attent_stream.fit.target import Target
 from attent_stream.memory.open_ledger import LEDGERS
 from attent_stream.memory.remember import NEVER, Remember
 from attent_stream.score.fidelity import FULL
-from attent_stream.score.recipe import Recipe, RelativeScore, TargetScore
+from attent_stream.score.recipe import AlignedScore, Recipe, RelativeScore, TargetScore
 from attent_stream.score.scores import SCORES, Score
 from attent_stream.window.decision import REMEMBERED
 
@@ -109,7 +109,7 @@ class Settings:
             )
         if isinstance(found, RelativeScore):
             found.parse(self.scoring.reference)
-        if isinstance(found, TargetScore) and self.target is None:
+        if isinstance(found, (AlignedScore, TargetScore)) and self.target is None:
             raise ValueError(
                 f"score {score!r} needs a target: set target to a data set that says what the "
                 "model should be good at"
@@ -118,7 +118,8 @@ class Settings:
             raise ValueError(
                 f"scoring.fidelity must be full for score {score!r}, as no model scores"
             )
-        if not isinstance(found, (Score, RelativeScore)) and self.scoring.fidelity != FULL:
+        by_model = isinstance(found, (AlignedScore, Score, RelativeScore))
+        if not by_model and self.scoring.fidelity != FULL:
             raise ValueError(
                 "scoring.fidelity must be full for a score of your own, as it does its own forwards"
             )

@@ -98,7 +98,7 @@ class TargetScorer:
     def learn(self, state: State) -> None:
         """Learn nothing."""
 
-    def window_chosen(self, choice: Choice) -> dict[str, float]:
+    def window_chosen(self, state: State, choice: Choice) -> dict[str, float]:
         """Score the next window by all that was counted, and compare this one with the target.
 
         All ranks must call this together.

@@ -72,7 +72,7 @@ class Teaching(Callback):
             self._log(choice, epoch.order.stream_starts, logger)
             if scorer is not None and choice.decision.by == SCORED:
                 with self._spent:
-                    found = scorer.window_chosen(choice)
+                    found = scorer.window_chosen(state, choice)
                 logger.log_metrics({f"attent/{name}": v for name, v in found.items()})
                 self._teacher.scoring_costs(scorer.cost)
         if choices and scorer is not None:

@@ -21,6 +21,7 @@ from attent_stream.score.cost import ModelCost, model_cost
 from attent_stream.score.early_exit import find_blocks
 from attent_stream.score.fidelity import FULL, AutoFidelity, Fidelity
 from attent_stream.score.microbatches import MicrobatchScorer
+from attent_stream.score.scores import Score
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class ScorerAtFidelity:
 
     def __init__(
         self,
-        score: str | Callable[[Module, Any], Tensor],
+        score: str | Score | Callable[[Module, Any], Tensor],
         model: Module,
         *,
         head: str | None,

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def build_scorer(
-    score: str | Callable[[Module, Any], Tensor],
+    score: str | Score | Callable[[Module, Any], Tensor],
     model: Module,
     *,
     head: str | None = "auto",
@@ -35,9 +35,10 @@ def build_scorer(
     """Build the scorer for a model.
 
     Args:
-        score: A name in ``SCORES``, ``package.module:name`` of a ``Score`` or a function, or a
-            function ``(model, batch) -> (B,)`` float tensor. The function is called with the model
-            as wrapped for training, in eval mode without gradients, and a microbatch on its device.
+        score: A name in ``SCORES``, ``package.module:name`` of a ``Score`` or a function, a
+            ``Score``, or a function ``(model, batch) -> (B,)`` float tensor. The function is called
+            with the model as wrapped for training, in eval mode without gradients, and a microbatch
+            on its device.
         model: A ComposerModel, wrapped or not. It is not changed.
         head: How a language model's output head is scored without its logits, a name in
             ``head.PATHS``. None: all logits are computed.
@@ -63,17 +64,21 @@ def build_scorer(
         headless = _headless(model, head, traits)
     text = headless is not None or traits.shift_labels
     own = replace(fidelity, proxy=None)
+    name = score if isinstance(score, str) else "alignment"
+    last = None
+    if headless is None and not found.outputs:
+        last = _last_layer(name, model, traits, head, found.classifies)
     return Scorer(
-        name=score,
+        name=name,
         score=found,
         traits=traits,
         headless=headless,
         reduced=None if own.full else ReducedForward(own, model, text=text),
-        last=None if headless or found.outputs else _last_layer(score, model, traits, head),
+        last=last,
     )
 
 
-def _found(score: str | Callable[[Module, Any], Tensor]) -> Any:
+def _found(score: str | Score | Callable[[Module, Any], Tensor]) -> Any:
     """The ``Score`` or the function that a setting names."""
     if isinstance(score, str) and (score in SCORES or ":" in score):
         try:
@@ -97,12 +102,16 @@ def _headless(model: Module, path: str, traits: Traits) -> HeadlessForward | Non
         return None
 
 
-def _last_layer(score: str, model: Module, traits: Traits, head: str | None) -> LastLayer:
+def _last_layer(
+    score: str, model: Module, traits: Traits, head: str | None, classifies: bool
+) -> LastLayer:
     try:
         if head is None:
             raise HeadError("head is None")
         if traits.forward_args is not None:
             find_head(model)  # raises why a language model has none
+        if not classifies:
+            raise HeadError("the model is no causal language model")
         return LastLayer(model)
     except HeadError as reason:
         raise ScoreError(

@@ -11,6 +11,7 @@ by that of the last layer. The usual bound leaves out the products between token
 text.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 from attent_stream.model.reference import IGNORED
 from attent_stream.score.chunked import transformed
 
+_TILE = 1024  # classes of a tile, at least
 _ELEMENTS = {"cpu": 2**23, "cuda": 2**28}  # logits held at once
 
 
@@ -71,19 +73,36 @@ def head_grad_norms(head: HeadInputs) -> Tensor:
     """
     with torch.no_grad(), torch.autocast(head.hidden.device.type, enabled=False):
         head = head.cast()
-        samples, tokens, _ = head.hidden.shape
-        limit = _ELEMENTS.get(head.hidden.device.type, _ELEMENTS["cuda"])
-        # One tile of classes where a sample's logits fit
-        columns = min(len(head.weight), max(1024, limit // max(1, tokens)))
-        size = max(1, limit // max(1, tokens * columns))
-        chunks = [slice(first, first + size) for first in range(0, samples, size)]
+        chunks, columns = chunks_of(head)
         norms = [_norms(head, chunk, columns) for chunk in chunks]
         return torch.cat(norms) if norms else head.hidden.new_zeros(0)
 
 
-def _norms(head: HeadInputs, some: slice, columns: int) -> Tensor:
+def chunks_of(head: HeadInputs) -> tuple[list[slice], int]:
+    """Samples whose logits are computed at once, and classes of a tile of them."""
+    samples, tokens, _ = head.hidden.shape
+    limit = _ELEMENTS.get(head.hidden.device.type, _ELEMENTS["cuda"])
+    # One tile of classes where a sample's logits fit
+    columns = min(len(head.weight), max(_TILE, limit // max(1, tokens)))
+    size = max(1, limit // max(1, tokens * columns))
+    return [slice(first, first + size) for first in range(0, samples, size)], columns
+
+
+def head_tiles(
+    head: HeadInputs, some: slice, columns: int, wide: torch.dtype
+) -> Iterator[tuple[int, Tensor]]:
+    """Compute the residuals of some samples, a tile of classes at a time.
+
+    Args:
+        head: Inputs of the output head, all of one dtype.
+        some: Samples.
+        columns: Classes of a tile.
+        wide: Dtype of the residuals.
+
+    Yields:
+        The first class of a tile, and rows of R, shape (b, T, classes of the tile).
+    """
     hidden, labels = head.hidden[some], head.labels[some]
-    wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     valid = labels != IGNORED
     tiles = range(0, len(head.weight), columns)
     lse = torch.full(labels.shape, float("-inf"), dtype=wide, device=hidden.device)
@@ -91,16 +110,23 @@ def _norms(head: HeadInputs, some: slice, columns: int) -> Tensor:
     for first in tiles:
         z = _logits(head, hidden, first, columns, wide)
         lse = torch.logaddexp(lse, z.logsumexp(dim=-1))
+    for first in tiles:
+        if z is None or len(tiles) > 1:
+            z = _logits(head, hidden, first, columns, wide)
+        yield first, _residuals(head, z, lse, labels, valid, first)
+
+
+def _norms(head: HeadInputs, some: slice, columns: int) -> Tensor:
+    hidden, labels = head.hidden[some], head.labels[some]
+    wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    valid = labels != IGNORED
     # T x T products between tokens, or tiles of the gradient itself, whichever is smaller
     samples, tokens, width = hidden.shape
     gram = tokens <= width
     size = tokens if gram else 0
     products = torch.zeros((samples, size, size), dtype=wide, device=hidden.device)
     squares = torch.zeros(samples, dtype=wide, device=hidden.device)
-    for first in tiles:
-        if len(tiles) > 1:
-            z = _logits(head, hidden, first, columns, wide)
-        residual = _residuals(head, z, lse, labels, valid, first)
+    for _, residual in head_tiles(head, some, columns, wide):
         if gram:
             products += residual @ residual.mT
         else:

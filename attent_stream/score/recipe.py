@@ -91,6 +91,13 @@ class Likeness(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AlignedScore:
+    """A score by how a step on a sample changes the loss of a target. The learner is asked, at its
+    output head.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
 class TargetScore:
     """A score by how samples are like a target. Workers read it off samples; no model is asked.
 

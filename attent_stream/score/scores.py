@@ -14,7 +14,7 @@ from attent_stream.model.reference import IGNORED
 from attent_stream.score.grad_norm import HeadInputs, head_grad_norms
 from attent_stream.score.logit_scores import logit_losses, logit_scores
 from attent_stream.score.ngrams import ngram_counts
-from attent_stream.score.recipe import TargetScore
+from attent_stream.score.recipe import AlignedScore, TargetScore
 from attent_stream.score.resemblance import Resemblance
 
 
@@ -39,11 +39,13 @@ class Score:
             enough.
         outputs: Computes it from the outputs, by kind of target: (outputs (B, ..., C), target) ->
             (B,). Empty where the outputs are not enough.
+        classifies: Whether a classifier's last linear layer may stand for the output head.
     """
 
     tokens: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
     head: Callable[[HeadInputs], Tensor] | None = None
     outputs: dict[str, Callable[[Tensor, Tensor], Tensor]] = field(default_factory=dict)
+    classifies: bool = False
 
 
 def _residual(nll: Tensor, residual_sq: Tensor, valid: Tensor) -> Tensor:
@@ -85,7 +87,8 @@ SCORES: Registry[Any] = Registry(
                 REGRESSION: reference.regression_loss,
             },
         ),
-        "grad_norm": Score(head=head_grad_norms),
+        "grad_norm": Score(head=head_grad_norms, classifies=True),
+        "alignment": AlignedScore(),
         "resemblance": TargetScore(view="ngrams", counts=ngram_counts, open=Resemblance),
     },
 )

@@ -46,12 +46,7 @@ def autograd_norms(head: HeadInputs) -> list[float]:
 def test_grad_norm_is_autograds(monkeypatch, tokens, width, changes, elements):
     monkeypatch.setitem(grad_norm._ELEMENTS, "cpu", elements)
     if elements == 60:
-        monkeypatch.setattr(
-            grad_norm,
-            "max",
-            lambda *numbers: 10 if numbers[0] == 1024 else max(*numbers),
-            raising=False,
-        )
+        monkeypatch.setattr(grad_norm, "_TILE", 10)
     head = head_inputs(tokens, width, 37, **changes)
     got = head_grad_norms(head)
     assert got.dtype == torch.float64 and got[2].isnan()

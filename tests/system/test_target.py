@@ -44,6 +44,13 @@ def test_samples_like_the_target_are_chosen(folders):
     assert not any(name.startswith("attent/fidelity") for name in metrics)
 
 
+def test_samples_whose_gradient_is_the_targets_are_chosen(folders):
+    algorithm = AtteNT(target=folders["target"], score="alignment", arrange="none")
+    watch, memory, _ = fit(make_loader(folders["stream"]), [algorithm])
+    assert high_share(watch) > 0.6
+    assert all(np.isfinite(value) for _, value in memory.data["attent/kept_q50"])
+
+
 def test_no_model_is_asked_to_score(folders):
     model, forwards = make_model(), []
     model.register_forward_hook(lambda module, *_: forwards.append(module.training))
@@ -54,6 +61,7 @@ def test_no_model_is_asked_to_score(folders):
 
 PIECES = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2}
 HOW = {
+    "aligned": {"score": "alignment", "keep": 0.5},
     "default": {},
     "arranged": {"arrange": {"pieces": PIECES, "balance": "tokens"}},
     "weighted": {"keep": 0.5, "select": "unbiased"},

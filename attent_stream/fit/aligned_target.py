@@ -1,0 +1,147 @@
+"""The direction of the output weight that lowers the target's loss, anew for each window."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.nn import Module
+from torch.optim import Optimizer
+
+from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.fit.open_target import OpenTarget
+from attent_stream.model.output_head import HeadError, find_head
+from attent_stream.score.alignment import Direction, head_alignments, head_gradient, low_rank
+from attent_stream.score.grad_norm import HeadInputs
+from attent_stream.score.scores import Score
+
+_SAMPLES = 32  # of the target, forwarded for each window
+_KEPT = 0.5  # share of the running mean that a refresh leaves
+_DAMPING = 0.1  # added to Adam's roots of second moments, in their means: rare words have few
+
+
+class AlignedTarget:
+    """Scores samples by their alignment with the target.
+
+    ``score`` is computed at the output head. Between ``refresh``'s forwards it is a sample's
+    alignment; in them it takes note of the target's gradient.
+
+    Args:
+        model: The learner, wrapped as in training.
+        target: The target.
+        loader: The train loader, whose collate function makes batches of the target's samples.
+        seed: Seeds which of the target's samples are forwarded for a window.
+    """
+
+    def __init__(
+        self, model: Module, target: OpenTarget, loader: TeachingDataLoader, *, seed: int
+    ) -> None:
+        self._model, self._target, self._loader, self._seed = model, target, loader, seed
+        self._direction: Direction | None = None
+        self._collects = False
+        self._gradient: Tensor | None = None  # of the last forward
+        self.score = Score(head=self._at_head)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the target was forwarded."""
+        return self._direction is not None
+
+    def drawn(self, window: tuple[int, int], size: int) -> list[Any]:
+        """Collated batches of the target's samples for a window, the same on all ranks and after a
+        resume.
+
+        Args:
+            window: Its epoch and index.
+            size: Samples of a batch.
+        """
+        rng, samples = np.random.default_rng([self._seed, *window]), self._target.samples
+        shown, given = samples.shown, self._target.settings.streams
+        weights = np.array([s.weight or len(ids) for s, ids in zip(given, shown, strict=True)])
+        streams = rng.choice(len(shown), _SAMPLES, p=weights / weights.sum())
+        ids = np.array([rng.choice(shown[stream]) for stream in streams])
+        return samples.batches(ids, self._loader.collate, size=size)
+
+    def refresh(
+        self, batches: Sequence[Any], forward: Callable[[Any], Any], optimizers: Sequence[Optimizer]
+    ) -> None:
+        """Forward batches of the target with the model's weights of now.
+
+        Every rank forwards the same batches, so that all have the same direction.
+
+        Args:
+            batches: Each is one forward.
+            forward: Scores a batch by ``score``.
+            optimizers: The Trainer's. Adam's second moments of the output weight are used where
+                they are whole on this rank.
+        """
+        total: Tensor | None = None
+        self._collects = True
+        try:
+            for batch in batches:
+                self._gradient = None
+                forward(batch)
+                if self._gradient is not None:
+                    total = self._gradient if total is None else total + self._gradient
+        finally:
+            self._collects, self._gradient = False, None
+        if total is None:
+            return
+        found = total / len(batches)
+        scale = _adam_scale(self._model, optimizers, found.shape)
+        found = found if scale is None else found * scale.to(found)
+        found = found / found.norm().clamp(min=1e-30)
+        if self._direction is not None:
+            before = self._direction.left.to(found) @ self._direction.right.to(found)
+            found = _KEPT * before + (1 - _KEPT) * found
+        self._direction = low_rank(found)
+
+    def state_dict(self) -> dict[str, Tensor] | None:
+        """What a checkpoint needs."""
+        if self._direction is None:
+            return None
+        return {name: value.cpu() for name, value in vars(self._direction).items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor] | None) -> None:
+        """Go on from ``state_dict``'s state.
+
+        Raises:
+            ValueError: It is of another model.
+        """
+        if state is None:
+            return
+        left, right = (torch.as_tensor(state[name]) for name in ("left", "right"))
+        if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[0]:
+            raise ValueError(
+                "expected two thin matrices in the checkpoint's target direction, got shapes "
+                f"{tuple(left.shape)} and {tuple(right.shape)}"
+            )
+        self._direction = Direction(left=left, right=right)
+
+    def _at_head(self, head: HeadInputs) -> Tensor:
+        if self._collects:
+            self._gradient = head_gradient(head)
+            return torch.zeros(len(head.hidden), device=head.hidden.device)
+        if self._direction is None:
+            return torch.zeros(len(head.hidden), device=head.hidden.device)
+        return head_alignments(head, self._direction).float()
+
+
+def _adam_scale(model: Module, optimizers: Sequence[Optimizer], shape: torch.Size) -> Tensor | None:
+    """``1 / (sqrt(v) + damping)`` of the output weight; None without Adam's second moments."""
+    try:
+        weight = find_head(model).module.weight
+    except HeadError:
+        return None
+    for optimizer in optimizers:
+        state = optimizer.state.get(weight)
+        moments = None if state is None else state.get("exp_avg_sq")
+        if isinstance(moments, DTensor):
+            moments = moments.full_tensor()
+        if isinstance(moments, Tensor) and moments.shape == shape:
+            roots = moments.float().sqrt()
+            mean = roots.mean()
+            return mean / (roots + _DAMPING * mean) if float(mean) > 0 else None
+    return None
