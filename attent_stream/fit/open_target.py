@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from attent_stream.base.errors import AttentError, in_words
 from attent_stream.base.gather import RankGroup, first_fault
+from attent_stream.base.stopwatch import Stopwatch
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.data.target import TargetSamples, open_target
 from attent_stream.fit.target import Target, place
@@ -77,6 +78,7 @@ def open_target_scorer(
     loader: TeachingDataLoader,
     state: State,
     known: dict[str, Any],
+    spent: Stopwatch,
 ) -> TargetScorer:
     """Build the scorer of a fit from a target; all ranks call this together.
 
@@ -86,6 +88,7 @@ def open_target_scorer(
         loader: The train loader.
         state: The Trainer's.
         known: State of a checkpoint or of the fit before to go on from; may be empty.
+        spent: Measures teaching.
 
     Raises:
         ValueError: The target's samples cannot be scored, or are of another tokenizer.
@@ -113,7 +116,8 @@ def open_target_scorer(
     # All ranks compare the stream with the same samples.
     aside = _together(lambda: views(samples.aside[:_HELD], 0, 1))
     likeness = _together(lambda: score.open(counts, weights, group))
-    scorer = TargetScorer(likeness, score.view, loader, aside)
+    to_device = state.device.tensor_to_device
+    scorer = TargetScorer(likeness, score.view, loader, aside, to_device=to_device, spent=spent)
     scorer.load_state_dict(known)
     return scorer
 

@@ -32,6 +32,7 @@ from attent_stream.fit.run import Facts, Run
 from attent_stream.fit.score_memory import ScoreMemory
 from attent_stream.fit.scorer import Scorer
 from attent_stream.fit.settings import Settings
+from attent_stream.fit.target_scorer import TargetScorer
 from attent_stream.fit.teaching import Teaching
 from attent_stream.memory.remember import ALWAYS, NEVER
 from attent_stream.model.batch_form import BatchForm
@@ -83,7 +84,7 @@ def open_fit(
     target = None if settings.target is None else read_target(settings.target, state, loader)
     if run.scored and run.by_target is not None and target is not None:
         known = resumed or ({} if scorer_before is None else scorer_before.state_dict())
-        scorer = open_target_scorer(target, run.by_target, loader, state, known)
+        scorer = open_target_scorer(target, run.by_target, loader, state, known, spent)
     elif run.scored:
         scorer = open_scorer(
             state, loader, run, form, target=target, resumed=resumed, before=scorer_before
@@ -98,6 +99,7 @@ def open_fit(
         total=total,
         ledger=ledger,
         scoring=run.scored,
+        first=scorer.first if isinstance(scorer, TargetScorer) else None,
     )
     if scorer is not None:
         teacher.scoring_costs(scorer.cost)

@@ -1,7 +1,7 @@
 """Scores candidates by how they are like a target. No model is asked."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,17 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Module
 
+from attent_stream.base.gather import gather_ranks
 from attent_stream.base.span import Clock
+from attent_stream.base.stopwatch import Stopwatch
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.model.reading import Reading
 from attent_stream.score.recipe import Likeness
 from attent_stream.score.views import VIEWS
 from attent_stream.teach.epoch import TaughtEpoch
 from attent_stream.window.choice import Choice
-from attent_stream.window.decision import SCORED
 
-# Samples of the first window that are counted before candidates are scored.
+# Samples of a window that are counted before candidates are scored, at most.
 _FIRST = 1024
+_ENOUGH = 64  # candidates that are compared with the target, at least
 _BEST, _WORST = 0.99, 0.1  # quantiles of candidates and target that are compared
 
 log = logging.getLogger(__name__)
@@ -36,13 +38,26 @@ class TargetScorer:
         view: Name of the view in ``VIEWS``.
         loader: Has the candidates.
         aside: Views of the target's samples that were kept aside.
+        to_device: Moves a tensor to where torch.distributed can gather it.
+        spent: Measures the time that it takes to score a first window.
     """
 
     def __init__(
-        self, likeness: Likeness, view: str, loader: TeachingDataLoader, aside: list[NDArray]
+        self,
+        likeness: Likeness,
+        view: str,
+        loader: TeachingDataLoader,
+        aside: list[NDArray],
+        *,
+        to_device: Callable[[Tensor], Tensor],
+        spent: Stopwatch,
     ) -> None:
         self._likeness, self._view, self._loader, self._aside = likeness, view, loader, aside
+        self._to_device, self._spent = to_device, spent
+        # Replicas read the same samples, and each would count them.
+        self._counts = dist.get_global_rank() % (loader.dataset.replication or 1) == 0
         self._compared = False
+        self._seen: list[NDArray] = []  # scores of the first candidates
 
     @property
     def models(self) -> list[Module]:
@@ -60,8 +75,8 @@ class TargetScorer:
         return 0.0
 
     def begin(self, state: State, epoch: TaughtEpoch) -> None:
-        """Count samples of the first window, if nothing of the stream was counted yet. They are
-        those that are trained on meanwhile. All ranks must call this together.
+        """Count samples of the window that is trained on, if nothing of the stream was counted yet,
+        as after a resume without its state. All ranks must call this together.
         """
         choice = epoch.segment.choice
         if self._likeness.ready or choice is None:
@@ -69,11 +84,31 @@ class TargetScorer:
         window, dataset = choice.window, self._loader.dataset
         rows = min(len(window.ids), -(-_FIRST // dataset.row_size))
         mine = epoch.order.of_rank(window.ids[:rows], epoch.rank)
-        # Replicas read the same samples, and each would count them.
-        if dist.get_global_rank() % (dataset.replication or 1) == 0:
+        if self._counts:
             for ids in mine:
                 self._likeness.count(VIEWS.get(self._view)(self._loader.collated(ids)))
         self._likeness.advance()
+
+    def first(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Score the first window of an epoch, which this process reads before training. All ranks
+        must call this together.
+
+        Args:
+            ids: Sample ids of this rank, shape (n, batch_size).
+
+        Returns:
+            Scores of all ranks, shape (ranks, n, batch_size).
+        """
+        dataset, view = self._loader.dataset, VIEWS.get(self._view)
+        with self._spent:
+            views = [view(self._loader.collated(row)) for row in ids]
+            if self._counts:
+                for one in views:
+                    self._likeness.count(one)
+            self._likeness.advance()
+            scores = torch.from_numpy(np.stack([self._likeness.scores(one) for one in views]))
+            ranks, replication = dataset.num_ranks, dataset.replication or 1
+            return gather_ranks(self._to_device(scores), ranks=ranks, replication=replication)
 
     def prepared(self, state: State, candidates: Any) -> Any:
         """A batch of candidates as it is scored: the worker's view of it."""
@@ -87,7 +122,7 @@ class TargetScorer:
             batch: The view that the worker made of it.
             window: Epoch and index of the candidates' window.
         """
-        if dist.get_global_rank() % (self._loader.dataset.replication or 1) == 0:
+        if self._counts:
             self._likeness.count(batch)
         return state.device.tensor_to_device(torch.from_numpy(self._likeness.scores(batch)))
 
@@ -109,20 +144,22 @@ class TargetScorer:
         """
         scores = np.concatenate([self._likeness.scores(view) for view in self._aside])
         self._likeness.advance()
-        if choice.decision.by == SCORED and choice.scores is not None and not self._compared:
-            self._compared = True
-            self._compare(choice.scores, scores)
+        if choice.scores is not None and not self._compared:
+            self._seen.append(choice.scores[np.isfinite(choice.scores)])
+            if sum(map(len, self._seen)) >= _ENOUGH:
+                self._compare(np.concatenate(self._seen), scores)
+                self._compared, self._seen = True, []
         return {"target_resemblance": float(np.median(scores))}
 
     def _compare(self, candidates: NDArray, target: NDArray) -> None:
-        finite = candidates[np.isfinite(candidates)]
-        best = float(np.quantile(finite, _BEST)) if finite.size else -np.inf
-        worst = float(np.quantile(target, _WORST))
-        if best < worst and dist.get_global_rank() == 0:
+        best, worst = float(np.quantile(candidates, _BEST)), float(np.quantile(target, _WORST))
+        # Where the stream is like the target, both are near 0 and differ by chance.
+        if best + float(np.std(candidates)) < worst and dist.get_global_rank() == 0:
             log.warning(
-                "Nothing in the stream is like the target so far: of the first window's candidates "
-                "99 in 100 score below %.3f, and 9 in 10 of the target's own samples above %.3f. "
-                "The most alike are still chosen.",
+                "Nothing in the stream is like the target so far: of the first %d candidates 99 in "
+                "100 score below %.3f, and 9 in 10 of the target's own samples above %.3f. The most "
+                "alike are still chosen.",
+                len(candidates),
                 best,
                 worst,
             )

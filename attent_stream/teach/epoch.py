@@ -233,7 +233,12 @@ class TaughtEpoch:
         window = self._segments.window(0)
         if window is None:
             return self._publish(self._tail_segment(0))
-        choice = self.teacher.choose(window, self.teacher.decide(window, 0), None)
+        decision, scores = self.teacher.decide(window, 0), None
+        if decision.by == SCORED and self.teacher.first is not None:
+            ids = self.order.of_rank(window.ids, self.rank)
+            scores = self._canonical(self.teacher.first(ids).astype(np.float64))
+            self.teacher.remember(window.ids, scores, self.teacher.time(self.order.epoch))
+        choice = self.teacher.choose(window, decision, scores)
         self._made.append(choice)
         return self._publish(self._compose(choice, 0, 0))
 

@@ -27,6 +27,8 @@ _ENOUGH = 0.9
 _HALF = 0.5  # the same, where nothing can be scored to learn the rest
 _SOME = 4096  # samples that are looked at to estimate how much is remembered
 
+# Sample ids of this rank, shape (n, batch_size) -> scores of all ranks, (ranks, n, batch_size)
+FirstScores = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 # (lessons until then, epoch, share of the epoch's rows before it) -> the time it will be
 ClockReader = Callable[[int, int, float], Clock]
 
@@ -87,6 +89,8 @@ class Teacher:
         ledger: Remembered scores, or None.
         scoring: Whether candidates may be scored. If not, a window is chosen by the ledger or
             kept whole.
+        first: Scores the first window of an epoch before anything is trained on; all ranks call it
+            together. None: that window is kept whole, unless its scores are remembered.
     """
 
     # Whether the number of lessons follows from the settings alone.
@@ -100,12 +104,13 @@ class Teacher:
         total: Span | None = None,
         ledger: Ledger | None = None,
         scoring: bool = True,
+        first: FirstScores | None = None,
     ) -> None:
         self.settings = settings
         self.clock = clock
         self.total = total
         self.ledger = ledger
-        self.scoring = scoring
+        self.scoring, self.first = scoring, first
         self.selector = settings.chosen
         self.arrangements = settings.arrangements
 
@@ -172,7 +177,8 @@ class Teacher:
         """
         if not self.uses_scores or remembered:
             return self.keep(clock)
-        return 1.0 if first or not self.scoring else self.keep(clock)
+        whole = (first and self.first is None) or not self.scoring
+        return 1.0 if whole else self.keep(clock)
 
     def remembers_most(self, clock: Clock) -> bool:
         """Whether a window of random samples would be chosen by the ledger at a time."""
@@ -213,7 +219,7 @@ class Teacher:
         if self._known(window.ids, clock):
             return self.by_remembered(window, lessons)
         # Nothing of this epoch was trained on while its first window could be scored.
-        if window.index == 0 or not self.scoring:
+        if (window.index == 0 and self.first is None) or not self.scoring:
             return Decision(by=ALL, lessons=rows)
         return self.by_scores(window, lessons)
 

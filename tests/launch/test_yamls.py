@@ -28,6 +28,7 @@ PARAMETERS = {  # millions
     "lm_tiny": (3.5, 4.5),
     "lm_125m": (115, 135),
     "lm_1b_fsdp": (1000, 1200),
+    "lm_target": (3.5, 4.5),
     "lm_finetune": (0.01, 0.1),
     "vit": (85, 87),
 }
@@ -45,6 +46,7 @@ def given(model_folder):
     def overrides(name: str) -> list[str]:
         values = {
             "data": "corpus",
+            "target": "good",
             "remote": "s3://bucket/corpus",
             "local": "cache",
             "tokenizer_path": model_folder,
@@ -58,7 +60,7 @@ def given(model_folder):
 
 
 def test_there_are_pairs_for_every_task():
-    assert {"lm_tiny", "lm_125m", "lm_1b_fsdp", "lm_finetune", "vit"} <= set(TASKS)
+    assert {"lm_tiny", "lm_125m", "lm_1b_fsdp", "lm_target", "lm_finetune", "vit"} <= set(TASKS)
     assert set(NAMES) == {f"{task}_{kind}" for task in TASKS for kind in ("plain", "attent")} | {
         "smoke_cpu"
     }
@@ -119,7 +121,7 @@ def test_the_model_has_the_size_its_name_says_and_is_ready_for_fsdp(name, given)
     low, high = PARAMETERS[task]
     # The tiny LM's size is said of the vocabulary of 8192 that its corpus has, here the tokenizer
     # holds 256.
-    extra = (8192 - 256) * 192 if task == "lm_tiny" else 0
+    extra = (8192 - 256) * 192 if task in ("lm_tiny", "lm_target") else 0
     assert low <= (sum(weight.numel() for weight in model.parameters()) + extra) / 1e6 <= high
     blocks = [module for module in model.modules() if getattr(module, "_fsdp_wrap", False)]
     layers = hf_config(

@@ -33,10 +33,9 @@ def high_share(watch) -> float:
 
 def test_samples_like_the_target_are_chosen(folders):
     watch, memory, _ = fit(make_loader(folders["stream"]), [AtteNT(target=folders["target"])])
-    assert 0.1 < is_high(np.concatenate(watch.tokens[:4])).mean() < 0.4
     assert high_share(watch) > 0.7  # some windows have fewer than they need
     metrics = {name: [value for _, value in memory.data[name]] for name in memory.data}
-    assert len(metrics["attent/keep"]) == 20 and set(metrics["attent/keep"][1:]) == {0.25}
+    assert set(metrics["attent/keep"]) == {0.25} and len(metrics["attent/keep"]) == 20
     losses = metrics["attent/target_loss"]
     assert len(losses) == 2 and losses[-1] < losses[0]
     kept, median = metrics["attent/kept_q50"], metrics["attent/target_resemblance"]
