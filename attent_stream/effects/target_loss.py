@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class TargetLoss(Callback):
-    """Logs ``attent/target_loss`` before the first batch, now and then, and after training.
+    """Logs ``attent/target_loss`` now and then, and after training.
 
     Args:
         held: Batches of this rank. All ranks have as many.
@@ -41,7 +41,8 @@ class TargetLoss(Callback):
 
     def batch_start(self, state: State, logger: Logger) -> None:
         """Log it where it is due. By counts, so that a resume logs at the same batches."""
-        if int(state.timestamp.batch) % self._every == 0:
+        batch = int(state.timestamp.batch)
+        if batch and batch % self._every == 0:
             self._log(state, logger)
 
     def fit_end(self, state: State, logger: Logger) -> None:

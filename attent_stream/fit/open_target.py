@@ -22,7 +22,7 @@ from attent_stream.fit.target_scorer import TargetScorer
 from attent_stream.score.recipe import TargetScore
 from attent_stream.score.views import VIEWS
 
-_HELD = 64  # samples kept aside that are forwarded, and compared with candidates
+_LEAST, _HELD = 16, 64  # samples kept aside that are forwarded, and compared with candidates
 
 T = TypeVar("T")
 
@@ -58,7 +58,8 @@ def read_target(target: Target, state: State, loader: TeachingDataLoader) -> Ope
     def read() -> OpenTarget:
         _check_not_evaluated(target, state)
         samples = open_target([stream.opened() for stream in target.streams], loader.dataset)
-        some = samples.aside[: max(_HELD, ranks)]
+        row_size = loader.dataset.row_size
+        some = samples.aside[: min(_HELD, max(row_size, _LEAST)) if ranks < _HELD else ranks]
         # With more ranks than samples, some ranks read the same.
         some = np.resize(some, max(1, len(some) // ranks) * ranks)
         size = loader.batch_size

@@ -156,9 +156,9 @@ class TargetScorer:
         # Where the stream is like the target, both are near 0 and differ by chance.
         if best + float(np.std(candidates)) < worst and dist.get_global_rank() == 0:
             log.warning(
-                "Nothing in the stream is like the target so far: of the first %d candidates 99 in "
-                "100 score below %.3f, and 9 in 10 of the target's own samples above %.3f. The most "
-                "alike are still chosen.",
+                "Nothing in the stream is like the target so far: 99 in 100 of the first %d "
+                "candidates score below %.3f, and 9 in 10 of the target's own samples above %.3f. "
+                "The most alike are still chosen.",
                 len(candidates),
                 best,
                 worst,
