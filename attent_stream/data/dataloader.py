@@ -16,7 +16,7 @@ from attent_stream.base.errors import CollateError, TeacherError
 from attent_stream.base.gather import RankGroup
 from attent_stream.base.watch import WORKER_TIMEOUT, next_batch, open_files_named
 from attent_stream.data.candidates import Candidate, Score, ToDevice, record_candidates
-from attent_stream.data.dataset import EpochStart, TeachingDataset
+from attent_stream.data.dataset import WINDOW, EpochStart, TeachingDataset
 from attent_stream.data.epoch_length import expected_batches, longest_epoch
 from attent_stream.data.loader_arguments import (
     check_batch_size,
@@ -33,6 +33,7 @@ from attent_stream.window.choice import Choice
 from attent_stream.window.layout import CANDIDATE
 
 _GLANCE = 8  # samples
+_WINDOWS = 4  # windows of an epoch, at least, where their length is not given
 
 log = logging.getLogger(__name__)
 
@@ -97,9 +98,7 @@ class TeachingDataLoader(StreamingDataLoader):
         self.fault: str = ""
         self._strict: bool = True
         self._told: bool = False
-        self._board: Board = Board(
-            steps=2 * dataset.window, batch_size=batch_size, ahead=2 * dataset.window * batch_size
-        )
+        self._board: Board = _board_of(dataset)
         self._teacher_timeout: float = teacher_timeout
         self._begun: Callable[[], None] | None = None
         self._at_most: int | None = None
@@ -159,8 +158,29 @@ class TeachingDataLoader(StreamingDataLoader):
         self._strict = strict
         if teacher is not None:
             self._peeked = None
+        self._resume_window(self.dataset.coming_position)
         self.teacher, self._begun, self._at_most = teacher, begun, at_most
         self.forecast()
+
+    def widen(self, window: int) -> None:
+        """Use windows of another length from the next epoch on, if the user did not give one.
+
+        Nothing changes while workers run, or where an epoch would not have four windows.
+
+        Args:
+            window: Rows of a window. Less than the default is taken for the default.
+        """
+        dataset = self.dataset
+        rows = max(WINDOW, min(window, self.plain_batches // _WINDOWS))
+        if not dataset.window_given and rows != dataset.window and self._iterator is None:
+            dataset.window = rows
+            self._board = _board_of(dataset)
+
+    def _resume_window(self, position: Position | None) -> None:
+        """Use the window of the position to resume from."""
+        rows = None if position is None else position.identity.get("window")
+        if type(rows) is int:
+            self.widen(rows)
 
     @property
     def packed(self) -> bool:
@@ -215,6 +235,8 @@ class TeachingDataLoader(StreamingDataLoader):
 
     def _batches(self) -> Iterator[Any]:
         position = self.dataset.coming_position
+        self._resume_window(position)
+        board = self._board  # of this iteration, whatever comes after it
         teacher = self.teacher
         if teacher is None and self.dataset.require_teacher:
             raise TeacherError(
@@ -230,15 +252,15 @@ class TeachingDataLoader(StreamingDataLoader):
         begun = None if teacher is None else self.dataset.begin_epoch()
         epoch = begun.order.epoch if begun else self.dataset.coming_epoch
         generation = self.dataset.begin_iteration(
-            self._board, teacher is not None, epoch, self._collate, self._teacher_timeout
+            board, teacher is not None, epoch, self._collate, self._teacher_timeout
         )
         taught = None
         if teacher is not None and begun is not None:
             try:
-                taught = self._open(teacher, begun, position)
+                taught = self._open(teacher, begun, position, board)
             except ValueError:  # a position of another run; no worker was asked to iterate
-                self._board.cancel(generation)
-                self.dataset.end_iteration(self._board, generation)
+                board.cancel(generation)
+                self.dataset.end_iteration(board, generation)
                 raise
             self.epoch = taught
             self.dataset.follow(taught)
@@ -258,14 +280,16 @@ class TeachingDataLoader(StreamingDataLoader):
             raise
         finally:
             # Before the workers are stopped, as some may wait for a segment that will not come.
-            self._board.end(generation)
-            self.dataset.end_iteration(self._board, generation)
+            board.end(generation)
+            self.dataset.end_iteration(board, generation)
 
-    def _open(self, teacher: Teacher, begun: EpochStart, position: Position | None) -> TaughtEpoch:
+    def _open(
+        self, teacher: Teacher, begun: EpochStart, position: Position | None, board: Board
+    ) -> TaughtEpoch:
         return TaughtEpoch(
             begun.order,
             teacher,
-            self._board,
+            board,
             rank=self.dataset.rank,
             window=self.dataset.window,
             gap=self.dataset.gap,
@@ -351,3 +375,8 @@ class TeachingDataLoader(StreamingDataLoader):
         if epoch.due:
             epoch.choose(RankGroup.of_world(to_device))
         return epoch.take_choices()
+
+
+def _board_of(dataset: TeachingDataset) -> Board:
+    steps, size = 2 * dataset.window, dataset.batch_size
+    return Board(steps=steps, batch_size=size, ahead=steps * size)

@@ -28,6 +28,8 @@ from attent_stream.store.shared_memory import ClosesMemory
 from attent_stream.store.spans import searched_spans
 from attent_stream.teach.board import Board
 
+WINDOW = 32  # rows
+
 log = logging.getLogger(__name__)
 
 
@@ -51,7 +53,8 @@ class TeachingDataset(ResumableDataset, CheckedStreams, ClosesMemory, StreamingD
     collate functions draw from them.
 
     Args:
-        window: Candidate rows (global batches) in a window; at least 2.
+        window: Candidate rows (global batches) in a window; at least 2. None: 32, or more where a
+            teacher asks for it.
         gap: Lesson batches at the end of a window without candidates between them. The next
             window's first lessons are prefetched during them. Best at least ``num_workers *
             prefetch_factor``; at most a quarter of the lessons is used. It affects training only
@@ -72,12 +75,14 @@ class TeachingDataset(ResumableDataset, CheckedStreams, ClosesMemory, StreamingD
     def __init__(
         self,
         *,
-        window: int = 32,
+        window: int | None = None,
         gap: int = 8,
         require_teacher: bool = False,
         order: str = AUTO,
         **kwargs: Any,
     ) -> None:
+        given = window is not None
+        window = WINDOW if window is None else window
         if isinstance(window, bool) or not isinstance(window, int) or window < 2:
             raise ValueError(
                 f"window must be an integer of at least 2 (rows per window), got {window!r}"
@@ -93,7 +98,7 @@ class TeachingDataset(ResumableDataset, CheckedStreams, ClosesMemory, StreamingD
             with index.index_errors_named(kwargs.get("remote"), rank), searched_spans():
                 super().__init__(**kwargs)
         cache.take_over(self, begin)
-        self.window = window
+        self.window, self.window_given = window, given
         self.gap = gap
         self.require_teacher = require_teacher
         self.order = order_kind(order, self.epoch_size)

@@ -79,6 +79,8 @@ def open_fit(
         packed=loader.packed,
     )
     run = _with_what_can_be_arranged(settings, settings.of_run(facts), loader)
+    if run.window is not None:
+        loader.widen(run.window)
     form, spent = BatchForm.of(loader), Stopwatch(gpu=isinstance(state.device, DeviceGPU))
     scorer: Scorer | None = None
     target = None if settings.target is None else read_target(settings.target, state, loader)

@@ -9,6 +9,7 @@ from torch import Tensor
 from attent_stream.arrange.arrangements import Arrangements
 from attent_stream.base.schedule import Phases, parse_interval, parse_share
 from attent_stream.base.span import Span
+from attent_stream.data.dataset import WINDOW
 from attent_stream.fit.scoring import Scoring
 from attent_stream.memory.remember import ALWAYS, NEVER, Remember
 from attent_stream.score.fidelity import FULL
@@ -50,6 +51,7 @@ class Run:
         remember: What is remembered; ``when`` and ``detrend`` are set.
         scoring: How scores are computed.
         told: What it does, in words.
+        window: Rows of a window that it asks for, or None.
     """
 
     teacher: TeacherSettings
@@ -58,6 +60,7 @@ class Run:
     remember: Remember
     scoring: Scoring
     told: str
+    window: int | None = None
 
     @property
     def by_target(self) -> TargetScore | None:
@@ -124,6 +127,7 @@ ONCE: dict[str, Any] = {
     "pieces": {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2},
     "balance": "tokens",
 }
+_LARGEST_WINDOW = 256
 _WORDS = {"pieces": "short pieces of samples come first", "balance": "batches are balanced"}
 
 
@@ -154,7 +158,7 @@ def run_of(settings: "Settings", facts: Facts) -> Run:
         ceiling=settings.scoring.ceiling,
         enough=BY_MEMORY.enough if by_memory else regime.enough,
         arrangements=Arrangements.parse(arrange),
-        view=_view(taken["score"]),
+        view=_view(taken["score"]) if select.needs_scores else "",
     )
     detrend = regime is AGAIN if remember.detrend is None else remember.detrend
     return Run(
@@ -163,6 +167,7 @@ def run_of(settings: "Settings", facts: Facts) -> Run:
         scored=select.needs_scores and keep.some and regime not in (AGAIN, BY_MEMORY),
         remember=replace(remember, when=taken["when"], detrend=detrend),
         scoring=settings.scoring,
+        window=_window(keep.start) if regime in (TARGET, TARGET_AGAIN) else None,
         told=_told(regime if keep.some else PLAIN, taken, arrange, settings.arrange is None),
     )
 
@@ -206,6 +211,13 @@ def recordable(score: str | ScoreFunction | None) -> bool:
         return True
     found = None if callable(score) else SCORES.get(score)
     return isinstance(found, Score) and bool(found.outputs)
+
+
+def _window(keep: float) -> int:
+    """Rows of a window with as many lessons as a window of which everything is kept has: what is
+    chosen from, mixed and balanced should not be less for being chosen.
+    """
+    return min(_LARGEST_WINDOW, round(WINDOW / keep))
 
 
 def _arrange(settings: "Settings", facts: Facts) -> Mapping[str, Any]:

@@ -216,3 +216,71 @@ def test_wrong_data_sets_and_batch_sizes_are_refused(folder):
         TeachingDataLoader(StreamingDataset(local=folder, batch_size=4), batch_size=4)
     with pytest.raises(ValueError, match=r"batch_size must be the data set's own \(4\), got 8"):
         TeachingDataLoader(TeachingDataset(**data_of(folder)), batch_size=8)
+
+
+def without_window(folder: str, **more) -> TeachingDataLoader:
+    dataset = TeachingDataset(local=folder, batch_size=1, shuffle=True, **more)
+    return TeachingDataLoader(dataset, batch_size=1)
+
+
+def test_a_window_that_is_not_given_may_be_another(tmp_path):
+    folder = write_ids(tmp_path, 400)
+    loader = without_window(folder)
+    assert loader.dataset.window == 32
+    loader.widen(64)
+    assert loader.dataset.window == 64
+    loader.attach(make_teacher(keep=0.5, select="random"))
+    assert len(lessons_of(loader, 1)) == 200
+    loader.widen(4000)  # an epoch has four windows
+    assert loader.dataset.window == 100
+    loader.widen(1)
+    assert loader.dataset.window == 32
+    given = without_window(folder, window=16)
+    given.widen(64)
+    assert given.dataset.window == 16
+
+
+def test_a_window_that_is_not_given_is_the_checkpoints(tmp_path):
+    folder = write_ids(tmp_path, 400)
+    loader = without_window(folder)
+    loader.widen(64)
+    loader.attach(make_teacher(keep=0.5, select="random"))
+    whole, state = [], None
+    for step, batch in enumerate(loader):
+        loader.teach(lambda batch: batch["difficulty"])
+        whole.append(batch["id"].tolist())
+        if step == 40:
+            state = loader.dataset.state_dict(41, True)
+        loader.teacher.clock.batches += 1
+    for teacher in (True, False):
+        again = without_window(folder)
+        again.dataset.load_state_dict(state)
+        if teacher:
+            again.attach(make_teacher(keep=0.5, select="random"))
+            again.teacher.clock.batches = 41
+        rest = []
+        for batch in again:
+            again.teach(lambda batch: batch["difficulty"])
+            rest.append(batch["id"].tolist())
+            if teacher:
+                again.teacher.clock.batches += 1
+        assert again.dataset.window == 64
+        assert rest[:20] == whole[41:61] and (rest == whole[41:] or not teacher)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_iteration_that_was_left_does_not_disturb_wider_windows(tmp_path, workers):
+    folder = write_ids(tmp_path, 400)
+    dataset = TeachingDataset(local=folder, batch_size=1, shuffle=True)
+    loader = TeachingDataLoader(dataset, batch_size=1, num_workers=workers)
+    peek = iter(loader)
+    next(peek)
+    loader.widen(64)
+    loader.attach(make_teacher(keep=0.5, select="random"))
+    ids = []
+    for batch in loader:
+        loader.teach(difficulty_of)
+        ids.append(batch["id"].item())
+        if len(ids) == 1:
+            peek.close()
+    assert len(set(ids)) == len(ids) == 200

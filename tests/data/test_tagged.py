@@ -8,6 +8,7 @@ from attent_stream.arrange.arrangements import Arrangements
 from attent_stream.arrange.cutting import together
 from attent_stream.arrange.features import FEATURES
 from attent_stream.data.tagged import Task
+from attent_stream.score.ngrams import ngram_ids
 from attent_stream.window.decision import ALL, SCORED, Decision
 
 BOTH = Arrangements.parse({"pieces": 0.5, "balance": "tokens"})
@@ -49,3 +50,15 @@ def test_candidates_that_are_only_scored_have_no_features():
     by_scores = BOTH.noted(Decision(by=SCORED, lessons=2), {"pieces": 2}.items())
     made = Task(arrangements=BOTH, decision=by_scores, lesson=False)
     assert made.made(TEXT, [0] * 4) == (TEXT, None)
+
+
+def test_a_view_takes_the_place_of_candidates_that_are_scored():
+    both = BOTH.noted(Decision(by=SCORED, lessons=2), {"balance": 1}.items())
+    made = Task(arrangements=BOTH, decision=both, lesson=False, view="ngrams")
+    view, features = made.made(TEXT, [0] * 4)
+    np.testing.assert_array_equal(view, ngram_ids(TEXT))
+    assert features.shape == (4, 512)
+    unscored = Task(arrangements=BOTH, decision=both, lesson=False, scored=False, view="ngrams")
+    assert unscored.made(TEXT, [0] * 4)[0] is None
+    lesson = Task(arrangements=BOTH, decision=both, lesson=True, view="ngrams")
+    assert lesson.made(TEXT, [0] * 4) == (TEXT, None)

@@ -24,6 +24,15 @@ BY_SCORES = {
 BY_LOSSES = {"score": "loss", "interval": "1dur", "scored": False, "when": "always"}
 SEEN_AGAIN = BY_LOSSES | {"keep": 0.5, "select": "soft", "temperature": 0.5, "detrend": True}
 BOTH = ["pieces", "balance"]
+TOWARD = {
+    "keep": 0.25,
+    "score": "resemblance",
+    "select": "soft",
+    "temperature": 0.3,
+    "scored": True,
+    "when": "never",
+    "view": "ngrams",
+}
 
 
 def own_score(model, batch):
@@ -79,6 +88,23 @@ TABLE = [
         EVERYWHERE,
         BY_LOSSES | {"select": "proportional", "per": "progress", "keep": 0.7, "arrange": []},
     ),
+    # A target
+    ({"target": "t"}, (PACKED,), TOWARD | {"interval": "1ep", "arrange": BOTH}),
+    ({"target": "t"}, (PADDED,), TOWARD | {"interval": "1ep", "arrange": []}),
+    ({"target": "t"}, (AGAIN,), TOWARD | {"interval": "1dur", "arrange": []}),
+    (
+        {"target": "t", "keep": 0.5, "select": "hard"},
+        (PACKED,),
+        TOWARD | {"keep": 0.5, "select": "hard", "arrange": BOTH},
+    ),
+    ({"target": "t", "select": "random"}, (PACKED,), {"keep": 0.25, "scored": False, "view": ""}),
+    (
+        {"target": "t", "score": "alignment"},
+        (PACKED,),
+        TOWARD | {"score": "alignment", "view": "", "arrange": BOTH},
+    ),
+    ({"target": "t", "score": "loss"}, (IMAGES,), BY_SCORES | {"score": "loss", "view": ""}),
+    ({"target": "t", "keep": 1.0}, EVERYWHERE, {"keep": 1.0, "scored": False, "arrange": []}),
     # Arrangements
     ({"arrange": {"balance": "tokens"}}, EVERYWHERE, {"arrange": ["balance"]}),
     ({"arrange": {"balance": "tokens", "pieces": 0.5}}, EVERYWHERE, {"arrange": BOTH}),
@@ -104,6 +130,7 @@ def in_short(settings: Settings, facts: Facts) -> dict:
         "when": remember.when,
         "per": remember.per,
         "detrend": remember.detrend,
+        "view": teacher.view,
     }
 
 
@@ -141,6 +168,12 @@ def test_what_settings_come_to(given, kinds, expected):
             "samples are chosen (select: soft, score: a function, keep: 0.5)",
         ),
         ({"arrange": {"balance": "tokens"}}, IMAGES, "nothing is dropped, batches are balanced"),
+        (
+            {"target": "t"},
+            PACKED,
+            "samples like the target are chosen (select: soft, score: resemblance, keep: 0.25); "
+            "short pieces of samples come first, batches are balanced",
+        ),
     ],
 )
 def test_a_run_is_told_in_words(given, facts, told):
