@@ -1,15 +1,13 @@
 """Features by name: what a sample is like, read off its batch without a model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from attent_stream.base.errors import ScoreError
 from attent_stream.base.registry import Registry
-from attent_stream.model.batch import describe
-from attent_stream.model.reference import IGNORED
+from attent_stream.model.batch import tokens_of
 
 _BITS = 9
 WIDTH = 1 << _BITS  # counts of a sample
@@ -33,19 +31,12 @@ def token_counts(batch: Any) -> Tensor:
     Raises:
         ScoreError: No token ids.
     """
-    tokens = batch.get("input_ids") if isinstance(batch, Mapping) else None
-    if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.is_floating_point():
-        raise ScoreError(
-            "arrange.balance 'tokens' needs input_ids of shape (samples, tokens) in a batch, got "
-            f"{describe(batch)}"
-        )
+    tokens, present = tokens_of(batch, "arrange.balance 'tokens'")
     tokens = tokens.long()
     hashed = (tokens * _MIX) & 0xFFFFFFFF
     # The first words keep one each, which others share
     bucket = torch.where(tokens < WIDTH, tokens, hashed >> 32 - _BITS).clamp(0, WIDTH - 1)
     sign = torch.where((tokens < WIDTH) | (hashed >> 31 - _BITS & 1 == 0), 1, -1)
-    mask = batch.get("attention_mask")
-    present = tokens != IGNORED if mask is None or mask.shape != tokens.shape else mask != 0
     counts = torch.zeros(len(tokens), WIDTH, dtype=torch.int32, device=tokens.device)
     counts.scatter_add_(1, bucket, (sign * present).int())
     return counts.clamp(-_LARGEST, _LARGEST).half()

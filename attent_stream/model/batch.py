@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from attent_stream.base.errors import ScoreError
+from attent_stream.model.reference import IGNORED
 
 
 def batch_length(batch: Any) -> int:
@@ -53,6 +54,31 @@ def split_batch(batch: Any, size: int, length: int | None = None) -> list[Any]:
     return [
         _cut(batch, slice(begin, begin + size), length, True) for begin in range(0, length, size)
     ]
+
+
+def tokens_of(batch: Any, asked_by: str) -> tuple[Tensor, Tensor]:
+    """A text batch's token ids, and which of them are no padding.
+
+    Args:
+        batch: A mapping with ``input_ids``, ints of shape (B, T), perhaps an ``attention_mask`` of
+            the same shape.
+        asked_by: Who needs them, for the message.
+
+    Returns:
+        The ids, and bools of the same shape.
+
+    Raises:
+        ScoreError: There are no token ids.
+    """
+    tokens = batch.get("input_ids") if isinstance(batch, Mapping) else None
+    if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.is_floating_point():
+        raise ScoreError(
+            f"{asked_by} needs input_ids of shape (samples, tokens) in a batch, got "
+            f"{describe(batch)}"
+        )
+    mask = batch.get("attention_mask")
+    masked = isinstance(mask, Tensor) and mask.shape == tokens.shape
+    return tokens, mask != 0 if masked else tokens != IGNORED
 
 
 def describe(batch: Any) -> str:

@@ -1,15 +1,11 @@
 """Hashed n-grams of samples: what ``resemblance`` counts (DSIR, Xie et al., NeurIPS 2023)."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from attent_stream.base.errors import ScoreError
-from attent_stream.model.batch import describe
-from attent_stream.model.reference import IGNORED
+from attent_stream.model.batch import tokens_of
 
 ABSENT = 65535  # no n-gram, where a sample is padded
 BUCKETS = 65535
@@ -30,15 +26,8 @@ def ngram_ids(batch: Any) -> NDArray[np.uint16]:
     Raises:
         ScoreError: No token ids.
     """
-    tokens = batch.get("input_ids") if isinstance(batch, Mapping) else None
-    if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.is_floating_point():
-        raise ScoreError(
-            "score 'resemblance' needs input_ids of shape (samples, tokens) in a batch, got "
-            f"{describe(batch)}"
-        )
-    mask = batch.get("attention_mask")
-    masked = isinstance(mask, Tensor) and mask.shape == tokens.shape
-    present = (mask != 0 if masked else tokens != IGNORED).cpu().numpy()
+    tokens, known = tokens_of(batch, "score 'resemblance'")
+    present = known.cpu().numpy()
     ids, length = tokens.cpu().numpy().astype(np.uint32), tokens.shape[1]
     found = []
     for n in range(1, _LONGEST + 1):
