@@ -112,6 +112,23 @@ def test_lm_tiny(corpus, model_folder, capsys, kind):
     )
 
 
+@pytest.mark.parametrize("kind", ["plain", "attent"])
+def test_lm_target(corpus, model_folder, tmp_path, capsys, kind):
+    sizes = ["hidden_size=24", "intermediate_size=32", "num_hidden_layers=1"]
+    small = [f"model.config_overrides.{size}" for size in sizes]
+    run = ["max_duration=5ba", "eval_interval=5ba", "train_loader.num_workers=0", "seq_len=32"]
+    run += ["train_loader.dataset.window=2", "progress_bar=false"]
+    target = write_corpus(tmp_path)
+    given = [f"data={corpus}", f"target={target}", f"tokenizer_path={model_folder}", *run, *small]
+    assert train(capsys, f"lm_target_{kind}", *given).startswith(
+        "trained 5 batches, 80 samples, 2560 tokens; target Language"
+    )
+    if kind == "attent":  # what it is evaluated on
+        mistake = "algorithms.attent.target.split=eval"
+        assert main([str(FOLDER / "lm_target_attent.yaml"), *given, mistake]) != 0
+        assert "is the data of the eval loader 'target'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("kind", "batches"), [("plain", 18), ("attent", None)])
 def test_lm_finetune_three_epochs_once(corpus, model_folder, tmp_path, capsys, kind, batches):
     cpu = [
