@@ -126,7 +126,7 @@ def test_what_is_not_remembered_is_not_planned_to_be(folder):
     )
 
 
-@pytest.mark.parametrize("at", [3, 72, 99])
+@pytest.mark.parametrize("at", [3, pytest.param(72, marks=pytest.mark.slow), 99])
 def test_a_resumed_run_has_the_same_rates(folder, tmp_path, at):
     """Also where more is remembered by then than when the epoch was planned."""
     whole, _ = train(

@@ -46,6 +46,7 @@ def test_a_score_is_the_mean_over_valid_tokens(logits, score, rows):
         torch.testing.assert_close(found[sample], expected, check_dtype=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", ["entropy", "margin"])
 def test_rows_in_parts_and_compiled(monkeypatch, score):
     logits = torch.randn(7, 5, 11, generator=torch.Generator().manual_seed(3))

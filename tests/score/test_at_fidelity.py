@@ -65,7 +65,14 @@ def plain(state):
     return state.tolist() if isinstance(state, torch.Tensor) else state
 
 
-@pytest.mark.parametrize("fidelity", [AUTO, {"proxy": PROXY}, {"proxy": {**PROXY, "every": 4}}])
+@pytest.mark.parametrize(
+    "fidelity",
+    [
+        AUTO,
+        {"proxy": PROXY},
+        pytest.param({"proxy": {**PROXY, "every": 4}}, marks=pytest.mark.slow),
+    ],
+)
 def test_a_resumed_run_does_as_the_unkilled_one(corpus, tmp_path, fidelity):
     def run(**kwargs):
         attent = AtteNT(select="hard", keep=0.5, fidelity=fidelity)

@@ -216,7 +216,7 @@ def test_from_every_world_to_every_other(datasets, canonical, balance):
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=40, phases=[Phase.generate])  # to shrink what fails would take minutes
+@settings(max_examples=15, phases=[Phase.generate])  # to shrink what fails would take minutes
 @given(data=st.data())
 def test_any_chain_of_worlds(datasets, data):
     """Killed and restarted up to four times, under settings drawn from Streaming's and ours."""

@@ -89,7 +89,13 @@ def ended():
 
 
 @pytest.mark.parametrize(
-    ("lost", "does", "timeout"), [(1, "die", 60), (0, "die", 60), (1, "stop", 4), (1, "raise", 60)]
+    ("lost", "does", "timeout"),
+    [
+        (1, "die", 60),
+        pytest.param(0, "die", 60, marks=pytest.mark.slow),
+        (1, "stop", 4),
+        pytest.param(1, "raise", 60, marks=pytest.mark.slow),
+    ],
 )
 def test_a_lost_rank_ends_the_job_by_name(zygote, tmp_path, spec, ended, lost, does, timeout):
     """One rank of 3 is killed, stopped (until the process group's timeout) or raises: the others

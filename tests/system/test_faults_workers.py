@@ -64,8 +64,8 @@ def test_a_killed_worker_is_a_named_error(data, persistent):
 @pytest.mark.parametrize(
     ("kind", "does"),
     [
-        ("stock", "work"),
-        ("stock", "stick"),
+        pytest.param("stock", "work", marks=pytest.mark.slow),
+        pytest.param("stock", "stick", marks=pytest.mark.slow),
         ("taught", "work"),
         ("taught", "outlive"),
         ("taught", "stick"),

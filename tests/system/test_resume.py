@@ -55,7 +55,7 @@ SHORT_FIRST = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "50ba", "sta
         {"keep": GROWING, "select": "random", "pieces": SHORT_FIRST},
     ],
 )
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_resume_at_every_lesson(tmp_path, teacher, workers):
     data = ids_data(tmp_path, 131, shuffle=True, num_canonical_nodes=2, window=5, gap=1)
     whole, states = state_after_each_lesson(make_loader(data, {}, teacher), 2)

@@ -91,7 +91,7 @@ def data_of(folder: str, batch_size: int) -> dict:
 
 
 @pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_resume_bit_for_bit(folders, tmp_path, how, workers):
     settings = dict(HOW[how])
     common = {"max_duration": settings.pop("duration", "1ep"), "seed": 3}
@@ -105,7 +105,7 @@ def test_resume_bit_for_bit(folders, tmp_path, how, workers):
 
     saving = {"save_folder": str(tmp_path), "save_interval": "1ba", "save_overwrite": True}
     whole = run(**saving)
-    for batch in (1, 3, 4, 5, 6, 9, 17) if workers == 0 else (5,):
+    for batch in (1, 5, 17) if workers == 0 else (5,):
         path = str(next(tmp_path.glob(f"ep*-ba{batch}-rank0.pt")))
         rest = run(load_path=path)
         assert rest.tokens == whole.tokens[batch:], batch

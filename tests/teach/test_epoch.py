@@ -214,13 +214,14 @@ def test_batching_methods_keep_their_promise(tmp_path, batching):
     ("workers", "order", "more"),
     [
         (0, "streaming", {"balance": "ids"}),
-        (
+        pytest.param(
             0,
             "streaming",
             {
                 "balance": "starts",
                 "pieces": {"schedule": "step", "from": 0.25, "to": 1, "over": "20ba", "stages": 2},
             },
+            marks=pytest.mark.slow,
         ),
         pytest.param(3, "lazy", {}, marks=pytest.mark.slow),
     ],
