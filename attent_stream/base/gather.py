@@ -76,7 +76,7 @@ class RankGroup:
         if self.ranks == 1:
             return values
         shared = self.to_device(torch.from_numpy(values))
-        with collective("the balancing of a window"):
+        with collective("the counting or balancing of a window"):
             dist.all_reduce(shared)
             return shared.cpu().numpy()
 

@@ -58,7 +58,7 @@ def write_filtered(data: Prepared, keep: float) -> None:
         for sample in samples[kept]:
             writer.write({"tokens": sample})
     took = {"seconds": time.perf_counter() - begin}
-    folder.with_suffix(".json").write_text(json.dumps(took), "utf-8")
+    folder.with_name(f"{folder.name}.json").write_text(json.dumps(took), "utf-8")
     half.rename(folder)
 
 

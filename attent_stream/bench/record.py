@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,17 @@ class Record:
     date: str
     points: tuple[Point, ...]
     note: str = ""
+
+    def measured_by(self, quality_of: list[str] | None) -> "Record":
+        """The same run, with the labels that now make up the quality; None for all."""
+        points = []
+        for point in self.points:
+            every = {**point.measures, **point.beside}
+            counted = set(every) if quality_of is None else set(quality_of)
+            measures = {label: value for label, value in every.items() if label in counted}
+            beside = {label: value for label, value in every.items() if label not in counted}
+            points.append(replace(point, measures=measures, beside=beside))
+        return replace(self, points=tuple(points))
 
     @property
     def last(self) -> Point:

@@ -100,7 +100,7 @@ class BenchRun:
                     f"{last.step} steps, "
                     f"{last.step_equivalents:.0f} in step-equivalents, {last.seconds:.0f} s"
                 )
-            found.append(there[name])
+            found.append(there[name].measured_by(self.bench.quality_of))
         return found
 
     def _record(self, run: Run, name: str) -> Record:

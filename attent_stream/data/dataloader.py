@@ -7,11 +7,12 @@ from itertools import islice
 from numbers import Real
 from typing import Any
 
+import numpy as np
 from streaming import StreamingDataLoader
 from torch.utils.data import DataLoader, default_collate
 
 from attent_stream.arrange.cutting import Packed
-from attent_stream.base.batch_seed import random_numbers_kept
+from attent_stream.base.batch_seed import random_numbers_kept, seed_batch
 from attent_stream.base.errors import CollateError, TeacherError
 from attent_stream.base.gather import RankGroup
 from attent_stream.base.watch import WORKER_TIMEOUT, next_batch, open_files_named
@@ -100,6 +101,7 @@ class TeachingDataLoader(StreamingDataLoader):
         self._told: bool = False
         self._board: Board = _board_of(dataset)
         self._teacher_timeout: float = teacher_timeout
+        self._open_iterations: int = 0
         self._begun: Callable[[], None] | None = None
         self._at_most: int | None = None
         self._length: int = self.plain_batches
@@ -135,8 +137,10 @@ class TeachingDataLoader(StreamingDataLoader):
         Args:
             ids: Their sample ids.
         """
+        numbers = np.array(list(ids), np.int64)
         with random_numbers_kept():
-            return self._collate([self.dataset[int(number)] for number in ids])
+            seed_batch(self.dataset.shuffle_seed, self.dataset.coming_epoch, numbers)
+            return self._collate([self.dataset[number] for number in numbers.tolist()])
 
     def attach(
         self,
@@ -165,16 +169,20 @@ class TeachingDataLoader(StreamingDataLoader):
     def widen(self, window: int) -> None:
         """Use windows of another length from the next epoch on, if the user did not give one.
 
-        Nothing changes while workers run, or where an epoch would not have four windows.
+        Nothing changes while an iteration is open. An epoch has at least four windows.
 
         Args:
             window: Rows of a window. Less than the default is taken for the default.
         """
         dataset = self.dataset
         rows = max(WINDOW, min(window, self.plain_batches // _WINDOWS))
-        if not dataset.window_given and rows != dataset.window and self._iterator is None:
-            dataset.window = rows
-            self._board = _board_of(dataset)
+        if dataset.window_given or rows == dataset.window or self._open_iterations:
+            return
+        if self._iterator is not None:  # idle persistent workers, which have the board of before
+            self._iterator._shutdown_workers()
+            self._iterator = None
+        dataset.window = rows
+        self._board = _board_of(dataset)
 
     def _resume_window(self, position: Position | None) -> None:
         """Use the window of the position to resume from."""
@@ -231,11 +239,15 @@ class TeachingDataLoader(StreamingDataLoader):
             OpenFilesError: A process is out of file descriptors.
         """
         with open_files_named():
-            yield from self._batches()
+            self._resume_window(self.dataset.coming_position)
+            self._open_iterations += 1
+            try:
+                yield from self._batches()
+            finally:
+                self._open_iterations -= 1
 
     def _batches(self) -> Iterator[Any]:
         position = self.dataset.coming_position
-        self._resume_window(position)
         board = self._board  # of this iteration, whatever comes after it
         teacher = self.teacher
         if teacher is None and self.dataset.require_teacher:
@@ -258,7 +270,7 @@ class TeachingDataLoader(StreamingDataLoader):
         if teacher is not None and begun is not None:
             try:
                 taught = self._open(teacher, begun, position, board)
-            except ValueError:  # a position of another run; no worker was asked to iterate
+            except BaseException:  # no worker was asked to iterate yet
                 board.cancel(generation)
                 self.dataset.end_iteration(board, generation)
                 raise

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from streaming import Stream
 
-from attent_stream.base.batch_seed import random_numbers_kept
+from attent_stream.base.batch_seed import random_numbers_kept, seed_batch
 from attent_stream.corpus.columns import columns_of
 from attent_stream.data.dataset import TeachingDataset
 
@@ -30,6 +30,11 @@ class TargetSamples:
     shown: tuple[np.ndarray, ...]
     aside: np.ndarray
 
+    def some_aside(self, count: int) -> np.ndarray:
+        """Ids of so many of the samples that are kept aside, or of all, spread evenly over them."""
+        number = min(count, len(self.aside))
+        return self.aside[np.linspace(0, len(self.aside) - 1, number).astype(np.int64)]
+
     def batches(
         self,
         ids: np.ndarray,
@@ -48,12 +53,13 @@ class TargetSamples:
             rank: This rank.
             ranks: Ranks that share them.
         """
-        mine = ids[rank::ranks].tolist()
+        mine, found = ids[rank::ranks], []
         with random_numbers_kept():
-            return [
-                collate([self.dataset[number] for number in mine[first : first + size]])
-                for first in range(0, len(mine), size)
-            ]
+            for first in range(0, len(mine), size):
+                some = mine[first : first + size]
+                seed_batch(self.dataset.shuffle_seed, 0, some)
+                found.append(collate([self.dataset[number] for number in some.tolist()]))
+        return found
 
 
 def open_target(streams: Sequence[Stream], like: TeachingDataset) -> TargetSamples:

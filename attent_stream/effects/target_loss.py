@@ -12,11 +12,14 @@ from composer.core import get_precision_context
 from composer.loggers import Logger
 from composer.utils import dist
 
+from attent_stream.base.batch_seed import random_numbers_kept
 from attent_stream.base.gather import gather_ranks
 from attent_stream.base.stopwatch import Stopwatch
+from attent_stream.data.dataset import TeachingDataset
+from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.guard import untouched
 from attent_stream.model.trained import total_loss
-from attent_stream.model.wrapping import unwrap
+from attent_stream.model.wrapping import is_sharded, unwrap
 
 _SHARE = 0.005  # of the training's cost; a forward is a third of a training step
 _ROWS = 20  # batches between two, at least
@@ -30,13 +33,22 @@ class TargetLoss(Callback):
     Args:
         held: Batches of this rank. All ranks have as many.
         samples: Samples of all ranks' batches.
-        row_size: Samples of a global batch.
+        form: Transforms and splits batches as in training.
+        dataset: The train data set.
         spent: Measures the time it takes.
     """
 
-    def __init__(self, held: Sequence[Any], samples: int, row_size: int, spent: Stopwatch) -> None:
-        self._held, self._spent = held, spent
-        self._every = max(_ROWS, int(samples / 3 / _SHARE / row_size))  # batches
+    def __init__(
+        self,
+        held: Sequence[Any],
+        samples: int,
+        *,
+        form: BatchForm,
+        dataset: TeachingDataset,
+        spent: Stopwatch,
+    ) -> None:
+        self._held, self._form, self._dataset, self._spent = held, form, dataset, spent
+        self._every = max(_ROWS, int(samples / 3 / _SHARE / dataset.row_size))  # batches
         self._stopped = False
 
     def batch_start(self, state: State, logger: Logger) -> None:
@@ -53,33 +65,42 @@ class TargetLoss(Callback):
         if self._stopped:
             return
         with self._spent:
-            mine, reason = self._loss(state)
-            values = state.device.tensor_to_device(torch.tensor([mine], dtype=torch.float32))
-            mean = float(np.mean(gather_ranks(values, ranks=dist.get_world_size())))
-        if not np.isfinite(mean):
+            losses, reason = self._losses(state)
+            known = [loss for loss in losses if np.isfinite(loss)]
+            mine = [sum(known), float(len(known)), float(bool(reason))]
+            values = state.device.tensor_to_device(torch.tensor(mine, dtype=torch.float64))
+            ranks, replication = self._dataset.num_ranks, self._dataset.replication or 1
+            total, count, failed = gather_ranks(values, ranks=ranks, replication=replication).sum(
+                axis=0
+            )
+        if failed:
             self._stopped = True  # on all ranks
             if dist.get_global_rank() == 0:
-                log.warning(
-                    "The target's loss is not logged: %s.", reason or "it is not a number on a rank"
-                )
-            return
-        logger.log_metrics({"attent/target_loss": mean})
+                log.warning("The target's loss is not logged: %s.", reason or "a rank failed")
+        elif count:
+            logger.log_metrics({"attent/target_loss": float(total / count)})
 
-    def _loss(self, state: State) -> tuple[float, str]:
-        """This rank's mean loss; NaN and a reason where the model has none in eval mode."""
+    def _losses(self, state: State) -> tuple[list[float], str]:
+        """This rank's losses; none and a reason where the model has none in eval mode."""
+        size = state.device_train_microbatch_size
         losses = []
         try:
-            with untouched(state.model), _precision(state):
+            with (
+                untouched(state.model),
+                get_precision_context(state.precision, state.precision_config),
+            ):
                 for batch in self._held:
                     # A model may change its batch in place.
-                    batch = state.device.batch_to_device(copy.deepcopy(batch))
-                    outputs = state.model(batch)
-                    loss = total_loss(unwrap(state.model).loss(outputs, batch))
-                    losses.append(float("nan") if loss is None else float(loss))
+                    with random_numbers_kept():
+                        whole = self._form.transformed(copy.deepcopy(batch))
+                    whole = state.device.batch_to_device(whole)
+                    rows = self._form.rows(whole)
+                    for part in self._form.parts(whole, size if isinstance(size, int) else rows):
+                        outputs = state.model(part)
+                        loss = total_loss(unwrap(state.model).loss(outputs, part))
+                        losses.append(float("nan") if loss is None else float(loss))
         except (RuntimeError, TypeError, ValueError, LookupError) as error:
-            return float("nan"), f"a forward in eval mode raised {type(error).__name__}: {error}"
-        return float(np.mean(losses)), ""
-
-
-def _precision(state: State) -> Any:
-    return get_precision_context(state.precision, state.precision_config)
+            if is_sharded(state.model):  # the other ranks wait in the forward
+                raise
+            return [], f"a forward in eval mode raised {type(error).__name__}: {error}"
+        return losses, ""

@@ -82,8 +82,9 @@ class AtteNT(Algorithm):
             ``pieces`` (a share or schedule of their length) and ``balance`` (``tokens``).
         scoring: How scores are computed: a mapping (``Scoring``).
         target: A small data set that says what the model should be good at: a path, a mapping
-            ``{remote, local, split, weight}`` (``TargetStream``), or a list of these. Where it is
-            given, samples are chosen by how much they are like it.
+            ``{remote, local, split, weight}`` (``TargetStream``), or a list of these. By default,
+            and with the scores ``resemblance`` and ``alignment``, samples are chosen by it. With
+            any other ``score``, only its loss is logged.
         seed: Seed of every draw.
         **old: Names of before 0.2, which are taken for one release (``old_names``).
 

@@ -11,7 +11,7 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from attent_stream.data.dataloader import TeachingDataLoader
-from attent_stream.fit.open_target import OpenTarget
+from attent_stream.fit.open_target import OpenTarget, check_tokens
 from attent_stream.model.output_head import HeadError, find_head
 from attent_stream.score.alignment import Direction, head_alignments, head_gradient, low_rank
 from attent_stream.score.grad_norm import HeadInputs
@@ -41,7 +41,8 @@ class AlignedTarget:
         self._model, self._target, self._loader, self._seed = model, target, loader, seed
         self._direction: Direction | None = None
         self._collects = False
-        self._gradient: Tensor | None = None  # of the last forward
+        # Gradient and samples of each call of the head in a forward; None outside
+        self._calls: list[tuple[Tensor, int]] = []
         self.score = Score(head=self._at_head)
 
     @property
@@ -62,7 +63,10 @@ class AlignedTarget:
         weights = np.array([s.weight or len(ids) for s, ids in zip(given, shown, strict=True)])
         streams = rng.choice(len(shown), _SAMPLES, p=weights / weights.sum())
         ids = np.array([rng.choice(shown[stream]) for stream in streams])
-        return samples.batches(ids, self._loader.collate, size=size)
+        batches = samples.batches(ids, self._loader.collate, size=size)
+        for batch in batches:
+            check_tokens(batch, self._model)
+        return batches
 
     def refresh(
         self, batches: Sequence[Any], forward: Callable[[Any], Any], optimizers: Sequence[Optimizer]
@@ -77,19 +81,20 @@ class AlignedTarget:
             optimizers: The Trainer's. Adam's second moments of the output weight are used where
                 they are whole on this rank.
         """
-        total: Tensor | None = None
+        total, samples = None, 0
         self._collects = True
         try:
             for batch in batches:
-                self._gradient = None
-                forward(batch)
-                if self._gradient is not None:
-                    total = self._gradient if total is None else total + self._gradient
+                self._calls = []
+                rows = len(forward(batch))
+                for gradient, count in _of_last(self._calls, rows):
+                    total = count * gradient + (0 if total is None else total)
+                    samples += count
         finally:
-            self._collects, self._gradient = False, None
-        if total is None:
-            return
-        found = total / len(batches)
+            self._collects, self._calls = False, []
+        if total is None or not bool(torch.isfinite(total).all()):
+            return  # the direction before is as good as any
+        found = total / samples
         scale = _adam_scale(self._model, optimizers, found.shape)
         found = found if scale is None else found * scale.to(found)
         found = found / found.norm().clamp(min=1e-30)
@@ -110,23 +115,35 @@ class AlignedTarget:
         Raises:
             ValueError: It is of another model.
         """
-        if state is None:
+        if state is None or "left" not in state:  # of another score
             return
         left, right = (torch.as_tensor(state[name]) for name in ("left", "right"))
-        if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[0]:
+        classes = find_head(self._model).classes
+        if left.ndim != 2 or right.ndim != 2 or left.shape != (classes, right.shape[0]):
             raise ValueError(
-                "expected two thin matrices in the checkpoint's target direction, got shapes "
-                f"{tuple(left.shape)} and {tuple(right.shape)}"
+                f"expected the checkpoint's direction of the target to have {classes} classes, got "
+                f"shapes {tuple(left.shape)} and {tuple(right.shape)}: resume the run's own model"
             )
         self._direction = Direction(left=left, right=right)
 
     def _at_head(self, head: HeadInputs) -> Tensor:
         if self._collects:
-            self._gradient = head_gradient(head)
+            self._calls.append((head_gradient(head), len(head.hidden)))
             return torch.zeros(len(head.hidden), device=head.hidden.device)
         if self._direction is None:
             return torch.zeros(len(head.hidden), device=head.hidden.device)
         return head_alignments(head, self._direction).float()
+
+
+def _of_last(calls: list[tuple[Tensor, int]], rows: int) -> list[tuple[Tensor, int]]:
+    """The last calls that have so many samples: a forward that failed was made again."""
+    found = []
+    for gradient, count in reversed(calls):
+        if rows <= 0:
+            break
+        found.append((gradient, count))
+        rows -= count
+    return found
 
 
 def _adam_scale(model: Module, optimizers: Sequence[Optimizer], shape: torch.Size) -> Tensor | None:

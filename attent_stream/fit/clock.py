@@ -46,17 +46,26 @@ def single_pass(total: Span | None, loader: TeachingDataLoader) -> bool:
 
     Streams that are repeated within an epoch are. A length in tokens is known for packed text only.
     """
-    if total is None or loader.dataset.repeats:
-        return False
-    epoch = {
+    found = passes(total, loader)
+    return found is not None and found <= 1 and not loader.dataset.repeats
+
+
+def passes(total: Span | None, loader: TeachingDataLoader) -> float | None:
+    """Epochs of plain training that a run is as long as; None if that is not known.
+
+    All ranks must call this together.
+    """
+    if total is None:
+        return None
+    epoch: dict[str, float] = {
         "ep": 1,
         "ba": loader.plain_batches,
         "sp": max(loader.dataset.epoch_size, loader.plain_batches * loader.dataset.row_size),
     }
     if total.unit == "tok":
         length = packed_length(loader)
-        return length is not None and total.value <= epoch["sp"] * length
-    return total.unit in epoch and total.value <= epoch[total.unit]
+        return None if length is None else total.value / (epoch["sp"] * length)
+    return total.value / epoch[total.unit] if total.unit in epoch else None
 
 
 def packed_length(loader: TeachingDataLoader) -> int | None:

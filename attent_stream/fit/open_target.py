@@ -6,8 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from composer import State
-from composer.utils import dist
-from streaming import StreamingDataset
+from streaming import Stream, StreamingDataset
 from torch import Tensor
 from torch.nn import Embedding, Module
 from transformers import PreTrainedModel
@@ -53,19 +52,24 @@ def read_target(target: Target, state: State, loader: TeachingDataLoader) -> Ope
             missing.
         StoreError: It cannot be fetched.
     """
-    rank, ranks = dist.get_global_rank(), dist.get_world_size()
+    dataset = loader.dataset
+    rank, ranks, row_size = dataset.rank, dataset.num_ranks, dataset.row_size
+
+    def streams() -> list[Stream]:
+        _check_not_evaluated(target, state)
+        return [stream.opened() for stream in target.streams]
+
+    found = _together(streams)  # before the ranks meet in the data set
 
     def read() -> OpenTarget:
-        _check_not_evaluated(target, state)
-        samples = open_target([stream.opened() for stream in target.streams], loader.dataset)
-        row_size = loader.dataset.row_size
-        some = samples.aside[: min(_HELD, max(row_size, _LEAST)) if ranks < _HELD else ranks]
+        samples = open_target(found, dataset)
+        some = samples.some_aside(min(_HELD, max(row_size, _LEAST)) if ranks < _HELD else ranks)
         # With more ranks than samples, some ranks read the same.
         some = np.resize(some, max(1, len(some) // ranks) * ranks)
         size = loader.batch_size
         held = samples.batches(some, loader.collate, size=size, rank=rank, ranks=ranks)
         for batch in held:
-            _check_tokens(batch, state.model)
+            check_tokens(batch, state.model)
         return OpenTarget(
             settings=target, samples=samples, held=tuple(held), held_samples=len(some)
         )
@@ -100,7 +104,7 @@ def open_target_scorer(
     def views(ids: np.ndarray, rank: int, ranks: int) -> list[np.ndarray]:
         found, size = [], loader.batch_size
         for batch in samples.batches(ids, loader.collate, size=size, rank=rank, ranks=ranks):
-            _check_tokens(batch, state.model)
+            check_tokens(batch, state.model)
             found.append(view(batch))
         return found
 
@@ -115,7 +119,7 @@ def open_target_scorer(
         for stream, total in zip(target.settings.streams, counts, strict=True)
     ]
     # All ranks compare the stream with the same samples.
-    aside = _together(lambda: views(samples.aside[:_HELD], 0, 1))
+    aside = _together(lambda: views(samples.some_aside(_HELD), 0, 1))
     likeness = _together(lambda: score.open(counts, weights, group))
     to_device = state.device.tensor_to_device
     scorer = TargetScorer(likeness, score.view, loader, aside, to_device=to_device, spent=spent)
@@ -164,7 +168,7 @@ def _check_not_evaluated(target: Target, state: State) -> None:
                 )
 
 
-def _check_tokens(batch: Any, model: Module) -> None:
+def check_tokens(batch: Any, model: Module) -> None:
     """Refuse token ids that the model has no embedding of.
 
     Raises:

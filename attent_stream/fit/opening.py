@@ -25,7 +25,7 @@ from attent_stream.effects.target_loss import TargetLoss
 from attent_stream.effects.weighting import WeightedOutputs
 from attent_stream.fit.arrange_faults import arrange_faults
 from attent_stream.fit.candidate_scorer import PreparesCandidates, open_scorer
-from attent_stream.fit.clock import single_pass, state_clock
+from attent_stream.fit.clock import passes, single_pass, state_clock
 from attent_stream.fit.fit import Fit, StepTime
 from attent_stream.fit.open_target import open_target_scorer, read_target
 from attent_stream.fit.run import Facts, Run
@@ -41,6 +41,8 @@ from attent_stream.model.reading import Reading
 from attent_stream.model.traits import Traits
 from attent_stream.score.build import build_scorer
 from attent_stream.teach.teacher import Teacher
+
+_MORE = 1.05  # passes over the stream that are told of
 
 log = logging.getLogger(__name__)
 
@@ -75,12 +77,12 @@ def open_fit(
     total = total_span(state.max_duration)
     facts = Facts(
         text=Traits.of(state.model).shift_labels,
+        passes=passes(total, loader),
         once=single_pass(total, loader),
         packed=loader.packed,
     )
     run = _with_what_can_be_arranged(settings, settings.of_run(facts), loader)
-    if run.window is not None:
-        loader.widen(run.window)
+    loader.widen(run.window)
     form, spent = BatchForm.of(loader), Stopwatch(gpu=isinstance(state.device, DeviceGPU))
     scorer: Scorer | None = None
     target = None if settings.target is None else read_target(settings.target, state, loader)
@@ -139,8 +141,9 @@ def open_fit(
     length = PlannedLength(loader, told, recorded=recorder is not None)
     shown = None
     if target is not None:
-        size = loader.dataset.row_size
-        shown = TargetLoss(target.held, target.held_samples, size, spent)
+        shown = TargetLoss(
+            target.held, target.held_samples, form=form, dataset=loader.dataset, spent=spent
+        )
     effects = [recorder, length, teaching, short, weights, shown, StepTime(spent)]
     fit = Fit(
         run=run,
@@ -184,12 +187,20 @@ def warn(fit: Fit) -> None:
     log.info("AtteNT: %s.", fit.run.told)
     window = loader.dataset.window
     never_taught = teacher.uses_scores and teacher.ledger is None
+    never_taught = never_taught and teacher.first is None
     if never_taught and loader.plain_batches <= window:
         log.warning(
             "Nothing will be taught: the first window of an epoch is kept whole, and a window of "
             "%d rows holds all %d batches of an epoch (set window to a quarter of them or less).",
             window,
             loader.plain_batches,
+        )
+    if fit.run.passes is not None and fit.run.passes > _MORE:
+        log.info(
+            "The stream will be read about %.1f times, and nearly the same samples chosen each "
+            "time: keep: %.2f would read it once.",
+            fit.run.passes,
+            min(1.0, fit.run.passes * teacher.settings.keep.start),
         )
     samples, names = window * loader.dataset.row_size, teacher.arrangements.names
     if "balance" in names and samples * (MOST if "pieces" in names else 1) > LARGEST:

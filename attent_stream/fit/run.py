@@ -32,11 +32,13 @@ class Facts:
     Args:
         text: The model is a causal language model.
         once: No sample is seen twice.
+        passes: Epochs of plain training that the run is as long as; None if not known.
         packed: Samples are text of one length without padding.
     """
 
     text: bool = False
     once: bool = False
+    passes: float | None = None
     packed: bool = False
 
 
@@ -51,7 +53,9 @@ class Run:
         remember: What is remembered; ``when`` and ``detrend`` are set.
         scoring: How scores are computed.
         told: What it does, in words.
-        window: Rows of a window that it asks for, or None.
+        window: Rows of a window, where the user does not give them.
+        passes: How often the stream is read by a run that chooses toward a target; None if not
+            known.
     """
 
     teacher: TeacherSettings
@@ -60,7 +64,8 @@ class Run:
     remember: Remember
     scoring: Scoring
     told: str
-    window: int | None = None
+    window: int = WINDOW
+    passes: float | None = None
 
     @property
     def by_target(self) -> TargetScore | None:
@@ -160,6 +165,7 @@ def run_of(settings: "Settings", facts: Facts) -> Run:
         arrangements=Arrangements.parse(arrange),
         view=_view(taken["score"]) if select.needs_scores else "",
     )
+    toward = regime in (TARGET, TARGET_AGAIN)
     detrend = regime is AGAIN if remember.detrend is None else remember.detrend
     return Run(
         teacher=teacher,
@@ -167,7 +173,8 @@ def run_of(settings: "Settings", facts: Facts) -> Run:
         scored=select.needs_scores and keep.some and regime not in (AGAIN, BY_MEMORY),
         remember=replace(remember, when=taken["when"], detrend=detrend),
         scoring=settings.scoring,
-        window=_window(keep.start) if regime in (TARGET, TARGET_AGAIN) else None,
+        window=_window(keep.start) if toward else WINDOW,
+        passes=facts.passes / keep.start if toward and facts.passes is not None else None,
         told=_told(regime if keep.some else PLAIN, taken, arrange, settings.arrange is None),
     )
 
@@ -177,7 +184,9 @@ def regime_of(settings: "Settings", facts: Facts) -> Regime:
     when, score = settings.remember.when, settings.score
     of_target = isinstance(_named(score), (AlignedScore, TargetScore))
     if settings.target is not None and (score is None or of_target):
-        return TARGET if facts.once else TARGET_AGAIN
+        # An alignment is of the model of its time.
+        aligned = isinstance(_named(score), AlignedScore)
+        return TARGET if facts.once or aligned else TARGET_AGAIN
     # What a language model sees again is remembered unasked.
     remembers = when == ALWAYS or (when is None and facts.text)
     if settings.select is None and not facts.once and recordable(score) and remembers:

@@ -10,7 +10,7 @@ from attent_stream.fit.scoring import Scoring
 from attent_stream.fit.target import Target
 from attent_stream.memory.open_ledger import LEDGERS
 from attent_stream.memory.remember import NEVER, Remember
-from attent_stream.score.fidelity import FULL
+from attent_stream.score.fidelity import FULL, AutoFidelity
 from attent_stream.score.recipe import AlignedScore, Recipe, RelativeScore, TargetScore
 from attent_stream.score.scores import SCORES, Score
 from attent_stream.window.decision import REMEMBERED
@@ -95,6 +95,17 @@ class Settings:
         score, remember = self.score, self.remember
         if remember.per not in LEDGERS:
             LEDGERS.get(remember.per)  # says which names are known
+        toward = self.target is not None and score is None
+        of_target = toward or isinstance(_found(score), (AlignedScore, TargetScore))
+        if of_target and remember.when not in (None, NEVER):
+            raise ValueError(
+                f"remember={remember.when!r} is for losses of training forwards, and samples are "
+                f"chosen by a target: leave remember away, or set score to 'loss'"
+            )
+        if isinstance(_found(remember.score), (AlignedScore, TargetScore)):
+            raise ValueError(
+                f"remember.score must be of a training forward, got {remember.score!r}"
+            )
         if score == REMEMBERED:
             if remember.when == NEVER:
                 raise ValueError("score 'remembered' needs remember.when, got 'never'")
@@ -117,6 +128,11 @@ class Settings:
         if isinstance(found, TargetScore) and self.scoring.fidelity != FULL:
             raise ValueError(
                 f"scoring.fidelity must be full for score {score!r}, as no model scores"
+            )
+        if isinstance(found, AlignedScore) and isinstance(self.scoring.fidelity, AutoFidelity):
+            raise ValueError(
+                f"scoring.fidelity must not be auto for score {score!r}: name what is looked at, "
+                "such as {layers: 2, tokens: {share: 0.25}}"
             )
         by_model = isinstance(found, (AlignedScore, Score, RelativeScore))
         if not by_model and self.scoring.fidelity != FULL:
@@ -154,7 +170,7 @@ def parse_settings(
         ValueError: One is out of range, a bad name (the good ones are listed), or two contradict
             each other.
     """
-    found = SCORES.get(score) if isinstance(score, str) and score != REMEMBERED else None
+    found = _found(score)
     if isinstance(found, Recipe):
         recipe = copy.deepcopy(dict(found.settings))
         if select not in (None, recipe.get("select")):
@@ -184,6 +200,11 @@ def parse_settings(
         without=without,
         joined=joined,
     )
+
+
+def _found(score: Any) -> Any:
+    """What the name of a score stands for; None for what is no name of one."""
+    return SCORES.get(score) if isinstance(score, str) and score != REMEMBERED else None
 
 
 def _parsed_arrange(arrange: str | Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -54,7 +54,7 @@ class TargetStream:
         """The stream for a data set.
 
         Raises:
-            ValueError: A folder is missing.
+            ValueError: A folder is missing, or the one to cache in is another user's.
         """
         source = self.remote or self.local or ""
         if "://" in source or source.startswith("dbfs:"):
@@ -66,7 +66,11 @@ class TargetStream:
 
     def _cache(self) -> str:
         name = hashlib.sha256(self.place.encode()).hexdigest()[:16]
-        return os.path.join(tempfile.gettempdir(), f"attent_target_{os.getuid()}_{name}")
+        path = os.path.join(tempfile.gettempdir(), f"attent_target_{os.getuid()}_{name}")
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        if os.stat(path).st_uid != os.getuid():
+            raise ValueError(f"{path} is another user's: set target.local to a folder of your own")
+        return path
 
 
 @dataclass(frozen=True, kw_only=True)

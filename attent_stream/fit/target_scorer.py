@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Module
 
+from attent_stream.base.errors import ScoreError
 from attent_stream.base.gather import gather_ranks
 from attent_stream.base.span import Clock
 from attent_stream.base.stopwatch import Stopwatch
+from attent_stream.base.watch import here
 from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.data.places import places
 from attent_stream.model.reading import Reading
 from attent_stream.score.recipe import Likeness
 from attent_stream.score.views import VIEWS
@@ -57,6 +60,7 @@ class TargetScorer:
         # Replicas read the same samples, and each would count them.
         self._counts = dist.get_global_rank() % (loader.dataset.replication or 1) == 0
         self._compared = False
+        self._advanced = False  # for a first window, before its choice is known
         self._seen: list[NDArray] = []  # scores of the first candidates
 
     @property
@@ -101,11 +105,20 @@ class TargetScorer:
         """
         dataset, view = self._loader.dataset, VIEWS.get(self._view)
         with self._spent:
-            views = [view(self._loader.collated(row)) for row in ids]
+            views = []
+            for row in ids:
+                try:
+                    views.append(view(self._loader.collated(row)))
+                    if len(views[-1]) != len(row):
+                        raise ScoreError(f"expected a row for each sample, got {len(views[-1])}")
+                except ScoreError as error:
+                    where = places(dataset, row)
+                    raise ScoreError(f"{error}; on {here()} for {where}") from error
             if self._counts:
                 for one in views:
                     self._likeness.count(one)
             self._likeness.advance()
+            self._advanced = True
             scores = torch.from_numpy(np.stack([self._likeness.scores(one) for one in views]))
             ranks, replication = dataset.num_ranks, dataset.replication or 1
             return gather_ranks(self._to_device(scores), ranks=ranks, replication=replication)
@@ -143,7 +156,9 @@ class TargetScorer:
             were kept aside.
         """
         scores = np.concatenate([self._likeness.scores(view) for view in self._aside])
-        self._likeness.advance()
+        if not self._advanced:
+            self._likeness.advance()
+        self._advanced = False
         if choice.scores is not None and not self._compared:
             self._seen.append(choice.scores[np.isfinite(choice.scores)])
             if sum(map(len, self._seen)) >= _ENOUGH:
@@ -169,7 +184,7 @@ class TargetScorer:
 
     def state_dict(self) -> dict[str, Any]:
         """The counts of the stream. All ranks must call this together."""
-        return {"target": self._likeness.state_dict()}
+        return {"target": {"view": self._view, **self._likeness.state_dict()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from ``state_dict``'s state.
@@ -177,5 +192,6 @@ class TargetScorer:
         Raises:
             ValueError: The counts are of another kind.
         """
-        if state.get("target") is not None:
-            self._likeness.load_state_dict(state["target"])
+        known = state.get("target")
+        if known is not None and known.get("view") == self._view:  # else of another score
+            self._likeness.load_state_dict(known)

@@ -26,7 +26,7 @@ def most_rows(teacher: Teacher, rows: int, window: int, epoch: int, done: int) -
         begin, end = window_rows(rows, 0, window, index)
         if begin == end:
             return lessons
-        untaught = index == 0 and teacher.uses_scores
+        untaught = index == 0 and teacher.uses_scores and teacher.first is None
         clock = teacher.clock(lessons - done, epoch, begin / rows)
         lessons += end - begin if untaught else lesson_count(end - begin, teacher.keep(clock))
         index += 1

@@ -39,8 +39,15 @@ def test_a_score_of_a_target_needs_one():
         AtteNT(score="resemblance")
     with pytest.raises(ValueError, match="fidelity must be full for score 'resemblance'"):
         AtteNT(target="a", score="resemblance", scoring={"fidelity": {"layers": 1}})
-    with pytest.raises(ValueError, match="needs the|needs a score of the training forward"):
+    with pytest.raises(ValueError, match="for losses of training forwards, and samples are chosen"):
         AtteNT(target="a", score="resemblance", remember="always")
+    with pytest.raises(ValueError, match="for losses of training forwards, and samples are chosen"):
+        AtteNT(target="a", remember="warmup")
+    with pytest.raises(ValueError, match="remember.score must be of a training forward"):
+        AtteNT(target="a", score="remembered", remember={"score": "resemblance"})
+    with pytest.raises(ValueError, match="fidelity must not be auto for score 'alignment'"):
+        AtteNT(target="a", score="alignment", scoring="auto")
+    AtteNT(target="a", score="loss", remember="always")
 
 
 def test_a_folder_is_read_where_it_is_and_a_store_is_cached(tmp_path, monkeypatch):
