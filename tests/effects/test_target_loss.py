@@ -1,5 +1,8 @@
 """The target's loss is the model's own, logged by counts, and touches nothing."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 from fits import LossOnly, Watched, fit, make_loader, make_model
 from target_corpora import mixed, write_kinds
@@ -46,3 +49,18 @@ def test_a_model_without_a_loss_in_eval_mode_goes_on(folders, caplog):
     )
     assert len(watch.losses) > 20 and not logged(memory)
     assert caplog.text.count("The target's loss is not logged: a forward in eval mode raised") == 1
+
+
+def test_a_batch_without_a_loss_is_left_out(folders):
+    class Sometimes(LossOnly):
+        def forward(self, batch):
+            outputs = super().forward(batch)
+            own = outputs["loss"] * (float("nan") if len(batch["labels"]) == 2 else 1)
+            return {"loss": own}
+
+    stream, _ = folders
+    # Six samples are kept aside: a batch of four, and one of two, whose loss is not a number.
+    target = write_kinds(Path(stream).parent / "sixty", "h" * 60, seed=7)
+    loader = make_loader(stream, collate_fn=TokenCollator())
+    _, memory, _ = fit(loader, [AtteNT(target=target, arrange="none")], Sometimes())
+    assert len(logged(memory)) > 0 and np.isfinite(list(logged(memory).values())).all()

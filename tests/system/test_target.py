@@ -4,6 +4,7 @@ Oracles: which samples are like the target is known; a run that was never stoppe
 rank.
 """
 
+import logging
 import shutil
 
 import numpy as np
@@ -136,3 +137,28 @@ def test_a_target_in_an_object_store(folders, tmp_path, buckets, proxy, monkeypa
     found, _, _ = fit(make_loader(folders["stream"]), [AtteNT(target=stored)])
     assert found.tokens == expected.tokens
     assert any("good" in str(one) for one in proxy.requests())
+
+
+def test_a_checkpoint_of_another_score_goes_on(folders, tmp_path):
+    """The counts or the direction of another score mean nothing, and are left behind."""
+    scores = ("resemblance", "alignment")
+    for score in scores:
+        saving = {"save_folder": str(tmp_path / score), "save_interval": "2ba"}
+        attent = AtteNT(target=folders["target"], score=score)
+        fit(make_loader(folders["stream"]), [attent], max_duration="4ba", **saving)
+    for score, other in (scores, scores[::-1]):
+        path = str(next((tmp_path / other).glob("ep0-ba2-rank0.pt")))
+        attent = AtteNT(target=folders["target"], score=score)
+        watch, _, _ = fit(make_loader(folders["stream"]), [attent], load_path=path)
+        assert len(watch.losses) > 10
+
+
+def test_windows_are_wider_where_their_length_is_not_given(folders, caplog):
+    dataset = TeachingDataset(local=folders["stream"], batch_size=1, shuffle=True)
+    loader = TeachingDataLoader(dataset, batch_size=1, collate_fn=TokenCollator())
+    with caplog.at_level(logging.INFO, logger="attent_stream"):
+        fit(loader, [AtteNT(target=folders["target"])], max_duration="100ba")
+    assert dataset.window == SAMPLES // 4  # the epoch has four; 128 without that
+    assert "The stream will be read about 1.2 times" in caplog.text
+    fit(loader, [AtteNT(keep=0.5, select="random")], max_duration="20ba")
+    assert dataset.window == 32

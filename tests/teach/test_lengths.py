@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from taught import make_teacher
 
 from attent_stream.teach.lengths import expected_rows, most_rows
+from attent_stream.teach.teacher import Teacher
 from attent_stream.window.choice import Window
 from attent_stream.window.layout import lesson_count
 
@@ -16,13 +17,25 @@ KEEPS = [
     {"schedule": "linear", "from": 0.2, "to": 0.9, "over": "60ba"},
     {"schedule": "step", "from": 1.0, "to": 0.5, "over": "3ep", "stages": 3},
 ]
+
+
+def scoring_first(teacher: Teacher, scores: bool) -> Teacher:
+    """A teacher that may score the first window of an epoch."""
+    teacher.first = np.zeros_like if scores else None
+    return teacher
+
+
 teachers = st.builds(
-    make_teacher,
-    keep=st.sampled_from(KEEPS),
-    select=st.sampled_from(["hard", "random"]),
-    warmup=st.sampled_from(["0ba", "7ba", "1ep"]),
-    anneal=st.sampled_from(["0ba", "9ba"]),
-    total=st.just("90ba"),
+    scoring_first,
+    st.builds(
+        make_teacher,
+        keep=st.sampled_from(KEEPS),
+        select=st.sampled_from(["hard", "random"]),
+        warmup=st.sampled_from(["0ba", "7ba", "1ep"]),
+        anneal=st.sampled_from(["0ba", "9ba"]),
+        total=st.just("90ba"),
+    ),
+    st.booleans(),
 )
 
 
