@@ -65,8 +65,9 @@ class Resemblance:
         Returns:
             Nats an n-gram, shape (B,); ``EMPTY`` where a sample has no n-gram.
         """
-        counts = (ids != ABSENT).sum(axis=1)
-        means = self._ratios[ids].sum(axis=1, dtype=np.float64) / np.maximum(counts, 1)
+        counts = np.count_nonzero(ids != ABSENT, axis=1)
+        # ``take`` is more than twice as fast as indexing for long samples.
+        means = self._ratios.take(ids).sum(axis=1, dtype=np.float64) / np.maximum(counts, 1)
         return np.where(counts > 0, means, EMPTY).astype(np.float32)
 
     def count(self, ids: NDArray[np.uint16]) -> None:
