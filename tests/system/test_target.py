@@ -60,12 +60,10 @@ def test_no_model_is_asked_to_score(folders):
     assert forwards.count(False) == 2
 
 
-PIECES = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2}
 HOW = {
     "lazy": {"order": "lazy"},
     "aligned": {"score": "alignment", "keep": 0.5},
     "default": {},
-    "arranged": {"arrange": {"pieces": PIECES, "balance": "tokens"}},
     "weighted": {"keep": 0.5, "select": "unbiased"},
     "again": {"duration": "2ep", "temperature": 0.5},
 }
