@@ -98,6 +98,8 @@ class Teaching(Callback):
                 counts["empty"],
                 choice.window.ids.size,
             )
+        if self._scorer is None or not self._scorer.models:
+            counts["candidates"] = 0  # counts those that a model has forwarded
         for name, count in counts.items():
             self._counts[name] += count
         self.last_choice = choice

@@ -43,6 +43,7 @@ def test_samples_like_the_target_are_chosen(folders):
     kept, median = metrics["attent/kept_q50"], metrics["attent/target_resemblance"]
     assert kept[0] > metrics["attent/dropped_q50"][0] and abs(kept[-1] - median[-1]) < 0.5
     assert not any(name.startswith("attent/fidelity") for name in metrics)
+    assert metrics["attent/candidates"][-1] == 0  # none was forwarded
 
 
 def test_samples_whose_gradient_is_the_targets_are_chosen(folders):
