@@ -17,7 +17,7 @@ def test_an_unknown_score_lists_the_good_ones():
     for bad in ("residal", None, 3):
         with pytest.raises(
             ScoreError,
-            match="score must be one of residual, loss, grad_norm, alignment, resemblance, entropy, .* or a callable",
+            match="score must be one of residual, loss, grad_norm, alignment, .* or a callable",
         ):
             build_scorer(bad, linear())
 
