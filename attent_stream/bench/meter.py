@@ -21,16 +21,10 @@ class Meter(TrainingTime):
         memory: The run's logger, which holds AtteNT's metrics.
         shape: The model's shape, for FLOPs.
         side: Full height of images in pixels; None for text.
-        quality_of: Labels that make up the quality; None for all.
     """
 
     def __init__(
-        self,
-        metric: str,
-        memory: InMemoryLogger,
-        shape: Shape,
-        side: int | None = None,
-        quality_of: list[str] | None = None,
+        self, metric: str, memory: InMemoryLogger, shape: Shape, side: int | None = None
     ) -> None:
         super().__init__()
         self.points: list[Point] = []
@@ -38,7 +32,6 @@ class Meter(TrainingTime):
         self._memory = memory
         self._shape = shape
         self._side = side
-        self._quality_of = quality_of
         # Trained samples by their share of the full positions.
         self._trained: Counter[float] = Counter()
 
@@ -59,11 +52,6 @@ class Meter(TrainingTime):
             for share, samples in self._trained.items()
         ]
         head = _head_share(state)
-        measures = {
-            label: float(metrics[self._metric].compute())
-            for label, metrics in state.eval_metrics.items()
-        }
-        counted = set(measures) if self._quality_of is None else set(self._quality_of)
         self.points.append(
             Point(
                 step=int(state.timestamp.batch),
@@ -74,8 +62,10 @@ class Meter(TrainingTime):
                 teaching_seconds=sum(self._logged("seconds")),
                 flops=self._shape.run(0, candidates)
                 + sum(shape.run(tokens, 0, head=head) for shape, tokens in trained),
-                measures={label: v for label, v in measures.items() if label in counted},
-                beside={label: v for label, v in measures.items() if label not in counted},
+                measures={
+                    label: float(metrics[self._metric].compute())
+                    for label, metrics in state.eval_metrics.items()
+                },
             )
         )
         super().eval_after_all(state, logger)

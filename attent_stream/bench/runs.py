@@ -94,7 +94,7 @@ class BenchRun:
             if name not in there:
                 there[name] = self._record(run, name)
                 append(self._out / RESULTS, there[name])
-                last = there[name].last
+                last = there[name].measured_by(self.bench.quality_of).last
                 self._say(
                     f"  {number}/{len(runs)} {run.name}: {self.bench.metric} {last.quality:.4f}, "
                     f"{last.step} steps, "
@@ -192,7 +192,6 @@ def _fit(bench: BenchConfig, path: Path, keep: Path | None) -> list[Point]:
             memory_of(trainer),
             shape,
             None if bench.images is None else bench.images.size,
-            bench.quality_of,
         )
         trainer.state.callbacks.append(meter)
         trainer.fit()

@@ -68,22 +68,29 @@ def documents_of(settings: TextData, data: Path | None) -> Documents:
         found.held_out = {name: clean(texts) for name, texts in found.held_out.items()}
     if settings.one_stream:
         return _joined(found, settings, rng)
-    if settings.noise:
-        found.train = {
-            name: (text for text, _ in spoilt(texts, settings.noise, rng))
-            for name, texts in found.train.items()
-        }
+    found.train = {
+        name: (text for text, _ in _marked(texts, settings, rng))
+        for name, texts in found.train.items()
+    }
     return found
+
+
+def _marked(
+    texts: Iterable[str], settings: TextData, rng: np.random.Generator
+) -> Iterable[tuple[str, bool]]:
+    """Texts with the noise that the settings ask for, and whether each was planted."""
+    if settings.noise:
+        return spoilt(texts, settings.noise, rng)
+    return ((text, False) for text in texts)
 
 
 def _joined(found: Documents, settings: TextData, rng: np.random.Generator) -> Documents:
     """Shuffle all documents of ``train`` into one stream; the sources are kept apart beside it."""
     named = []
     for name, texts in found.train.items():
-        marked: Iterable[tuple[str, bool]] = ((text, False) for text in texts)
-        if settings.noise:
-            marked = spoilt(texts, settings.noise, rng)
-        named += [(NOISE if planted else name, text) for text, planted in marked]
+        named += [
+            (NOISE if planted else name, text) for text, planted in _marked(texts, settings, rng)
+        ]
     named = [named[i] for i in rng.permutation(len(named))]
     sources: dict[str, list[str]] = {}
     for name, text in named:
@@ -100,6 +107,5 @@ def _standard_library(settings: TextData, rng: np.random.Generator) -> Documents
     held_out: Iterable[str] = first([files[i] for i in order[:held]], settings.held_out)
     if settings.clean:
         train, held_out = clean(train), clean(held_out)
-    if settings.noise:
-        train = (text for text, _ in spoilt(train, settings.noise, rng))
-    return Documents(train={STREAM: train}, held_out={STREAM: held_out})
+    noisy = (text for text, _ in _marked(train, settings, rng))
+    return Documents(train={STREAM: noisy}, held_out={STREAM: held_out})

@@ -7,7 +7,6 @@ import torch
 from numpy.typing import NDArray
 
 from attent_stream.base.errors import ScoreError
-from attent_stream.base.gather import gather_ranks
 from attent_stream.base.watch import here
 from attent_stream.data.dataset import TeachingDataset
 from attent_stream.data.places import places
@@ -49,11 +48,6 @@ def record_candidates(
     Raises:
         ScoreError: A batch cannot be scored. The message names its samples and the rank.
     """
-
-    def gathered(values: list[torch.Tensor]) -> NDArray:
-        ranks, replication = dataset.num_ranks, dataset.replication or 1
-        return gather_ranks(torch.stack(values), ranks=ranks, replication=replication)
-
     rows = [candidate.row for candidate in candidates]
     if decision.by == SCORED:
         scores = []
@@ -63,7 +57,7 @@ def record_candidates(
             except ScoreError as error:
                 where = places(dataset, epoch.segment.candidates[row])
                 raise ScoreError(f"{error}; on {here()} for {where}") from error
-        epoch.record(rows, gathered(scores))
+        epoch.record(rows, dataset.gathered(torch.stack(scores)))
     if decision.features:
         features = [to_device(torch.from_numpy(candidate.features)) for candidate in candidates]
-        epoch.record_features(rows, gathered(features))
+        epoch.record_features(rows, dataset.gathered(torch.stack(features)))

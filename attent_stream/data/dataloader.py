@@ -7,16 +7,16 @@ from itertools import islice
 from numbers import Real
 from typing import Any
 
-import numpy as np
 from streaming import StreamingDataLoader
 from torch.utils.data import DataLoader, default_collate
 
 from attent_stream.arrange.cutting import Packed
-from attent_stream.base.batch_seed import random_numbers_kept, seed_batch
+from attent_stream.base.batch_seed import random_numbers_kept
 from attent_stream.base.errors import CollateError, TeacherError
 from attent_stream.base.gather import RankGroup
 from attent_stream.base.watch import WORKER_TIMEOUT, next_batch, open_files_named
 from attent_stream.data.candidates import Candidate, Score, ToDevice, record_candidates
+from attent_stream.data.collated import collated
 from attent_stream.data.dataset import WINDOW, EpochStart, TeachingDataset
 from attent_stream.data.epoch_length import expected_batches, longest_epoch
 from attent_stream.data.loader_arguments import (
@@ -137,10 +137,7 @@ class TeachingDataLoader(StreamingDataLoader):
         Args:
             ids: Their sample ids.
         """
-        numbers = np.array(list(ids), np.int64)
-        with random_numbers_kept():
-            seed_batch(self.dataset.shuffle_seed, self.dataset.coming_epoch, numbers)
-            return self._collate([self.dataset[number] for number in numbers.tolist()])
+        return collated(self.dataset, self._collate, ids, self.dataset.coming_epoch)
 
     def attach(
         self,

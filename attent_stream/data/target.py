@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from streaming import Stream
 
-from attent_stream.base.batch_seed import random_numbers_kept, seed_batch
 from attent_stream.corpus.columns import columns_of
+from attent_stream.data.collated import collated
 from attent_stream.data.dataset import TeachingDataset
 
 LARGEST = 16384  # samples that are read, spread evenly over a larger target
@@ -53,13 +53,11 @@ class TargetSamples:
             rank: This rank.
             ranks: Ranks that share them.
         """
-        mine, found = ids[rank::ranks], []
-        with random_numbers_kept():
-            for first in range(0, len(mine), size):
-                some = mine[first : first + size]
-                seed_batch(self.dataset.shuffle_seed, 0, some)
-                found.append(collate([self.dataset[number] for number in some.tolist()]))
-        return found
+        mine = ids[rank::ranks]
+        return [
+            collated(self.dataset, collate, mine[first : first + size])
+            for first in range(0, len(mine), size)
+        ]
 
 
 def open_target(streams: Sequence[Stream], like: TeachingDataset) -> TargetSamples:

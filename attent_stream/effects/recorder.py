@@ -13,7 +13,6 @@ from torch.nn import Module, functional
 
 from attent_stream.base.empty import is_empty
 from attent_stream.base.errors import AttentError, ScoreError, in_words
-from attent_stream.base.gather import gather_ranks
 from attent_stream.base.stopwatch import Stopwatch
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.model.batch_form import BatchForm
@@ -210,12 +209,11 @@ class Recorder(Callback):
         """Put all ranks' scores into the ledger. All ranks must call this together."""
         if not self._pending:
             return
-        dataset = self._loader.dataset
         width = max(row.shape[1] for row in self._pending)  # the same on all ranks
         pending = torch.stack(
             [functional.pad(row, (0, width - row.shape[1]), value=-1.0) for row in self._pending]
         )
-        rows = gather_ranks(pending, ranks=dataset.num_ranks, replication=dataset.replication or 1)
+        rows = self._loader.dataset.gathered(pending)
         self._pending = []
         for batch in rows.swapaxes(0, 1):  # (ranks, 3, width) of one time
             ids, scores, times = batch.swapaxes(0, 1).reshape(3, -1)

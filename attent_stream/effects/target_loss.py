@@ -13,7 +13,6 @@ from composer.loggers import Logger
 from composer.utils import dist
 
 from attent_stream.base.batch_seed import random_numbers_kept
-from attent_stream.base.gather import gather_ranks
 from attent_stream.base.stopwatch import Stopwatch
 from attent_stream.data.dataset import TeachingDataset
 from attent_stream.model.batch_form import BatchForm
@@ -69,10 +68,7 @@ class TargetLoss(Callback):
             known = [loss for loss in losses if np.isfinite(loss)]
             mine = [sum(known), float(len(known)), float(bool(reason))]
             values = state.device.tensor_to_device(torch.tensor(mine, dtype=torch.float64))
-            ranks, replication = self._dataset.num_ranks, self._dataset.replication or 1
-            total, count, failed = gather_ranks(values, ranks=ranks, replication=replication).sum(
-                axis=0
-            )
+            total, count, failed = self._dataset.gathered(values).sum(axis=0)
         if failed:
             self._stopped = True  # on all ranks
             if dist.get_global_rank() == 0:

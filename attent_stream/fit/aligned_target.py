@@ -43,7 +43,7 @@ class AlignedTarget:
         self._collects = False
         # Gradient and samples of each call of the head in a forward; None outside
         self._calls: list[tuple[Tensor, int]] = []
-        self.score = Score(head=self._at_head)
+        self.score = Score(head=self._at_head, name="alignment")
 
     @property
     def ready(self) -> bool:

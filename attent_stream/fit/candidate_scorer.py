@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -14,14 +13,13 @@ from torch.nn import Module
 from attent_stream.base.batch_seed import random_numbers_kept
 from attent_stream.base.empty import EMPTY
 from attent_stream.base.errors import AttentError, ScoreError
-from attent_stream.base.gather import gather_ranks
 from attent_stream.base.span import Clock
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.data.dataset import TeachingDataset
 from attent_stream.fit.aligned_target import AlignedTarget
 from attent_stream.fit.open_target import OpenTarget
 from attent_stream.fit.run import Run
-from attent_stream.fit.scorer import Scorer
+from attent_stream.fit.scorer import Scorer, known_state
 from attent_stream.fit.training_forward import training_forward
 from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.device_memory import out_of_memory
@@ -285,7 +283,6 @@ def open_scorer(
         FidelityError: The model cannot be scored at this fidelity.
         ScoreError: The model does not support this score, or the state is of another model.
     """
-    known = resumed or ({} if before is None else before.state_dict())
     dataset, relative = loader.dataset, run.relative
     device = state.device.tensor_to_device(torch.empty(())).device
     score: Any = run.score if relative is None else relative.base
@@ -300,7 +297,7 @@ def open_scorer(
         fidelity=run.scoring.fidelity,
         device=device,
         full_precision=state.precision == Precision.FP32,
-        gather=partial(gather_ranks, ranks=dataset.num_ranks, replication=dataset.replication or 1),
+        gather=dataset.gathered,
         ranks=dataset.num_ranks,
         seed=run.teacher.seed,
         keep=run.teacher.keep.start,
@@ -326,5 +323,5 @@ def open_scorer(
         batch_size=loader.batch_size,
         first_batch=state.timestamp.batch,
     )
-    scorer.load_state_dict(known)
+    scorer.load_state_dict(known_state(resumed, before))
     return scorer

@@ -41,19 +41,22 @@ def state_clock(state: State, loader: TeachingDataLoader) -> ClockReader:
     return read
 
 
-def single_pass(total: Span | None, loader: TeachingDataLoader) -> bool:
+def single_pass(length: float | None, loader: TeachingDataLoader) -> bool:
     """Whether training of this length is known to see no sample twice.
 
-    Streams that are repeated within an epoch are. A length in tokens is known for packed text only.
+    Streams that are repeated within an epoch are.
+
+    Args:
+        length: See ``passes``.
+        loader: The train loader.
     """
-    found = passes(total, loader)
-    return found is not None and found <= 1 and not loader.dataset.repeats
+    return length is not None and length <= 1 and not loader.dataset.repeats
 
 
 def passes(total: Span | None, loader: TeachingDataLoader) -> float | None:
     """Epochs of plain training that a run is as long as; None if that is not known.
 
-    All ranks must call this together.
+    A length in tokens is known for packed text only. All ranks must call this together.
     """
     if total is None:
         return None

@@ -108,11 +108,12 @@ def open_target_scorer(
             found.append(view(batch))
         return found
 
-    def counted(ids: np.ndarray) -> np.ndarray:
-        none = np.zeros_like(score.counts(view(target.held[0])))
-        return sum(map(score.counts, views(ids, group.rank, group.ranks)), none)
+    def counted() -> list[np.ndarray]:
+        none = np.zeros_like(score.counts(view(target.held[0])))  # a rank may have no sample
+        shares = [views(ids, group.rank, group.ranks) for ids in samples.shown]
+        return [sum(map(score.counts, share), none) for share in shares]
 
-    mine = _together(lambda: [counted(ids) for ids in samples.shown])
+    mine = _together(counted)
     counts = [group.total(one) for one in mine]
     weights = [
         float(total.sum()) if stream.weight is None else float(stream.weight)

@@ -30,7 +30,7 @@ from attent_stream.fit.fit import Fit, StepTime
 from attent_stream.fit.open_target import open_target_scorer, read_target
 from attent_stream.fit.run import Facts, Run
 from attent_stream.fit.score_memory import ScoreMemory
-from attent_stream.fit.scorer import Scorer
+from attent_stream.fit.scorer import Scorer, known_state
 from attent_stream.fit.settings import Settings
 from attent_stream.fit.target_scorer import TargetScorer
 from attent_stream.fit.teaching import Teaching
@@ -75,10 +75,11 @@ def open_fit(
         ValueError: The settings cannot be carried out, or the checkpoint is of others.
     """
     total = total_span(state.max_duration)
+    length = passes(total, loader)
     facts = Facts(
         text=Traits.of(state.model).shift_labels,
-        passes=passes(total, loader),
-        once=single_pass(total, loader),
+        passes=length,
+        once=single_pass(length, loader),
         packed=loader.packed,
     )
     run = _with_what_can_be_arranged(settings, settings.of_run(facts), loader)
@@ -87,7 +88,7 @@ def open_fit(
     scorer: Scorer | None = None
     target = None if settings.target is None else read_target(settings.target, state, loader)
     if run.scored and run.by_target is not None and target is not None:
-        known = resumed or ({} if scorer_before is None else scorer_before.state_dict())
+        known = known_state(resumed, scorer_before)
         scorer = open_target_scorer(target, run.by_target, loader, state, known, spent)
     elif run.scored:
         scorer = open_scorer(
@@ -186,8 +187,7 @@ def warn(fit: Fit) -> None:
     loader, teacher = fit.loader, fit.teacher
     log.info("AtteNT: %s.", fit.run.told)
     window = loader.dataset.window
-    never_taught = teacher.uses_scores and teacher.ledger is None
-    never_taught = never_taught and teacher.first is None
+    never_taught = teacher.uses_scores and teacher.ledger is None and teacher.first is None
     if never_taught and loader.plain_batches <= window:
         log.warning(
             "Nothing will be taught: the first window of an epoch is kept whole, and a window of "

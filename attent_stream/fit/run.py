@@ -75,12 +75,12 @@ class Run:
     @property
     def aligns(self) -> bool:
         """Whether the score is the alignment with a target."""
-        return isinstance(_named(self.score), AlignedScore)
+        return isinstance(score_of(self.score), AlignedScore)
 
     @property
     def relative(self) -> RelativeScore | None:
         """The score, if it is relative to a reference."""
-        found = _named(self.score)
+        found = score_of(self.score)
         return found if isinstance(found, RelativeScore) else None
 
 
@@ -182,10 +182,10 @@ def run_of(settings: "Settings", facts: Facts) -> Run:
 def regime_of(settings: "Settings", facts: Facts) -> Regime:
     """The regime of a run."""
     when, score = settings.remember.when, settings.score
-    of_target = isinstance(_named(score), (AlignedScore, TargetScore))
+    of_target = isinstance(score_of(score), (AlignedScore, TargetScore))
     if settings.target is not None and (score is None or of_target):
         # An alignment is of the model of its time.
-        aligned = isinstance(_named(score), AlignedScore)
+        aligned = isinstance(score_of(score), AlignedScore)
         return TARGET if facts.once or aligned else TARGET_AGAIN
     # What a language model sees again is remembered unasked.
     remembers = when == ALWAYS or (when is None and facts.text)
@@ -200,11 +200,11 @@ def regime_of(settings: "Settings", facts: Facts) -> Regime:
 
 
 def _by_target(score: str | ScoreFunction | None) -> TargetScore | None:
-    found = _named(score)
+    found = score_of(score)
     return found if isinstance(found, TargetScore) else None
 
 
-def _named(score: str | ScoreFunction | None) -> Any:
+def score_of(score: str | ScoreFunction | None) -> Any:
     """What the name of a score stands for; None for a function and what is no name of one."""
     return SCORES.get(score) if isinstance(score, str) and score != REMEMBERED else None
 
@@ -218,7 +218,7 @@ def recordable(score: str | ScoreFunction | None) -> bool:
     """Whether the outputs of a training forward give a score."""
     if score is None or score == REMEMBERED:
         return True
-    found = None if callable(score) else SCORES.get(score)
+    found = score_of(score)
     return isinstance(found, Score) and bool(found.outputs)
 
 

@@ -13,6 +13,16 @@ from attent_stream.teach.epoch import TaughtEpoch
 from attent_stream.window.choice import Choice
 
 
+def known_state(resumed: dict[str, Any] | None, before: "Scorer | None") -> dict[str, Any]:
+    """What a fit's scorer goes on from: a checkpoint, the fit before, or nothing.
+
+    Args:
+        resumed: AtteNT's state from a checkpoint, or None.
+        before: The scorer of the fit before, or None.
+    """
+    return resumed or ({} if before is None else before.state_dict())
+
+
 class Scorer(Protocol):
     """Scores the candidates of a fit. All ranks call its methods together."""
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from attent_stream.fit.run import Facts, Run, ScoreFunction, recordable, run_of
+from attent_stream.fit.run import Facts, Run, ScoreFunction, recordable, run_of, score_of
 from attent_stream.fit.scoring import Scoring
 from attent_stream.fit.target import Target
 from attent_stream.memory.open_ledger import LEDGERS
@@ -96,13 +96,13 @@ class Settings:
         if remember.per not in LEDGERS:
             LEDGERS.get(remember.per)  # says which names are known
         toward = self.target is not None and score is None
-        of_target = toward or isinstance(_found(score), (AlignedScore, TargetScore))
+        of_target = toward or isinstance(score_of(score), (AlignedScore, TargetScore))
         if of_target and remember.when not in (None, NEVER):
             raise ValueError(
                 f"remember={remember.when!r} is for losses of training forwards, and samples are "
                 f"chosen by a target: leave remember away, or set score to 'loss'"
             )
-        if isinstance(_found(remember.score), (AlignedScore, TargetScore)):
+        if isinstance(score_of(remember.score), (AlignedScore, TargetScore)):
             raise ValueError(
                 f"remember.score must be of a training forward, got {remember.score!r}"
             )
@@ -170,7 +170,7 @@ def parse_settings(
         ValueError: One is out of range, a bad name (the good ones are listed), or two contradict
             each other.
     """
-    found = _found(score)
+    found = score_of(score)
     if isinstance(found, Recipe):
         recipe = copy.deepcopy(dict(found.settings))
         if select not in (None, recipe.get("select")):
@@ -200,11 +200,6 @@ def parse_settings(
         without=without,
         joined=joined,
     )
-
-
-def _found(score: Any) -> Any:
-    """What the name of a score stands for; None for what is no name of one."""
-    return SCORES.get(score) if isinstance(score, str) and score != REMEMBERED else None
 
 
 def _parsed_arrange(arrange: str | Mapping[str, Any] | None) -> dict[str, Any] | None:

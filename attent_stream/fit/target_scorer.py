@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import Module
 
 from attent_stream.base.errors import ScoreError
-from attent_stream.base.gather import gather_ranks
 from attent_stream.base.span import Clock
 from attent_stream.base.stopwatch import Stopwatch
 from attent_stream.base.watch import here
@@ -57,8 +56,6 @@ class TargetScorer:
     ) -> None:
         self._likeness, self._view, self._loader, self._aside = likeness, view, loader, aside
         self._to_device, self._spent = to_device, spent
-        # Replicas read the same samples, and each would count them.
-        self._counts = dist.get_global_rank() % (loader.dataset.replication or 1) == 0
         self._compared = False
         self._advanced = False  # for a first window, before its choice is known
         self._seen: list[NDArray] = []  # scores of the first candidates
@@ -87,10 +84,7 @@ class TargetScorer:
             return
         window, dataset = choice.window, self._loader.dataset
         rows = min(len(window.ids), -(-_FIRST // dataset.row_size))
-        mine = epoch.order.of_rank(window.ids[:rows], epoch.rank)
-        if self._counts:
-            for ids in mine:
-                self._likeness.count(VIEWS.get(self._view)(self._loader.collated(ids)))
+        self._count(self._read(epoch.order.of_rank(window.ids[:rows], epoch.rank)))
         self._likeness.advance()
 
     def first(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -103,25 +97,36 @@ class TargetScorer:
         Returns:
             Scores of all ranks, shape (ranks, n, batch_size).
         """
-        dataset, view = self._loader.dataset, VIEWS.get(self._view)
         with self._spent:
-            views = []
-            for row in ids:
-                try:
-                    views.append(view(self._loader.collated(row)))
-                    if len(views[-1]) != len(row):
-                        raise ScoreError(f"expected a row for each sample, got {len(views[-1])}")
-                except ScoreError as error:
-                    where = places(dataset, row)
-                    raise ScoreError(f"{error}; on {here()} for {where}") from error
-            if self._counts:
-                for one in views:
-                    self._likeness.count(one)
+            views = self._read(ids)
+            self._count(views)
             self._likeness.advance()
             self._advanced = True
             scores = torch.from_numpy(np.stack([self._likeness.scores(one) for one in views]))
-            ranks, replication = dataset.num_ranks, dataset.replication or 1
-            return gather_ranks(self._to_device(scores), ranks=ranks, replication=replication)
+            return self._loader.dataset.gathered(self._to_device(scores))
+
+    def _read(self, ids: NDArray[np.int64]) -> list[NDArray]:
+        """Views of batches that this process reads itself.
+
+        Raises:
+            ScoreError: A batch has no view. The message names its samples and the rank.
+        """
+        view, found = VIEWS.get(self._view), []
+        for row in ids:
+            try:
+                found.append(view(self._loader.collated(row)))
+                if len(found[-1]) != len(row):
+                    raise ScoreError(f"expected a row for each sample, got {len(found[-1])}")
+            except ScoreError as error:
+                where = places(self._loader.dataset, row)
+                raise ScoreError(f"{error}; on {here()} for {where}") from error
+        return found
+
+    def _count(self, views: list[NDArray]) -> None:
+        """Count views of the stream. Replicas read the same samples, and one of them counts."""
+        if dist.get_global_rank() % (self._loader.dataset.replication or 1) == 0:
+            for view in views:
+                self._likeness.count(view)
 
     def prepared(self, state: State, candidates: Any) -> Any:
         """A batch of candidates as it is scored: the worker's view of it."""
@@ -135,8 +140,7 @@ class TargetScorer:
             batch: The view that the worker made of it.
             window: Epoch and index of the candidates' window.
         """
-        if self._counts:
-            self._likeness.count(batch)
+        self._count([batch])
         return state.device.tensor_to_device(torch.from_numpy(self._likeness.scores(batch)))
 
     def learns_from(self, batches: int) -> bool:

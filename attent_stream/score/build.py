@@ -64,7 +64,7 @@ def build_scorer(
         headless = _headless(model, head, traits)
     text = headless is not None or traits.shift_labels
     own = replace(fidelity, proxy=None)
-    name = score if isinstance(score, str) else "alignment"
+    name = score if isinstance(score, str) else found.name
     last = None
     if headless is None and not found.outputs:
         last = _last_layer(name, model, traits, head, found.classifies)

@@ -40,12 +40,14 @@ class Score:
         outputs: Computes it from the outputs, by kind of target: (outputs (B, ..., C), target) ->
             (B,). Empty where the outputs are not enough.
         classifies: Whether a classifier's last linear layer may stand for the output head.
+        name: Its name in messages, where it is not in ``SCORES``.
     """
 
     tokens: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
     head: Callable[[HeadInputs], Tensor] | None = None
     outputs: dict[str, Callable[[Tensor, Tensor], Tensor]] = field(default_factory=dict)
     classifies: bool = False
+    name: str = "of your own"
 
 
 def _residual(nll: Tensor, residual_sq: Tensor, valid: Tensor) -> Tensor:

@@ -33,8 +33,9 @@ def test_a_worker_reads_samples_of_its_steps_and_its_share_of_what_comes():
 @pytest.mark.parametrize("scored", [False, True])
 def test_what_is_made_of_each_role(scored):
     arrangements = Arrangements.parse({"pieces": 0.5, "balance": "tokens"})
-    tasks = _tasks(posting(scored=scored), arrangements)
+    tasks = _tasks(posting(scored=scored), arrangements, "tokens")
     lesson, candidate = tasks[LESSON], tasks[CANDIDATE]
     assert lesson.lesson and lesson.units == 2 and dict(lesson.decision.notes) == {"pieces": 2}
     assert not candidate.lesson and candidate.units == 1 and candidate.decision.features
     assert candidate.scored == scored
+    assert candidate.view == "tokens" and not lesson.view

@@ -11,7 +11,7 @@ from streaming import Stream
 from attent_stream import TeachingDataLoader, TeachingDataset
 from attent_stream.base.span import Clock, Span
 from attent_stream.corpus.batches import TokenCollator
-from attent_stream.fit.clock import packed_length, single_pass, state_clock
+from attent_stream.fit.clock import packed_length, passes, single_pass, state_clock
 
 
 @pytest.fixture
@@ -24,9 +24,9 @@ def test_a_run_is_one_pass_in_whichever_unit_it_is_told(folder):
     loader = TeachingDataLoader(dataset, batch_size=BATCH, collate_fn=TokenCollator())
     one = {"ep": 1, "ba": 24, "sp": 96, "tok": 96 * LENGTH}
     for unit, length in one.items():
-        assert single_pass(Span(value=length, unit=unit), loader), unit
-        assert not single_pass(Span(value=length + 1, unit=unit), loader), unit
-    assert not single_pass(None, loader)
+        assert single_pass(passes(Span(value=length, unit=unit), loader), loader), unit
+        assert not single_pass(passes(Span(value=length + 1, unit=unit), loader), loader), unit
+    assert not single_pass(passes(None, loader), loader)
 
 
 def test_a_stream_that_is_repeated_is_no_single_pass(folder, tmp_path):
@@ -35,7 +35,7 @@ def test_a_stream_that_is_repeated_is_no_single_pass(folder, tmp_path):
     dataset = TeachingDataset(streams=streams, batch_size=BATCH, window=4, shuffle=True)
     loader = TeachingDataLoader(dataset, batch_size=BATCH, collate_fn=TokenCollator())
     for unit, length in {"ep": 1, "ba": 40, "sp": 160, "tok": 160 * LENGTH}.items():
-        assert not single_pass(Span(value=length, unit=unit), loader), unit
+        assert not single_pass(passes(Span(value=length, unit=unit), loader), loader), unit
 
 
 def loader_of(folder, **collate) -> TeachingDataLoader:
@@ -67,5 +67,5 @@ def test_the_length_of_samples_is_known_where_text_is_packed(folder):
     assert packed_length(loader_of(folder)) == LENGTH
     padded = loader_of(folder, pad_id=VOCAB)
     assert packed_length(padded) is None
-    assert not single_pass(Span(value=96 * LENGTH, unit="tok"), padded)
-    assert single_pass(Span(value=96, unit="sp"), padded)
+    assert not single_pass(passes(Span(value=96 * LENGTH, unit="tok"), padded), padded)
+    assert single_pass(passes(Span(value=96, unit="sp"), padded), padded)

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import resource
+import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -52,6 +53,9 @@ def make_many(folder: str, report: str) -> None:
         gc.collect()
         # A worker that torch has ended has a descriptor until it is waited for.
         [child.join(60) for child in multiprocessing.active_children()]
+        # So have the queues of workers until the threads that fed them have closed them.
+        feeding = [one for one in threading.enumerate() if one.name == "QueueFeederThread"]
+        [thread.join(60) for thread in feeding]
         open_files.append(len(os.listdir("/proc/self/fd")))
     left = sorted(used & in_memory())
     last = LIVING["last"] = TeachingDataset(local=folder, batch_size=4)  # until Python ends

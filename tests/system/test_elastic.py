@@ -215,10 +215,27 @@ def test_from_every_world_to_every_other(datasets, canonical, balance):
         assert told(list(rest)) == expected[lesson:], (begun, other, lesson)
 
 
+def to_run(examples: int):
+    """Settings of a property. To shrink what fails would take minutes."""
+    return settings(max_examples=examples, phases=[Phase.generate])
+
+
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=15, phases=[Phase.generate])  # to shrink what fails would take minutes
+@to_run(15)
 @given(data=st.data())
 def test_any_chain_of_worlds(datasets, data):
+    chain_of_worlds(datasets, data)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@to_run(40)
+@given(data=st.data())
+def test_any_chain_of_worlds_at_length(datasets, data):
+    chain_of_worlds(datasets, data)
+
+
+def chain_of_worlds(datasets, data) -> None:
     """Killed and restarted up to four times, under settings drawn from Streaming's and ours."""
     logging.getLogger("streaming").setLevel(logging.ERROR)
     dataset = datasets[data.draw(st.sampled_from(["one", "two"]), "streams")]
