@@ -80,12 +80,13 @@ def _texts(data: Path | None, limit: int) -> tuple[list[str], list[str], str]:
     names = sorted({file.name.split(".")[0] for file in data.glob("*.train.jsonl.zst")})
     for split, texts in parts.items():
         for name in names:
-            texts += _lines(data / f"{name}.{split}.jsonl.zst", limit // len(names))
+            texts += read_texts(data / f"{name}.{split}.jsonl.zst", limit // len(names))
         generator.shuffle(texts)
     return parts["train"], parts["valid"], " + ".join(names)
 
 
-def _lines(file: Path, limit: int) -> list[str]:
+def read_texts(file: Path, limit: int) -> list[str]:
+    """Read texts of a ``.jsonl.zst`` file, up to some bytes of lines."""
     import zstandard
 
     texts, size = [], 0

@@ -42,10 +42,12 @@ def picture(results: Sequence[ArmResult], title: str, score_name: str) -> "Figur
     tokens.set_title("Held-out loss over trained tokens")
     early, late = figure.add_subplot(grid[0, 2]), figure.add_subplot(grid[1, 2])
     late.set_xlabel(score_name)
-    windows = next((r.windows for r in results if r.windows), ())
+    scored = next((r for r in results if r.windows), None)
+    windows = scored.windows if scored else ()
     part = max(1, len(windows) // 5)
-    _histogram(early, windows[:part], "early")
-    _histogram(late, windows[-part:], "late")
+    of = f"Scores of {scored.name}" if scored else "Candidates' scores"
+    _histogram(early, windows[:part], f"{of}, early")
+    _histogram(late, windows[-part:], f"{of}, late")
     if windows:
         early.sharex(late)
         early.tick_params(labelbottom=False)
@@ -74,11 +76,13 @@ def _curves(axes: "Axes", results: Sequence[ArmResult], quantity: str, label: st
             label=text,
         )
     axes.set_xlim(left=0)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + (high - low) * len(results) / 12)  # the legend is above the curves
     axes.legend(loc="upper right", frameon=False)
 
 
-def _histogram(axes: "Axes", windows: Sequence[ScoredWindow], when: str) -> None:
-    axes.set_title(f"Candidates' scores {when} in training")
+def _histogram(axes: "Axes", windows: Sequence[ScoredWindow], title: str) -> None:
+    axes.set_title(title)
     axes.set_ylabel("samples")
     axes.spines[["top", "right"]].set_visible(False)
     if not windows:
@@ -114,6 +118,5 @@ def _histogram(axes: "Axes", windows: Sequence[ScoredWindow], when: str) -> None
         )
     first, last = windows[0].batch, windows[-1].batch
     axes.set_title(
-        f"Candidates' scores {when}: "
-        + (f"batch {first}" if first == last else f"batches {first} to {last}")
+        f"{title}: batch {first}" if first == last else f"{title}: batches {first} to {last}"
     )

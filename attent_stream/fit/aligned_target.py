@@ -1,5 +1,6 @@
 """The direction of the output weight that lowers the target's loss, anew for each window."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from attent_stream.model.output_head import HeadError, find_head
 from attent_stream.score.alignment import Direction, head_alignments, head_gradient, low_rank
 from attent_stream.score.grad_norm import HeadInputs
 from attent_stream.score.scores import Score
+
+log = logging.getLogger(__name__)
 
 _SAMPLES = 32  # of the target, forwarded for each window
 _KEPT = 0.5  # share of the running mean that a refresh leaves
@@ -39,6 +42,9 @@ class AlignedTarget:
         self, model: Module, target: OpenTarget, loader: TeachingDataLoader, *, seed: int
     ) -> None:
         self._model, self._target, self._loader, self._seed = model, target, loader, seed
+        # FSDP2 puts another tensor into the module's place in forwards; optimizers know this one.
+        self._weight = _output_weight(model)
+        self._warned = False
         self._direction: Direction | None = None
         self._collects = False
         # Gradient and samples of each call of the head in a forward; None outside
@@ -95,7 +101,16 @@ class AlignedTarget:
         if total is None or not bool(torch.isfinite(total).all()):
             return  # the direction before is as good as any
         found = total / samples
-        scale = _adam_scale(self._model, optimizers, found.shape)
+        moments = None if self._weight is None else _second_moments(self._weight, optimizers)
+        if moments is not None and moments.shape != found.shape and not self._warned:
+            self._warned = True
+            log.warning(
+                "score: alignment leaves the optimizer's second moments out: the output weight "
+                "has shape %s, and this rank has moments of shape %s (FSDP1 shards them so).",
+                tuple(found.shape),
+                tuple(moments.shape),
+            )
+        scale = None if moments is None else _adam_scale(moments, found.shape)
         found = found if scale is None else found * scale.to(found)
         found = found / found.norm().clamp(min=1e-30)
         if self._direction is not None:
@@ -146,19 +161,28 @@ def _of_last(calls: list[tuple[Tensor, int]], rows: int) -> list[tuple[Tensor, i
     return found
 
 
-def _adam_scale(model: Module, optimizers: Sequence[Optimizer], shape: torch.Size) -> Tensor | None:
-    """``1 / (sqrt(v) + damping)`` of the output weight; None without Adam's second moments."""
+def _output_weight(model: Module) -> Tensor | None:
     try:
-        weight = find_head(model).module.weight
+        return find_head(model).module.weight
     except HeadError:
         return None
+
+
+def _second_moments(weight: Tensor, optimizers: Sequence[Optimizer]) -> Tensor | None:
+    """Adam's second moments of a parameter, gathered over ranks where they are a DTensor. None for
+    other optimizers, and before the first step. All ranks must call this together.
+    """
     for optimizer in optimizers:
-        state = optimizer.state.get(weight)
-        moments = None if state is None else state.get("exp_avg_sq")
-        if isinstance(moments, DTensor):
-            moments = moments.full_tensor()
-        if isinstance(moments, Tensor) and moments.shape == shape:
-            roots = moments.float().sqrt()
-            mean = roots.mean()
-            return mean / (roots + _DAMPING * mean) if float(mean) > 0 else None
+        moments = optimizer.state.get(weight, {}).get("exp_avg_sq")
+        if isinstance(moments, Tensor):
+            return moments.full_tensor() if isinstance(moments, DTensor) else moments
     return None
+
+
+def _adam_scale(moments: Tensor, shape: torch.Size) -> Tensor | None:
+    """``1 / (sqrt(v) + damping)`` for second moments v, over its mean. None for another shape."""
+    if moments.shape != shape:
+        return None
+    roots = moments.float().sqrt()
+    mean = roots.mean()
+    return mean / (roots + _DAMPING * mean) if float(mean) > 0 else None

@@ -267,6 +267,7 @@ def fit(
     precision="fp32",
     saving=None,
     lr=0.1,
+    optimizer="SGD",
 ) -> dict:
     """One training; what this rank saw of it.
 
@@ -279,6 +280,7 @@ def fit(
         backend: Of torch.compile: ``count`` runs and counts the graphs.
         reference: Also log the ledger, and what it must hold.
         saving: The Trainer's arguments about checkpoints.
+        optimizer: A name in ``torch.optim``.
         auto: Let the trainer think that it looks for the microbatch itself (Composer refuses to
             without a GPU).
     """
@@ -314,7 +316,7 @@ def fit(
         trainer = Trainer(
             model=learner,
             train_dataloader=loader,
-            optimizers=torch.optim.SGD(learner.parameters(), lr=lr),
+            optimizers=getattr(torch.optim, optimizer)(learner.parameters(), lr=lr),
             max_duration=duration,
             algorithms=[algorithm] if algorithm else [],
             callbacks=[watch, check] if reference else [watch],

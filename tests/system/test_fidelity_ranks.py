@@ -63,3 +63,34 @@ def test_ranks_choose_as_one(tmp_path):
                 for log in logs
             ]
             assert said[0] == said[1] and "attent/fidelity/layers_1/spearman" in said[0]
+
+
+def test_alignment_with_a_target_chooses_as_one(tmp_path):
+    """Adam's second moments are whole under DDP, and gathered under FSDP2. FSDP1 cuts them up, so
+    that a rank has only the gradient, as with SGD.
+    """
+    folder = write_tokens(tmp_path / "data", 160, length=LENGTH, vocab=VOCAB)
+    target = write_tokens(tmp_path / "target", 40, length=LENGTH, vocab=VOCAB, seed=1)
+    attent = {"target": target, "score": "alignment", "select": "hard", "keep": 0.5}
+    attent["arrange"] = "none"
+    adam = {"optimizer": "AdamW", "lr": 0.01}
+    alone = {
+        "AdamW": fit(data=settings(folder, 1), attent=attent, **adam),
+        "SGD": fit(data=settings(folder, 1), attent=attent),
+    }
+    assert alone["AdamW"]["choices"] != alone["SGD"]["choices"]
+    jobs = {
+        "ddp": {"parallel": None, **adam},
+        "fsdp2": {"parallel": "fsdp2", **adam},
+        "fsdp1": {"parallel": "fsdp1"},
+    }
+    jobs = {
+        name: {"data": settings(folder, 2), "attent": attent, **job} for name, job in jobs.items()
+    }
+    for rank in run_ranks(tmp_path, jobs):
+        for name, log in rank.items():
+            assert "error" not in log, log
+            want = alone[jobs[name].get("optimizer", "SGD")]["choices"]
+            assert [choice[:2] for choice in log["choices"]] == [choice[:2] for choice in want], (
+                name
+            )
