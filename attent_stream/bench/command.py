@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         names = [bench.task for bench in benches]
         if len(set(names)) != len(names):
             raise ConfigError(f"task: expected different names, got {', '.join(names)}")
+        if given.jobs < 1:
+            raise ConfigError(f"--jobs: expected at least 1, got {given.jobs}")
         data = None if given.data is None else Path(given.data)
         if data is not None and not data.is_dir():
             raise ConfigError(f"--data: expected a folder, got {given.data!r}")
@@ -61,6 +63,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="only the first N seeds")
     parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="runs at a time, each a process; times are less exact then",
+    )
+    parser.add_argument(
         "--results",
         metavar="FILE",
         help="write the rows to this quality.json, replacing the task's older ones",
@@ -78,7 +87,8 @@ def _one(path: str, bench: BenchConfig, data: Path | None, given: argparse.Names
     from attent_stream.bench.runs import BenchRun
 
     out = Path(given.out) / bench.task
-    records = BenchRun(bench, data, out, say=_say).run(given.seeds, train=not given.report)
+    run = BenchRun(bench, data, out, say=_say, processes=given.jobs)
+    records = run.run(given.seeds, train=not given.report)
     try:
         found = compare(bench, records)
     except ValueError as error:

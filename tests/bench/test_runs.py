@@ -4,36 +4,13 @@ import json
 from dataclasses import asdict
 
 import pytest
+from bench_files import TEXT
 
 from attent_stream.bench.command import main
 from attent_stream.bench.record import read_records
 from attent_stream.bench.runs import RESULTS, BenchRun
 from attent_stream.bench.settings import load_bench
 
-TEXT = """
-task: tiny
-base:
-  device: cpu
-  model:
-    name: hf_causal_lm
-    architecture: llama
-    config_overrides:
-      {hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2,
-       num_key_value_heads: 2, max_position_embeddings: 32, tie_word_embeddings: true}
-  train_loader: {name: text, dataset: {window: 2, gap: 1}, num_workers: 0}
-  global_train_batch_size: 4
-  device_eval_batch_size: 16
-  optimizer: {name: adamw}
-  scheduler: {name: cosine_with_warmup, t_warmup: 1ba, alpha_f: 0.0}
-text: {streams: {stdlib: 0.05}, held_out: 0.01, vocab_size: 300, seq_len: 32}
-steps: 8
-seeds: [1]
-evals: 2
-learning_rates: [1.0e-3, 2.0e-3]
-arms:
-  plain: {lengths: [0.5, 1.0]}
-  soft: {lengths: [1.0], algorithms: {attent: {keep: 0.5, select: soft}}}
-"""
 PICTURES = """
 task: shapes
 base:
@@ -68,7 +45,7 @@ def test_a_bench_that_was_stopped_goes_on_and_repeats_no_run(tmp_path):
 
     def stop(line):
         said.append(line)
-        if "plain 1 seed 1" in line:
+        if "plain 1 seed 1: LanguageCrossEntropy" in line:
             raise KeyboardInterrupt  # after two runs of the sweep and one arm's
 
     with pytest.raises(KeyboardInterrupt):

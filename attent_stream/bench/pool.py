@@ -1,0 +1,49 @@
+"""Train several runs of a bench at once, each in a process of its own."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+
+from attent_stream.base.watch import leave_with_parent
+from attent_stream.bench.plan import Run
+from attent_stream.bench.record import Record
+from attent_stream.bench.training import Training
+from attent_stream.corpus.parallel import available_cores
+
+Job = tuple[Run, str, str]  # a run, its key, and what its lines of progress begin with
+
+
+def trained(training: Training, jobs: Sequence[Job], processes: int) -> Iterator[Record]:
+    """Train runs, and yield the record of each as it ends.
+
+    Args:
+        training: Trains a run.
+        jobs: The runs.
+        processes: Runs at a time. 1: in this process, in their order.
+    """
+    if processes == 1 or len(jobs) < 2:
+        yield from (training.record(*job) for job in jobs)
+        return
+    processes = min(processes, len(jobs))
+    threads = max(1, available_cores() // processes)
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), _begin, (training, threads))
+    try:
+        for done in as_completed([pool.submit(_train, job) for job in jobs]):
+            yield done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_TRAINING: list[Training] = []  # of this process, if it is one of the pool
+
+
+def _begin(training: Training, threads: int) -> None:
+    import torch
+
+    leave_with_parent()
+    torch.set_num_threads(min(threads, torch.get_num_threads()))
+    _TRAINING[:] = [training]
+
+
+def _train(job: Job) -> Record:
+    return _TRAINING[0].record(*job)
