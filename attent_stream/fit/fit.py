@@ -22,6 +22,8 @@ from attent_stream.fit.scorer import Scorer
 from attent_stream.fit.teaching import Teaching
 from attent_stream.teach.teacher import Teacher
 
+TARGET = "target"  # what is given up where the stream is like it
+
 
 class StepTime(Callback):
     """Logs the seconds that teaching took in each batch, and their share of the step.
@@ -97,6 +99,8 @@ class Fit:
         names = ["pieces"] if "pieces" in asked and "pieces" not in done else []
         if self.recorder is not None and self.recorder.stopped:
             names.append("records")
+        if self.run.alike:
+            names.append(TARGET)
         return names
 
     def give_up(self, names: list[str]) -> None:

@@ -15,7 +15,9 @@ from attent_stream.base.errors import AttentError, in_words
 from attent_stream.base.gather import RankGroup, first_fault
 from attent_stream.base.stopwatch import Stopwatch
 from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.data.spread import spread_ids
 from attent_stream.data.target import TargetSamples, open_target
+from attent_stream.fit.alike import SAMPLES
 from attent_stream.fit.target import Target, place
 from attent_stream.fit.target_scorer import TargetScorer
 from attent_stream.score.recipe import TargetScore
@@ -84,7 +86,9 @@ def open_target_scorer(
     state: State,
     known: dict[str, Any],
     spent: Stopwatch,
-) -> TargetScorer:
+    *,
+    look: bool = False,
+) -> TargetScorer | None:
     """Build the scorer of a fit from a target; all ranks call this together.
 
     Args:
@@ -94,15 +98,19 @@ def open_target_scorer(
         state: The Trainer's.
         known: State of a checkpoint or of the fit before to go on from; may be empty.
         spent: Measures teaching.
+        look: Whether to look at the stream first.
+
+    Returns:
+        None where the stream was looked at and is like the target.
 
     Raises:
         ValueError: The target's samples cannot be scored, or are of another tokenizer.
     """
     group = RankGroup.of_world(state.device.tensor_to_device)
-    view, samples = VIEWS.get(score.view), target.samples
+    view, samples, size = VIEWS.get(score.view), target.samples, loader.batch_size
 
     def views(ids: np.ndarray, rank: int, ranks: int) -> list[np.ndarray]:
-        found, size = [], loader.batch_size
+        found = []
         for batch in samples.batches(ids, loader.collate, size=size, rank=rank, ranks=ranks):
             check_tokens(batch, state.model)
             found.append(view(batch))
@@ -125,7 +133,19 @@ def open_target_scorer(
     to_device = state.device.tensor_to_device
     scorer = TargetScorer(likeness, score.view, loader, aside, to_device=to_device, spent=spent)
     scorer.load_state_dict(known)
-    return scorer
+    if not look:
+        return scorer
+    spread = spread_ids(loader.dataset, SAMPLES)
+    mine = _share(spread, loader.dataset.rank, loader.dataset.num_ranks).tolist()
+    seen = _together(
+        lambda: [view(loader.collated(mine[i : i + size])) for i in range(0, len(mine), size)]
+    )
+    return None if scorer.alike(score.open(counts, weights, group), seen) else scorer
+
+
+def _share(ids: np.ndarray, rank: int, ranks: int) -> np.ndarray:
+    """A rank's share of some samples. All have as many, so with more ranks some read the same."""
+    return np.resize(ids, max(1, len(ids) // ranks) * ranks)[rank::ranks]
 
 
 def _together(make: Callable[[], T]) -> T:

@@ -26,7 +26,7 @@ from attent_stream.effects.weighting import WeightedOutputs
 from attent_stream.fit.arrange_faults import arrange_faults
 from attent_stream.fit.candidate_scorer import PreparesCandidates, open_scorer
 from attent_stream.fit.clock import passes, single_pass, state_clock
-from attent_stream.fit.fit import Fit, StepTime
+from attent_stream.fit.fit import TARGET, Fit, StepTime
 from attent_stream.fit.open_target import open_target_scorer, read_target
 from attent_stream.fit.run import Facts, Run
 from attent_stream.fit.score_memory import ScoreMemory
@@ -81,16 +81,21 @@ def open_fit(
         passes=length,
         once=single_pass(length, loader),
         packed=loader.packed,
+        alike=resumed is not None and TARGET in (resumed.get("given_up") or []),
     )
-    run = _with_what_can_be_arranged(settings, settings.of_run(facts), loader)
-    loader.widen(run.window)
+    run = settings.of_run(facts)
     form, spent = BatchForm.of(loader), Stopwatch(gpu=isinstance(state.device, DeviceGPU))
     scorer: Scorer | None = None
     target = None if settings.target is None else read_target(settings.target, state, loader)
     if run.scored and run.by_target is not None and target is not None:
         known = known_state(resumed, scorer_before)
-        scorer = open_target_scorer(target, run.by_target, loader, state, known, spent)
-    elif run.scored:
+        look = settings.leaves_the_choice and resumed is None
+        scorer = open_target_scorer(target, run.by_target, loader, state, known, spent, look=look)
+        if scorer is None:
+            run = settings.of_run(replace(facts, alike=True))
+    run = _with_what_can_be_arranged(settings, run, loader)
+    loader.widen(run.window)
+    if run.scored and scorer is None:
         scorer = open_scorer(
             state, loader, run, form, target=target, resumed=resumed, before=scorer_before
         )

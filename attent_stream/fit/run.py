@@ -34,12 +34,14 @@ class Facts:
         once: No sample is seen twice.
         passes: Epochs of plain training that the run is as long as; None if not known.
         packed: Samples are text of one length without padding.
+        alike: The stream is like the target.
     """
 
     text: bool = False
     once: bool = False
     passes: float | None = None
     packed: bool = False
+    alike: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,7 @@ class Run:
         window: Rows of a window, where the user does not give them.
         passes: How often the stream is read by a run that chooses toward a target; None if not
             known.
+        alike: The stream is like the target, so that nothing is chosen toward it.
     """
 
     teacher: TeacherSettings
@@ -66,6 +69,7 @@ class Run:
     told: str
     window: int = WINDOW
     passes: float | None = None
+    alike: bool = False
 
     @property
     def by_target(self) -> TargetScore | None:
@@ -133,6 +137,7 @@ ONCE: dict[str, Any] = {
     "balance": "tokens",
 }
 _LARGEST_WINDOW = 256
+_ALIKE = "the stream is like the target, so none of it is dropped for that; "
 _WORDS = {"pieces": "short pieces of samples come first", "balance": "batches are balanced"}
 
 
@@ -175,7 +180,9 @@ def run_of(settings: "Settings", facts: Facts) -> Run:
         scoring=settings.scoring,
         window=_window(keep.start) if toward else WINDOW,
         passes=facts.passes / keep.start if toward and facts.passes is not None else None,
-        told=_told(regime if keep.some else PLAIN, taken, arrange, settings.arrange is None),
+        told=_ALIKE * facts.alike
+        + _told(regime if keep.some else PLAIN, taken, arrange, settings.arrange is None),
+        alike=facts.alike,
     )
 
 
@@ -183,7 +190,7 @@ def regime_of(settings: "Settings", facts: Facts) -> Regime:
     """The regime of a run."""
     when, score = settings.remember.when, settings.score
     of_target = isinstance(score_of(score), (AlignedScore, TargetScore))
-    if settings.target is not None and (score is None or of_target):
+    if settings.target is not None and (score is None or of_target) and not facts.alike:
         # An alignment is of the model of its time.
         aligned = isinstance(score_of(score), AlignedScore)
         return TARGET if facts.once or aligned else TARGET_AGAIN

@@ -87,6 +87,12 @@ class Settings:
             given["score"] = self.score
         return {name: value for name, value in given.items() if value is not None}
 
+    @property
+    def leaves_the_choice(self) -> bool:
+        """Whether it is left to the run how it chooses toward the target, and how much."""
+        given = (self.score, self.select, self.keep)
+        return self.target is not None and not any(one is not None for one in given)
+
     def of_run(self, facts: Facts) -> Run:
         """What these come to in a run; see ``run_of``."""
         return run_of(self, facts)

@@ -18,6 +18,7 @@ from attent_stream.base.stopwatch import Stopwatch
 from attent_stream.base.watch import here
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.data.places import places
+from attent_stream.fit.alike import halves, is_alike, scores_of, share_alike
 from attent_stream.model.reading import Reading
 from attent_stream.score.recipe import Likeness
 from attent_stream.score.views import VIEWS
@@ -75,6 +76,22 @@ class TargetScorer:
         """Cost of scoring one candidate, in forwards of the learner: none."""
         return 0.0
 
+    def alike(self, fresh: Likeness, views: list[NDArray]) -> bool:
+        """Whether the stream is like the target. All ranks must call this together.
+
+        Args:
+            fresh: Has counted nothing of the stream.
+            views: Of samples of the stream that this rank has read, as many on all ranks.
+        """
+        with self._spent:
+            counted, others = halves(views)
+            self._count(counted, fresh)
+            fresh.advance()
+            scores = self._to_device(scores_of(fresh, others))
+            found = self._loader.dataset.gathered(scores)
+            aside = scores_of(fresh, self._aside).numpy()
+        return is_alike(share_alike(found.reshape(-1), aside))
+
     def begin(self, state: State, epoch: TaughtEpoch) -> None:
         """Count samples of the window that is trained on, if nothing of the stream was counted yet,
         as after a resume without its state. All ranks must call this together.
@@ -84,7 +101,8 @@ class TargetScorer:
             return
         window, dataset = choice.window, self._loader.dataset
         rows = min(len(window.ids), -(-_FIRST // dataset.row_size))
-        self._count(self._read(epoch.order.of_rank(window.ids[:rows], epoch.rank)))
+        views = self._read(epoch.order.of_rank(window.ids[:rows], epoch.rank))
+        self._count(views, self._likeness)
         self._likeness.advance()
 
     def first(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -99,7 +117,7 @@ class TargetScorer:
         """
         with self._spent:
             views = self._read(ids)
-            self._count(views)
+            self._count(views, self._likeness)
             self._likeness.advance()
             self._advanced = True
             scores = torch.from_numpy(np.stack([self._likeness.scores(one) for one in views]))
@@ -122,11 +140,11 @@ class TargetScorer:
                 raise ScoreError(f"{error}; on {here()} for {where}") from error
         return found
 
-    def _count(self, views: list[NDArray]) -> None:
+    def _count(self, views: list[NDArray], likeness: Likeness) -> None:
         """Count views of the stream. Replicas read the same samples, and one of them counts."""
         if dist.get_global_rank() % (self._loader.dataset.replication or 1) == 0:
             for view in views:
-                self._likeness.count(view)
+                likeness.count(view)
 
     def prepared(self, state: State, candidates: Any) -> Any:
         """A batch of candidates as it is scored: the worker's view of it."""
@@ -140,7 +158,7 @@ class TargetScorer:
             batch: The view that the worker made of it.
             window: Epoch and index of the candidates' window.
         """
-        self._count([batch])
+        self._count([batch], self._likeness)
         return state.device.tensor_to_device(torch.from_numpy(self._likeness.scores(batch)))
 
     def learns_from(self, batches: int) -> bool:
