@@ -57,9 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = MaskedParser(prog="attent-stream", description="AtteNT for streaming training.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    corpus = commands.add_parser("corpus", help="write text or images as MDS shards")
+    corpus = commands.add_parser("corpus", help="write text, chats or images as MDS shards")
     kinds = corpus.add_subparsers(required=True, metavar="KIND")
     _add_text(kinds.add_parser("text", help="documents -> packed token samples", description=_TEXT))
+    _add_chat(kinds.add_parser("chat", help="prompts and answers -> samples", description=_CHAT))
     _add_images(
         kinds.add_parser("images", help="class folders -> labelled images", description=_IMAGES)
     )
@@ -73,6 +74,12 @@ _TEXT = (
     "tokenizer, and pack documents into samples of --seq-len tokens. Write MDS shards to "
     "OUT/STREAM/SPLIT, and OUT/tokenizer and OUT/manifest.json."
 )
+_CHAT = (
+    'Read .jsonl (also with .gz or .zst), or folders of it. A line has "messages", a list of '
+    '{"role", "content"}, or a "prompt" and an "answer". Write them as the chat template of the '
+    "tokenizer says, with labels on what the assistant says. Write MDS shards to OUT/STREAM/SPLIT, "
+    "and OUT/tokenizer and OUT/manifest.json."
+)
 _IMAGES = (
     "Read FOLDER/CLASS/*.jpg|jpeg|png, or FOLDER/{train,test,val}/CLASS. Write MDS shards to "
     "OUT/SPLIT, with the files' bytes (column image) and class numbers (column label), and "
@@ -80,7 +87,7 @@ _IMAGES = (
 )
 
 
-def _add_text(parser: argparse.ArgumentParser) -> None:
+def _add_sources(parser: argparse.ArgumentParser, unit: str) -> None:
     parser.add_argument(
         "source", nargs="*", metavar="PATH", help="file, folder or NAME=PATH, a stream each"
     )
@@ -92,6 +99,37 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=PATH",
         help="more streams; paths of the same name are one stream",
     )
+    parser.add_argument(
+        "--split",
+        type=_split,
+        action="append",
+        default=[],
+        metavar="NAME=FRACTION",
+        help=f"hold out a share of {unit} by a hash of their text; the rest is train",
+    )
+
+
+def _add_chat(parser: argparse.ArgumentParser) -> None:
+    _add_sources(parser, "conversations")
+    parser.add_argument(
+        "--tokenizer",
+        required=True,
+        metavar="FOLDER",
+        help="local folder of a Hugging Face tokenizer, with a chat template or without",
+    )
+    parser.add_argument(
+        "--seq-len",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="the most tokens of a sample; what is longer is cut (1024)",
+    )
+    _add_common(parser, shard_size="8mb")
+    parser.set_defaults(handler=_corpus_chat)
+
+
+def _add_text(parser: argparse.ArgumentParser) -> None:
+    _add_sources(parser, "documents")
     tokenizer = parser.add_mutually_exclusive_group(required=True)
     tokenizer.add_argument(
         "--tokenizer", metavar="PATH", help="local folder with tokenizer.json, or that file"
@@ -110,14 +148,6 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seq-len", type=int, default=512, metavar="N", help="tokens of a sample (512)"
-    )
-    parser.add_argument(
-        "--split",
-        type=_split,
-        action="append",
-        default=[],
-        metavar="NAME=FRACTION",
-        help="hold out a share of documents by a hash of their text; the rest is train",
     )
     parser.add_argument(
         "--text-key", default="text", metavar="KEY", help="key or column of the text (text)"
@@ -212,6 +242,27 @@ def _corpus_text(arguments: argparse.Namespace) -> int:
             **_common(arguments),
         )
         return _report(write_text_corpus(settings), arguments.out)
+    except CorpusError as error:
+        return _refuse(error)
+
+
+def _corpus_chat(arguments: argparse.Namespace) -> int:
+    from attent_stream.corpus import (
+        ChatCorpusSettings,
+        CorpusError,
+        sources_from,
+        write_chat_corpus,
+    )
+
+    try:
+        settings = ChatCorpusSettings(
+            sources=sources_from([*arguments.source, *arguments.stream]),
+            tokenizer=arguments.tokenizer,
+            seq_len=arguments.seq_len,
+            splits=tuple(arguments.split),
+            **_common(arguments),
+        )
+        return _report(write_chat_corpus(settings), arguments.out)
     except CorpusError as error:
         return _refuse(error)
 

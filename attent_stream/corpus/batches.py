@@ -12,9 +12,9 @@ from PIL import Image
 
 from attent_stream.base.epoch_number import EpochNumber
 from attent_stream.corpus.columns import check_image, check_tokens, token_ids, value_of, whole_dtype
+from attent_stream.corpus.conversation import IGNORED
 from attent_stream.corpus.errors import require
 
-IGNORED = -100  # Label without a loss.
 CROP_PADDING = 4
 
 

@@ -11,7 +11,7 @@ from attent_stream.corpus.errors import CorpusError, require
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-KINDS = ("text", "images")
+KINDS = ("text", "chat", "images")
 
 
 def inner_path(path: Any, what: str) -> str:
@@ -80,7 +80,8 @@ class Manifest:
     """The description of a corpus.
 
     Attributes:
-        kind: 'text' (column `tokens`) or 'images' (columns `image`: file bytes, `label`: int).
+        kind: 'text' (column `tokens`), 'chat' (columns `input_ids`, `labels`) or 'images' (columns
+            `image`: file bytes, `label`: int).
         parts: Every split of every stream.
         bad: Omitted records.
         tokenizer: The tokenizer's folder, relative to the manifest.

@@ -69,6 +69,35 @@ def check_shards(shard_size: str | int, compression: str | None, hashes: Sequenc
         require(name in HASHES, f"hashes: expected some of {', '.join(HASHES)}, got {name!r}")
 
 
+def check_splits(splits: Sequence[tuple[str, float]]) -> None:
+    """Check names and fractions of held-out splits.
+
+    Raises:
+        CorpusError: A name or a fraction is wrong.
+    """
+    names = [name for name, _ in splits]
+    for name, fraction in splits:
+        good = bool(NAME.fullmatch(name)) and name != REST
+        require(
+            good,
+            f"a split's name is letters, digits, '.', '_' or '-' and not {REST!r}, got {name!r}",
+        )
+        require(
+            0 < fraction < 1,
+            f"the fraction of split {name!r} must be between 0 and 1, got {fraction!r}",
+        )
+    require(len(set(names)) == len(names), f"splits need different names, got {', '.join(names)}")
+    total = sum(fraction for _, fraction in splits)
+    require(total < 1, f"the fractions of the splits must add up to less than 1, got {total:g}")
+
+
+def check_sources(sources: Sequence[Source]) -> None:
+    """Raise CorpusError unless there are streams, of different names."""
+    names = [source.name for source in sources]
+    require(bool(names), "at least one source is needed, got none")
+    require(len(set(names)) == len(names), f"streams need different names, got {', '.join(names)}")
+
+
 def check_whole(name: str, value: int, smallest: int) -> None:
     """Raise CorpusError unless the value is an int of at least `smallest`."""
     good = isinstance(value, int) and not isinstance(value, bool) and value >= smallest
@@ -121,11 +150,7 @@ class TextCorpusSettings:
     progress: bool | None = None
 
     def __post_init__(self) -> None:
-        names = [source.name for source in self.sources]
-        require(bool(names), "at least one source is needed, got none")
-        require(
-            len(set(names)) == len(names), f"streams need different names, got {', '.join(names)}"
-        )
+        check_sources(self.sources)
         require(bool(self.out), f"out must be a folder or a URL, got {self.out!r}")
         require(
             (self.tokenizer is None) != (self.vocab_size is None),
@@ -138,7 +163,7 @@ class TextCorpusSettings:
             SMALLEST_VOCAB,
         )
         check_whole("seq_len", self.seq_len, 2)
-        self._check_splits()
+        check_splits(self.splits)
         check_whole("workers", self.workers, 1)
         check_shards(self.shard_size, self.compression, self.hashes)
         smallest = 4 * self.seq_len + SHARD_HEAD
@@ -149,25 +174,6 @@ class TextCorpusSettings:
             f"{size}",
         )
         parse_bytes(self.tokenizer_sample, "tokenizer_sample")
-
-    def _check_splits(self) -> None:
-        names = [name for name, _ in self.splits]
-        for name, fraction in self.splits:
-            good = bool(NAME.fullmatch(name)) and name != REST
-            require(
-                good,
-                f"a split's name is letters, digits, '.', '_' or '-' and not {REST!r}, got "
-                f"{name!r}",
-            )
-            require(
-                0 < fraction < 1,
-                f"the fraction of split {name!r} must be between 0 and 1, got {fraction!r}",
-            )
-        require(
-            len(set(names)) == len(names), f"splits need different names, got {', '.join(names)}"
-        )
-        total = sum(fraction for _, fraction in self.splits)
-        require(total < 1, f"the fractions of the splits must add up to less than 1, got {total:g}")
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -184,6 +190,62 @@ class TextCorpusSettings:
             "tokenizer": self.tokenizer,
             "vocab_size": self.vocab_size,
             "tokenizer_sample": self.tokenizer_sample,
+            **mds_settings(self.shard_size, self.compression, self.hashes),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatCorpusSettings:
+    """The settings of a corpus of conversations.
+
+    Attributes:
+        sources: One for each stream, of .jsonl files; see `sources_from` and `messages_of`.
+        out: A folder, or a URL that Streaming can upload to.
+        tokenizer: A local folder that transformers' AutoTokenizer reads.
+        seq_len: The most tokens of a sample. What is longer is cut.
+        splits: As in `TextCorpusSettings`, by a hash of the whole conversation.
+        workers, shard_size, compression, hashes, overwrite, progress: As there.
+    """
+
+    sources: tuple[Source, ...]
+    out: str
+    tokenizer: str
+    seq_len: int = 1024
+    splits: tuple[tuple[str, float], ...] = ()
+    workers: int = 1
+    shard_size: str | int = "8mb"
+    compression: str | None = None
+    hashes: tuple[str, ...] = ()
+    overwrite: bool = False
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        check_sources(self.sources)
+        require(bool(self.out), f"out must be a folder or a URL, got {self.out!r}")
+        require(bool(self.tokenizer), f"tokenizer must be a folder, got {self.tokenizer!r}")
+        check_whole("seq_len", self.seq_len, 2)
+        check_splits(self.splits)
+        check_whole("workers", self.workers, 1)
+        check_shards(self.shard_size, self.compression, self.hashes)
+        smallest = 8 * self.seq_len + SHARD_HEAD
+        size = parse_bytes(self.shard_size, "shard_size")
+        require(
+            size >= smallest,
+            f"shard_size must hold a sample of {self.seq_len} tokens: {smallest} or more, got "
+            f"{size}",
+        )
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """The held-out splits, then 'train', in the order of `split_of`."""
+        return (*(name for name, _ in self.splits), REST)
+
+    def recorded(self) -> dict:
+        """Return the settings that the content depends on, for the manifest."""
+        return {
+            "sources": {source.name: list(source.paths) for source in self.sources},
+            "splits": dict(self.splits),
+            "tokenizer": self.tokenizer,
             **mds_settings(self.shard_size, self.compression, self.hashes),
         }
 

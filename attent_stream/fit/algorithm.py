@@ -33,6 +33,7 @@ _STATE = (
     "reference",
     "target",
     "given_up",
+    "noise",
 )
 _EVENTS = frozenset(
     {
@@ -45,6 +46,7 @@ _EVENTS = frozenset(
         Event.BEFORE_FORWARD,
         Event.AFTER_FORWARD,
         Event.AFTER_LOSS,
+        Event.AFTER_BACKWARD,
         Event.BATCH_END,
         Event.FIT_END,
     }

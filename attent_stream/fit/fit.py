@@ -14,6 +14,7 @@ from attent_stream.base.gather import gather_ranks
 from attent_stream.base.randomness import random_state
 from attent_stream.base.stopwatch import Stopwatch
 from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.effects.noise_scale import NoiseScale
 from attent_stream.effects.planned_length import PlannedLength
 from attent_stream.effects.recorder import Recorder
 from attent_stream.effects.short_lessons import ShortLessons
@@ -64,6 +65,7 @@ class Fit:
         recorder: Records the losses of training forwards; None if they are not remembered.
         short: Takes lessons in pieces apart.
         length: Tells the Trainer the lengths of epochs.
+        noise: Measures the noise of gradients.
         effects: All that listens to the Trainer's events, in the order in which it is called.
     """
 
@@ -76,6 +78,7 @@ class Fit:
     recorder: Recorder | None
     short: ShortLessons
     length: PlannedLength
+    noise: NoiseScale
     effects: tuple[Callback, ...]
 
     def run_event(self, event: Event, state: State, logger: Logger) -> None:
@@ -111,12 +114,13 @@ class Fit:
             self.recorder.stop()
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the teacher and the scorer, and the lengths that were set."""
+        """The state of teacher, scorer and noise scale, and the lengths that were set."""
         none = {"fidelity": None, "reference": None, "target": None}
         return {
             **self.length.state_dict(),
             "gain": self.teacher.state_dict().get("gain"),
             "given_up": self.given_up(),
+            "noise": self.noise.state_dict(),
             **none,
             **({} if self.scorer is None else self.scorer.state_dict()),
         }

@@ -18,6 +18,7 @@ from attent_stream.base.registry import imported
 from attent_stream.base.stopwatch import Stopwatch
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.effects.lesson_weights import LessonWeights
+from attent_stream.effects.noise_scale import NoiseScale
 from attent_stream.effects.planned_length import PlannedLength
 from attent_stream.effects.recorder import Recorder
 from attent_stream.effects.short_lessons import ShortLessons
@@ -150,7 +151,8 @@ def open_fit(
         shown = TargetLoss(
             target.held, target.held_samples, form=form, dataset=loader.dataset, spent=spent
         )
-    effects = [recorder, length, teaching, short, weights, shown, StepTime(spent)]
+    noise = NoiseScale(form, spent)
+    effects = [noise, recorder, length, teaching, short, weights, shown, StepTime(spent)]
     fit = Fit(
         run=run,
         loader=loader,
@@ -161,10 +163,12 @@ def open_fit(
         recorder=recorder,
         short=short,
         length=length,
+        noise=noise,
         effects=tuple(effect for effect in effects if effect is not None),
     )
     if resumed is not None:
         teacher.load_state_dict(resumed)
+        noise.load_state_dict(resumed.get("noise"))
         fit.give_up(resumed.get("given_up") or [])
     _check_times(teacher, loader)
     return fit

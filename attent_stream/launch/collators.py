@@ -10,8 +10,8 @@ import torch
 
 from attent_stream.arrange.cutting import Packed
 from attent_stream.base.epoch_number import EpochNumber, VariesByEpoch
-from attent_stream.corpus.batches import IGNORED
 from attent_stream.corpus.columns import token_ids, whole_dtype
+from attent_stream.corpus.conversation import IGNORED
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

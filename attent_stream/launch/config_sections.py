@@ -10,7 +10,8 @@ class ModelConfig:
 
     ``architecture`` is a Hugging Face model type such as ``llama`` or ``vit``, and
     ``config_overrides`` sets fields of its config. ``pretrained`` is a folder with ``config.json``
-    and safetensors weights.
+    and safetensors weights. ``lora`` holds arguments of peft's ``LoraConfig``: only adapters of a
+    causal LM are trained then, and checkpoints hold nothing else.
     """
 
     name: Literal["hf_causal_lm", "hf_masked_lm", "hf_image_classifier"]
@@ -20,8 +21,11 @@ class ModelConfig:
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = (
         None
     )
+    lora: dict[str, Any] | None = None
 
     def __post_init__(self):
+        if self.lora is not None and self.name != "hf_causal_lm":
+            raise ValueError(f"expected lora with hf_causal_lm only, got {self.name}")
         if (self.architecture is None) == (self.pretrained is None):
             raise ValueError(
                 "expected exactly one of architecture and pretrained, got "
@@ -132,7 +136,7 @@ class LoaderConfig:
     (seconds, 0: no limit).
     """
 
-    name: Literal["text", "masked_text", "image"]
+    name: Literal["text", "masked_text", "chat", "image"]
     dataset: StreamsConfig
     collate: dict[str, Any] = field(default_factory=dict)
     num_workers: int = 2

@@ -5,8 +5,10 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attent_stream.corpus.batches import IGNORED, ImageCollator, TokenCollator
+from attent_stream.corpus.batches import ImageCollator, TokenCollator
+from attent_stream.corpus.chat_batches import ChatCollator
 from attent_stream.corpus.columns import columns_of
+from attent_stream.corpus.conversation import IGNORED
 from attent_stream.launch.collators import CutTokens, MaskTokens
 from attent_stream.launch.config_check import ConfigError, checked_arguments, join, refuse_unknown
 from attent_stream.launch.config_sections import (
@@ -99,6 +101,12 @@ def build_collate(
         if loader.name == "image":
             supplied = {"seed": seed, "augment": training}
             return ImageCollator(**{**supplied, **checked_arguments(ImageCollator, given, where)})
+        if loader.name == "chat":
+            pad = None if tokenizer is None else _pad_id(tokenizer)
+            supplied = {} if pad is None else {"pad_id": pad}
+            if loader.dataset.max_seq_len is not None:
+                supplied["max_seq_len"] = loader.dataset.max_seq_len
+            return ChatCollator(**{**supplied, **checked_arguments(ChatCollator, given, where)})
         own = [entry.name for entry in dataclasses.fields(TokenCollator)]
         masked = loader.name == "masked_text"
         if masked:
@@ -133,6 +141,11 @@ def build_collate(
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _pad_id(tokenizer: Any) -> int | None:
+    pad = tokenizer.pad_token_id
+    return tokenizer.eos_token_id if pad is None else pad
 
 
 def check_columns(collate: Any, dataset: Any, path: str) -> None:

@@ -1,12 +1,18 @@
 """Build Composer models and tokenizers from Hugging Face ones, without downloads or remote code."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from attent_stream.launch.config_check import ConfigError, choose, describe_value, refuse_unknown
+from attent_stream.launch.config_check import (
+    ConfigError,
+    checked_arguments,
+    choose,
+    describe_value,
+    refuse_unknown,
+)
 from attent_stream.launch.config_sections import ModelConfig, TokenizerConfig
 
 
@@ -163,13 +169,34 @@ def _language_model(model: ModelConfig, config: Any, tokenizer: Any) -> Any:
 
     causal = model.name == "hf_causal_lm"
     metric = LanguagePerplexity() if causal else MaskedAccuracy(ignore_index=-100)
-    return HuggingFaceModel(
-        _transformer(AutoModelForCausalLM if causal else AutoModelForMaskedLM, model, config),
-        tokenizer=tokenizer,
-        use_logits=True,
-        shift_labels=causal,
-        eval_metrics=[LanguageCrossEntropy(), metric],
-    )
+    lora = None if model.lora is None else _lora(model.lora)
+    made = _transformer(AutoModelForCausalLM if causal else AutoModelForMaskedLM, model, config)
+    try:
+        return HuggingFaceModel(
+            made,
+            tokenizer=tokenizer,
+            use_logits=True,
+            shift_labels=causal,
+            eval_metrics=[LanguageCrossEntropy(), metric],
+            peft_config=lora,
+        )
+    except (TypeError, ValueError) as error:
+        if lora is None:
+            raise
+        raise ConfigError(f"model.lora: {str(error).splitlines()[0]}") from error
+
+
+def _lora(given: Mapping[str, Any]) -> Any:
+    """Build peft's config of a ``lora`` section."""
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise ConfigError("model.lora: expected peft, run pip install peft") from error
+    arguments = checked_arguments(LoraConfig, given, "model.lora")
+    try:
+        return LoraConfig(**{"task_type": "CAUSAL_LM", **arguments})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"model.lora: {str(error).splitlines()[0]}") from error
 
 
 def _image_classifier(model: ModelConfig, config: Any, tokenizer: Any) -> Any:

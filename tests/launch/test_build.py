@@ -1,5 +1,6 @@
 """A Trainer from a configuration: what is connected, and what this machine cannot run."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,59 @@ def test_loaders_are_named_by_their_keys(corpus):
         for more in ([], [many], ["eval_loader=null"])
     ]
     assert paths == [["eval_loader"], ["eval_loader[0]", "eval_loader[1]"], []]
+
+
+CHAT = """
+model:
+  name: hf_causal_lm
+  architecture: llama
+  config_overrides:
+    {hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2}
+  lora: {r: 2, target_modules: [q_proj]}
+tokenizer: {path: CORPUS/tokenizer}
+train_loader:
+  name: chat
+  dataset: {local: CORPUS/sums/train, shuffle: true, window: 2, gap: 1, max_seq_len: 48}
+  num_workers: 0
+eval_loader: {name: chat, dataset: {local: CORPUS/sums/valid}, num_workers: 0}
+optimizer: {name: adamw, lr: 1e-3}
+algorithms: {attent: {}}
+max_duration: 3ep
+global_train_batch_size: 8
+progress_bar: false
+save_folder: RUN
+save_interval: 8ba
+save_overwrite: true
+device: cpu
+"""
+
+
+def test_conversations_are_trained_on_with_lora_and_resumed(tmp_path):
+    from chat_files import CHATML, chat_tokenizer
+
+    from attent_stream.corpus import ChatCorpusSettings, sources_from, write_chat_corpus
+
+    lines = [json.dumps({"prompt": f"{n} and {n}", "answer": f"{2 * n}"}) for n in range(100)]
+    (tmp_path / "sums.jsonl").write_text("\n".join(lines))
+    write_chat_corpus(
+        ChatCorpusSettings(
+            sources=sources_from([str(tmp_path / "sums.jsonl")]),
+            out=str(tmp_path / "corpus"),
+            tokenizer=chat_tokenizer(tmp_path / "tokenizer", CHATML),
+            splits=(("valid", 0.2),),
+        )
+    )
+    text = CHAT.replace("CORPUS", str(tmp_path / "corpus")).replace("RUN", str(tmp_path / "run"))
+    (tmp_path / "chat.yaml").write_text(text)
+    ends = []
+    for more in ([], [f"load_path={tmp_path / 'run' / 'ep1-ba16-rank0.pt'}"]):
+        trainer = build_trainer(load_config(tmp_path / "chat.yaml", more))
+        try:
+            trainer.fit()
+            metric = trainer.state.eval_metrics["eval"]["LanguageCrossEntropy"]
+            ends.append(float(metric.compute()))
+            (attent,) = trainer.state.algorithms
+            assert attent.settings.keep is None and "harder ones" in attent.fit.run.told
+        finally:
+            trainer.close()
+    assert ends[0] == ends[1]

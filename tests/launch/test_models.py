@@ -47,3 +47,31 @@ def test_an_image_classifier_maps_pixels_to_logits():
     )
     assert model.module.num_classes == 5
     assert model.module(torch.zeros(2, 3, 16, 16)).shape == (2, 5)
+
+
+def test_lora_trains_adapters_only(tmp_path):
+    folder = write_model(tmp_path)
+    lora = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"]}
+    section = ModelConfig(name="hf_causal_lm", pretrained=folder, lora=lora)
+    model = build_model(section, build_tokenizer(TokenizerConfig(path=folder)))
+    trained = [name for name, param in model.named_parameters() if param.requires_grad]
+    assert len(trained) == 2 * 2 * 2 and all("lora_" in name for name in trained)
+
+
+@pytest.mark.parametrize(
+    ("lora", "reason"),
+    [
+        ({"rank": 2}, "model.lora.rank: unknown key"),
+        ({"r": "two"}, "model.lora: .*'str' and 'int'"),
+        ({"r": 2, "target_modules": ["nowhere"]}, "model.lora: Target modules .* not found"),
+    ],
+)
+def test_mistakes_of_lora_are_one_sentence(tmp_path, lora, reason):
+    section = ModelConfig(name="hf_causal_lm", pretrained=write_model(tmp_path), lora=lora)
+    with pytest.raises(ConfigError, match=reason):
+        build_model(section)
+
+
+def test_lora_is_for_causal_models():
+    with pytest.raises(ValueError, match="expected lora with hf_causal_lm only, got hf_masked_lm"):
+        ModelConfig(name="hf_masked_lm", architecture="bert", lora={})
