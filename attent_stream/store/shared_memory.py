@@ -1,7 +1,9 @@
 """Close Streaming's shared memory together with its data set.
 
 Streaming 0.13 closes it when Python ends. Until then each data set keeps twelve file descriptors.
-Each new one also opens, and keeps open, the memory of all others to see which names are taken.
+Each new one also opens, and keeps open, the memory of all others to see which names are taken. It
+takes the first free name a moment later, so two jobs that start at once on a node can want the same
+one, and one of them fails. Here one job after the other takes its names.
 """
 
 import atexit
@@ -11,12 +13,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from multiprocessing.shared_memory import SharedMemory as Block
+from tempfile import gettempdir
 from typing import Any
 
+from filelock import FileLock, Timeout
 from streaming.base.constant import BARRIER_FILELOCK, CACHE_FILELOCK, SHM_TO_CLEAN
 from streaming.base.shared import SharedMemory
 from streaming.base.shared.prefix import _get_path
 from streaming.base.world import World
+from torch import distributed as dist
+
+from attent_stream.base.node_memory import meet
+
+PATIENCE = 60.0  # seconds
 
 _opened: ContextVar[list[SharedMemory] | None] = ContextVar("attent_opened", default=None)
 _in_use: list[Block] = []  # blocks that arrays still use, to close later
@@ -33,7 +42,7 @@ class ClosesMemory:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._memory: list[SharedMemory] = []
         try:
-            with _collected(self._memory):
+            with _collected(self._memory), _one_job_at_a_time():
                 super().__init__(*args, **kwargs)
         except BaseException:
             for memory in self._memory:
@@ -70,6 +79,23 @@ class ClosesMemory:
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for a spawned worker, which closes nothing."""
         return {**self.__dict__, "_memory": []}
+
+
+@contextmanager
+def _one_job_at_a_time() -> Iterator[None]:
+    """Wait until no other job of this user takes names on this node, at most ``PATIENCE``."""
+    lock = None
+    if World.detect().is_local_leader:
+        lock = FileLock(os.path.join(gettempdir(), f"attent-names-{os.getuid()}.lock"))
+        with suppress(Timeout, OSError):  # then names are taken as Streaming does it
+            lock.acquire(timeout=PATIENCE)
+    try:
+        if dist.is_available() and dist.is_initialized():
+            meet("the taking of names for shared memory")
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _close(

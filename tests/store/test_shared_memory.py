@@ -34,6 +34,14 @@ def test_data_sets_that_are_dropped_leave_no_descriptor(zygote, tmp_path):
     ]
 
 
+def test_jobs_that_start_at_once_take_different_names(zygote, tmp_path):
+    folder = write_ids(tmp_path / "data", 32)
+    env = {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    said = [tmp_path / f"said{job}" for job in range(4)]
+    jobs = [zygote.start("store_jobs:make_at_once", folder, said=one, env=env) for one in said]
+    assert [job.wait(300) for job in jobs] == [0] * 4, [one.read_text() for one in said]
+
+
 def test_two_ranks_make_and_drop_data_sets(zygote, tmp_path):
     folder, port, before = write_ids(tmp_path / "data", 64), free_port(), zygote.shared_memory()
     env = {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
