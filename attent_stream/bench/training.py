@@ -128,7 +128,7 @@ class Training:
 
 
 def positions_of(bench: BenchConfig, config: Any) -> int:
-    """Return the tokens of a sample, or its patches and class token."""
-    if bench.text is not None:
-        return bench.text.seq_len
+    """Return the tokens of a sample, the most of a conversation, or patches and class token."""
+    if bench.images is None:
+        return (bench.text or bench.chat).seq_len
     return (bench.images.size // config.patch_size) ** 2 + 1

@@ -2,8 +2,10 @@
 
 import pytest
 from bench_files import TEXT
+from failing_runs import Failing
 
 from attent_stream.bench.command import main
+from attent_stream.bench.pool import trained
 from attent_stream.bench.record import read_records
 from attent_stream.bench.runs import RESULTS, BenchRun
 from attent_stream.bench.settings import load_bench
@@ -27,3 +29,12 @@ def test_jobs_must_be_some(tmp_path, capsys):
     path.write_text(TEXT)
     assert main([str(path), "--out", str(tmp_path / "out"), "--jobs", "0"]) == 2
     assert "--jobs: expected at least 1, got 0" in capsys.readouterr().err
+
+
+@pytest.mark.processes
+def test_a_run_that_fails_does_not_lose_the_others(tmp_path):
+    jobs = [(name, name, name) for name in ("long", "fails", *map(str, range(20)))]
+    found = []
+    with pytest.raises(ValueError, match="this run cannot"):
+        found.extend(trained(Failing(tmp_path), jobs, 2))
+    assert "long" in found and len(found) < 20

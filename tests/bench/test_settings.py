@@ -29,7 +29,7 @@ def test_mistakes_end_in_a_sentence(tmp_path, capsys):
     for bad, told in (
         (good.replace("lengths: [1.0]", "lengths: [0.5]"), "longest length is 1"),
         (good.replace("steps", "stepz"), "stepz"),
-        (good + "images: {images: 4}\n", "exactly one of text and images"),
+        (good + "images: {images: 4}\n", "exactly one of text, images, chat, got text and images"),
         (good.replace("base: {}", "base: none.yaml"), "none.yaml"),
         (good + "base_changes: 8\n", "base_changes: expected a mapping"),
         (good.replace("{a: 1}", "{a: 1}, noise: 1.5"), "noise"),

@@ -26,18 +26,19 @@ def test_every_arm_is_a_training_yaml(path, tmp_path):
         held_out={"a": tmp_path / "held"},
         samples=100,
         source="nowhere",
-        tokenizer=tmp_path / "tokenizer" if text else None,
-        classes=0 if text else 10,
+        tokenizer=None if bench.images else tmp_path / "tokenizer",
+        classes=10 if bench.images else 0,
         target={"a": tmp_path / "target"},
         sources={
             name: tmp_path / name for name in [*(bench.text.streams if text else []), "noise"]
         },
     )
+    start = tmp_path / "weights" if bench.chat else None
     keys = set()
     for name, arm in bench.arms.items():
         run = Run(arm=name, length=arm.lengths[0], seed=1, lr=1e-3)
         made = tmp_path / f"{name}.yaml"
-        made.write_text(yaml.safe_dump(tree(bench, run, data, tmp_path / "cache", None)))
+        made.write_text(yaml.safe_dump(tree(bench, run, data, tmp_path / "cache", start)))
         config = load_config(made)
         assert (
             set(arm.algorithms) <= set(config.algorithms)

@@ -24,3 +24,21 @@ arms:
   plain: {lengths: [0.5, 1.0]}
   soft: {lengths: [1.0], algorithms: {attent: {keep: 0.5, select: soft}}}
 """
+
+CHAT = """
+task: chat
+base:
+  device: cpu
+  model: {name: hf_causal_lm, lora: {r: 2, target_modules: [q_proj, v_proj]}}
+  train_loader: {name: chat, dataset: {window: 2, gap: 1}, num_workers: 0}
+  global_train_batch_size: 4
+  device_eval_batch_size: 8
+  optimizer: {name: adamw}
+chat: {source: sums, samples: 24, held_out: 8, seq_len: 200, weights: WEIGHTS, layers: 2}
+steps: 18
+seeds: [1]
+evals: 1
+arms:
+  plain: {lengths: [0.5, 1.0]}
+  default: {lengths: [1.0], algorithms: {attent: {}}}
+"""
