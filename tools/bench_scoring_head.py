@@ -7,7 +7,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -177,9 +177,22 @@ def _resident(name: str) -> int:
     return 1024 * int(re.search(rf"{name}:\s+(\d+)", _STATUS.read_text()).group(1))
 
 
-def gpu_head() -> dict:
-    """Measure milliseconds and peak extra memory of all sizes in bf16; None if out of memory."""
-    name = torch.cuda.get_device_name()
+GPU_SIZES = [
+    (classes, width, tokens)
+    for classes in (32000, 50257, 128256)
+    for width in (768, 2048, 4096)
+    for tokens in (8192, 16384, 32768, 65536)
+]
+
+
+def gpu_head(sizes: Sequence[tuple[int, int, int]] = GPU_SIZES, device: str = "cuda") -> dict:
+    """Measure milliseconds and peak extra memory in bf16; None if out of memory.
+
+    Args:
+        sizes: Classes, width and tokens of each.
+        device: A CPU has fewer paths, and no memory is told (to try the code).
+    """
+    name = torch.cuda.get_device_name() if device == "cuda" else device
     print(
         f"{name}; Liger {_installed('liger_kernel')}, cut-cross-entropy "
         f"{_installed('cut_cross_entropy')}",
@@ -187,45 +200,44 @@ def gpu_head() -> dict:
     )
     rows = []
     with torch.no_grad():
-        for classes in (32000, 50257, 128256):
-            for width in (768, 2048, 4096):
-                for tokens in (8192, 16384, 32768, 65536):
-                    rows.append(_gpu_size(classes, width, tokens))
-                    print(rows[-1], file=sys.stderr, flush=True)
+        for size in sizes:
+            rows.append(_gpu_size(*size, device))
+            print(rows[-1], file=sys.stderr, flush=True)
     return {"device": name, "gpu_head": rows}
 
 
-def _gpu_size(classes: int, width: int, tokens: int) -> dict:
-    hidden, weight, labels = _operands(classes, width, tokens, torch.bfloat16, "cuda")
+def _gpu_size(classes: int, width: int, tokens: int, device: str) -> dict:
+    hidden, weight, labels = _operands(classes, width, tokens, torch.bfloat16, device)
     few = min(tokens, 8192)
-    buffer = torch.empty(few, classes, dtype=torch.bfloat16, device="cuda")
+    buffer = torch.empty(few, classes, dtype=torch.bfloat16, device=device)
 
     def gemm() -> None:
         for start in range(0, tokens, few):
             torch.mm(hidden[start : start + few], weight.t(), out=buffer)
 
-    compiled = torch.compile(full_scores)
     calls = {
         "gemm": gemm,
         "chunked": lambda: head_scores(hidden, weight, labels, path="chunked"),
-        "triton": lambda: head_scores(hidden, weight, labels, path="triton"),
         "auto": lambda: head_scores(hidden, weight, labels),
         "eager": lambda: full_scores(hidden, weight, labels),
-        "compiled": lambda: compiled(hidden, weight, labels),
     }
-    if _installed("liger_kernel"):
+    if device == "cuda":
+        compiled = torch.compile(full_scores)
+        calls["triton"] = lambda: head_scores(hidden, weight, labels, path="triton")
+        calls["compiled"] = lambda: compiled(hidden, weight, labels)
+    if device == "cuda" and _installed("liger_kernel"):
         from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
 
         calls["liger_loss_only"] = lambda: liger_fused_linear_cross_entropy(
             hidden, weight, labels, reduction="none"
         )
-    if _installed("cut_cross_entropy"):
+    if device == "cuda" and _installed("cut_cross_entropy"):
         from cut_cross_entropy import linear_cross_entropy
 
         calls["cce_loss_only"] = lambda: linear_cross_entropy(
             hidden, weight, labels, reduction="none"
         )
-    measured = {name: _gpu_call(call) for name, call in calls.items()}
+    measured = {name: _gpu_call(call, device) for name, call in calls.items()}
     bare = measured["gemm"]["ms"]
     for entry in measured.values():
         if entry is not None:
@@ -233,7 +245,12 @@ def _gpu_size(classes: int, width: int, tokens: int) -> dict:
     return {"classes": classes, "width": width, "tokens": tokens, **measured}
 
 
-def _gpu_call(call: Callable) -> dict | None:
+def _gpu_call(call: Callable, device: str) -> dict | None:
+    if device != "cuda":
+        call()
+        begin = time.perf_counter()
+        call()
+        return {"ms": round(1e3 * (time.perf_counter() - begin), 3)}
     try:
         for _ in range(3):
             call()

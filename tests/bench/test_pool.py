@@ -31,6 +31,7 @@ def test_jobs_must_be_some(tmp_path, capsys):
     assert "--jobs: expected at least 1, got 0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_a_run_that_fails_does_not_lose_the_others(tmp_path):
     jobs = [(name, name, name) for name in ("long", "fails", *map(str, range(20)))]

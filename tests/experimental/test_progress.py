@@ -106,6 +106,7 @@ def test_a_run_takes_more_of_the_stream_that_is_being_learnt(tmp_path):
     assert np.mean(walks[2:]) > 0.6, walks
 
 
+@pytest.mark.slow
 def test_it_resumes_bit_for_bit(tmp_path):
     def run(loader, **kwargs):
         return fit(
