@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="settings that replace the file's, e.g. optimizer.lr=1e-4",
     )
     parser.add_argument(
-        "--check", action="store_true", help="print the resolved configuration and exit"
+        "--check",
+        action="store_true",
+        help="print the resolved configuration and what the run would do, and exit",
     )
     if argv is None:
         mask_process()
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = load_config(given.config, given.overrides)
         if given.check:
-            print(resolved_yaml(config), end="")
+            check(config)
         else:
             train(config)
     except ConfigError as error:
@@ -63,6 +65,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _tell(error: ConfigError) -> None:
     where = f"rank {_environment('RANK')}: " if _environment("RANK") else ""
     print(f"error: {where}{' '.join(str(error).split())}", file=sys.stderr, flush=True)
+
+
+def check(config: TrainConfig) -> None:
+    """Print the resolved configuration as YAML, and as comments what the run would do.
+
+    Raises:
+        ConfigError: The run could not start.
+    """
+    say = print if _environment("RANK") == 0 else _nothing
+    say(resolved_yaml(config), end="", flush=True)
+    from attent_stream.launch.forecast import forecast
+
+    for line in forecast(config):
+        say(f"# {masked_text(line)}", flush=True)
 
 
 def train(config: TrainConfig) -> None:

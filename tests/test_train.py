@@ -309,12 +309,20 @@ def test_a_folder_without_shards_is_named(tmp_path, capsys):
     assert "expected an MDS dataset, but folder" in failure(capsys, f"data={tmp_path}")
 
 
-def test_check_prints_the_resolved_configuration_and_builds_nothing(capsys):
+def test_check_tells_the_configuration_and_what_would_be_done(corpus, capsys):
     import yaml
 
-    assert main([str(FOLDER / "smoke_cpu.yaml"), "data=nowhere", "--check"]) == 0
-    shown = yaml.safe_load(capsys.readouterr().out)
-    assert shown["train_loader"]["dataset"]["local"] == "nowhere"
+    assert main([str(FOLDER / "smoke_cpu.yaml"), f"data={corpus}", *SMALL_LM, "--check"]) == 0
+    said = capsys.readouterr().out
+    assert yaml.safe_load(said)["train_loader"]["dataset"]["local"] == corpus
+    assert "# data: 96 samples in 1 shards" in said and "# AtteNT: " in said
+
+
+def test_check_names_what_is_not_there(capsys):
+    assert main([str(FOLDER / "smoke_cpu.yaml"), "data=nowhere", "--check"]) == 2
+    said = capsys.readouterr()
+    assert "local: nowhere" in said.out
+    assert "train_loader.dataset.local: folder 'nowhere/train' does not exist" in said.err
 
 
 def launch(ranks: int, *arguments: str) -> subprocess.CompletedProcess:

@@ -51,14 +51,13 @@ def check_folders(streams: StreamsConfig, path: str) -> None:
         )
         if folder is None or "://" in folder or folder.startswith("dbfs:"):
             continue
-        if not os.path.isdir(os.path.join(folder, split)):
+        folder = os.path.join(folder, split) if split else folder
+        if not os.path.isdir(folder):
+            raise ConfigError(f"{join(where, key)}: folder {folder!r} does not exist")
+        if not os.path.isfile(os.path.join(folder, "index.json")):
             raise ConfigError(
-                f"{join(where, key)}: folder {os.path.join(folder, split)!r} does not exist"
-            )
-        if not os.path.isfile(os.path.join(folder, split, "index.json")):
-            raise ConfigError(
-                f"{join(where, key)}: expected an MDS dataset, but folder "
-                f"{os.path.join(folder, split)!r} has no index.json"
+                f"{join(where, key)}: expected an MDS dataset, but folder {folder!r} has no "
+                "index.json"
             )
 
 

@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 from base_run import message
+from tiny_runs import write_corpus
 
 from attent_stream import experimental
 from attent_stream.launch import parts
@@ -83,9 +84,10 @@ def check(tmp_path, monkeypatch, capsys):
     """Run ``train --check`` on an ``algorithms`` section; the exit code, stdout and stderr."""
     (tmp_path / "own_module.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
+    settings = RUN.replace("corpus", write_corpus(tmp_path / "corpus") + "/train")
 
     def run(*lines: str, overrides: tuple[str, ...] = ()):
-        (tmp_path / "run.yaml").write_text(RUN + "".join(f"  {line}\n" for line in lines))
+        (tmp_path / "run.yaml").write_text(settings + "".join(f"  {line}\n" for line in lines))
         code = main([str(tmp_path / "run.yaml"), *overrides, "--check"])
         return code, *capsys.readouterr()
 

@@ -298,7 +298,7 @@ def test_no_planted_secret_is_shown_by_the_commands(monkeypatch, capfd, caplog, 
     assert train([str(run)]) == 0
     assert (
         train([str(run), "--check", wandb, f"train_loader.dataset={{remote: '{url}', local: /x}}"])
-        == 0
+        == 2  # nothing is there
     )
     shown = capfd.readouterr()
     assert "api_key: '***'" in shown.out and "https://***@host/x" in shown.out
