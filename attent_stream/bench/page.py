@@ -6,6 +6,7 @@ from html import escape
 
 from attent_stream.bench.compare import Comparison
 from attent_stream.bench.intervals import Estimate
+from attent_stream.bench.positions import told
 from attent_stream.bench.record import Record
 from attent_stream.bench.settings import PLAIN, BenchConfig
 from attent_stream.demo.report import aligned, clock
@@ -144,7 +145,8 @@ def section(
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rest
     )
-    said = "".join(f"<li>{escape(line)}</li>" for line in lines(bench, found))
+    listed = [*lines(bench, found), *told(records)]
+    said = "".join(f"<li>{escape(line)}</li>" for line in listed)
     data = base64.b64encode(picture).decode()
     return (
         f"<h2>{escape(bench.task)}</h2><p>{escape(heading(bench, records, found))}</p>"

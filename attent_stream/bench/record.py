@@ -58,6 +58,7 @@ class Record:
         hardware, date: The machine in words, and the day.
         points: The evaluations, the last one after training.
         note: The source of its data.
+        positions: Held-out loss in each eighth of a sample after training; empty if not measured.
     """
 
     key: str
@@ -71,6 +72,7 @@ class Record:
     date: str
     points: tuple[Point, ...]
     note: str = ""
+    positions: tuple[float, ...] = ()
 
     def measured_by(self, quality_of: list[str] | None) -> "Record":
         """The same run, with the labels that now make up the quality; None for all."""
@@ -95,7 +97,8 @@ class Record:
 
 def record_of(value: dict[str, Any]) -> Record:
     """Build a record from its JSON value; raise TypeError or KeyError for another version's."""
-    return Record(**{**value, "points": tuple(Point(**point) for point in value["points"])})
+    points = tuple(Point(**point) for point in value["points"])
+    return Record(**{**value, "points": points, "positions": tuple(value.get("positions", ()))})
 
 
 def read_records(path: Path) -> list[Record]:

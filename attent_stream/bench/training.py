@@ -69,7 +69,7 @@ class Training:
             self.points(Run(arm=run.arm, length=few, seed=run.seed, lr=run.lr), "warming up")
             self._warm = True
         self._say(f"{name}: begins, {steps_of(self.bench, run.length)} steps")
-        points = self.points(run, name)
+        points, positions = self._trained(run, name)
         return Record(
             key=key,
             task=self.bench.task,
@@ -82,10 +82,16 @@ class Training:
             date=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
             points=tuple(points),
             note=f"data: {self.data.source}",
+            positions=positions,
         )
 
     def points(self, run: Run, name: str, keep: Path | None = None) -> list[Point]:
         """Train a run, and save the weights to the folder ``keep`` if given."""
+        return self._trained(run, name, keep)[0]
+
+    def _trained(
+        self, run: Run, name: str, keep: Path | None = None
+    ) -> tuple[list[Point], tuple[float, ...]]:
         (self._out / "cache").mkdir(exist_ok=True)
         cache = Path(tempfile.mkdtemp(dir=self._out.absolute() / "cache"))
         try:
@@ -97,11 +103,14 @@ class Training:
             gc.collect()  # Frees the datasets' shared memory.
             shutil.rmtree(cache, ignore_errors=True)
 
-    def _fit(self, path: Path, run: Run, name: str, keep: Path | None) -> list[Point]:
+    def _fit(
+        self, path: Path, run: Run, name: str, keep: Path | None
+    ) -> tuple[list[Point], tuple[float, ...]]:
         from composer.models import HuggingFaceModel
 
         from attent_stream.bench.flops import shape_of
         from attent_stream.bench.meter import Meter, memory_of
+        from attent_stream.bench.positions import loss_by_position
         from attent_stream.bench.progress import Progress
         from attent_stream.launch.build import build_trainer
 
@@ -122,7 +131,8 @@ class Training:
             trainer.fit()
             if keep is not None:
                 network.save_pretrained(keep)
-            return meter.points
+            text = bench.text
+            return meter.points, () if text is None else loss_by_position(trainer, text.seq_len)
         finally:
             trainer.close()
 
