@@ -8,6 +8,7 @@ _EXPORTS = {
     "ProgressiveResolution": "attent_stream.effects.resolution",
     "TeachingDataLoader": "attent_stream.data.dataloader",
     "TeachingDataset": "attent_stream.data.dataset",
+    "TeachingLoop": "attent_stream.fit.plain_loop",
     "preset": "attent_stream.fit.presets",
 }
 

@@ -60,7 +60,7 @@ def test_manifest_paths_stay_inside(tmp_path, where, path):
     ("edit", "message"),
     [
         (lambda v: v.update(format=9), "format 1 expected, got 9"),
-        (lambda v: v.update(kind="video"), "one of text, images, got 'video'"),
+        (lambda v: v.update(kind="video"), "one of text, chat, images, got 'video'"),
         (lambda v: v.update(evil=1), r"unknown key\(s\) evil"),
         (lambda v: v.pop("parts"), "a list of Part expected"),
         (lambda v: v["parts"][0].pop("samples"), "samples"),
