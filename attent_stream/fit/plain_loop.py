@@ -62,7 +62,8 @@ class TeachingLoop:
         self.step = 0
         self._loader, self._steps, self._to_device = loader, steps, to_device
         self._score = score
-        parsed = parse_settings(**settings, score=score, remember=NEVER)
+        given = None if score is None else self._by_model
+        parsed = parse_settings(**settings, score=given, remember=NEVER)
         passes = steps / loader.plain_batches
         once = passes <= 1 and not loader.dataset.repeats
         run = parsed.of_run(
@@ -112,6 +113,9 @@ class TeachingLoop:
         if self._score is None:
             raise ValueError("expected no candidates to score, as there is no score")
         return self._score(batch)
+
+    def _by_model(self, model: Any, batch: Any) -> Tensor:
+        return self._scored(batch)
 
     def _in_pieces(self, batch: Any) -> Any:
         epoch = self._loader.epoch
