@@ -22,6 +22,10 @@ FORWARDED = {
         "compare arms of a task with plain, shorter and random training: attent-stream bench "
         "FILE.yaml --data FOLDER",
     ),
+    "inspect": (
+        "attent_stream.report.inspect",
+        "print what a run has kept and dropped: attent-stream inspect FOLDER --dropped",
+    ),
     "demo": (
         "attent_stream.demo.command",
         "pretrain a small model on Python's own sources, with and without AtteNT",

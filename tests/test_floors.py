@@ -18,7 +18,7 @@ FLOORS = [
     {"fit"},
     {"launch"},
     {"demo"},
-    {"bench"},
+    {"bench", "report"},
 ]
 FLOOR = {folder: height for height, folders in enumerate(FLOORS) for folder in folders}
 FILES = sorted(PACKAGE.rglob("*.py"))

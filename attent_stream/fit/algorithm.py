@@ -17,6 +17,7 @@ from attent_stream.fit.run import ScoreFunction
 from attent_stream.fit.score_memory import LEAVE, ScoreMemory
 from attent_stream.fit.scorer import Scorer
 from attent_stream.fit.settings import parse_settings
+from attent_stream.fit.teaching import Listener
 from attent_stream.window.choice import Choice
 
 VERSION = 3  # of AtteNT's state
@@ -129,6 +130,7 @@ class AtteNT(Algorithm):
         arguments, self._beside = renamed(old, given)
         self.settings = parse_settings(**arguments)
         self.fit: Fit | None = None
+        self._listeners: list[Listener] = []
         self._memory = ScoreMemory(self.settings.score or self.settings.remember.score)
         self._scorer: Scorer | None = None
         self._counts = {"candidates": 0, "lessons": 0, "dropped": 0, "nonfinite": 0, "empty": 0}
@@ -140,6 +142,11 @@ class AtteNT(Algorithm):
     def last_choice(self) -> Choice | None:
         """The window that was chosen last."""
         return None if self.fit is None else self.fit.teaching.last_choice
+
+    def listen(self, listener: Listener) -> None:
+        """Call a function with each choice from now on, and the batches trained until then."""
+        if listener not in self._listeners:
+            self._listeners.append(listener)
 
     def match(self, event: Event, state: State) -> bool:
         """Whether it does anything at this event."""
@@ -215,6 +222,7 @@ class AtteNT(Algorithm):
             told=None if before is None else before.length.told,
             resumed=resumed,
         )
+        fit.teaching.listeners = self._listeners
         warn(fit)
         attach(fit, state, self.settings, resumed)
         fit.length.begin_epoch(state)

@@ -21,6 +21,9 @@ from attent_stream.window.choice import Choice
 from attent_stream.window.decision import SCORED
 from attent_stream.window.metrics import choice_metrics
 
+# Called with each choice, and the batches that were trained on until then
+Listener = Callable[[Choice, int], None]
+
 log = logging.getLogger(__name__)
 
 
@@ -47,6 +50,7 @@ class Teaching(Callback):
         spent: Stopwatch,
     ) -> None:
         self.last_choice: Choice | None = None
+        self.listeners: list[Listener] = []
         self._loader, self._teacher, self._scorer = loader, teacher, scorer
         self._counts, self._flush, self._spent = counts, flush, spent
 
@@ -70,6 +74,8 @@ class Teaching(Callback):
             )
         for choice in choices:
             self._log(choice, epoch.order.stream_starts, logger)
+            for listener in self.listeners:
+                listener(choice, int(state.timestamp.batch))
             if scorer is not None and choice.decision.by == SCORED:
                 with self._spent:
                     found = scorer.window_chosen(state, choice)

@@ -1,0 +1,213 @@
+"""A log of what was chosen: Parquet files of samples, their scores, and whether they were kept."""
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from composer import Algorithm, Event, State
+from composer.loggers import Logger
+from composer.utils import dist
+from numpy.typing import NDArray
+
+from attent_stream.base.redaction import masked_text
+from attent_stream.data.dataset import TeachingDataset
+from attent_stream.fit.teaching import Listener
+from attent_stream.window.choice import Choice
+
+STREAMS = "streams.json"
+_WINDOWS = 64  # windows of a file, at most
+_PRIME = np.uint64(0x9E3779B97F4A7C15)
+
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Chooses(Protocol):
+    """An algorithm that chooses samples: AtteNT."""
+
+    def listen(self, listener: Listener) -> None:
+        """Call a function with each choice."""
+
+
+class ChoiceLog(Algorithm):
+    """Logs AtteNT's choices, to look at what was kept and what was dropped (``attent-stream
+    inspect FOLDER``). Rank 0 writes.
+
+    Each row is a sample in a window: ``epoch``, ``window``, ``batch`` (trained batches when it was
+    chosen), ``sample`` (its id), ``stream``, ``score`` (null if there is none), ``kept``,
+    ``weight`` (0 if dropped) and ``by`` (by what the window was chosen). A file is named by its
+    first window. A run that goes on from a checkpoint writes the windows after it again. If a
+    window is in two files, readers take it from the one whose name is later.
+
+    Args:
+        folder: A local folder, or a URL that Streaming can upload to.
+        samples: Samples of a window that are logged, about: those of certain ids, so that they are
+            the same in each epoch.
+        every: Of so many windows one is logged.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    def __init__(self, folder: str, samples: int = 1024, every: int = 1) -> None:
+        for name, value in (("samples", samples), ("every", every)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"choice_log.{name} must be a whole number of at least 1, got {value!r}"
+                )
+        if not folder:
+            raise ValueError(f"choice_log.folder must be a folder or a URL, got {folder!r}")
+        self._folder, self._samples, self._every = str(folder), samples, every
+        self._rows: list[dict[str, NDArray]] = []
+        self._starts = np.zeros(1, np.int64)
+
+    def match(self, event: Event, state: State) -> bool:
+        """Whether it does anything at this event."""
+        return event in (Event.FIT_START, Event.FIT_END)
+
+    def apply(self, event: Event, state: State, logger: Logger) -> None:
+        """Listen to choices, and write them at the end.
+
+        Raises:
+            ValueError: The run has no AtteNT.
+        """
+        if event == Event.FIT_END:
+            self._flush()
+            return
+        attent = next((one for one in state.algorithms if isinstance(one, Chooses)), None)
+        if attent is None:
+            raise ValueError("choice_log needs attent among the algorithms")
+        dataset = state.train_dataloader.dataset
+        self._starts, self._rows = dataset.sample_offset_per_stream, []
+        if dist.get_global_rank() == 0:
+            self._write(STREAMS, json.dumps(_streams_of(dataset), indent=1).encode())
+            attent.listen(self._note)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing; but what a checkpoint stands behind is written before it."""
+        self._flush()
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing is to be restored."""
+
+    def _note(self, choice: Choice, batch: int) -> None:
+        if choice.window.index % self._every == 0:
+            self._rows.append(rows_of(choice, batch, self._starts, self._samples))
+        if len(self._rows) >= _WINDOWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows, self._rows = self._rows, []
+        columns = {name: np.concatenate([one[name] for one in rows]) for name in rows[0]}
+        scores = columns.pop("score")
+        table = pa.table({**columns, "score": pa.array(scores, mask=np.isnan(scores))})
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        name = f"epoch{rows[0]['epoch'][0]:05}-window{rows[0]['window'][0]:07}.parquet"
+        self._write(name, sink.getvalue().to_pybytes())
+
+    def _write(self, name: str, data: bytes) -> None:
+        """Write a file. A choice log that cannot be written is no reason to end a run."""
+        try:
+            if "://" in self._folder:
+                _upload(self._folder, name, data)
+                return
+            path = Path(self._folder) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            half = path.with_name(f"{name}.half")
+            half.write_bytes(data)
+            os.replace(half, path)
+        except Exception as error:  # every store has its own
+            log.warning("The choice log could not write %s: %s", name, error)
+
+
+def rows_of(
+    choice: Choice, batch: int, starts: NDArray[np.int64], samples: int
+) -> dict[str, NDArray]:
+    """The logged samples of a choice, as columns of one length.
+
+    Args:
+        choice: The choice.
+        batch: Batches that were trained until then.
+        starts: First sample id of each stream.
+        samples: Samples that are logged, about.
+    """
+    window = choice.window
+    ids = window.ids.reshape(-1)
+    shown = logged(ids, samples / max(1, ids.size))
+    kept = choice.kept.reshape(-1)
+    weights = np.zeros(ids.size, np.float32)
+    weights[choice.places.reshape(-1) // choice.decision.units] = choice.weights.reshape(-1)
+    scores = np.full(ids.size, np.nan, np.float32)
+    if choice.scores is not None:
+        scores = choice.scores.reshape(-1).astype(np.float32)
+    count = int(shown.sum())
+    return {
+        "epoch": np.full(count, window.epoch, np.int32),
+        "window": np.full(count, window.index, np.int32),
+        "batch": np.full(count, batch, np.int64),
+        "sample": ids[shown],
+        "stream": (np.searchsorted(starts, ids[shown], side="right") - 1).astype(np.int32),
+        "kept": kept[shown],
+        "weight": np.where(kept, weights, 0)[shown].astype(np.float32),
+        "by": np.full(count, choice.decision.by),
+        "score": scores[shown],
+    }
+
+
+def logged(ids: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
+    """Which samples are logged: a share of all ids, always the same."""
+    if share >= 1:
+        return np.ones(ids.shape, bool)
+    mixed = ids.astype(np.uint64) * _PRIME
+    mixed ^= mixed >> np.uint64(32)
+    mixed *= _PRIME
+    return (mixed >> np.uint64(11)).astype(np.float64) < share * 2.0**53
+
+
+def _streams_of(dataset: TeachingDataset) -> list[dict[str, Any]]:
+    """Where samples can be read again."""
+    names = names_of([str(stream.remote or stream.local) for stream in dataset.streams])
+    firsts = dataset.sample_offset_per_stream
+    found = []
+    for name, stream, first in zip(names, dataset.streams, firsts, strict=True):
+        found.append(
+            {
+                "name": masked_text(name),
+                "remote": None if stream.remote is None else masked_text(str(stream.remote)),
+                "local": stream.local,
+                "split": stream.split,
+                "first": int(first),
+            }
+        )
+    return found
+
+
+def names_of(paths: Sequence[str]) -> list[str]:
+    """Short names of paths: the last part of them that tells all apart, or whole paths."""
+    parts = [path.rstrip("/").split("/") for path in paths]
+    for depth in range(1, min(map(len, parts)) + 1):
+        names = [one[-depth] for one in parts]
+        if len(set(names)) == len(names):
+            return names
+    return list(paths)
+
+
+def _upload(folder: str, name: str, data: bytes) -> None:
+    import tempfile
+
+    from streaming.base.storage.upload import CloudUploader
+
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / name).write_bytes(data)
+        CloudUploader.get((scratch, folder), retry=3).upload_file(name)

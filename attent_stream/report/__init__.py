@@ -1,0 +1,1 @@
+"""What a run has chosen, to look at."""

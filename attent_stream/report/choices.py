@@ -1,0 +1,150 @@
+"""Read the log of a run's choices."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attent_stream.fit.choice_log import STREAMS
+
+COLUMNS = ("epoch", "window", "batch", "sample", "stream", "kept", "weight", "by", "score")
+
+
+class LogError(Exception):
+    """A log that is not there, or cannot be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """Where a stream's samples are.
+
+    Attributes:
+        name: Last part of its path.
+        remote, local, split: As Streaming's ``Stream`` has them.
+        first: Id of its first sample.
+    """
+
+    name: str
+    remote: str | None
+    local: str | None
+    split: str | None
+    first: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """The log of a run.
+
+    Attributes:
+        rows: Columns by name, each of shape (n,), in the order of epochs and windows.
+        streams: The streams.
+    """
+
+    rows: dict[str, NDArray]
+    streams: tuple[Stream, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleHistory:
+    """What became of a sample.
+
+    Attributes:
+        sample: Its id.
+        stream: Number of its stream.
+        seen, kept: Windows in which it was, and in which it was kept.
+        score: Mean of its scores that are known; NaN without any.
+    """
+
+    sample: int
+    stream: int
+    seen: int
+    kept: int
+    score: float
+
+
+def read_choices(folder: str | Path) -> Choices:
+    """Read the files of a ``choice_log``.
+
+    A window that is in two files, because a run went on from a checkpoint, is taken from the one
+    whose name is later.
+
+    Raises:
+        LogError: The folder has no log, or one that cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = Path(folder)
+    paths = sorted(folder.glob("*.parquet"))
+    if not paths or not (folder / STREAMS).is_file():
+        raise LogError(
+            f"{folder} has no log of choices: add choice_log: {{folder: ...}} to the run's "
+            "algorithms, and give that folder"
+        )
+    try:
+        tables = [pq.read_table(path, columns=list(COLUMNS)) for path in paths]
+        listed = json.loads((folder / STREAMS).read_text("utf-8"))
+        streams = tuple(Stream(**one) for one in listed)
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+        raise LogError(f"{folder} cannot be read: {str(error).splitlines()[0]}") from error
+    table = pa.concat_tables(tables)
+    rows = {name: table[name].to_numpy(zero_copy_only=False) for name in COLUMNS}
+    rows["by"] = rows["by"].astype(str)
+    rows["score"] = rows["score"].astype(np.float64)
+    file = np.repeat(np.arange(len(tables)), [len(one) for one in tables])
+    return Choices(rows=_latest(rows, file), streams=streams)
+
+
+def _latest(rows: dict[str, NDArray], file: NDArray[np.int64]) -> dict[str, NDArray]:
+    """The rows of each window's latest file, by epoch, window and their order in the file."""
+    order = np.lexsort((np.arange(len(file)), file, rows["window"], rows["epoch"]))
+    epoch, window, file = rows["epoch"][order], rows["window"][order], file[order]
+    new = np.flatnonzero(np.r_[True, (np.diff(epoch) != 0) | (np.diff(window) != 0)])
+    last = np.maximum.reduceat(file, new).repeat(np.diff(np.r_[new, len(file)]))
+    taken = order[file == last]
+    return {name: column[taken] for name, column in rows.items()}
+
+
+def histories(choices: Choices) -> list[SampleHistory]:
+    """What became of each logged sample, by its id."""
+    rows = choices.rows
+    ids, first, which = np.unique(rows["sample"], return_index=True, return_inverse=True)
+    seen = np.bincount(which, minlength=len(ids))
+    kept = np.bincount(which, weights=rows["kept"], minlength=len(ids)).astype(int)
+    known = np.isfinite(rows["score"])
+    total = np.bincount(which[known], weights=rows["score"][known], minlength=len(ids))
+    count = np.bincount(which[known], minlength=len(ids))
+    scores = np.divide(total, count, out=np.full(len(ids), np.nan), where=count > 0)
+    streams = rows["stream"][first]
+    return [
+        SampleHistory(
+            sample=int(ids[at]),
+            stream=int(streams[at]),
+            seen=int(seen[at]),
+            kept=int(kept[at]),
+            score=float(scores[at]),
+        )
+        for at in range(len(ids))
+    ]
+
+
+def sorted_by(found: Sequence[SampleHistory], key: str) -> list[SampleHistory]:
+    """Histories in an order of ``ORDERS``."""
+    return sorted(found, key=ORDERS[key])
+
+
+def _score(one: SampleHistory) -> float:
+    return one.score if np.isfinite(one.score) else -np.inf
+
+
+# By name: the highest scores, the lowest, the most often kept, the most often dropped
+ORDERS: dict[str, Any] = {
+    "highest": lambda one: (-_score(one), one.sample),
+    "lowest": lambda one: (_score(one) if np.isfinite(one.score) else np.inf, one.sample),
+    "kept": lambda one: (-one.kept, -_score(one), one.sample),
+    "dropped": lambda one: (one.kept - one.seen, _score(one), one.sample),
+}
