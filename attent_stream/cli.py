@@ -26,6 +26,10 @@ FORWARDED = {
         "attent_stream.report.inspect",
         "print what a run has kept and dropped: attent-stream inspect FOLDER --dropped",
     ),
+    "report": (
+        "attent_stream.report.command",
+        "write a page of what runs have kept and dropped: attent-stream report FOLDER",
+    ),
     "demo": (
         "attent_stream.demo.command",
         "pretrain a small model on Python's own sources, with and without AtteNT",

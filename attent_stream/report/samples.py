@@ -11,6 +11,7 @@ import numpy as np
 from attent_stream.report.choices import LogError, Stream
 
 TOKENS = ("tokens", "input_ids")
+_LARGEST = 1 << 16  # bytes of an image that is shown
 _UP = 4  # folders above the data in which a tokenizer is looked for
 
 
@@ -56,6 +57,18 @@ class SampleReader:
                 large = f"{len(one):,} bytes"
             said.append(f"{name} {large or one}")
         return shortened(", ".join(said), width)
+
+    def image(self, stream: int, sample: int) -> bytes | None:
+        """The JPEG or PNG bytes of an image of at most 64 KiB; None for everything else."""
+        try:
+            value = self._read(stream, sample)
+        except Exception:  # ``line`` tells it
+            return None
+        for one in value.values():
+            known = isinstance(one, bytes) and one[:4] in (b"\x89PNG", b"\xff\xd8\xff\xe0")
+            if known and len(one) <= _LARGEST:
+                return one
+        return None
 
     def _read(self, stream: int, sample: int) -> dict[str, Any]:
         from attent_stream.store.index_check import CheckedDataset

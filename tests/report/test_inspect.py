@@ -1,11 +1,9 @@
 """attent-stream inspect tells what was kept and dropped, and shows it."""
 
-import json
-
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from choice_logs import table, write_log
 from corpora import write_tokens
 from corpus_files import documents, write_jsonl
 from fits import LENGTH, VOCAB, fit, make_loader
@@ -27,30 +25,6 @@ def run(tmp_path_factory):
     attent = AtteNT(keep=0.5, score="loss", select="hard", remember="never")
     fit(make_loader(data), [attent, log], max_duration="36ba")
     return folder
-
-
-def table(**columns) -> pa.Table:
-    count = len(columns["sample"])
-    plain = {
-        "epoch": pa.array([0] * count, pa.int32()),
-        "window": pa.array([0] * count, pa.int32()),
-        "batch": pa.array([0] * count, pa.int64()),
-        "stream": pa.array([0] * count, pa.int32()),
-        "kept": [True] * count,
-        "weight": pa.array([1.0] * count, pa.float32()),
-        "by": ["scored"] * count,
-        "score": pa.array([None] * count, pa.float32()),
-    }
-    return pa.table({**plain, **columns})
-
-
-def write_log(folder, files: dict[str, pa.Table]) -> str:
-    folder.mkdir()
-    for name, made in files.items():
-        pq.write_table(made, folder / name)
-    stream = {"name": "a", "remote": None, "local": "/nowhere", "split": None, "first": 0}
-    (folder / "streams.json").write_text(json.dumps([stream]))
-    return str(folder)
 
 
 def test_a_window_is_taken_from_the_later_file(tmp_path):
@@ -106,9 +80,7 @@ def test_text_is_decoded_by_the_tokenizer_beside_it(tmp_path, capsys):
     write_text_corpus(settings_for(tmp_path, f"a={source}"))
     data = str(tmp_path / "out" / "a" / "train")
     made = table(sample=[0, 1])
-    folder = write_log(tmp_path / "log", {"a.parquet": made})
-    stream = {"name": "a", "remote": None, "local": data, "split": None, "first": 0}
-    (tmp_path / "log" / "streams.json").write_text(json.dumps([stream]))
+    folder = write_log(tmp_path / "log", {"a.parquet": made}, {"local": data})
     assert main(["inspect", folder]) == 0
     said = capsys.readouterr().out
     assert texts[0].split()[0] in said and "\x1b" not in said
@@ -119,9 +91,8 @@ def test_other_samples_are_described(tmp_path, capsys):
 
     samples = [{"picture": b"abc" * 5, "label": 3}]
     data = write(tmp_path / "data", {"picture": "bytes", "label": "int"}, samples)
-    folder = write_log(tmp_path / "log", {"a.parquet": table(sample=[0, 1])})
-    stream = {"name": "a", "remote": None, "local": data, "split": None, "first": 0}
-    (tmp_path / "log" / "streams.json").write_text(json.dumps([stream]))
+    made = {"a.parquet": table(sample=[0, 1])}
+    folder = write_log(tmp_path / "log", made, {"local": data})
     assert main(["inspect", folder]) == 0
     said = capsys.readouterr().out
     assert "label 3, picture 15 bytes" in said and "(not readable:" in said
@@ -131,12 +102,10 @@ def test_streams_are_told_apart(tmp_path, capsys):
     made = table(
         sample=[1, 12, 13], stream=pa.array([0, 1, 1], pa.int32()), kept=[True, False, True]
     )
-    folder = write_log(tmp_path / "log", {"a.parquet": made})
     streams = [
-        {"name": name, "remote": None, "local": "/nowhere", "split": None, "first": first}
-        for name, first in (("web", 0), ("books", 10), ("none", 20))
+        {"name": name, "first": first} for name, first in (("web", 0), ("books", 10), ("none", 20))
     ]
-    (tmp_path / "log" / "streams.json").write_text(json.dumps(streams))
+    folder = write_log(tmp_path / "log", {"a.parquet": made}, *streams)
     assert main(["inspect", folder, "--stream", "books"]) == 0
     said = capsys.readouterr().out
     assert "  web: 1 candidates, 100.0% kept" in said and "none: 0 candidates, none logged" in said

@@ -1,0 +1,55 @@
+"""Write a page on what runs have kept and dropped, from the folders of their choice_log."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from attent_stream.report.choices import LogError, read_choices
+from attent_stream.report.page import page, rows_of, shown_samples
+from attent_stream.report.samples import SampleReader
+
+USER_ERROR = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the page, and return the exit code: 0, or 2 with one sentence on stderr."""
+    parser = argparse.ArgumentParser(prog="attent-stream report", description=__doc__)
+    parser.add_argument("run", nargs="+", metavar="[NAME=]FOLDER", help="folders of choice_log")
+    parser.add_argument("--out", default="report.html", metavar="FILE", help="(report.html)")
+    parser.add_argument("--each", type=int, default=40, metavar="N", help="samples of a kind (40)")
+    parser.add_argument("--tokenizer", metavar="FOLDER", help="the one beside the data")
+    given = parser.parse_args(argv)
+    try:
+        if given.each < 1:
+            raise LogError(f"--each: expected at least 1, got {given.each}")
+        runs, samples = {}, []
+        for spec in given.run:
+            name, folder = _named(spec)
+            if name in runs:
+                raise LogError(f"two runs are named {name!r}: give NAME=FOLDER")
+            runs[name] = choices = read_choices(folder)
+            with SampleReader(choices.streams, given.tokenizer) as reader:
+                samples += rows_of(name, choices, reader, shown_samples(choices, given.each))
+        Path(given.out).write_text(page(runs, samples), "utf-8")
+    except LogError as error:
+        print(f"attent-stream: error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except OSError as error:
+        print(f"attent-stream: error: {given.out}: {error.strerror}", file=sys.stderr)
+        return USER_ERROR
+    print(f"Page: {given.out} ({len(samples)} samples)")
+    return 0
+
+
+def _named(spec: str) -> tuple[str, str]:
+    """A run's name and folder: what was given, or the folder's own name."""
+    name, equals, folder = spec.partition("=")
+    if equals and not Path(spec).exists():
+        return name, folder
+    path = Path(spec).absolute()
+    return (path.parent.name if path.name == "choices" else path.name), spec
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Curves of a run's choices over its batches."""
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attent_stream.report.choices import Choices
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+QUANTILES = (0.1, 0.5, 0.9)
+_KEPT, _DROPPED = "#d1495b", "#5c6b73"
+
+
+def curves(runs: dict[str, Choices]) -> "Figure":
+    """Plot, for each run in a row: the share kept, scores of kept and dropped samples, and each
+    stream's share of candidates (dashed) and of kept samples (solid).
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(14, 3.6 * len(runs)), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(runs), 3, squeeze=False)
+    for (name, choices), (kept, scores, streams) in zip(runs.items(), grid, strict=True):
+        _kept(kept, choices)
+        _scores(scores, choices)
+        _streams(streams, choices)
+        kept.set_ylabel(f"{name}\nshare kept" if len(runs) > 1 else "share kept")
+        for axis in (kept, scores, streams):
+            axis.set_xlabel("batches")
+            axis.grid(alpha=0.25)
+            axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def svg(figure: "Figure") -> str:
+    """The figure as an SVG element."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def windows(choices: Choices) -> tuple[NDArray[np.int64], list[slice]]:
+    """The batch at which each window was chosen, and its rows."""
+    rows = choices.rows
+    new = np.flatnonzero(
+        np.r_[True, (np.diff(rows["epoch"]) != 0) | (np.diff(rows["window"]) != 0)]
+    )
+    ends = np.r_[new[1:], len(rows["epoch"])]
+    return rows["batch"][new], [slice(a, b) for a, b in zip(new, ends, strict=True)]
+
+
+def _kept(axis, choices: Choices) -> None:
+    batches, parts = windows(choices)
+    axis.plot(batches, [choices.rows["kept"][part].mean() for part in parts], color=_KEPT)
+    axis.set_ylim(0, 1.05)
+    axis.set_title("Share kept of logged candidates")
+
+
+def _scores(axis, choices: Choices) -> None:
+    batches, parts = windows(choices)
+    rows = choices.rows
+    any_known = False
+    for label, color, wanted in (("kept", _KEPT, True), ("dropped", _DROPPED, False)):
+        at, found = [], []
+        for batch, part in zip(batches, parts, strict=True):
+            values = rows["score"][part][rows["kept"][part] == wanted]
+            values = values[np.isfinite(values)]
+            if len(values):
+                at.append(batch)
+                found.append(np.quantile(values, QUANTILES))
+        if at:
+            low, middle, high = np.array(found).T
+            axis.plot(at, middle, color=color, label=label)
+            axis.fill_between(at, low, high, color=color, alpha=0.2, linewidth=0)
+            any_known = True
+    if any_known:
+        axis.legend(frameon=False)
+    axis.set_title("Scores: median, and from the 10% to the 90% quantile")
+    if not any_known:
+        axis.text(0.5, 0.5, "no scores", ha="center", transform=axis.transAxes)
+
+
+def _streams(axis, choices: Choices) -> None:
+    batches, parts = windows(choices)
+    rows = choices.rows
+    for number, stream in enumerate(choices.streams):
+        (line,) = axis.plot(
+            batches, _shares(rows["stream"], parts, number), linestyle="--", alpha=0.6
+        )
+        kept = [
+            _share(rows["stream"][part][rows["kept"][part].astype(bool)], number) for part in parts
+        ]
+        axis.plot(batches, kept, color=line.get_color(), label=stream.name)
+    axis.set_ylim(bottom=0)
+    axis.set_title("Streams' shares: of candidates (dashed), of kept")
+    axis.legend(frameon=False, fontsize="small")
+
+
+def _shares(streams: NDArray, parts: Sequence[slice], number: int) -> list[float]:
+    return [_share(streams[part], number) for part in parts]
+
+
+def _share(streams: NDArray, number: int) -> float:
+    return float((streams == number).mean()) if len(streams) else float("nan")
