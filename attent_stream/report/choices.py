@@ -57,6 +57,8 @@ class SampleHistory:
         stream: Number of its stream.
         seen, kept: Windows in which it was, and in which it was kept.
         score: Mean of its scores that are known; NaN without any.
+        rank: Mean share of its windows' other scores that were lower; NaN without any. Scores fall
+            while a model learns, so ranks tell samples of different times apart.
     """
 
     sample: int
@@ -64,6 +66,7 @@ class SampleHistory:
     seen: int
     kept: int
     score: float
+    rank: float
 
 
 def read_choices(folder: str | Path) -> Choices:
@@ -115,10 +118,7 @@ def histories(choices: Choices) -> list[SampleHistory]:
     ids, first, which = np.unique(rows["sample"], return_index=True, return_inverse=True)
     seen = np.bincount(which, minlength=len(ids))
     kept = np.bincount(which, weights=rows["kept"], minlength=len(ids)).astype(int)
-    known = np.isfinite(rows["score"])
-    total = np.bincount(which[known], weights=rows["score"][known], minlength=len(ids))
-    count = np.bincount(which[known], minlength=len(ids))
-    scores = np.divide(total, count, out=np.full(len(ids), np.nan), where=count > 0)
+    scores, order = (_means(values, which, len(ids)) for values in (rows["score"], ranks(rows)))
     streams = rows["stream"][first]
     return [
         SampleHistory(
@@ -127,9 +127,42 @@ def histories(choices: Choices) -> list[SampleHistory]:
             seen=int(seen[at]),
             kept=int(kept[at]),
             score=float(scores[at]),
+            rank=float(order[at]),
         )
         for at in range(len(ids))
     ]
+
+
+def windows(rows: dict[str, NDArray]) -> list[slice]:
+    """The rows of each window, in order."""
+    changes = (np.diff(rows["epoch"]) != 0) | (np.diff(rows["window"]) != 0)
+    new = np.flatnonzero(np.r_[True, changes])
+    return [slice(a, b) for a, b in zip(new, np.r_[new[1:], len(rows["epoch"])], strict=True)]
+
+
+def ranks(rows: dict[str, NDArray]) -> NDArray[np.float64]:
+    """Share of its window's other scores that are below each score; NaN where it is not known."""
+    found = np.full(len(rows["score"]), np.nan)
+    for part in windows(rows):
+        scores = rows["score"][part]
+        known = np.isfinite(scores)
+        values = np.sort(scores[known])
+        if len(values) > 1:
+            below = np.searchsorted(values, scores[known])
+            above = len(values) - np.searchsorted(values, scores[known], side="right")
+            # Equal scores count half.
+            found[np.flatnonzero(known) + part.start] = 0.5 + (below - above) / (
+                2 * (len(values) - 1)
+            )
+    return found
+
+
+def _means(values: NDArray, which: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    """Mean of the known values of each group; NaN for those without any."""
+    known = np.isfinite(values)
+    total = np.bincount(which[known], weights=values[known], minlength=count)
+    number = np.bincount(which[known], minlength=count)
+    return np.divide(total, number, out=np.full(count, np.nan), where=number > 0)
 
 
 def sorted_by(found: Sequence[SampleHistory], key: str) -> list[SampleHistory]:
@@ -137,14 +170,14 @@ def sorted_by(found: Sequence[SampleHistory], key: str) -> list[SampleHistory]:
     return sorted(found, key=ORDERS[key])
 
 
-def _score(one: SampleHistory) -> float:
-    return one.score if np.isfinite(one.score) else -np.inf
+def _rank(one: SampleHistory, missing: float) -> float:
+    return one.rank if np.isfinite(one.rank) else missing
 
 
-# By name: the highest scores, the lowest, the most often kept, the most often dropped
+# By name: the highest scores in their windows, the lowest, the most often kept and dropped
 ORDERS: dict[str, Any] = {
-    "highest": lambda one: (-_score(one), one.sample),
-    "lowest": lambda one: (_score(one) if np.isfinite(one.score) else np.inf, one.sample),
-    "kept": lambda one: (-one.kept, -_score(one), one.sample),
-    "dropped": lambda one: (one.kept - one.seen, _score(one), one.sample),
+    "highest": lambda one: (-_rank(one, -1), one.sample),
+    "lowest": lambda one: (_rank(one, 2), one.sample),
+    "kept": lambda one: (-one.kept, -_rank(one, -1), one.sample),
+    "dropped": lambda one: (one.kept - one.seen, _rank(one, 2), one.sample),
 }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from attent_stream.report.choices import Choices
+from attent_stream.report.choices import Choices, windows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,25 +46,21 @@ def svg(figure: "Figure") -> str:
     return text[text.index("<svg") :]
 
 
-def windows(choices: Choices) -> tuple[NDArray[np.int64], list[slice]]:
+def _windows(choices: Choices) -> tuple[NDArray[np.int64], list[slice]]:
     """The batch at which each window was chosen, and its rows."""
-    rows = choices.rows
-    new = np.flatnonzero(
-        np.r_[True, (np.diff(rows["epoch"]) != 0) | (np.diff(rows["window"]) != 0)]
-    )
-    ends = np.r_[new[1:], len(rows["epoch"])]
-    return rows["batch"][new], [slice(a, b) for a, b in zip(new, ends, strict=True)]
+    parts = windows(choices.rows)
+    return np.array([choices.rows["batch"][part.start] for part in parts]), parts
 
 
 def _kept(axis, choices: Choices) -> None:
-    batches, parts = windows(choices)
+    batches, parts = _windows(choices)
     axis.plot(batches, [choices.rows["kept"][part].mean() for part in parts], color=_KEPT)
     axis.set_ylim(0, 1.05)
     axis.set_title("Share kept of logged candidates")
 
 
 def _scores(axis, choices: Choices) -> None:
-    batches, parts = windows(choices)
+    batches, parts = _windows(choices)
     rows = choices.rows
     any_known = False
     for label, color, wanted in (("kept", _KEPT, True), ("dropped", _DROPPED, False)):
@@ -88,7 +84,7 @@ def _scores(axis, choices: Choices) -> None:
 
 
 def _streams(axis, choices: Choices) -> None:
-    batches, parts = windows(choices)
+    batches, parts = _windows(choices)
     rows = choices.rows
     for number, stream in enumerate(choices.streams):
         (line,) = axis.plot(

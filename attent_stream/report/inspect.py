@@ -91,12 +91,13 @@ def summary(choices: Choices) -> str:
 def _rows(
     choices: Choices, found: Sequence[SampleHistory], reader: SampleReader, width: int
 ) -> list[tuple[str, ...]]:
-    rows = [("stream", "sample", "seen", "kept", "score", "what")]
+    rows = [("stream", "sample", "seen", "kept", "score", "rank", "what")]
     for one in found:
         score = f"{one.score:.4f}" if np.isfinite(one.score) else "-"
+        rank = f"{one.rank:.2f}" if np.isfinite(one.rank) else "-"
         name = choices.streams[one.stream].name
         text = reader.line(one.stream, one.sample, width)
-        rows.append((name, str(one.sample), str(one.seen), str(one.kept), score, text))
+        rows.append((name, str(one.sample), str(one.seen), str(one.kept), score, rank, text))
     return rows
 
 

@@ -29,7 +29,7 @@ SCRIPT = """
 const data = JSON.parse(document.getElementById("samples").textContent);
 const body = document.getElementById("rows");
 const filters = ["run", "stream", "which", "search", "low", "high"];
-let order = "score", down = true;
+let order = "rank", down = true;
 for (const name of [...new Set(data.map(one => one.run))].sort())
   document.getElementById("run").append(new Option(name));
 for (const name of [...new Set(data.map(one => one.stream))].sort())
@@ -43,8 +43,8 @@ function shown() {
     (!value("stream") || one.stream === value("stream")) &&
     (value("which") !== "kept" || one.kept > 0) &&
     (value("which") !== "dropped" || one.kept < one.seen) &&
-    (isNaN(low) || (one.score !== null && one.score >= low)) &&
-    (isNaN(high) || (one.score !== null && one.score <= high)) &&
+    (isNaN(low) || (one.rank !== null && one.rank >= low)) &&
+    (isNaN(high) || (one.rank !== null && one.rank <= high)) &&
     (!words || one.text.toLowerCase().includes(words) || String(one.sample) === words));
 }
 function draw() {
@@ -57,8 +57,9 @@ function draw() {
   body.replaceChildren(...rows.slice(0, 200).map(one => {
     const row = document.createElement("tr");
     row.className = one.kept ? "kept" : "dropped";
-    const score = one.score === null ? "-" : one.score.toFixed(4);
-    for (const text of [one.run, one.stream, one.sample, one.seen, one.kept, score]) {
+    const number = (value, digits) => value === null ? "-" : value.toFixed(digits);
+    const score = number(one.score, 4), rank = number(one.rank, 2);
+    for (const text of [one.run, one.stream, one.sample, one.seen, one.kept, score, rank]) {
       const cell = row.insertCell();
       cell.textContent = text;
     }
@@ -85,7 +86,7 @@ for (const head of document.querySelectorAll("th[data-key]"))
   });
 draw();
 """
-HEADS = ("run", "stream", "sample", "seen", "kept", "score")
+HEADS = ("run", "stream", "sample", "seen", "kept", "score", "rank")
 _WIDTH = 600  # characters of a sample
 
 
@@ -119,6 +120,7 @@ def rows_of(
                 "seen": one.seen,
                 "kept": one.kept,
                 "score": one.score if np.isfinite(one.score) else None,
+                "rank": one.rank if np.isfinite(one.rank) else None,
                 "text": reader.line(one.stream, one.sample, _WIDTH),
                 "image": None if image is None else _data_url(image),
             }
@@ -150,14 +152,15 @@ what the runs' <code>choice_log</code> holds: of large windows a part of the sam
 <h2>Over training</h2>
 {svg(curves(dict(runs)))}
 <h2>Samples</h2>
-<p>The highest and the lowest scores, the most often kept and dropped samples, and some at random.
-Samples that were ever kept are red. A click on a heading sorts.</p>
+<p>The highest and the lowest scores of their windows, the most often kept and dropped samples, and
+some at random. The rank is the share of a window's other scores that are lower: scores fall while a
+model learns. Samples that were ever kept are red. A click on a heading sorts.</p>
 <p><select id="run"><option value="">all runs</option></select>
 <select id="stream"><option value="">all streams</option></select>
 <select id="which"><option value="">kept and dropped</option><option value="kept">ever kept</option>
 <option value="dropped">ever dropped</option></select>
 <input id="search" placeholder="text or sample">
-score from <input id="low" size="6"> to <input id="high" size="6"> <span id="count"></span></p>
+rank from <input id="low" size="6"> to <input id="high" size="6"> <span id="count"></span></p>
 <table><thead><tr>{heads}<th class="what">what</th></tr></thead><tbody id="rows"></tbody></table>
 <script id="samples" type="application/json">{data}</script>
 <script>{SCRIPT}</script>

@@ -42,7 +42,7 @@ def test_histories_are_those_of_a_loop(tmp_path):
         sample=samples,
         kept=kept,
         score=pa.array(scores, pa.float64()),
-        window=pa.array(range(60), pa.int32()),
+        window=pa.array([at // 12 for at in range(60)], pa.int32()),
     )
     found = histories(read_choices(write_log(tmp_path / "log", {"a.parquet": made})))
     assert [one.sample for one in found] == sorted(set(samples.tolist()))
@@ -51,25 +51,37 @@ def test_histories_are_those_of_a_loop(tmp_path):
         known = [scores[at] for at in of if scores[at] is not None]
         assert (one.seen, one.kept) == (len(of), sum(kept[at] for at in of))
         assert np.isnan(one.score) if not known else one.score == pytest.approx(np.mean(known))
-    known = [one for one in found if np.isfinite(one.score)]
-    assert sorted_by(found, "highest")[0].score == max(one.score for one in known)
-    assert sorted_by(found, "lowest")[0].score == min(one.score for one in known)
+        shares = []
+        for at in (at for at in of if scores[at] is not None):
+            others = [scores[i] for i in range(at // 12 * 12, at // 12 * 12 + 12) if i != at]
+            others = [value for value in others if value is not None]
+            shares.append(np.mean([value < scores[at] for value in others]))
+        assert np.isnan(one.rank) if not known else one.rank == pytest.approx(np.mean(shares))
+    known = [one for one in found if np.isfinite(one.rank)]
+    assert sorted_by(found, "highest")[0].rank == max(one.rank for one in known)
+    assert sorted_by(found, "lowest")[0].rank == min(one.rank for one in known)
     assert sorted_by(found, "kept")[0].kept == max(one.kept for one in found)
     most = max(one.seen - one.kept for one in found)
     first = sorted_by(found, "dropped")[0]
     assert first.seen - first.kept == most
 
 
+def test_equal_scores_have_equal_ranks(tmp_path):
+    made = table(sample=[1, 2, 3, 4], score=pa.array([5.0, 5.0, 1.0, None], pa.float32()))
+    found = histories(read_choices(write_log(tmp_path / "log", {"a.parquet": made})))
+    assert [one.rank for one in found[:3]] == [0.75, 0.75, 0.0] and np.isnan(found[3].rank)
+
+
 def test_it_prints_samples_of_a_run(run, capsys):
     assert main(["inspect", str(run / "choices"), "--dropped", "--top", "5"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert "windows" in said[0] and "% kept" in said[0]
-    assert said[2].split() == ["stream", "sample", "seen", "kept", "score", "what"]
+    assert said[2].split() == ["stream", "sample", "seen", "kept", "score", "rank", "what"]
     assert len([line for line in said[4:] if line.startswith("stories")]) == 5
     assert said[-1].startswith("... and ") and said[-1].endswith(" others")
     loader = make_loader(str(run / "stories"))
     for line in said[4:9]:
-        _, sample, seen, kept, _, *ids = line.split()
+        _, sample, seen, kept, _, _, *ids = line.split()
         assert int(kept) < int(seen)
         assert ids == [str(one) for one in loader.dataset[int(sample)]["tokens"].tolist()]
 

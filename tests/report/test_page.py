@@ -14,7 +14,7 @@ from fits import write
 from PIL import Image
 
 from attent_stream.cli import main
-from attent_stream.report.choices import read_choices
+from attent_stream.report.choices import ranks, read_choices
 from attent_stream.report.page import shown_samples
 
 EVIL = (
@@ -110,7 +110,7 @@ def test_mistakes_are_one_sentence(run, tmp_path, capsys):
         ("search=sample+7", 1),
         ("search=55", 1),
         ("which=dropped", None),
-        ("stream=bad&low=0", None),
+        ("stream=bad&low=0.5", None),
     ],
 )
 def test_a_browser_filters_and_runs_no_code_of_the_data(run, tmp_path, filters, count):
@@ -127,7 +127,7 @@ def test_a_browser_filters_and_runs_no_code_of_the_data(run, tmp_path, filters, 
     if filters == "which=dropped":
         count = int((~choices["kept"].astype(bool)).sum())
     if count is None:
-        count = int((choices["score"][40:] >= 0).sum())
+        count = int((ranks(choices)[40:] >= 0.5).sum())
     assert body.count("<tr") == count and f"{count} of 80 samples" in ran.stdout
-    scores = [float(one) for one in re.findall(r"<td>(-?\d+\.\d{4})</td>", body)]
-    assert scores == sorted(scores, reverse=True) and len(scores) == count
+    shown = [float(one) for one in re.findall(r"<td>(\d\.\d{2})</td>", body)]
+    assert shown == sorted(shown, reverse=True) and len(shown) == count
