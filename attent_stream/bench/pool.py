@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 
 from attent_stream.base.watch import leave_with_parent
 from attent_stream.bench.plan import Run
@@ -32,6 +32,7 @@ def trained(training: Training, jobs: Sequence[Job], processes: int) -> Iterator
     threads = max(1, available_cores() // processes)
     pool = ProcessPoolExecutor(processes, get_context("spawn"), _begin, (training, threads))
     failed: BaseException | None = None
+    before = set(active_children())
     try:
         runs = [pool.submit(_train, job) for job in jobs]
         for done in as_completed(runs):
@@ -44,6 +45,10 @@ def trained(training: Training, jobs: Sequence[Job], processes: int) -> Iterator
             failed = failed or error
             for run in runs:  # those that have begun go on, and are not lost
                 run.cancel()
+    except BaseException:  # interrupted, perhaps by SIGTERM: nobody waits for runs of many minutes
+        for process in set(active_children()) - before:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
     if failed is not None:

@@ -1,8 +1,11 @@
 """Runs in processes of their own give what runs in one process give."""
 
+from multiprocessing import active_children
+
 import pytest
 from bench_files import TEXT
-from failing_runs import Failing
+from failing_runs import Endless, Failing
+from together import until
 
 from attent_stream.bench.command import main
 from attent_stream.bench.pool import trained
@@ -39,3 +42,16 @@ def test_a_run_that_fails_does_not_lose_the_others(tmp_path):
     with pytest.raises(ValueError, match="this run cannot"):
         found.extend(trained(Failing(tmp_path), jobs, 2))
     assert "long" in found and len(found) < 20
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+@pytest.mark.timeout(120)
+def test_an_interrupted_bench_does_not_wait_for_its_runs(tmp_path):
+    before = set(active_children())
+    jobs = [(name, name, name) for name in ("endless", "short", "endless")]
+    with pytest.raises(KeyboardInterrupt):
+        for found in trained(Endless(tmp_path), jobs, 2):
+            assert found == "short"
+            raise KeyboardInterrupt
+    assert until(lambda: set(active_children()) <= before, 30)
