@@ -1,10 +1,8 @@
 """Write conversations as samples with labels in MDS shards, a folder for each stream and split."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from tqdm import tqdm
+from functools import partial
 
 from attent_stream.corpus.conversation import (
     IGNORED,
@@ -15,16 +13,22 @@ from attent_stream.corpus.conversation import (
 )
 from attent_stream.corpus.errors import require
 from attent_stream.corpus.manifest import Manifest, Part
-from attent_stream.corpus.output import LocalOutput, RemoteOutput, ShardWriter, open_output
+from attent_stream.corpus.output import LocalOutput, RemoteOutput, open_output
 from attent_stream.corpus.pack import split_of, token_dtype
-from attent_stream.corpus.parallel import ordered_map
-from attent_stream.corpus.records import BadRecord, Batch, read_batches
-from attent_stream.corpus.settings import ChatCorpusSettings, mds_settings
-from attent_stream.corpus.sources import InputFile, find_files
-from attent_stream.corpus.tally import Tally, progress_bar
-from attent_stream.corpus.text import TOKENIZER_FOLDER
+from attent_stream.corpus.records import BadRecord
+from attent_stream.corpus.settings import ChatCorpusSettings
+from attent_stream.corpus.sources import find_files
+from attent_stream.corpus.streams import TOKENIZER_FOLDER, SplitShards, write_streams
 
 IDS, LABELS = "input_ids", "labels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chats:
+    """A batch's conversations, each with the number of its split, and its bad (index, reason)."""
+
+    good: list[tuple[int, Conversation]]
+    bad: list[tuple[int, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +39,8 @@ class ChatTask:
     fractions: tuple[float, ...]
     seq_len: int
 
-    def __call__(
-        self, payloads: list[bytes | None]
-    ) -> tuple[list[tuple[int, Conversation]], list[tuple[int, str]]]:
-        """Return (split, conversation) of the good records, and (index, reason) of the others."""
+    def __call__(self, work: tuple[str, list[bytes | None]]) -> Chats:
+        _, payloads = work
         written, places, bad = [], [], []
         for index, payload in enumerate(payloads):
             try:
@@ -55,49 +57,35 @@ class ChatTask:
                 bad.append((index, f"no answer within {self.seq_len} tokens"))
             else:
                 good.append((split_of(text, self.fractions), made))
-        return good, sorted(bad)
+        return Chats(good=good, bad=sorted(bad))
 
 
-class ChatPart:
+class ChatSplit:
     """Writes a split of a stream."""
 
     def __init__(
         self,
         output: LocalOutput | RemoteOutput,
         settings: ChatCorpusSettings,
+        dtype: str,
         stream: str,
         split: str,
-        dtype: str,
     ) -> None:
-        self._output, self._settings, self._dtype = output, settings, dtype
-        self._stream, self._split, self._path = stream, split, f"{stream}/{split}"
-        self._shards: ShardWriter | None = None
-        self._samples = self._tokens = self._cut = 0
+        columns = {IDS: f"ndarray:{dtype}", LABELS: "ndarray:int32"}
+        self._shards = SplitShards(output, settings, stream, split, columns)
+        self._dtype = dtype
+        self._tokens = self._cut = 0
 
     def add(self, made: Conversation) -> None:
         """Write a conversation."""
-        if self._shards is None:
-            s = self._settings
-            columns = {IDS: f"ndarray:{self._dtype}", LABELS: "ndarray:int32"}
-            mds = mds_settings(s.shard_size, s.compression, s.hashes)
-            self._shards = ShardWriter(self._output, self._path, columns, **mds)
         self._shards.write({IDS: made.ids.astype(self._dtype), LABELS: made.labels})
-        self._samples += 1
         self._tokens += len(made.ids) + made.cut
         self._cut += made.cut
 
     def finish(self) -> Part:
         """Close the shards."""
-        if self._shards is not None:
-            self._shards.finish()
-        return Part(
-            stream=self._stream,
-            split=self._split,
-            path=self._path,
-            documents=self._samples,
-            samples=self._samples,
-            tokens=self._tokens,
-            dropped_tokens=self._cut,
+        return self._shards.finish(
+            documents=self._shards.samples, tokens=self._tokens, dropped=self._cut
         )
 
 
@@ -124,18 +112,14 @@ def write_chat_corpus(settings: ChatCorpusSettings) -> Manifest:
             fractions=tuple(fraction for _, fraction in settings.splits),
             seq_len=settings.seq_len,
         )
-        total = sum(file.size for group in files.values() for file in group)
-        parts, bad = [], []
-        with (
-            ordered_map(task, settings.workers) as run,
-            progress_bar(total, "writing", settings.progress) as bar,
-        ):
-            for stream, group in files.items():
-                tally = Tally(stream)
-                parts += _write_stream(
-                    output, settings, tally, run, group, token_dtype(largest), bar
-                )
-                bad += tally.records()
+        parts, bad = write_streams(
+            settings,
+            files,
+            task,
+            text_key="",
+            open_split=partial(ChatSplit, output, settings, token_dtype(largest)),
+            add=_add,
+        )
         manifest = Manifest(
             kind="chat",
             parts=tuple(parts),
@@ -156,30 +140,7 @@ def write_chat_corpus(settings: ChatCorpusSettings) -> Manifest:
     return manifest
 
 
-def _write_stream(
-    output: LocalOutput | RemoteOutput,
-    settings: ChatCorpusSettings,
-    tally: Tally,
-    run: Callable,
-    files: Sequence[InputFile],
-    dtype: str,
-    bar: tqdm,
-) -> list[Part]:
-    parts = [
-        ChatPart(output, settings, tally.stream, split, dtype) for split in settings.split_names
-    ]
-    for batch, (good, bad) in run(read_batches(files, ""), _payloads):
-        for reason, location, count in batch.bad:
-            tally.add_bad(reason, location, count)
-        for index, reason in bad:
-            tally.add_bad(reason, batch.locations[index])
-        for split, made in good:
-            parts[split].add(made)
-        tally.good += len(good)
-        bar.update(batch.read)
-    tally.check()
-    return [part.finish() for part in (parts[-1], *parts[:-1])]
-
-
-def _payloads(batch: Batch) -> list[Any]:
-    return batch.payloads
+def _add(splits: Sequence[ChatSplit], made: Chats) -> int:
+    for split, conversation in made.good:
+        splits[split].add(conversation)
+    return len(made.good)

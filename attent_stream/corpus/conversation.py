@@ -1,6 +1,7 @@
 """Conversations as tokens, with labels on what the assistant says."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -186,8 +187,6 @@ def load_chat_tokenizer(path: str) -> Any:
     Raises:
         CorpusError: There is none.
     """
-    import os
-
     from transformers import AutoTokenizer
 
     require(os.path.isdir(path), f"no tokenizer at {path}: give a local folder")

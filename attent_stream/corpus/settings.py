@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from attent_stream.corpus.errors import require
 from attent_stream.corpus.sources import NAME, Source
@@ -69,35 +70,6 @@ def check_shards(shard_size: str | int, compression: str | None, hashes: Sequenc
         require(name in HASHES, f"hashes: expected some of {', '.join(HASHES)}, got {name!r}")
 
 
-def check_splits(splits: Sequence[tuple[str, float]]) -> None:
-    """Check names and fractions of held-out splits.
-
-    Raises:
-        CorpusError: A name or a fraction is wrong.
-    """
-    names = [name for name, _ in splits]
-    for name, fraction in splits:
-        good = bool(NAME.fullmatch(name)) and name != REST
-        require(
-            good,
-            f"a split's name is letters, digits, '.', '_' or '-' and not {REST!r}, got {name!r}",
-        )
-        require(
-            0 < fraction < 1,
-            f"the fraction of split {name!r} must be between 0 and 1, got {fraction!r}",
-        )
-    require(len(set(names)) == len(names), f"splits need different names, got {', '.join(names)}")
-    total = sum(fraction for _, fraction in splits)
-    require(total < 1, f"the fractions of the splits must add up to less than 1, got {total:g}")
-
-
-def check_sources(sources: Sequence[Source]) -> None:
-    """Raise CorpusError unless there are streams, of different names."""
-    names = [source.name for source in sources]
-    require(bool(names), "at least one source is needed, got none")
-    require(len(set(names)) == len(names), f"streams need different names, got {', '.join(names)}")
-
-
 def check_whole(name: str, value: int, smallest: int) -> None:
     """Raise CorpusError unless the value is an int of at least `smallest`."""
     good = isinstance(value, int) and not isinstance(value, bool) and value >= smallest
@@ -111,47 +83,110 @@ def mds_settings(shard_size: str | int, compression: str | None, hashes: Sequenc
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextCorpusSettings:
-    """The settings of a text corpus.
+class StreamCorpusSettings:
+    """The settings that corpora of text and of conversations share.
 
     Attributes:
         sources: One for each stream; see `sources_from`.
         out: A folder, or a URL that Streaming can upload to (s3://bucket/corpus).
-        tokenizer: A local folder with a tokenizer.json, or such a file. None: train one.
-        vocab_size: Size of the tokenizer to train, from 257; None with `tokenizer`.
-        tokenizer_sample: Amount of text to train it on, such as '64mb', spread over all files.
-        eos_token: The token after every document. None: the tokenizer's.
-        seq_len: Tokens in a sample.
+        seq_len: Tokens of a sample.
         splits: ((name, fraction), ...) held out by a hash of the text; the rest is 'train'.
-        text_key: The text's key (jsonl) or column (parquet).
-        extensions: Endings of the files to read in folders, such as ('py', 'md'). (): jsonl, txt,
-            parquet.
         workers: Number of tokenizing processes; the result does not depend on it.
         shard_size, compression, hashes: Of the MDS shards, as '8mb', 'zstd:3' and ('xxh64',).
         overwrite: Replace the corpus at `out`.
         progress: Show progress bars. None: only on a terminal.
+        token_bytes: The most bytes that a token takes in a sample.
     """
 
     sources: tuple[Source, ...]
     out: str
-    tokenizer: str | None = None
-    vocab_size: int | None = None
-    tokenizer_sample: str | int = "64mb"
-    eos_token: str | None = None
-    seq_len: int = 512
+    seq_len: int
     splits: tuple[tuple[str, float], ...] = ()
-    text_key: str = "text"
-    extensions: tuple[str, ...] = ()
     workers: int = 1
     shard_size: str | int = "8mb"
     compression: str | None = None
     hashes: tuple[str, ...] = ()
     overwrite: bool = False
     progress: bool | None = None
+    token_bytes: ClassVar[int]
 
     def __post_init__(self) -> None:
-        check_sources(self.sources)
+        names = [source.name for source in self.sources]
+        require(bool(names), "at least one source is needed, got none")
+        require(
+            len(set(names)) == len(names), f"streams need different names, got {', '.join(names)}"
+        )
         require(bool(self.out), f"out must be a folder or a URL, got {self.out!r}")
+        check_whole("seq_len", self.seq_len, 2)
+        self._check_splits()
+        check_whole("workers", self.workers, 1)
+        check_shards(self.shard_size, self.compression, self.hashes)
+        smallest = self.token_bytes * self.seq_len + SHARD_HEAD
+        size = parse_bytes(self.shard_size, "shard_size")
+        require(
+            size >= smallest,
+            f"shard_size must hold a sample of {self.seq_len} tokens: {smallest} or more, got "
+            f"{size}",
+        )
+
+    def _check_splits(self) -> None:
+        names = [name for name, _ in self.splits]
+        for name, fraction in self.splits:
+            good = bool(NAME.fullmatch(name)) and name != REST
+            require(
+                good,
+                f"a split's name is letters, digits, '.', '_' or '-' and not {REST!r}, got "
+                f"{name!r}",
+            )
+            require(
+                0 < fraction < 1,
+                f"the fraction of split {name!r} must be between 0 and 1, got {fraction!r}",
+            )
+        require(
+            len(set(names)) == len(names), f"splits need different names, got {', '.join(names)}"
+        )
+        total = sum(fraction for _, fraction in self.splits)
+        require(total < 1, f"the fractions of the splits must add up to less than 1, got {total:g}")
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """The held-out splits, then 'train', in the order of `split_of`."""
+        return (*(name for name, _ in self.splits), REST)
+
+    def recorded(self) -> dict:
+        """Return the settings that the content depends on, for the manifest."""
+        return {
+            "sources": {source.name: list(source.paths) for source in self.sources},
+            "splits": dict(self.splits),
+            **mds_settings(self.shard_size, self.compression, self.hashes),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextCorpusSettings(StreamCorpusSettings):
+    """The settings of a text corpus, beside those of `StreamCorpusSettings`.
+
+    Attributes:
+        tokenizer: A local folder with a tokenizer.json, or such a file. None: train one.
+        vocab_size: Size of the tokenizer to train, from 257; None with `tokenizer`.
+        tokenizer_sample: Amount of text to train it on, such as '64mb', spread over all files.
+        eos_token: The token after every document. None: the tokenizer's.
+        text_key: The text's key (jsonl) or column (parquet).
+        extensions: Endings of the files to read in folders, such as ('py', 'md'). (): jsonl, txt,
+            parquet.
+    """
+
+    tokenizer: str | None = None
+    vocab_size: int | None = None
+    tokenizer_sample: str | int = "64mb"
+    eos_token: str | None = None
+    seq_len: int = 512
+    text_key: str = "text"
+    extensions: tuple[str, ...] = ()
+    token_bytes: ClassVar[int] = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         require(
             (self.tokenizer is None) != (self.vocab_size is None),
             "give either tokenizer (a local one) or vocab_size (to train one), "
@@ -162,92 +197,41 @@ class TextCorpusSettings:
             SMALLEST_VOCAB if self.vocab_size is None else self.vocab_size,
             SMALLEST_VOCAB,
         )
-        check_whole("seq_len", self.seq_len, 2)
-        check_splits(self.splits)
-        check_whole("workers", self.workers, 1)
-        check_shards(self.shard_size, self.compression, self.hashes)
-        smallest = 4 * self.seq_len + SHARD_HEAD
-        size = parse_bytes(self.shard_size, "shard_size")
-        require(
-            size >= smallest,
-            f"shard_size must hold a sample of {self.seq_len} tokens: {smallest} or more, got "
-            f"{size}",
-        )
         parse_bytes(self.tokenizer_sample, "tokenizer_sample")
 
-    @property
-    def split_names(self) -> tuple[str, ...]:
-        """The held-out splits, then 'train', in the order of `split_of`."""
-        return (*(name for name, _ in self.splits), REST)
-
     def recorded(self) -> dict:
-        """Return the settings that the content depends on, for the manifest."""
+        """See `StreamCorpusSettings`."""
         return {
-            "sources": {source.name: list(source.paths) for source in self.sources},
-            "splits": dict(self.splits),
+            **super().recorded(),
             "text_key": self.text_key,
             "extensions": list(self.extensions),
             "tokenizer": self.tokenizer,
             "vocab_size": self.vocab_size,
             "tokenizer_sample": self.tokenizer_sample,
-            **mds_settings(self.shard_size, self.compression, self.hashes),
         }
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatCorpusSettings:
-    """The settings of a corpus of conversations.
+class ChatCorpusSettings(StreamCorpusSettings):
+    """The settings of a corpus of conversations, beside those of `StreamCorpusSettings`.
+
+    Its files are .jsonl; see `messages_of`. Samples longer than `seq_len` are cut.
 
     Attributes:
-        sources: One for each stream, of .jsonl files; see `sources_from` and `messages_of`.
-        out: A folder, or a URL that Streaming can upload to.
         tokenizer: A local folder that transformers' AutoTokenizer reads.
-        seq_len: The most tokens of a sample. What is longer is cut.
-        splits: As in `TextCorpusSettings`, by a hash of the whole conversation.
-        workers, shard_size, compression, hashes, overwrite, progress: As there.
     """
 
-    sources: tuple[Source, ...]
-    out: str
     tokenizer: str
     seq_len: int = 1024
-    splits: tuple[tuple[str, float], ...] = ()
-    workers: int = 1
-    shard_size: str | int = "8mb"
-    compression: str | None = None
-    hashes: tuple[str, ...] = ()
-    overwrite: bool = False
-    progress: bool | None = None
+    token_bytes: ClassVar[int] = 8  # with its label
 
     def __post_init__(self) -> None:
-        check_sources(self.sources)
-        require(bool(self.out), f"out must be a folder or a URL, got {self.out!r}")
+        super().__post_init__()
         require(bool(self.tokenizer), f"tokenizer must be a folder, got {self.tokenizer!r}")
-        check_whole("seq_len", self.seq_len, 2)
-        check_splits(self.splits)
-        check_whole("workers", self.workers, 1)
-        check_shards(self.shard_size, self.compression, self.hashes)
-        smallest = 8 * self.seq_len + SHARD_HEAD
-        size = parse_bytes(self.shard_size, "shard_size")
-        require(
-            size >= smallest,
-            f"shard_size must hold a sample of {self.seq_len} tokens: {smallest} or more, got "
-            f"{size}",
-        )
-
-    @property
-    def split_names(self) -> tuple[str, ...]:
-        """The held-out splits, then 'train', in the order of `split_of`."""
-        return (*(name for name, _ in self.splits), REST)
 
     def recorded(self) -> dict:
-        """Return the settings that the content depends on, for the manifest."""
-        return {
-            "sources": {source.name: list(source.paths) for source in self.sources},
-            "splits": dict(self.splits),
-            "tokenizer": self.tokenizer,
-            **mds_settings(self.shard_size, self.compression, self.hashes),
-        }
+        """See `StreamCorpusSettings`."""
+        return {**super().recorded(), "tokenizer": self.tokenizer}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,70 +1,51 @@
 """Write documents as packed samples of tokens in MDS shards, a folder for each stream and split."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 
 import numpy as np
-from tqdm import tqdm
 
 from attent_stream.corpus.encode import Encoded, EncodeTask, sample_texts
 from attent_stream.corpus.errors import require
 from attent_stream.corpus.manifest import Manifest, Part
-from attent_stream.corpus.output import LocalOutput, RemoteOutput, ShardWriter, open_output
+from attent_stream.corpus.output import LocalOutput, RemoteOutput, open_output
 from attent_stream.corpus.pack import cut, token_dtype
-from attent_stream.corpus.parallel import ordered_map
-from attent_stream.corpus.records import Batch, read_batches
-from attent_stream.corpus.settings import TextCorpusSettings, mds_settings, parse_bytes
+from attent_stream.corpus.settings import TextCorpusSettings, parse_bytes
 from attent_stream.corpus.sources import InputFile, find_files, normal_extensions
-from attent_stream.corpus.tally import Tally, progress_bar
+from attent_stream.corpus.streams import TOKENIZER_FOLDER, SplitShards, write_streams
 from attent_stream.corpus.tokenizer import CorpusTokenizer, load_tokenizer, train_tokenizer
 
-TOKENIZER_FOLDER = "tokenizer"
 
-
-class PartWriter:
+class PackedSplit:
     """Pack the tokens of a split of a stream, carrying the remainder over."""
 
     def __init__(
         self,
         output: LocalOutput | RemoteOutput,
         settings: TextCorpusSettings,
+        dtype: str,
         stream: str,
         split: str,
-        dtype: str,
     ) -> None:
-        self.output, self.settings = output, settings
-        self.stream, self.split, self.dtype = stream, split, dtype
-        self.path = f"{stream}/{split}"
-        self.carry = np.empty(0, dtype)
-        self.shards: ShardWriter | None = None
-        self.documents = self.tokens = self.samples = 0
+        columns = {"tokens": f"ndarray:{dtype}:{settings.seq_len}"}
+        self._shards = SplitShards(output, settings, stream, split, columns)
+        self._seq_len = settings.seq_len
+        self._carry = np.empty(0, dtype)
+        self._documents = self._tokens = 0
 
     def add(self, pieces: list[np.ndarray], documents: int) -> None:
         """Add the tokens of some documents, in order."""
-        self.documents += documents
-        self.tokens += sum(map(len, pieces))
-        samples, self.carry = cut([self.carry, *pieces], self.settings.seq_len)
-        if len(samples) and self.shards is None:
-            s = self.settings
-            columns = {"tokens": f"ndarray:{self.dtype}:{s.seq_len}"}
-            mds = mds_settings(s.shard_size, s.compression, s.hashes)
-            self.shards = ShardWriter(self.output, self.path, columns, **mds)
+        self._documents += documents
+        self._tokens += sum(map(len, pieces))
+        samples, self._carry = cut([self._carry, *pieces], self._seq_len)
         for sample in samples:
-            self.shards.write({"tokens": sample})
-        self.samples += len(samples)
+            self._shards.write({"tokens": sample})
 
     def finish(self) -> Part:
         """Close the shards and drop the remaining tokens."""
-        if self.shards is not None:
-            self.shards.finish()
-        return Part(
-            stream=self.stream,
-            split=self.split,
-            path=self.path,
-            documents=self.documents,
-            samples=self.samples,
-            tokens=self.tokens,
-            dropped_tokens=len(self.carry),
+        return self._shards.finish(
+            documents=self._documents, tokens=self._tokens, dropped=len(self._carry)
         )
 
 
@@ -91,16 +72,14 @@ def write_text_corpus(settings: TextCorpusSettings) -> Manifest:
             fractions=tuple(fraction for _, fraction in settings.splits),
             dtype=token_dtype(tokenizer.max_id),
         )
-        total = sum(file.size for group in files.values() for file in group)
-        parts, bad = [], []
-        with (
-            ordered_map(task, settings.workers) as run,
-            progress_bar(total, "writing", settings.progress) as bar,
-        ):
-            for stream, group in files.items():
-                tally = Tally(stream)
-                parts += _write_stream(output, settings, tally, run, group, task.dtype, bar)
-                bad += tally.records()
+        parts, bad = write_streams(
+            settings,
+            files,
+            task,
+            text_key=settings.text_key,
+            open_split=partial(PackedSplit, output, settings, task.dtype),
+            add=_add,
+        )
         manifest = Manifest(
             kind="text",
             parts=tuple(parts),
@@ -117,38 +96,10 @@ def write_text_corpus(settings: TextCorpusSettings) -> Manifest:
     return manifest
 
 
-def _write_stream(
-    output: LocalOutput | RemoteOutput,
-    settings: TextCorpusSettings,
-    tally: Tally,
-    run: Callable,
-    files: Sequence[InputFile],
-    dtype: str,
-    bar: tqdm,
-) -> list[Part]:
-    parts = [
-        PartWriter(output, settings, tally.stream, split, dtype) for split in settings.split_names
-    ]
-    batches = read_batches(files, settings.text_key)
-    for batch, encoded in run(batches, _work):
-        _count_bad(tally, batch, encoded)
-        for part, pieces, documents in zip(parts, encoded.pieces, encoded.documents, strict=True):
-            part.add(pieces, documents)
-            tally.good += documents
-        bar.update(batch.read)
-    tally.check()
-    return [part.finish() for part in (parts[-1], *parts[:-1])]
-
-
-def _work(batch: Batch) -> tuple[str, list[bytes | None]]:
-    return batch.kind, batch.payloads
-
-
-def _count_bad(tally: Tally, batch: Batch, encoded: Encoded) -> None:
-    for reason, location, count in batch.bad:
-        tally.add_bad(reason, location, count)
-    for index, reason in encoded.bad:
-        tally.add_bad(reason, batch.locations[index])
+def _add(splits: Sequence[PackedSplit], encoded: Encoded) -> int:
+    for split, pieces, documents in zip(splits, encoded.pieces, encoded.documents, strict=True):
+        split.add(pieces, documents)
+    return sum(encoded.documents)
 
 
 def _check_samples(manifest: Manifest) -> None:
