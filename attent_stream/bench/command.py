@@ -84,7 +84,6 @@ def _one(path: str, bench: BenchConfig, data: Path | None, given: argparse.Names
     from attent_stream.bench.compare import compare
     from attent_stream.bench.curves import curves, png
     from attent_stream.bench.page import heading, lines, quality_rows, section, table
-    from attent_stream.bench.positions import told
     from attent_stream.bench.runs import BenchRun
 
     out = Path(given.out) / bench.task
@@ -97,7 +96,7 @@ def _one(path: str, bench: BenchConfig, data: Path | None, given: argparse.Names
         return []
     picture = png(curves(bench, records, found))
     (out / "curves.png").write_bytes(picture)
-    said = [*lines(bench, found), *told(records)]
+    said = lines(bench, records, found)
     text = "\n".join([heading(bench, records, found), table(bench, found), *said])
     (out / "table.txt").write_text(text + "\n", "utf-8")
     print(f"\n{text}\n")

@@ -88,8 +88,10 @@ def cells(bench: BenchConfig, found: Comparison) -> list[tuple[str, ...]]:
     return rows
 
 
-def lines(bench: BenchConfig, found: Comparison) -> list[str]:
-    """Return a line for each arm with its savings at plain's quality, then all notes."""
+def lines(bench: BenchConfig, records: Sequence[Record], found: Comparison) -> list[str]:
+    """Return a line for each arm with its savings at plain's quality, then all notes, then losses
+    by position.
+    """
     said = []
     for arm, estimate in found.saved.items():
         if arm == PLAIN:
@@ -104,7 +106,7 @@ def lines(bench: BenchConfig, found: Comparison) -> list[str]:
             f"{arm}: saved at plain's final quality: {result}" + (f" ({note})" if note else "")
         )
     said += [f"{row.arm} {row.length:g}: {note}" for row in found.rows for note in row.notes]
-    return said
+    return said + told(records)
 
 
 def heading(bench: BenchConfig, records: Sequence[Record], found: Comparison) -> str:
@@ -145,8 +147,7 @@ def section(
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rest
     )
-    listed = [*lines(bench, found), *told(records)]
-    said = "".join(f"<li>{escape(line)}</li>" for line in listed)
+    said = "".join(f"<li>{escape(line)}</li>" for line in lines(bench, records, found))
     data = base64.b64encode(picture).decode()
     return (
         f"<h2>{escape(bench.task)}</h2><p>{escape(heading(bench, records, found))}</p>"

@@ -7,7 +7,7 @@ from typing import Any
 
 from attent_stream.bench.filtered import FILTERED, filtered_folder
 from attent_stream.bench.prepare import MEAN, STD, Prepared, digest
-from attent_stream.bench.settings import DATA, PLAIN, ArmConfig, BenchConfig
+from attent_stream.bench.settings import PLAIN, ArmConfig, BenchConfig
 
 VERSION = 1  # Of the measurements: a change repeats every run.
 SWEEP, ARM = "sweep", "arm"
@@ -65,11 +65,6 @@ def _with_target(arm: ArmConfig, data: Prepared) -> dict[str, Any]:
             {"remote": str(folder.absolute())} for folder in data.target.values()
         ]
     return algorithms
-
-
-def kind_of(bench: BenchConfig) -> str:
-    """The kind of a task's data, one of ``DATA``."""
-    return next(name for name in DATA if getattr(bench, name) is not None)
 
 
 def steps_of(bench: BenchConfig, length: float) -> int:
@@ -144,7 +139,7 @@ def tree(
     made["algorithms"] = {**_with_target(arm, data), **made.get("algorithms", {})}
     made["loggers"] = {"in_memory": {}}
     loader = made.setdefault("train_loader", {})
-    loader["name"] = {"text": "text", "images": "image", "chat": "chat"}[kind_of(bench)]
+    loader["name"] = "image" if bench.kind == "images" else bench.kind
     loader["dataset"] = {
         "shuffle": True,
         **loader.get("dataset", {}),

@@ -49,7 +49,7 @@ def loss_by_position(trainer: Any, length: int) -> tuple[float, ...]:
 
 
 def told(records: Sequence[Record]) -> list[str]:
-    """A line for each arm's longest length that all seeds have, as the mean over seeds."""
+    """A line for each arm's longest length, as the mean over seeds."""
     found = {}
     for record in records:
         if record.role == "arm" and record.positions:

@@ -11,7 +11,7 @@ from attent_stream.bench.pool import trained
 from attent_stream.bench.prepare import Prepared, digest, prepare
 from attent_stream.bench.progress import duration
 from attent_stream.bench.record import Record, append, read_records
-from attent_stream.bench.settings import PLAIN, ArmConfig, BenchConfig, data_of
+from attent_stream.bench.settings import PLAIN, ArmConfig, BenchConfig
 from attent_stream.bench.training import Training
 
 RESULTS = "runs.jsonl"
@@ -46,15 +46,13 @@ class BenchRun:
         self._say, self._out, self._processes = say, out, processes
         out.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(out / "cache", ignore_errors=True)  # Left by a killed run.
-        start: Path | None = None
         pretrain = bench.pretrain
-        settings = data_of(bench)
         if pretrain is None:
-            self.data = prepare(settings, data, out)
+            self.data = prepare(bench.data, data, out)
             start = self.data.weights
         else:
             before = prepare(pretrain.data, data, out)
-            self.data = prepare(settings, data, out, before.tokenizer)
+            self.data = prepare(bench.data, data, out, before.tokenizer)
             start = self._pretrained(before)
         self._training = Training(bench, self.data, out, start, say)
         say(f"{bench.task}: {self.data.samples:,} samples per epoch from {self.data.source}")

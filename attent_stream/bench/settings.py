@@ -227,7 +227,7 @@ class BenchConfig:
     cost: Literal["steps", "cpu", "seconds"] = "steps"
 
     def __post_init__(self) -> None:
-        given = [name for name in DATA if getattr(self, name) is not None]
+        given = self._kinds
         if len(given) != 1:
             raise ValueError(
                 f"expected exactly one of {', '.join(DATA)}, got {' and '.join(given) or 'none'}"
@@ -251,10 +251,19 @@ class BenchConfig:
                 "pretrain.data: expected the vocab_size and seq_len of the task's text"
             )
 
+    @property
+    def kind(self) -> str:
+        """The kind of the data, one of ``DATA``."""
+        return self._kinds[0]
 
-def data_of(bench: BenchConfig) -> TextData | ImageData | ChatData:
-    """The settings of a task's data."""
-    return next(one for one in (bench.text, bench.images, bench.chat) if one is not None)
+    @property
+    def data(self) -> TextData | ImageData | ChatData:
+        """The settings of the data."""
+        return getattr(self, self.kind)
+
+    @property
+    def _kinds(self) -> list[str]:
+        return [name for name in DATA if getattr(self, name) is not None]
 
 
 def load_bench(path: str | Path) -> BenchConfig:

@@ -1,8 +1,7 @@
 """A task of conversations, from pretrained weights with LoRA."""
 
-from bench_files import CHAT
 from chat_files import CHATML, chat_tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM
+from toy_benches import CHAT, write_llama
 
 from attent_stream.bench.command import main
 from attent_stream.bench.record import read_records
@@ -11,10 +10,7 @@ from attent_stream.bench.record import read_records
 def test_it_is_trained_from_its_weights(tmp_path, capsys):
     folder = tmp_path / "weights"
     chat_tokenizer(folder, CHATML)
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
-    LlamaForCausalLM(LlamaConfig(vocab_size=302, num_hidden_layers=3, **small)).save_pretrained(
-        folder
-    )
+    write_llama(folder, words=302, layers=3)
     path = tmp_path / "chat.yaml"
     path.write_text(CHAT.replace("WEIGHTS", str(folder)))
     assert main([str(path), "--out", str(tmp_path / "out")]) == 0

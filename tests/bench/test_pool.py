@@ -3,9 +3,9 @@
 from multiprocessing import active_children
 
 import pytest
-from bench_files import TEXT
 from failing_runs import Endless, Failing
 from together import until
+from toy_benches import TEXT
 
 from attent_stream.bench.command import main
 from attent_stream.bench.pool import trained

@@ -4,39 +4,12 @@ import json
 from dataclasses import asdict
 
 import pytest
-from bench_files import TEXT
+from toy_benches import PICTURES, TEXT
 
 from attent_stream.bench.command import main
 from attent_stream.bench.record import read_records
 from attent_stream.bench.runs import RESULTS, BenchRun
 from attent_stream.bench.settings import load_bench
-
-PICTURES = """
-task: shapes
-base:
-  device: cpu
-  model:
-    name: hf_image_classifier
-    architecture: vit
-    config_overrides: {hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1,
-                       num_attention_heads: 2, patch_size: 8}
-  train_loader: {name: image, dataset: {window: 2, gap: 1}, num_workers: 0}
-  global_train_batch_size: 8
-  device_eval_batch_size: 20
-  optimizer: {name: adamw}
-images: {images: 40, held_out: 20, size: 16, wrong: 0.1}
-metric: MulticlassAccuracy
-higher: true
-steps: 6
-seeds: [1]
-evals: 1
-arms:
-  plain: {lengths: [0.5, 1.0]}
-  selective_backprop:
-    lengths: [1.0]
-    algorithms: {selective_backprop: {start: 0.1, end: 0.9, keep: 0.5, interrupt: 0}}
-    cost: cpu
-"""
 
 
 def test_a_bench_that_was_stopped_goes_on_and_repeats_no_run(tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from chat_files import CHATML, chat_tokenizer
+from toy_benches import write_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from attent_stream.bench import weights
@@ -12,15 +13,8 @@ from attent_stream.corpus import CorpusError
 
 @pytest.fixture
 def folder(tmp_path):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     chat_tokenizer(tmp_path, CHATML)
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
-    torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(vocab_size=302, num_hidden_layers=5, **small)).save_pretrained(
-        tmp_path
-    )
-    return str(tmp_path)
+    return write_llama(tmp_path, words=302, layers=5)
 
 
 def test_layers_are_kept_at_equal_distances(folder, tmp_path):
