@@ -105,11 +105,10 @@ def read_choices(folder: str | Path) -> Choices:
 def _latest(rows: dict[str, NDArray], file: NDArray[np.int64]) -> dict[str, NDArray]:
     """The rows of each window's latest file, by epoch, window and their order in the file."""
     order = np.lexsort((np.arange(len(file)), file, rows["window"], rows["epoch"]))
-    epoch, window, file = rows["epoch"][order], rows["window"][order], file[order]
-    new = np.flatnonzero(np.r_[True, (np.diff(epoch) != 0) | (np.diff(window) != 0)])
-    last = np.maximum.reduceat(file, new).repeat(np.diff(np.r_[new, len(file)]))
-    taken = order[file == last]
-    return {name: column[taken] for name, column in rows.items()}
+    ordered, file = {name: column[order] for name, column in rows.items()}, file[order]
+    latest = [file[part] == file[part].max() for part in windows(ordered)]
+    taken = np.concatenate(latest)
+    return {name: column[taken] for name, column in ordered.items()}
 
 
 def histories(choices: Choices) -> list[SampleHistory]:

@@ -1,7 +1,6 @@
 """Curves of a run's choices over its batches."""
 
 import io
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,9 +26,11 @@ def curves(runs: dict[str, Choices]) -> "Figure":
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(runs), 3, squeeze=False)
     for (name, choices), (kept, scores, streams) in zip(runs.items(), grid, strict=True):
-        _kept(kept, choices)
-        _scores(scores, choices)
-        _streams(streams, choices)
+        parts = windows(choices.rows)
+        batches = [int(choices.rows["batch"][part.start]) for part in parts]
+        _kept(kept, choices, batches, parts)
+        _scores(scores, choices, batches, parts)
+        _streams(streams, choices, batches, parts)
         kept.set_ylabel(f"{name}\nshare kept" if len(runs) > 1 else "share kept")
         for axis in (kept, scores, streams):
             axis.set_xlabel("batches")
@@ -46,23 +47,21 @@ def svg(figure: "Figure") -> str:
     return text[text.index("<svg") :]
 
 
-def _windows(choices: Choices) -> tuple[NDArray[np.int64], list[slice]]:
-    """The batch at which each window was chosen, and its rows."""
-    parts = windows(choices.rows)
-    return np.array([choices.rows["batch"][part.start] for part in parts]), parts
+# Each axis is given the batches at which windows were chosen, and the rows of each window.
 
 
-def _kept(axis, choices: Choices) -> None:
-    batches, parts = _windows(choices)
+def _kept(axis, choices: Choices, batches: list[int], parts: list[slice]) -> None:
     axis.plot(batches, [choices.rows["kept"][part].mean() for part in parts], color=_KEPT)
     axis.set_ylim(0, 1.05)
     axis.set_title("Share kept of logged candidates")
 
 
-def _scores(axis, choices: Choices) -> None:
-    batches, parts = _windows(choices)
+def _scores(axis, choices: Choices, batches: list[int], parts: list[slice]) -> None:
     rows = choices.rows
-    any_known = False
+    axis.set_title("Scores: median, and from the 10% to the 90% quantile")
+    if not np.isfinite(rows["score"]).any():
+        axis.text(0.5, 0.5, "no scores", ha="center", transform=axis.transAxes)
+        return
     for label, color, wanted in (("kept", _KEPT, True), ("dropped", _DROPPED, False)):
         at, found = [], []
         for batch, part in zip(batches, parts, strict=True):
@@ -75,33 +74,21 @@ def _scores(axis, choices: Choices) -> None:
             low, middle, high = np.array(found).T
             axis.plot(at, middle, color=color, label=label)
             axis.fill_between(at, low, high, color=color, alpha=0.2, linewidth=0)
-            any_known = True
-    if any_known:
-        axis.legend(frameon=False)
-    axis.set_title("Scores: median, and from the 10% to the 90% quantile")
-    if not any_known:
-        axis.text(0.5, 0.5, "no scores", ha="center", transform=axis.transAxes)
+    axis.legend(frameon=False)
 
 
-def _streams(axis, choices: Choices) -> None:
-    batches, parts = _windows(choices)
-    rows = choices.rows
+def _streams(axis, choices: Choices, batches: list[int], parts: list[slice]) -> None:
+    streams, kept = choices.rows["stream"], choices.rows["kept"].astype(bool)
     for number, stream in enumerate(choices.streams):
-        (line,) = axis.plot(
-            batches, _shares(rows["stream"], parts, number), linestyle="--", alpha=0.6
-        )
-        kept = [
-            _share(rows["stream"][part][rows["kept"][part].astype(bool)], number) for part in parts
-        ]
-        axis.plot(batches, kept, color=line.get_color(), label=stream.name)
+        of = streams == number
+        candidates = [_share(of[part]) for part in parts]
+        (line,) = axis.plot(batches, candidates, linestyle="--", alpha=0.6)
+        shares = [_share(of[part][kept[part]]) for part in parts]
+        axis.plot(batches, shares, color=line.get_color(), label=stream.name)
     axis.set_ylim(bottom=0)
     axis.set_title("Streams' shares: of candidates (dashed), of kept")
     axis.legend(frameon=False, fontsize="small")
 
 
-def _shares(streams: NDArray, parts: Sequence[slice], number: int) -> list[float]:
-    return [_share(streams[part], number) for part in parts]
-
-
-def _share(streams: NDArray, number: int) -> float:
-    return float((streams == number).mean()) if len(streams) else float("nan")
+def _share(which: NDArray[np.bool_]) -> float:
+    return float(which.mean()) if len(which) else float("nan")

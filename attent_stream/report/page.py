@@ -111,7 +111,7 @@ def rows_of(
     """Samples as the page's script reads them."""
     rows = []
     for one in found:
-        image = reader.image(one.stream, one.sample)
+        text, image = reader.shown(one.stream, one.sample, _WIDTH)
         rows.append(
             {
                 "run": name,
@@ -121,7 +121,7 @@ def rows_of(
                 "kept": one.kept,
                 "score": one.score if np.isfinite(one.score) else None,
                 "rank": one.rank if np.isfinite(one.rank) else None,
-                "text": reader.line(one.stream, one.sample, _WIDTH),
+                "text": text,
                 "image": None if image is None else _data_url(image),
             }
         )

@@ -28,7 +28,8 @@ class SampleReader:
 
     def __init__(self, streams: Sequence[Stream], tokenizer: str | None = None) -> None:
         self._streams = streams
-        self._open: dict[int, Any] = {}
+        self._open: dict[int, Any] = {}  # data sets
+        self._tokenizers: dict[int, Any] = {}
         self._stack = ExitStack()
         self._given = None if tokenizer is None else _tokenizer(Path(tokenizer), asked=True)
 
@@ -41,13 +42,22 @@ class SampleReader:
 
     def line(self, stream: int, sample: int, width: int) -> str:
         """A sample in one line of at most so many characters."""
+        return self.shown(stream, sample, width)[0]
+
+    def shown(self, stream: int, sample: int, width: int) -> tuple[str, bytes | None]:
+        """A sample in one line of at most so many characters, and the bytes of its JPEG or PNG
+        image of at most 64 KiB; None for everything else.
+        """
         try:
             value = self._read(stream, sample)
         except Exception as error:  # every store has its own
-            return shortened(f"(not readable: {error})", width)
+            return shortened(f"(not readable: {error})", width), None
+        return shortened(self._told(stream, value), width), _image(value)
+
+    def _told(self, stream: int, value: dict[str, Any]) -> str:
         for name in TOKENS:
             if name in value:
-                return shortened(self._text(stream, np.asarray(value[name])), width)
+                return self._text(stream, np.asarray(value[name]))
         said = []
         for name, one in value.items():
             shape = getattr(one, "shape", None)
@@ -56,19 +66,7 @@ class SampleReader:
             if isinstance(one, bytes):
                 large = f"{len(one):,} bytes"
             said.append(f"{name} {large or one}")
-        return shortened(", ".join(said), width)
-
-    def image(self, stream: int, sample: int) -> bytes | None:
-        """The JPEG or PNG bytes of an image of at most 64 KiB; None for everything else."""
-        try:
-            value = self._read(stream, sample)
-        except Exception:  # ``line`` tells it
-            return None
-        for one in value.values():
-            known = isinstance(one, bytes) and one[:4] in (b"\x89PNG", b"\xff\xd8\xff\xe0")
-            if known and len(one) <= _LARGEST:
-                return one
-        return None
+        return ", ".join(said)
 
     def _read(self, stream: int, sample: int) -> dict[str, Any]:
         from attent_stream.store.index_check import CheckedDataset
@@ -84,7 +82,9 @@ class SampleReader:
         return self._open[stream][sample - place.first]
 
     def _text(self, stream: int, ids: np.ndarray) -> str:
-        tokenizer = self._given or _beside(self._streams[stream])
+        if stream not in self._tokenizers:
+            self._tokenizers[stream] = self._given or _beside(self._streams[stream])
+        tokenizer = self._tokenizers[stream]
         if tokenizer is None:
             return " ".join(map(str, ids[:64].tolist()))
         return tokenizer.decode(ids.astype(np.int64).tolist(), skip_special_tokens=False)
@@ -94,6 +94,14 @@ def shortened(text: str, width: int) -> str:
     """A text in one line, without control characters, of at most so many characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= width else line[: width - 3] + "..."
+
+
+def _image(value: dict[str, Any]) -> bytes | None:
+    for one in value.values():
+        known = isinstance(one, bytes) and one[:4] in (b"\x89PNG", b"\xff\xd8\xff\xe0")
+        if known and len(one) <= _LARGEST:
+            return one
+    return None
 
 
 def _beside(stream: Stream) -> Any | None:
