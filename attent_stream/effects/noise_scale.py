@@ -128,9 +128,7 @@ class NoiseScale(Callback):
         if found is None:
             return
         total, signal = found
-        if (
-            not np.isfinite(found).all() or total <= 0
-        ):  # a step that is left out, or has no gradient
+        if not np.isfinite(found).all() or total <= 0:  # a step left out, or without a gradient
             return
         kept = _KEPT if self._count else 0.0
         self._total = kept * self._total + (1 - kept) * total

@@ -1,12 +1,17 @@
 """Whether a run's samples can be arranged, seen on a few of them before training."""
 
+import logging
 from collections.abc import Set
+from dataclasses import replace
 
 from composer.utils import dist
 
 from attent_stream.arrange.arrangements import Arrangements
 from attent_stream.base.errors import ScoreError, in_words
 from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.fit.run import Run
+
+log = logging.getLogger(__name__)
 
 
 def arrange_faults(
@@ -40,3 +45,28 @@ def arrange_faults(
     of_ranks = dist.all_gather_object(faults)
     # The first rank's reason counts.
     return {name: reason for found in reversed(of_ranks) for name, reason in found.items()}
+
+
+def with_what_can_be_arranged(run: Run, loader: TeachingDataLoader, asked: Set[str]) -> Run:
+    """The run without the arrangements of its default that cannot be carried out; all ranks call
+    this together.
+
+    Args:
+        run: The run.
+        loader: Has the samples and the collate function.
+        asked: Names that the user asked for.
+
+    Raises:
+        ValueError: One of these cannot be carried out.
+    """
+    arrangements = run.teacher.arrangements
+    faults = arrange_faults(loader, arrangements, asked)
+    for name in faults.keys() & asked:
+        raise ValueError(faults[name])
+    if not faults:
+        return run
+    if dist.get_global_rank() == 0:
+        reasons = [f"{name} is not used by default here: {why}" for name, why in faults.items()]
+        log.warning("%s", "; ".join(reasons))
+    left = arrangements.without(*faults)
+    return replace(run, teacher=replace(run.teacher, arrangements=left))

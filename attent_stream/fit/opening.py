@@ -24,7 +24,7 @@ from attent_stream.effects.recorder import Recorder
 from attent_stream.effects.short_lessons import ShortLessons
 from attent_stream.effects.target_loss import TargetLoss
 from attent_stream.effects.weighting import WeightedOutputs
-from attent_stream.fit.arrange_faults import arrange_faults
+from attent_stream.fit.arrange_faults import with_what_can_be_arranged
 from attent_stream.fit.candidate_scorer import PreparesCandidates, open_scorer
 from attent_stream.fit.clock import passes, single_pass, state_clock
 from attent_stream.fit.fit import TARGET, Fit, StepTime
@@ -94,7 +94,7 @@ def open_fit(
         scorer = open_target_scorer(target, run.by_target, loader, state, known, spent, look=look)
         if scorer is None:
             run = settings.of_run(replace(facts, alike=True))
-    run = _with_what_can_be_arranged(settings, run, loader)
+    run = with_what_can_be_arranged(run, loader, settings.arranges_by_name)
     loader.widen(run.window)
     if run.scored and scorer is None:
         scorer = open_scorer(
@@ -223,25 +223,6 @@ def warn(fit: Fit) -> None:
 def _teacher(run: Run) -> type[Teacher]:
     path = run.teacher.chosen.teacher
     return Teacher if path is None else imported(path, "select")
-
-
-def _with_what_can_be_arranged(settings: Settings, run: Run, loader: TeachingDataLoader) -> Run:
-    """See on a few samples that lessons can be arranged; on all ranks together.
-
-    Raises:
-        ValueError: They cannot, and it was asked for.
-    """
-    asked, arrangements = settings.arranges_by_name, run.teacher.arrangements
-    faults = arrange_faults(loader, arrangements, asked)
-    for name in faults.keys() & asked:
-        raise ValueError(faults[name])
-    if not faults:
-        return run
-    if dist.get_global_rank() == 0:
-        reasons = [f"{name} is not used by default here: {why}" for name, why in faults.items()]
-        log.warning("%s", "; ".join(reasons))
-    left = arrangements.without(*faults)
-    return replace(run, teacher=replace(run.teacher, arrangements=left))
 
 
 def _single_samples(state: State, *, asked: bool) -> bool:

@@ -11,7 +11,8 @@ from attent_stream.arrange.cutting import apart
 from attent_stream.base.span import Clock, Span
 from attent_stream.data.candidates import ToDevice
 from attent_stream.data.dataloader import TeachingDataLoader
-from attent_stream.fit.arrange_faults import arrange_faults
+from attent_stream.fit.arrange_faults import with_what_can_be_arranged
+from attent_stream.fit.clock import passes, single_pass
 from attent_stream.fit.run import Facts
 from attent_stream.fit.settings import parse_settings
 from attent_stream.memory.remember import NEVER
@@ -64,23 +65,17 @@ class TeachingLoop:
         self._score = score
         given = None if score is None else self._by_model
         parsed = parse_settings(**settings, score=given, remember=NEVER)
-        passes = steps / loader.plain_batches
-        once = passes <= 1 and not loader.dataset.repeats
+        total = Span(value=steps, unit="ba")
+        length = passes(total, loader)
+        once = single_pass(length, loader)
         run = parsed.of_run(
-            Facts(text=loader.packed, once=once, passes=passes, packed=loader.packed)
+            Facts(text=loader.packed, once=once, passes=length, packed=loader.packed)
         )
         if run.scored and score is None:
             raise ValueError("select needs a score: set score to a function of a batch")
-        asked = parsed.arranges_by_name
-        faults = arrange_faults(loader, run.teacher.arrangements, asked)
-        for name in faults.keys() & asked:
-            raise ValueError(faults[name])
+        run = with_what_can_be_arranged(run, loader, parsed.arranges_by_name)
         self.told = run.told
-        teacher = Teacher(
-            run.teacher, clock=self._clock, total=Span(value=steps, unit="ba"), scoring=run.scored
-        )
-        for name in faults:
-            teacher.stop_arranging(name)
+        teacher = Teacher(run.teacher, clock=self._clock, total=total, scoring=run.scored)
         loader.attach(teacher)
 
     @property

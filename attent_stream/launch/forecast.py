@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from attent_stream.launch.build import check_machine
 from attent_stream.launch.config import TrainConfig
 from attent_stream.launch.config_check import join
@@ -97,8 +95,7 @@ def _of_teaching(
         need = min(sample_bytes(count, ages=False), run.remember.bytes)
         lines.append(f"remembered scores: {need / 1e6:,.1f} MB of each node")
     if run.scored and run.by_target is None:
-        keep = float(np.clip(run.teacher.keep.start, 0, 1))
-        cost = (1 + 3 * keep) / 3
+        cost = (1 + 3 * run.teacher.keep.start) / 3
         lines.append(
             f"scoring: with a whole forward a candidate, training costs {cost:.2f} of training on "
             "everything"
