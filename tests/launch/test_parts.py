@@ -25,7 +25,7 @@ def test_every_algorithm_callback_and_logger_of_composer_has_a_name():
             if inspect.isclass(kind) and issubclass(kind, base) and kind is not base
         }
 
-    ours = {"attent", "attent_simple", "attent_complex", "progressive_resolution"}
+    ours = {"attent", "attent_simple", "attent_complex", "choice_log", "progressive_resolution"}
     table = parts.algorithms().known
     assert {made for name, made in table.items() if name not in ours} == exported(
         algorithms, Algorithm

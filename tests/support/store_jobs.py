@@ -89,6 +89,7 @@ def make_on_a_rank(rank: int, port: int, folder: str, report: str) -> None:
     del kept
     gc.collect()
     Path(report).write_text(json.dumps([open_files, read]))
+    dist.barrier()  # a rank that leaves closes the other's connection, which is counted above
     dist.destroy_process_group()
 
 
