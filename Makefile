@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test slow lint wheel clean
+.PHONY: demo test slow lint docs wheel clean
 
 demo: $(VENV)/.installed
 	$(RUN) -m attent_stream demo
@@ -19,6 +19,10 @@ lint: $(VENV)/.installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# A site in build/site, which needs no network to be read.
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 wheel: $(VENV)/.installed
 	$(RUN) -m pip wheel --no-deps --quiet -w dist .

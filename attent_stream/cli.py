@@ -55,16 +55,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv and argv[0] in FORWARDED:
             return int(import_module(FORWARDED[argv[0]][0]).main(argv[1:]) or 0)
-        arguments = _parser().parse_args(argv)
+        arguments = parser().parse_args(argv)
         return arguments.handler(arguments)
     except KeyboardInterrupt:
         print("attent-stream: interrupted", file=sys.stderr)
         return INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = MaskedParser(prog="attent-stream", description="AtteNT for streaming training.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """The arguments of all commands but those that are forwarded."""
+    made = MaskedParser(prog="attent-stream", description="AtteNT for streaming training.")
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
     corpus = commands.add_parser("corpus", help="write text, chats or images as MDS shards")
     kinds = corpus.add_subparsers(required=True, metavar="KIND")
     _add_text(kinds.add_parser("text", help="documents -> packed token samples", description=_TEXT))
@@ -74,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, (_, text) in FORWARDED.items():
         commands.add_parser(name, help=text, add_help=False)
-    return parser
+    return made
 
 
 _TEXT = (

@@ -43,7 +43,7 @@ class TeachingDataLoader(StreamingDataLoader):
     """A StreamingDataLoader to which a teacher can be attached.
 
     Without a teacher it yields what StreamingDataLoader does. With one it yields the lessons, and
-    keeps the candidates in ``inbox``. :meth:`teach` scores them. It must be called once for every
+    keeps the candidates in ``inbox``. ``teach`` scores them. It must be called once for every
     batch yielded, as AtteNT does.
 
     Args:

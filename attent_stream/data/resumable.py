@@ -55,7 +55,7 @@ class ResumableDataset(StreamingDataset):
     def state_dict(self, num_samples: int, from_beginning: bool) -> dict[str, Any]:
         """Return the state of training. This changes nothing.
 
-        In addition to Streaming's entries there is ``attent``: a :class:`Position` as JSON within a
+        In addition to Streaming's entries there is ``attent``: a ``Position`` as JSON within a
         taught epoch, ``lazy`` within a plain epoch of the lazy order, else an empty string. At the
         end of an epoch the state is the start of the next one, while Streaming's would repeat the
         finished epoch's order.

@@ -58,7 +58,7 @@ class AtteNT(Algorithm):
     """Nonparametric teaching of attention learners (AtteNT, ICLR 2026), window by window on the
     stream.
 
-    It needs a :class:`TeachingDataLoader` as the Trainer's train loader. Each argument that is left
+    It needs a ``TeachingDataLoader`` as the Trainer's train loader. Each argument that is left
     away takes the default of the run, which one log line tells when a fit starts: packed text that
     is seen once is cut into short pieces first and balanced; text that is seen again is chosen by
     its remembered losses; everything else is streamed plainly.

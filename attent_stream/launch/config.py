@@ -30,9 +30,54 @@ _BY_NAME = ("algorithms", "callbacks", "loggers")
 class TrainConfig:
     """The settings of a training run.
 
-    Durations are Composer time strings (``10ba``, ``1ep``, ``1e9tok``, ``0.1dur``); an int counts
-    epochs. Batch sizes are in samples, ``dist_timeout`` is in seconds. ``variables`` holds names
-    for ``${variables.x}``. ``load_unsafe_types`` allows checkpoints that can run code.
+    Times are Composer time strings (``10ba``, ``1ep``, ``1e9tok``, ``0.1dur``). An int counts
+    epochs.
+
+    Args:
+        model: The model.
+        train_loader: The training data and its loader.
+        optimizer: ``name`` of an optimizer, and its arguments.
+        max_duration: Length of the run, a time.
+        global_train_batch_size: Samples of a step, over all ranks.
+        variables: Names for ``${variables.x}``. ``x=...`` on the command line sets one.
+        seed: Seed of the weights and of training.
+        deterministic_mode: Whether only deterministic kernels are used. An error if one is missing.
+        run_name: Names the run and its checkpoints.
+        tokenizer: The tokenizer, for models and loaders that need one.
+        eval_loader: One evaluation loader, or a list of them.
+        eval_interval: Time between evaluations.
+        eval_subset_num_batches: Batches of an evaluation. -1: all.
+        eval_first: Whether to evaluate before the first step.
+        device_train_microbatch_size: Samples that a rank forwards at once. ``auto``: as many as
+            fit. None: all of its batch.
+        device_eval_batch_size: Samples that a rank evaluates at once. None: its training batch.
+        accumulate_train_batch_on_tokens: Whether micro-batches weigh as much as they have tokens.
+        scheduler: ``name`` of a learning-rate schedule, and its arguments.
+        algorithms: Composer algorithms by name, with their arguments. ``attent`` is one.
+        callbacks: Composer callbacks by name, with their arguments.
+        loggers: Composer loggers by name, with their arguments.
+        device: The device. None: a GPU if there is one.
+        precision: Number format of training. None: ``amp_fp16`` on a GPU, else ``fp32``.
+        fsdp_config: Arguments of FSDP. None: DDP on several ranks.
+        compile_config: Arguments of ``torch.compile``. None: not compiled.
+        dist_timeout: Seconds that a rank waits for another.
+        save_folder: Folder or URL for checkpoints. None: none are saved.
+        save_interval: Time between checkpoints.
+        save_filename: Name of a checkpoint, with Composer's placeholders.
+        save_latest_filename: Name of the link to the last checkpoint.
+        save_overwrite: Whether existing checkpoints are overwritten.
+        save_weights_only: Whether checkpoints hold the weights only.
+        save_num_checkpoints_to_keep: Checkpoints that are kept. -1: all.
+        load_path: Checkpoint to go on from.
+        load_weights_only: Whether only its weights are loaded, for a new run.
+        load_strict_model_weights: Whether its weights must be all of the model's.
+        load_ignore_keys: Patterns of state that is not loaded.
+        load_unsafe_types: Whether checkpoints may be loaded that can run code.
+        autoresume: Whether to go on from the last checkpoint in ``save_folder``.
+        progress_bar: Whether progress is shown: a bar on a terminal.
+        log_to_console: Whether metrics are printed.
+        console_log_interval: Time between printed metrics.
+        python_log_level: Level of this package's and Composer's log. None: Python's.
     """
 
     model: ModelConfig

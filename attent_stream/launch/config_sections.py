@@ -8,10 +8,15 @@ from typing import Any, Literal
 class ModelConfig:
     """A Hugging Face model, built from a config or read from a local folder, never downloaded.
 
-    ``architecture`` is a Hugging Face model type such as ``llama`` or ``vit``, and
-    ``config_overrides`` sets fields of its config. ``pretrained`` is a folder with ``config.json``
-    and safetensors weights. ``lora`` holds arguments of peft's ``LoraConfig``: only adapters of a
-    causal LM are trained then, and checkpoints hold nothing else.
+    Args:
+        name: The kind of model.
+        architecture: Hugging Face model type, such as ``llama`` or ``vit``. Give it or
+            ``pretrained``.
+        pretrained: Folder with ``config.json`` and safetensors weights.
+        config_overrides: Fields of the model's config.
+        attn_implementation: Attention kernel. None: the one that transformers takes.
+        lora: Arguments of peft's ``LoraConfig``. Only adapters of a causal LM are trained then,
+            and checkpoints hold nothing else.
     """
 
     name: Literal["hf_causal_lm", "hf_masked_lm", "hf_image_classifier"]
@@ -35,7 +40,13 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
-    """A tokenizer in a local folder (``path``) or in the local Hugging Face cache (``name``)."""
+    """A tokenizer. Give ``path`` or ``name``.
+
+    Args:
+        path: Local folder.
+        name: Name in the local Hugging Face cache. Nothing is downloaded.
+        kwargs: Arguments of ``AutoTokenizer.from_pretrained``.
+    """
 
     path: str | None = None
     name: str | None = None
@@ -49,7 +60,21 @@ class TokenizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamConfig:
-    """The arguments of Streaming's ``Stream``."""
+    """The arguments of Streaming's ``Stream``. Missing ones are those of the data set.
+
+    Args:
+        remote: Folder of MDS shards, or a URL of an object store.
+        local: Folder in which shards are cached, or which holds them if there is no ``remote``.
+        split: Sub-folder of both.
+        proportion: Share of all samples that come from this stream.
+        repeat: How often an epoch reads each sample of this stream.
+        choose: Samples of this stream in an epoch.
+        download_retry: How often a failed download is tried again.
+        download_timeout: Seconds for one file.
+        validate_hash: Hash by which files are checked, such as ``xxh64``. None: any that the index
+            has.
+        keep_zip: Whether compressed shards stay in the cache.
+    """
 
     remote: str | None = None
     local: str | None = None
@@ -80,7 +105,33 @@ class StreamsConfig:
     """The arguments of ``StreamingDataset``, with Streaming's defaults for missing keys.
 
     ``batch_size`` follows from ``global_train_batch_size``. ``allow_unsafe_types`` is omitted
-    because it unpickles data. Samples longer than ``max_seq_len`` (tokens) are cut.
+    because it unpickles data.
+
+    Args:
+        streams: Streams by name. Give these, or ``remote`` or ``local`` of the only one.
+        remote: Folder of MDS shards, or a URL of an object store.
+        local: Folder in which shards are cached, or which holds them if there is no ``remote``.
+        split: Sub-folder of both.
+        download_retry: How often a failed download is tried again.
+        download_timeout: Seconds for one file.
+        validate_hash: Hash by which files are checked, such as ``xxh64``. None: any that the index
+            has.
+        keep_zip: Whether compressed shards stay in the cache.
+        epoch_size: Samples of an epoch. None: as the streams' weights give it.
+        predownload: Samples that a worker fetches ahead.
+        cache_limit: Bytes of the node's cache, such as ``100gb``. None: no limit.
+        sampling_method: Whether an epoch's samples of a weighted stream are drawn anew each epoch
+            (``balanced``) or are the same (``fixed``).
+        sampling_granularity: Samples of a shard that are drawn together.
+        partition_algo: How samples are dealt out to nodes, ranks and workers.
+        num_canonical_nodes: Nodes for which the order is made. A run can resume on other numbers.
+        shuffle: Whether samples are shuffled.
+        shuffle_algo: How they are shuffled.
+        shuffle_seed: Seed of the shuffle.
+        shuffle_block_size: Samples that are shuffled together, for the algorithms with blocks.
+        batching_method: How streams are mixed into batches.
+        replication: Ranks that get the same samples, for models that are split over ranks.
+        max_seq_len: Longer samples are cut to so many tokens.
     """
 
     streams: dict[str, StreamConfig] | None = None
@@ -120,7 +171,14 @@ class StreamsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TeachingConfig(StreamsConfig):
-    """The arguments of ``TeachingDataset``; ``window`` and ``gap`` are in global batches."""
+    """The arguments of ``TeachingDataset``. See docs/settings.md.
+
+    Args:
+        window: Global batches of a window, in which samples are chosen and ordered.
+        gap: Global batches at a window's end in which the next window's lessons are read ahead.
+        require_teacher: Whether to refuse to be read without a teacher.
+        order: ``streaming`` (Streaming's own, built whole), ``lazy`` or ``auto``.
+    """
 
     window: int | None = None
     gap: int | None = None
@@ -130,10 +188,20 @@ class TeachingConfig(StreamsConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """The kind of samples (``name``), and the arguments of the collator and torch's DataLoader.
+    """The kind of samples, and the arguments of the collator and torch's DataLoader.
 
-    ``pin_memory`` defaults to true on a GPU. ``timeout`` limits the wait for a worker's batch
-    (seconds, 0: no limit).
+    Args:
+        name: The kind of samples.
+        dataset: The data set.
+        collate: Arguments of the collate function. Text: ``column``, ``dtype``. Images:
+            ``image_column``, ``label_column``.
+        num_workers: Worker processes of a rank.
+        prefetch_factor: Batches that each worker reads ahead. None: torch's default.
+        persistent_workers: Whether workers stay between epochs.
+        pin_memory: Whether batches are copied to pinned memory. None: on a GPU.
+        drop_last: Whether an incomplete last batch is dropped.
+        timeout: Seconds that training waits for a worker's batch. 0: no limit.
+        multiprocessing_context: How workers are started. None: torch's default.
     """
 
     name: Literal["text", "masked_text", "chat", "image"]
@@ -160,7 +228,12 @@ class LoaderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainLoaderConfig(LoaderConfig):
-    """The training loader; workers wait ``teacher_timeout`` seconds for a selection."""
+    """The training loader.
+
+    Args:
+        dataset: The data set.
+        teacher_timeout: Seconds that a worker waits for a window to be chosen. None: 3,600.
+    """
 
     dataset: TeachingConfig
     teacher_timeout: float | None = None
@@ -168,7 +241,12 @@ class TrainLoaderConfig(LoaderConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class EvalLoaderConfig(LoaderConfig):
-    """An evaluation loader, never taught; its metrics are logged under ``label``."""
+    """An evaluation loader, which is never taught.
+
+    Args:
+        label: Its metrics are logged under this name.
+        drop_last: Whether an incomplete last batch is dropped.
+    """
 
     label: str = "eval"
     drop_last: bool = False

@@ -75,7 +75,7 @@ def build_text_dataloader(
     Args:
         tokenizer: llm-foundry's tokenizer.
         device_batch_size: Samples per rank and batch.
-        dataset: The keys of :class:`FoundryTextConfig`.
+        dataset: The keys of ``FoundryTextConfig``.
         num_workers, drop_last, pin_memory, prefetch_factor, persistent_workers, timeout: As for
             torch's DataLoader; settings of workers are ignored without workers.
         teacher_timeout: Seconds that workers wait for the next selection.

@@ -12,14 +12,19 @@ from attent_stream.report.samples import SampleReader
 USER_ERROR = 2
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    made = argparse.ArgumentParser(prog="attent-stream report", description=__doc__)
+    made.add_argument("run", nargs="+", metavar="[NAME=]FOLDER", help="folders of choice_log")
+    made.add_argument("--out", default="report.html", metavar="FILE", help="(report.html)")
+    made.add_argument("--each", type=int, default=40, metavar="N", help="samples of a kind (40)")
+    made.add_argument("--tokenizer", metavar="FOLDER", help="the one beside the data")
+    return made
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the page, and return the exit code: 0, or 2 with one sentence on stderr."""
-    parser = argparse.ArgumentParser(prog="attent-stream report", description=__doc__)
-    parser.add_argument("run", nargs="+", metavar="[NAME=]FOLDER", help="folders of choice_log")
-    parser.add_argument("--out", default="report.html", metavar="FILE", help="(report.html)")
-    parser.add_argument("--each", type=int, default=40, metavar="N", help="samples of a kind (40)")
-    parser.add_argument("--tokenizer", metavar="FOLDER", help="the one beside the data")
-    given = parser.parse_args(argv)
+    given = parser().parse_args(argv)
     try:
         if given.each < 1:
             raise LogError(f"--each: expected at least 1, got {given.each}")

@@ -23,7 +23,7 @@ USER_ERROR = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print, and return the exit code: 0, or 2 with one sentence on stderr."""
-    given = _parser().parse_args(argv)
+    given = parser().parse_args(argv)
     try:
         if given.top < 1:
             raise LogError(f"--top: expected at least 1, got {given.top}")
@@ -41,20 +41,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="attent-stream inspect", description=__doc__)
-    parser.add_argument("folder", metavar="FOLDER", help="the folder of the run's choice_log")
-    which = parser.add_mutually_exclusive_group()
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    made = argparse.ArgumentParser(prog="attent-stream inspect", description=__doc__)
+    made.add_argument("folder", metavar="FOLDER", help="the folder of the run's choice_log")
+    which = made.add_mutually_exclusive_group()
     which.add_argument("--kept", action="store_true", help="samples that were ever kept")
     which.add_argument("--dropped", action="store_true", help="samples that were ever dropped")
-    parser.add_argument("--stream", metavar="NAME", help="only this stream")
-    parser.add_argument("--top", type=int, default=20, metavar="N", help="so many samples (20)")
-    parser.add_argument(
+    made.add_argument("--stream", metavar="NAME", help="only this stream")
+    made.add_argument("--top", type=int, default=20, metavar="N", help="so many samples (20)")
+    made.add_argument(
         "--by", choices=ORDERS, help="order (highest; with --dropped: dropped; with --kept: kept)"
     )
-    parser.add_argument("--tokenizer", metavar="FOLDER", help="the one beside the data")
-    parser.add_argument("--width", type=int, default=100, help="characters of a sample (100)")
-    return parser
+    made.add_argument("--tokenizer", metavar="FOLDER", help="the one beside the data")
+    made.add_argument("--width", type=int, default=100, help="characters of a sample (100)")
+    return made
 
 
 def _wanted(choices: Choices, given: argparse.Namespace) -> list[SampleHistory]:
