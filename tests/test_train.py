@@ -353,3 +353,18 @@ def test_a_mistake_ends_all_ranks_with_one_sentence(corpus):
     assert done.returncode == 2
     assert done.stderr.count("error: ") == 1
     assert "train_loader.dataset.shufle: unknown key, did you mean 'shuffle'?" in done.stderr
+
+
+def test_choices_are_logged_beside_the_checkpoints(corpus, tmp_path, capsys):
+    given = [f"save_folder={tmp_path}/{{run_name}}", "run_name=a"]
+    train(capsys, "smoke_cpu", *smoke(corpus, *given))
+    found = {path.name.split("-")[0] for path in (tmp_path / "a" / "choices").iterdir()}
+    assert found == {"epoch00000", "metrics", "run.json", "streams.json"}
+    for off in ("choice_log=false", "algorithms={}"):
+        given[1] = f"run_name={off.partition('=')[0]}"
+        train(capsys, "smoke_cpu", *smoke(corpus, *given, off))
+        assert not (tmp_path / given[1].partition("=")[2] / "choices").exists()
+    given[1] = "run_name=own"
+    own = f"algorithms.choice_log.folder={tmp_path}/log"
+    train(capsys, "smoke_cpu", *smoke(corpus, *given, own))
+    assert (tmp_path / "log" / "run.json").is_file()

@@ -128,6 +128,7 @@ class AtteNT(Algorithm):
             "seed": seed,
         }
         arguments, self._beside = renamed(old, given)
+        self._given = {name: value for name, value in (given | old).items() if value is not None}
         self.settings = parse_settings(**arguments)
         self.fit: Fit | None = None
         self._listeners: list[Listener] = []
@@ -147,6 +148,11 @@ class AtteNT(Algorithm):
         """Call a function with each choice from now on, and the batches trained until then."""
         if listener not in self._listeners:
             self._listeners.append(listener)
+
+    def described(self) -> dict[str, Any]:
+        """What the run does, in words, and the arguments that were given."""
+        does = "not started" if self.fit is None else self.fit.run.told
+        return {"does": does, "attent": dict(self._given)}
 
     def match(self, event: Event, state: State) -> bool:
         """Whether it does anything at this event."""

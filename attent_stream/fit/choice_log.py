@@ -1,28 +1,29 @@
 """A log of what was chosen: Parquet files of samples, their scores, and whether they were kept."""
 
 import json
-import logging
-import os
 from collections.abc import Sequence
-from pathlib import Path
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from composer import Algorithm, Event, State
 from composer.loggers import Logger
-from composer.utils import dist
+from composer.utils import dist, format_name_with_dist
 from numpy.typing import NDArray
 
 from attent_stream.base.redaction import masked_text
 from attent_stream.data.dataset import TeachingDataset
+from attent_stream.fit.log_folder import LogFolder
+from attent_stream.fit.metric_log import MetricLog
 from attent_stream.fit.teaching import Listener
 from attent_stream.window.choice import Choice
 
 STREAMS = "streams.json"
+RUN = "run.json"
 _WINDOWS = 64  # windows of a file, at most
+_ALL = 16  # all windows of the first 2^16 batches are logged, then ever fewer
+_PACKAGES = ("attent-stream", "torch", "mosaicml", "mosaicml-streaming", "transformers")
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
-
-log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -32,103 +33,114 @@ class Chooses(Protocol):
     def listen(self, listener: Listener) -> None:
         """Call a function with each choice."""
 
+    def described(self) -> dict[str, Any]:
+        """What the run does, and the arguments that were given."""
+
 
 class ChoiceLog(Algorithm):
-    """Logs AtteNT's choices, to look at what was kept and what was dropped (``attent-stream
-    inspect FOLDER``). Rank 0 writes.
+    """Logs AtteNT's choices and the run's metrics, to look at what was kept and what was dropped
+    (``attent-stream report``, ``attent-stream inspect``). Rank 0 writes.
 
     Each row is a sample in a window: ``epoch``, ``window``, ``batch`` (trained batches when it was
     chosen), ``sample`` (its id), ``stream``, ``score`` (null if there is none), ``kept``,
     ``weight`` (0 if dropped) and ``by`` (by what the window was chosen). A file is named by its
     first window. A run that goes on from a checkpoint writes the windows after it again. If a
-    window is in two files, readers take it from the one whose name is later.
+    window is in two files, readers take it from the one whose name is later. ``MetricLog`` writes
+    metrics beside them.
 
     Args:
-        folder: A local folder, or a URL that Streaming can upload to.
+        folder: A local folder, or a URL that Streaming can upload to. ``{run_name}`` is the run's.
         samples: Samples of a window that are logged, about: those of certain ids, so that they are
             the same in each epoch.
-        every: Of so many windows one is logged.
+        every: Of so many windows one is logged. None: each of the first 65,536 batches, every
+            second of the next 65,536, every fourth of the next 131,072, and so on.
 
     Raises:
         ValueError: A number is out of range.
     """
 
-    def __init__(self, folder: str, samples: int = 1024, every: int = 1) -> None:
-        for name, value in (("samples", samples), ("every", every)):
+    def __init__(self, folder: str, samples: int = 1024, every: int | None = None) -> None:
+        for name, value in (("samples", samples), ("every", 1 if every is None else every)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(
                     f"choice_log.{name} must be a whole number of at least 1, got {value!r}"
                 )
         if not folder:
             raise ValueError(f"choice_log.folder must be a folder or a URL, got {folder!r}")
-        self._folder, self._samples, self._every = str(folder), samples, every
+        self._path, self._samples, self._every = str(folder), samples, every
+        self._folder = LogFolder(self._path)
+        self._metrics: MetricLog | None = None
         self._rows: list[dict[str, NDArray]] = []
         self._starts = np.zeros(1, np.int64)
+        self._told = False
 
     def match(self, event: Event, state: State) -> bool:
         """Whether it does anything at this event."""
-        return event in (Event.FIT_START, Event.FIT_END)
+        return event in (Event.FIT_START, Event.BATCH_START, Event.FIT_END)
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
-        """Listen to choices, and write them at the end.
+        """Listen to choices and metrics, and write them at the end.
 
         Raises:
             ValueError: The run has no AtteNT.
         """
         if event == Event.FIT_END:
             self._flush()
+            self._folder.finish()
+            return
+        if event == Event.BATCH_START and self._told:
             return
         attent = next((one for one in state.algorithms if isinstance(one, Chooses)), None)
         if attent is None:
             raise ValueError("choice_log needs attent among the algorithms")
-        dataset = state.train_dataloader.dataset
-        self._starts, self._rows = dataset.sample_offset_per_stream, []
-        if dist.get_global_rank() == 0:
-            self._write(STREAMS, json.dumps(_streams_of(dataset), indent=1).encode())
-            attent.listen(self._note)
+        if dist.get_global_rank() != 0:
+            self._told = True
+        elif event == Event.FIT_START:
+            self._start(state, logger, attent)
+        else:  # AtteNT knows by now what the run is
+            self._told = True
+            made = json.dumps(_run_of(state, attent), indent=1, default=str)
+            self._folder.write(RUN, masked_text(made).encode())
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing; but what a checkpoint stands behind is written before it."""
         self._flush()
+        self._folder.finish()
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing is to be restored."""
 
+    def _start(self, state: State, logger: Logger, attent: Chooses) -> None:
+        self._folder = LogFolder(format_name_with_dist(self._path, state.run_name))
+        dataset = state.train_dataloader.dataset
+        self._starts, self._rows, self._told = dataset.sample_offset_per_stream, [], False
+        self._folder.write(STREAMS, json.dumps(_streams_of(dataset), indent=1).encode())
+        attent.listen(self._note)
+        others = [one for one in logger.destinations if one is not self._metrics]
+        self._metrics = MetricLog(self._folder, state)
+        logger.destinations = (*others, self._metrics)
+
     def _note(self, choice: Choice, batch: int) -> None:
-        if choice.window.index % self._every == 0:
+        every = self._every or 1 << max(0, batch.bit_length() - _ALL)
+        if choice.window.index % every == 0:
             self._rows.append(rows_of(choice, batch, self._starts, self._samples))
         if len(self._rows) >= _WINDOWS:
             self._flush()
 
     def _flush(self) -> None:
+        if self._metrics is not None:
+            self._metrics.flush()
         if not self._rows:
             return
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         rows, self._rows = self._rows, []
         columns = {name: np.concatenate([one[name] for one in rows]) for name in rows[0]}
         scores = columns.pop("score")
-        table = pa.table({**columns, "score": pa.array(scores, mask=np.isnan(scores))})
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
         name = f"epoch{rows[0]['epoch'][0]:05}-window{rows[0]['window'][0]:07}.parquet"
-        self._write(name, sink.getvalue().to_pybytes())
-
-    def _write(self, name: str, data: bytes) -> None:
-        """Write a file. A choice log that cannot be written is no reason to end a run."""
-        try:
-            if "://" in self._folder:
-                _upload(self._folder, name, data)
-                return
-            path = Path(self._folder) / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            half = path.with_name(f"{name}.half")
-            half.write_bytes(data)
-            os.replace(half, path)
-        except Exception as error:  # every store has its own
-            log.warning("The choice log could not write %s: %s", name, error)
+        scores = pa.array(scores, mask=np.isnan(scores))
+        self._folder.write_table(name, {**columns, "score": scores})
 
 
 def rows_of(
@@ -203,11 +215,23 @@ def names_of(paths: Sequence[str]) -> list[str]:
     return list(paths)
 
 
-def _upload(folder: str, name: str, data: bytes) -> None:
-    import tempfile
+def _run_of(state: State, attent: Chooses) -> dict[str, Any]:
+    """What the run is."""
+    return {
+        "run_name": state.run_name,
+        **attent.described(),
+        "parameters": sum(one.numel() for one in state.model.parameters()),
+        "ranks": dist.get_world_size(),
+        "samples per rank and batch": state.train_dataloader.batch_size,
+        "max_duration": str(state.max_duration),
+        "precision": str(getattr(state.precision, "value", state.precision)),
+        "seed": state.rank_zero_seed,
+        **{name: found for name in _PACKAGES if (found := _version(name))},
+    }
 
-    from streaming.base.storage.upload import CloudUploader
 
-    with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / name).write_bytes(data)
-        CloudUploader.get((scratch, folder), retry=3).upload_file(name)
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -150,7 +150,7 @@ def build_trainer(config: TrainConfig) -> Any:
         )
         for path, loader in eval_paths(config)
     ]
-    listed = _built("algorithms", find_algorithm, config.algorithms)
+    listed = _built("algorithms", find_algorithm, config.listed_algorithms)
     hooks = _built("callbacks", callbacks().__getitem__, config.callbacks)
     destinations = _built("loggers", loggers().__getitem__, config.loggers)
     train = build_train(config.train_loader, batch_size, **shared)

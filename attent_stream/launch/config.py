@@ -22,6 +22,7 @@ __all__ = ["ConfigError", "TrainConfig", "load_config", "resolved_yaml"]
 
 _TIME = re.compile(r"[0-9][0-9.eE+]*(iter|ep|ba|sp|tok|dur|sec)$")
 _DURATIONS = ("max_duration", "eval_interval", "save_interval", "console_log_interval")
+LOG = "choice_log"
 _NAMED = ("optimizer", "scheduler")
 _BY_NAME = ("algorithms", "callbacks", "loggers")
 
@@ -74,6 +75,8 @@ class TrainConfig:
         load_ignore_keys: Patterns of state that is not loaded.
         load_unsafe_types: Whether checkpoints may be loaded that can run code.
         autoresume: Whether to go on from the last checkpoint in ``save_folder``.
+        choice_log: Whether AtteNT's choices and the metrics are logged to ``save_folder/choices``
+            (docs/report.md). An algorithm ``choice_log`` of its own is taken instead.
         progress_bar: Whether progress is shown: a bar on a terminal.
         log_to_console: Whether metrics are printed.
         console_log_interval: Time between printed metrics.
@@ -119,6 +122,7 @@ class TrainConfig:
     load_ignore_keys: list[str] | None = None
     load_unsafe_types: bool = False
     autoresume: bool = False
+    choice_log: bool = True
     progress_bar: bool = True
     log_to_console: bool = False
     console_log_interval: int | str = "1ba"
@@ -159,6 +163,14 @@ class TrainConfig:
         teachers = [name for name in self.algorithms if name in TEACHERS]
         if len(teachers) > 1:
             raise ConfigError(f"algorithms: expected one teacher, got {' and '.join(teachers)}")
+
+    @property
+    def listed_algorithms(self) -> dict[str, dict[str, Any]]:
+        """The algorithms, with a log of choices beside the checkpoints."""
+        taught = any(name in TEACHERS for name in self.algorithms)
+        if not (self.choice_log and taught and self.save_folder) or LOG in self.algorithms:
+            return self.algorithms
+        return {**self.algorithms, LOG: {"folder": f"{self.save_folder.rstrip('/')}/choices"}}
 
     @property
     def eval_loaders(self) -> list[EvalLoaderConfig]:

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attent_stream.fit.choice_log import STREAMS
+from attent_stream.fit.metric_log import PREFIX
+from attent_stream.report.errors import LogError
+from attent_stream.report.log_files import local_files
 
 COLUMNS = ("epoch", "window", "batch", "sample", "stream", "kept", "weight", "by", "score")
-
-
-class LogError(Exception):
-    """A log that is not there, or cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,25 +74,28 @@ def read_choices(folder: str | Path) -> Choices:
     A window that is in two files, because a run went on from a checkpoint, is taken from the one
     whose name is later.
 
+    Args:
+        folder: A local folder, or the URL of one on object storage.
+
     Raises:
         LogError: The folder has no log, or one that cannot be read.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    folder = Path(folder)
-    paths = sorted(folder.glob("*.parquet"))
-    if not paths or not (folder / STREAMS).is_file():
-        raise LogError(
-            f"{folder} has no log of choices: add choice_log: {{folder: ...}} to the run's "
-            "algorithms, and give that folder"
-        )
-    try:
-        tables = [pq.read_table(path, columns=list(COLUMNS)) for path in paths]
-        listed = json.loads((folder / STREAMS).read_text("utf-8"))
-        streams = tuple(Stream(**one) for one in listed)
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
-        raise LogError(f"{folder} cannot be read: {str(error).splitlines()[0]}") from error
+    with local_files(folder) as path:
+        files = [one for one in sorted(path.glob("*.parquet")) if not one.name.startswith(PREFIX)]
+        if not files or not (path / STREAMS).is_file():
+            raise LogError(
+                f"{folder} has no log of choices: add choice_log: {{folder: ...}} to the run's "
+                "algorithms, and give that folder"
+            )
+        try:
+            tables = [pq.read_table(one, columns=list(COLUMNS)) for one in files]
+            listed = json.loads((path / STREAMS).read_text("utf-8"))
+            streams = tuple(Stream(**one) for one in listed)
+        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+            raise LogError(f"{folder} cannot be read: {str(error).splitlines()[0]}") from error
     table = pa.concat_tables(tables)
     rows = {name: table[name].to_numpy(zero_copy_only=False) for name in COLUMNS}
     rows["by"] = rows["by"].astype(str)

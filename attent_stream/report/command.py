@@ -3,9 +3,11 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from attent_stream.report.choices import LogError, read_choices
+from attent_stream.report.choices import read_choices
+from attent_stream.report.errors import LogError
+from attent_stream.report.metrics import read_measured
 from attent_stream.report.page import page, rows_of, shown_samples
 from attent_stream.report.samples import SampleReader
 
@@ -28,15 +30,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if given.each < 1:
             raise LogError(f"--each: expected at least 1, got {given.each}")
-        runs, samples = {}, []
+        runs, measured, samples = {}, {}, []
         for spec in given.run:
             name, folder = _named(spec)
             if name in runs:
                 raise LogError(f"two runs are named {name!r}: give NAME=FOLDER")
             runs[name] = choices = read_choices(folder)
+            measured[name] = read_measured(folder)
             with SampleReader(choices.streams, given.tokenizer) as reader:
                 samples += rows_of(name, choices, reader, shown_samples(choices, given.each))
-        Path(given.out).write_text(page(runs, samples), "utf-8")
+        Path(given.out).write_text(page(runs, measured, samples), "utf-8")
     except LogError as error:
         print(f"attent-stream: error: {error}", file=sys.stderr)
         return USER_ERROR
@@ -50,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _named(spec: str) -> tuple[str, str]:
     """A run's name and folder: what was given, or the folder's own name."""
     name, equals, folder = spec.partition("=")
-    if equals and not Path(spec).exists():
+    if equals and not Path(spec).exists() and "/" not in name:
         return name, folder
-    path = Path(spec).absolute()
+    path = PurePosixPath(spec) if "://" in spec else Path(spec).absolute()
     return (path.parent.name if path.name == "choices" else path.name), spec
 
 

@@ -1,4 +1,4 @@
-"""Curves of a run's choices over its batches."""
+"""Curves of what runs have measured, and of their choices."""
 
 import io
 from typing import TYPE_CHECKING
@@ -7,12 +7,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attent_stream.report.choices import Choices, windows
+from attent_stream.report.metrics import Measured, smoothed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 QUANTILES = (0.1, 0.5, 0.9)
 _KEPT, _DROPPED = "#d1495b", "#5c6b73"
+_TRAIN = "loss/train/total"
+_HELD_OUT = "metrics/"
+_SCALE = "Perplexity"
+_MORE = {  # metrics of AtteNT, with their titles
+    "attent/share_of_step": "Teaching's share of a step",
+    "attent/noise_scale": "Noise scale of gradients, tokens",
+    "attent/target_loss": "Loss on the target, nats a token",
+}
 
 
 def curves(runs: dict[str, Choices]) -> "Figure":
@@ -37,6 +46,56 @@ def curves(runs: dict[str, Choices]) -> "Figure":
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def measures(runs: dict[str, Measured]) -> "Figure | None":
+    """Plot what runs have measured on the same axes: the training loss, each held-out measure over
+    tokens and over time, and what AtteNT reports. None if they have measured nothing.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    names = {name for one in runs.values() for name in one.curves}
+    amount = _amount(runs)
+    plots = [(_TRAIN, amount, "Training loss, smoothed")] if _TRAIN in names else []
+    # Perplexity is only another scale of the loss
+    held_out = [name for name in names if name.startswith(_HELD_OUT) and _SCALE not in name]
+    for name in sorted(held_out):
+        title = name.removeprefix("metrics/")
+        plots += [(name, amount, title), (name, "seconds", f"{title}, over time")]
+    plots += [(name, "batch", title) for name, title in _MORE.items() if name in names]
+    if not plots:
+        return None
+    rows = -(-len(plots) // 3)
+    figure = Figure(figsize=(14, 3.6 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, 3, squeeze=False).reshape(-1)
+    for (name, axis_name, title), axis in zip(plots, grid, strict=False):
+        for run, one in runs.items():
+            if name not in one.curves:
+                continue
+            curve = one.curves[name]
+            noisy = name in (_TRAIN, *_MORE) or name.startswith("metrics/train")
+            values = smoothed(curve.values) if noisy else curve.values
+            marker = "" if noisy else "o"
+            axis.plot(curve.at[axis_name], values, marker=marker, markersize=3, label=run)
+        axis.set_title(title)
+        axis.set_xlabel("batches" if axis_name == "batch" else axis_name)
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        if len(runs) > 1:
+            axis.legend(frameon=False, fontsize="small")
+    for axis in grid[len(plots) :]:
+        axis.set_visible(False)
+    return figure
+
+
+def _amount(runs: dict[str, Measured]) -> str:
+    """Tokens, where runs have any, else samples."""
+    curves = [curve for one in runs.values() for curve in one.curves.values()]
+    return "tokens" if any(curve.at["tokens"].any() for curve in curves) else "samples"
 
 
 def svg(figure: "Figure") -> str:

@@ -10,12 +10,12 @@ from attent_stream.demo.report import aligned
 from attent_stream.report.choices import (
     ORDERS,
     Choices,
-    LogError,
     SampleHistory,
     histories,
     read_choices,
     sorted_by,
 )
+from attent_stream.report.errors import LogError
 from attent_stream.report.samples import SampleReader
 
 USER_ERROR = 2

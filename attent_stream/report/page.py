@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from attent_stream.report.choices import Choices, SampleHistory, histories, sorted_by
-from attent_stream.report.figure import curves, svg
+from attent_stream.report.figure import curves, measures, svg
 from attent_stream.report.inspect import summary
+from attent_stream.report.metrics import Measured
 from attent_stream.report.samples import SampleReader
 
 STYLE = """
@@ -128,20 +129,27 @@ def rows_of(
     return rows
 
 
-def page(runs: Mapping[str, Choices], samples: Sequence[Mapping[str, Any]]) -> str:
+def page(
+    runs: Mapping[str, Choices],
+    measured: Mapping[str, Measured],
+    samples: Sequence[Mapping[str, Any]],
+) -> str:
     """The page.
 
     Args:
         runs: The log of each run by its name.
+        measured: What each run has measured, by the same names.
         samples: Rows of ``rows_of``.
     """
     # "</" would end the element.
     data = json.dumps(list(samples)).replace("<", "\\u003c")
     heads = "".join(f'<th data-key="{name}">{name}</th>' for name in HEADS)
     told = "".join(
-        f"<h3>{escape(name)}</h3><pre>{escape(summary(choices))}</pre>"
+        f"<h3>{escape(name)}</h3><pre>{escape(summary(choices))}</pre>{_facts(measured[name])}"
         for name, choices in runs.items()
     )
+    figure = measures(dict(measured))
+    over = "" if figure is None else f"<h2>What was measured</h2>{svg(figure)}"
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>What was taught</title>
 <style>{STYLE}</style></head><body>
@@ -149,7 +157,8 @@ def page(runs: Mapping[str, Choices], samples: Sequence[Mapping[str, Any]]) -> s
 <p>Of each window of the stream, AtteNT keeps some samples and drops the others. This page shows
 what the runs' <code>choice_log</code> holds: of large windows a part of the samples.</p>
 {told}
-<h2>Over training</h2>
+{over}
+<h2>What was chosen</h2>
 {svg(curves(dict(runs)))}
 <h2>Samples</h2>
 <p>The highest and the lowest scores of their windows, the most often kept and dropped samples, and
@@ -166,6 +175,26 @@ rank from <input id="low" size="6"> to <input id="high" size="6"> <span id="coun
 <script>{SCRIPT}</script>
 </body></html>
 """
+
+
+def _facts(measured: Measured) -> str:
+    """What a run is, as a table to open."""
+    if not measured.run:
+        return ""
+    rows = "".join(
+        f'<tr><td class="what">{escape(str(name))}</td><td class="what">{escape(_text(value))}</td>'
+        "</tr>"
+        for name, value in measured.run.items()
+    )
+    does = escape(str(measured.run.get("does", "")))
+    return (
+        f"<p>AtteNT: {does}.</p>"
+        f"<details><summary>What the run is</summary><table>{rows}</table></details>"
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _data_url(image: bytes) -> str:

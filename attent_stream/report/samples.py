@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from attent_stream.report.choices import LogError, Stream
+from attent_stream.report.choices import Stream
+from attent_stream.report.errors import LogError
 
 TOKENS = ("tokens", "input_ids")
 _LARGEST = 1 << 16  # bytes of an image that is shown
@@ -52,7 +53,7 @@ class SampleReader:
             value = self._read(stream, sample)
         except Exception as error:  # every store has its own
             return shortened(f"(not readable: {error})", width), None
-        return shortened(self._told(stream, value), width), _image(value)
+        return shortened(self._told(stream, value), width), image_of(value)
 
     def _told(self, stream: int, value: dict[str, Any]) -> str:
         for name in TOKENS:
@@ -96,9 +97,10 @@ def shortened(text: str, width: int) -> str:
     return line if len(line) <= width else line[: width - 3] + "..."
 
 
-def _image(value: dict[str, Any]) -> bytes | None:
+def image_of(value: dict[str, Any]) -> bytes | None:
+    """The bytes of a sample's first JPEG or PNG image of at most 64 KiB, or None."""
     for one in value.values():
-        known = isinstance(one, bytes) and one[:4] in (b"\x89PNG", b"\xff\xd8\xff\xe0")
+        known = isinstance(one, bytes) and one.startswith((b"\x89PNG", b"\xff\xd8\xff"))
         if known and len(one) <= _LARGEST:
             return one
     return None

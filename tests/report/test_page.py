@@ -14,8 +14,10 @@ from fits import write
 from PIL import Image
 
 from attent_stream.cli import main
+from attent_stream.fit.log_folder import LogFolder
 from attent_stream.report.choices import ranks, read_choices
 from attent_stream.report.page import shown_samples
+from attent_stream.report.samples import image_of
 
 EVIL = (
     "</script><script>document.title='evil'</script><img src=x onerror=\"document.title='evil'\">"
@@ -67,6 +69,28 @@ def test_it_holds_the_samples_and_no_code_of_theirs(run, tmp_path):
     assert "http://" not in re.sub(
         r"http://www\.w3\.org|http://purl\.org\S*|http://creativecommons\.org\S*", "", text
     )
+
+
+def test_it_plots_what_runs_have_measured(run, tmp_path):
+    folder = LogFolder(run)
+    folder.write("run.json", json.dumps({"does": EVIL, "torch": "2"}).encode())
+    columns = {name: [1, 2, 3] for name in ("batch", "tokens", "samples", "seconds")}
+    for number, name in enumerate(("loss/train/total", "metrics/eval/Accuracy")):
+        given = {**columns, "name": [name] * 3, "value": [3.0, 2.0, 1.0]}
+        folder.write_table(f"metrics-batch00000000{number}-00.parquet", given)
+    assert main(["report", f"a={run}", f"b={run}", "--out", str(tmp_path / "r.html")]) == 0
+    text = (tmp_path / "r.html").read_text()
+    assert "What was measured" in text and "Training loss, smoothed" in text
+    assert "eval/Accuracy, over time" in text
+    assert text.count("<script") == 2 and "&lt;/script&gt;" in text
+
+
+def test_images_of_each_kind_are_shown():
+    for kind, given in (("JPEG", {"exif": b"Exif\0\0II*\0"}), ("JPEG", {}), ("PNG", {})):
+        buffer = io.BytesIO()
+        Image.new("RGB", (4, 4)).save(buffer, kind, **given)
+        assert image_of({"label": 1, "image": buffer.getvalue()}) == buffer.getvalue()
+    assert image_of({"image": b"GIF89a", "text": "a"}) is None
 
 
 def test_it_shows_some_of_each_kind(run):
