@@ -9,8 +9,10 @@ RUN := $(VENV)/bin/python
 demo: $(VENV)/.installed
 	$(RUN) -m attent_stream demo
 
+# On all cores, at most eight; then what needs the machine for itself.
 test: $(VENV)/.installed
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow and not alone" -n auto --maxprocesses 8 --dist loadfile
+	$(RUN) -m pytest -m "alone and not slow"
 
 slow: $(VENV)/.installed
 	$(RUN) -m pytest -m slow

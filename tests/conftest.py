@@ -93,9 +93,12 @@ def _no_process_group_left():
 
 @pytest.fixture(autouse=True, scope="module")
 def _streaming_per_module():
-    with streaming_cleaned_up():
+    """For what fixtures of a module have made. To look through all objects takes a second, so it is
+    done where there is something to close.
+    """
+    with streaming_cleaned_up(gc.unfreeze):
         yield
-        gc.unfreeze()
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session", params=["rgw", "moto"])

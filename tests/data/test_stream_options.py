@@ -105,6 +105,7 @@ def test_replicated_ranks_see_the_same(tmp_path):
     assert logs[0] == logs[1] == json.loads(json.dumps(alone))
 
 
+@pytest.mark.alone
 def test_nothing_is_left_in_shared_memory_but_streamings_own(tmp_path):
     before = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
     data = ids_data(tmp_path, 64, window=4)

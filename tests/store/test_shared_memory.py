@@ -15,6 +15,8 @@ from streaming.base.dataset import _ShardState
 from attent_stream import TeachingDataset
 from attent_stream.store import shared_memory
 
+pytestmark = pytest.mark.alone
+
 
 def test_data_sets_that_are_dropped_leave_no_descriptor(zygote, tmp_path):
     folder, report, said = write_ids(tmp_path / "data", 32), tmp_path / "report", tmp_path / "said"

@@ -16,7 +16,7 @@ TESTS = Path(__file__).parents[1] / "support"
 from ports import free_port  # noqa: E402
 from zygote import Child, Zygote, until  # noqa: E402
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.alone]
 
 SOON = 120
 GLOBAL_BATCH = 16

@@ -23,7 +23,7 @@ from attent_stream.window.layout import LESSON
 TESTS = Path(__file__).parents[1] / "support"
 from zygote import running, until  # noqa: E402
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.alone]
 
 SOON = 60  # seconds in which all must have ended; it takes about two
 

@@ -397,6 +397,7 @@ def modes(folder: str = "/dev/shm") -> dict[str, int]:
     }
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="shared memory has no folder here")
 def test_shared_memory_and_temporary_files_are_private(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temp"))
