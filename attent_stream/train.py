@@ -113,6 +113,7 @@ def _fit(trainer: Any, config: TrainConfig) -> None:
     from composer import Callback
 
     from attent_stream.base.watch import collective
+    from attent_stream.launch.progress import Progress
 
     class Started(Callback):
         """Record that training has started; earlier errors concern the configuration."""
@@ -124,6 +125,8 @@ def _fit(trainer: Any, config: TrainConfig) -> None:
 
     note = Started()
     trainer.state.callbacks.append(note)
+    if config.progress_bar and not sys.stderr.isatty() and _environment("RANK") == 0:
+        trainer.state.callbacks.append(Progress("training", _say_on_stderr))
     if config.eval_first and trainer.state.timestamp.batch == 0:
         trainer.eval()
     try:
@@ -133,6 +136,10 @@ def _fit(trainer: Any, config: TrainConfig) -> None:
         if note.started:
             raise
         raise ConfigError(str(error)) from error
+
+
+def _say_on_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _nothing(*words: Any, **settings: Any) -> None:

@@ -9,10 +9,10 @@ from attent_stream.bench.filtered import write_filtered
 from attent_stream.bench.plan import Run, arm_runs, key, steps_of, sweep
 from attent_stream.bench.pool import trained
 from attent_stream.bench.prepare import Prepared, digest, prepare
-from attent_stream.bench.progress import duration
 from attent_stream.bench.record import Record, append, read_records
 from attent_stream.bench.settings import PLAIN, ArmConfig, BenchConfig
 from attent_stream.bench.training import Training
+from attent_stream.launch.progress import duration
 
 RESULTS = "runs.jsonl"
 

@@ -111,8 +111,8 @@ class Training:
         from attent_stream.bench.flops import shape_of
         from attent_stream.bench.meter import Meter, memory_of
         from attent_stream.bench.positions import loss_by_position
-        from attent_stream.bench.progress import Progress
         from attent_stream.launch.build import build_trainer
+        from attent_stream.launch.progress import Progress
 
         bench = self.bench
         trainer = build_trainer(load_config(path))
@@ -127,7 +127,7 @@ class Training:
                 None if bench.images is None else bench.images.size,
             )
             trainer.state.callbacks.append(meter)
-            trainer.state.callbacks.append(Progress(name, steps_of(bench, run.length), self._say))
+            trainer.state.callbacks.append(Progress(name, self._say))
             trainer.fit()
             if keep is not None:
                 network.save_pretrained(keep)

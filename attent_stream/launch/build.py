@@ -1,6 +1,7 @@
 """Build a Composer ``Trainer`` from a ``TrainConfig``."""
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -134,6 +135,8 @@ def build_trainer(config: TrainConfig) -> Any:
     settings = {
         name: getattr(config, name) for name in PASSED_ON if getattr(config, name) is not None
     }
+    # Elsewhere a bar is thousands of lines
+    settings["progress_bar"] = config.progress_bar and sys.stderr.isatty()
     if config.fsdp_config is not None:
         settings["parallelism_config"] = {"fsdp": fsdp(config.fsdp_config)}
 

@@ -77,7 +77,7 @@ class TrainConfig:
         autoresume: Whether to go on from the last checkpoint in ``save_folder``.
         choice_log: Whether AtteNT's choices and the metrics are logged to ``save_folder/choices``
             (docs/report.md). An algorithm ``choice_log`` of its own is taken instead.
-        progress_bar: Whether progress is shown: a bar on a terminal.
+        progress_bar: Whether progress is shown: a bar on a terminal, else a line a minute.
         log_to_console: Whether metrics are printed.
         console_log_interval: Time between printed metrics.
         python_log_level: Level of this package's and Composer's log. None: Python's.
