@@ -45,9 +45,9 @@ class Progress(Callback):
             return
         self._said = now
         left = (now - self._begun) / (share - self._before) * (1 - share)
+        step, loss = int(state.timestamp.batch), _loss(state)
         self._say(
-            f"{self._name}: step {int(state.timestamp.batch)}, {share:.0%} of training{_loss(state)}, "
-            f"{duration(left)} left"
+            f"{self._name}: step {step}, {share:.0%} of training{loss}, {duration(left)} left"
         )
 
 
