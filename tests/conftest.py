@@ -26,6 +26,8 @@ def pytest_collection_modifyitems(items):
 
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Else torch starts compile processes as soon as transformers is asked for all its models
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
 @pytest.fixture(scope="module")

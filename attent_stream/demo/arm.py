@@ -27,6 +27,7 @@ from attent_stream.data.dataset import TeachingDataset
 from attent_stream.demo.report import ArmResult, Point, ScoredWindow
 from attent_stream.demo.settings import DemoSettings
 from attent_stream.fit.algorithm import AtteNT
+from attent_stream.launch.hf_model import wrapped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ def small_llama(settings: DemoSettings, vocab_size: int) -> HuggingFaceModel:
         bos_token_id=None,
         eos_token_id=None,
     )
-    return HuggingFaceModel(
+    return wrapped(
         LlamaForCausalLM(config),
         use_logits=True,
         shift_labels=True,

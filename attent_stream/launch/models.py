@@ -164,15 +164,16 @@ def _transformer(auto_class: Any, model: ModelConfig, config: Any) -> Any:
 
 def _language_model(model: ModelConfig, config: Any, tokenizer: Any) -> Any:
     from composer.metrics.nlp import LanguageCrossEntropy, LanguagePerplexity, MaskedAccuracy
-    from composer.models import HuggingFaceModel
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+    from attent_stream.launch.hf_model import wrapped
 
     causal = model.name == "hf_causal_lm"
     metric = LanguagePerplexity() if causal else MaskedAccuracy(ignore_index=-100)
     lora = None if model.lora is None else _lora(model.lora)
     made = _transformer(AutoModelForCausalLM if causal else AutoModelForMaskedLM, model, config)
     try:
-        return HuggingFaceModel(
+        return wrapped(
             made,
             tokenizer=tokenizer,
             use_logits=True,

@@ -4,6 +4,7 @@ import torch
 import transformers
 from composer.models import ComposerClassifier, HuggingFaceModel
 
+from attent_stream.launch.hf_model import wrapped
 from attent_stream.launch.models import Logits
 from attent_stream.score.build import build_scorer
 from attent_stream.score.fidelity import FULL, Fidelity
@@ -102,7 +103,7 @@ def pair(
         )
     shift = name != "bert"
     return tuple(
-        HuggingFaceModel(m, tokenizer=None, use_logits=True, shift_labels=shift).eval()
+        wrapped(m, tokenizer=None, use_logits=True, shift_labels=shift).eval()
         for m in (whole, small)
     )
 

@@ -13,6 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.corpus.batches import TokenCollator
+from attent_stream.launch.hf_model import wrapped
 
 VOCAB, LENGTH, BATCH = 61, 24, 4
 
@@ -29,9 +30,7 @@ def make_model(dropout: float = 0.0, seed: int = 0) -> HuggingFaceModel:
         embd_pdrop=dropout,
         attn_pdrop=dropout,
     )
-    return HuggingFaceModel(
-        GPT2LMHeadModel(config), tokenizer=None, use_logits=True, shift_labels=True
-    )
+    return wrapped(GPT2LMHeadModel(config), tokenizer=None, use_logits=True, shift_labels=True)
 
 
 def make_loader(folder: str, window: int = 4, **kwargs) -> TeachingDataLoader:

@@ -5,6 +5,8 @@ import transformers
 from composer.models import HuggingFaceModel
 from ranks_fit import LENGTH, VOCAB
 
+from attent_stream.launch import hf_model
+
 T5 = {
     "vocab_size": VOCAB,
     "d_model": 32,
@@ -94,7 +96,7 @@ def wrapped(model: torch.nn.Module, shift: bool = True) -> HuggingFaceModel:
                 torch.randn(parameter.shape, generator=generator)
                 * (0.3 if parameter.ndim > 1 else 1.0)
             )
-    return HuggingFaceModel(model, tokenizer=None, use_logits=True, shift_labels=shift).eval()
+    return hf_model.wrapped(model, tokenizer=None, use_logits=True, shift_labels=shift).eval()
 
 
 def text(samples: int = 5) -> dict:

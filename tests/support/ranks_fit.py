@@ -29,6 +29,7 @@ from transformers.models.vit.modeling_vit import ViTLayer
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.corpus.batches import TokenCollator
 from attent_stream.fit.candidate_scorer import open_scorer
+from attent_stream.launch.hf_model import wrapped
 from attent_stream.launch.models import Logits
 from attent_stream.model.batch import batch_length
 from attent_stream.model.batch_form import BatchForm
@@ -53,7 +54,7 @@ def language_model(dropout: float = 0.0) -> HuggingFaceModel:
     )
     model = GPT2LMHeadModel(config)
     model.fsdp_wrap_fn = lambda module: isinstance(module, GPT2Block)
-    return HuggingFaceModel(model, tokenizer=None, use_logits=True, shift_labels=True)
+    return wrapped(model, tokenizer=None, use_logits=True, shift_labels=True)
 
 
 def normed_classifier(dropout: float = 0.0) -> ComposerClassifier:

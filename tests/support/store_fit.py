@@ -9,11 +9,11 @@ import torch
 from composer import Trainer
 from composer.callbacks import CheckpointSaver
 from composer.core import Callback, Event
-from composer.models import HuggingFaceModel
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.corpus.batches import TokenCollator
+from attent_stream.launch.hf_model import wrapped
 
 VOCAB, LENGTH = 300, 32
 
@@ -80,7 +80,7 @@ def fit(
         "attn_pdrop": 0.0,
     }
     model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, n_positions=LENGTH, **sizes))
-    model = HuggingFaceModel(model, tokenizer=None, use_logits=True, shift_labels=True)
+    model = wrapped(model, tokenizer=None, use_logits=True, shift_labels=True)
     dataset = TeachingDataset(
         remote=remote,
         local=local,
