@@ -5,6 +5,8 @@ import os
 import shutil
 import sys
 import tempfile
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,18 @@ def pytest_collection_modifyitems(items):
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Else torch starts compile processes as soon as transformers is asked for all its models
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
+
+def pytest_configure(config):
+    """Streaming looks for a free name of shared memory and takes it a moment later. Workers that
+    run tests at once look for it in different places.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker.startswith("gw"):
+        from streaming.base.shared import prefix
+
+        first = 50_000 * (1 + int(worker.removeprefix("gw")))
+        prefix._each_prefix_int = partial(count, first)
 
 
 @pytest.fixture(scope="module")
