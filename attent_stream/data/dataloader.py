@@ -24,6 +24,7 @@ from attent_stream.data.loader_arguments import (
     check_has_batches,
     check_loader_arguments,
 )
+from attent_stream.data.one_block import as_batch
 from attent_stream.data.tagged import Collated
 from attent_stream.data.tagged_collate import TaggedCollate
 from attent_stream.teach.board import Board
@@ -316,6 +317,7 @@ class TeachingDataLoader(StreamingDataLoader):
                 batch = next(batches, batches)
             if batch is batches:
                 return
+            batch = as_batch(batch)
             self.num_samples_yielded += self._get_batch_size(batch)
             yield batch
 
@@ -344,14 +346,15 @@ class TeachingDataLoader(StreamingDataLoader):
                 )
             role, index = epoch.advance()
             self._check(tagged.fault)
+            batch = as_batch(tagged.batch)
             if role == CANDIDATE:
-                self.inbox.append(Candidate(index, tagged.batch, tagged.features))
+                self.inbox.append(Candidate(index, batch, tagged.features))
                 continue
             self.fault = tagged.fault
             self.num_samples_yielded += len(epoch.lesson[0]) // epoch.units
             if self.teacher is None and epoch.due:
                 epoch.choose()  # ``teach`` is not called without a teacher
-            yield tagged.batch
+            yield batch
 
     def _check(self, fault: str) -> None:
         if fault and self._strict:

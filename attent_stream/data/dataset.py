@@ -22,6 +22,7 @@ from attent_stream.base.watch import leave_with_parent, open_files_named
 from attent_stream.data.board_samples import board_samples
 from attent_stream.data.plain_samples import plain_samples
 from attent_stream.data.resumable import ResumableDataset
+from attent_stream.data.sample_cache import SampleCache
 from attent_stream.data.tagged import Tagged
 from attent_stream.order.open_order import open_order, order_kind
 from attent_stream.order.order import AUTO, LAZY, ORDERS, SHARING, Order
@@ -121,6 +122,17 @@ class TeachingDataset(ResumableDataset, CheckedStreams, ClosesMemory, StreamingD
         self._generation = 0
         self._iterated = False
         self._teacher_timeout = 3600.0
+        self._samples: SampleCache | None = None  # in a taught iteration
+
+    def get_item(self, sample_id: int, retry: int = 7) -> Any:
+        """Read a sample as Streaming does, or return one that was read of late."""
+        if self._samples is None:
+            return super().get_item(sample_id, retry)
+        sample = self._samples.get(sample_id)
+        if sample is None:
+            sample = super().get_item(sample_id, retry)
+            self._samples.put(sample_id, sample)
+        return sample
 
     @property
     def shared_prefix(self) -> int:
@@ -221,14 +233,18 @@ class TeachingDataset(ResumableDataset, CheckedStreams, ClosesMemory, StreamingD
 
     def _from_board(self, board: Board) -> Iterator[Tagged]:
         world = self._unique_rank_world.detect_workers()
-        return board_samples(
-            self,
-            board,
-            generation=self._generation,
-            worker=world.worker_of_rank,
-            workers=world.workers_per_rank,
-            timeout=self._teacher_timeout,
-        )
+        self._samples = SampleCache()
+        try:
+            yield from board_samples(
+                self,
+                board,
+                generation=self._generation,
+                worker=world.worker_of_rank,
+                workers=world.workers_per_rank,
+                timeout=self._teacher_timeout,
+            )
+        finally:
+            self._samples = None
 
     def _plain(self) -> Iterator[Any]:
         if self._board is None and self.coming_position is not None:

@@ -7,10 +7,12 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+from torch.utils.data import get_worker_info
 
 from attent_stream.base.errors import CollateError, ScoreError
 from attent_stream.base.watch import here
 from attent_stream.data.dataset import TeachingDataset
+from attent_stream.data.one_block import in_one_block
 from attent_stream.data.places import collate_fault, collate_name, places
 from attent_stream.data.rows import miscounted, reordered
 from attent_stream.data.tagged import Collated, Tagged
@@ -40,8 +42,9 @@ class TaggedCollate:
         self._reorders = False
 
     def __call__(self, samples: list) -> Any:
+        sent = in_one_block if get_worker_info() else _as_it_is
         if not isinstance(samples[0], Tagged):
-            return self._plain(samples)
+            return sent(self._plain(samples))
         given = [sample for some in samples for sample in some.samples]
         task = samples[0].task
         twin = self._twin() if task.units == 1 else None
@@ -57,7 +60,7 @@ class TaggedCollate:
         expected = len(given) // task.units
         if features is not None and len(features) != expected:
             features = np.resize(features[:0], (expected, features.shape[1]))
-        return Collated(samples[0].step, batch, features=features, fault=fault)
+        return Collated(samples[0].step, sent(batch), features=features, fault=fault)
 
     def _twin(self) -> Callable[[list], Any] | None:
         """Before the first batch, a copy of the collate function to try; else None."""
@@ -111,3 +114,8 @@ class TaggedCollate:
 
     def _places(self, samples: list[Tagged]) -> str:
         return places(self._dataset, [number for some in samples for number in some.ids])
+
+
+def _as_it_is(batch: Any) -> Any:
+    """In the training process nothing is sent."""
+    return batch

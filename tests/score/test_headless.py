@@ -113,7 +113,7 @@ def test_ranks(tmp_path):
     """DDP, FSDP 1 and 2 and tensor parallelism on two ranks give the scores of one."""
     port = str(free_port())
     outs = [tmp_path / f"rank{rank}.json" for rank in range(2)]
-    arguments = [[str(rank), port, str(out)] for rank, out in enumerate(outs)]
+    arguments = [[rank, port, str(out)] for rank, out in enumerate(outs)]
     run_together("ranks_head.py", arguments, folder=tmp_path, timeout=840)
     model = build("gpt2")
     whole = score_batch(build_scorer("residual", model, head=None), model, text(), 2)

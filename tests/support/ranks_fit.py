@@ -1,13 +1,11 @@
-"""Trainings in a row, as one rank of a job. Used in process, and as a program on several ranks.
-
-``python ranks_fit.py RANK WORLD PORT OUT JOBS`` runs one rank and writes the jobs' logs to OUT.
-JOBS and OUT are JSON: ``fit``'s arguments by name of the job, and its results.
+"""Trainings in a row, as one rank of a job. Used in process, and by ``together`` on several
+ranks: ``main`` runs one rank and writes the jobs' logs to a file. Jobs and logs are JSON: ``fit``'s
+arguments by name of the job, and its results.
 """
 
 import hashlib
 import json
 import os
-import sys
 import traceback
 from unittest import mock
 
@@ -371,7 +369,3 @@ def main(rank: str, world: str, port: str, out: str, jobs: str) -> None:
     with open(out, "w") as file:
         json.dump(logs, file)
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,15 +1,13 @@
 """Scores of a GPT-2 with tied embeddings on one of two ranks, in every wrapper.
 
-``python ranks_head.py RANK PORT OUT``
+``main`` runs one of the ranks.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import torch
 from head_models import build, text
-from ranks_fit import LENGTH
 from torch import distributed as dist
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DeviceMesh, Replicate, Shard
@@ -96,8 +94,3 @@ def main(rank: int, port: str, out: str) -> None:
     logs["split logits"] = scored(split_logits, mesh, both)
     Path(out).write_text(json.dumps(logs))
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    assert LENGTH == 24
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])

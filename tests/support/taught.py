@@ -1,13 +1,9 @@
-"""A taught run without a model: the score is a column of the corpus. Used in process, and as a
-program on several ranks.
-
-``python taught.py RANK WORLD PORT OUT JSON`` runs one rank and writes what it trained on to OUT as
-JSON.
+"""A taught run without a model: the score is a column of the corpus. Used in process, and by
+``together`` on several ranks: ``main`` runs one rank and writes what it trained on to a file.
 """
 
 import json
 import os
-import sys
 
 import numpy as np
 import torch
@@ -183,7 +179,3 @@ def main(rank: str, world: str, port: str, out: str, spec: str) -> None:
     dist.barrier()
     del loader
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
