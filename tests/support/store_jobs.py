@@ -107,7 +107,8 @@ class Collated:
             name: torch.tensor([float(sample[name]) for sample in samples])
             for name in ("id", "difficulty")
         }
-        return batch | {f"more{number}": torch.zeros(4) for number in range(self.tensors)}
+        # Each that is not contiguous is sent with a descriptor of its own
+        return batch | {f"more{number}": torch.zeros(4, 2).t() for number in range(self.tensors)}
 
 
 def train_with_few(
