@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from filelock import FileLock
@@ -127,12 +128,22 @@ class TeachingDataset(ResumableDataset, CheckedStreams, ClosesMemory, StreamingD
     def get_item(self, sample_id: int, retry: int = 7) -> Any:
         """Read a sample as Streaming does, or return one that was read of late."""
         if self._samples is None:
-            return super().get_item(sample_id, retry)
+            return self._read(sample_id, retry)
         sample = self._samples.get(sample_id)
         if sample is None:
-            sample = super().get_item(sample_id, retry)
+            sample = self._read(sample_id, retry)
             self._samples.put(sample_id, sample)
         return sample
+
+    def _read(self, sample_id: int, retry: int) -> Any:
+        """Read a sample whose shard is in the cache, as it nearly always is, without Streaming's
+        bookkeeping. Only a cache with a limit needs to know when a shard was used.
+        """
+        if self.cache_limit is None:
+            shard, index_in_shard = self.spanner[sample_id]
+            with suppress(FileNotFoundError):
+                return self.shards[shard].get_item(index_in_shard)
+        return super().get_item(sample_id, retry)
 
     @property
     def shared_prefix(self) -> int:

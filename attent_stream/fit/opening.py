@@ -39,7 +39,7 @@ from attent_stream.memory.remember import ALWAYS, NEVER
 from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.loss_check import LossCheck
 from attent_stream.model.reading import Reading
-from attent_stream.model.traits import Traits
+from attent_stream.model.traits import Traits, learns_positions
 from attent_stream.score.build import build_scorer
 from attent_stream.teach.teacher import Teacher
 
@@ -83,6 +83,7 @@ def open_fit(
         once=single_pass(length, loader),
         packed=loader.packed,
         alike=resumed is not None and TARGET in (resumed.get("given_up") or []),
+        positions=learns_positions(state.model),
     )
     run = settings.of_run(facts)
     form, spent = BatchForm.of(loader), Stopwatch(gpu=isinstance(state.device, DeviceGPU))

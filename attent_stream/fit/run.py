@@ -35,6 +35,7 @@ class Facts:
         passes: Epochs of plain training that the run is as long as; None if not known.
         packed: Samples are text of one length without padding.
         alike: The stream is like the target.
+        positions: The model learns a vector for each absolute position.
     """
 
     text: bool = False
@@ -42,6 +43,7 @@ class Facts:
     passes: float | None = None
     packed: bool = False
     alike: bool = False
+    positions: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +244,8 @@ def _arrange(settings: "Settings", facts: Facts) -> Mapping[str, Any]:
     once = facts.text and facts.once and facts.packed and unchosen
     keeps_all = settings.keep is not None and not parse_share(settings.keep).some
     default = {} if not once or keeps_all else ONCE
+    if facts.positions:  # late positions would be learnt in the last fifth of training only
+        default = {name: value for name, value in default.items() if name != "pieces"}
     default = {name: value for name, value in default.items() if name not in settings.without}
     if settings.arrange is None:
         return default

@@ -5,8 +5,9 @@ from typing import Any
 from attent_stream.launch.build import check_machine
 from attent_stream.launch.config import TrainConfig
 from attent_stream.launch.config_check import join
+from attent_stream.launch.config_sections import ModelConfig
 from attent_stream.launch.data import build_train, device_batch_size
-from attent_stream.launch.models import build_tokenizer
+from attent_stream.launch.models import build_tokenizer, hf_config
 from attent_stream.launch.parts import TEACHERS, find_algorithm, make
 
 
@@ -72,6 +73,19 @@ def _of_data(loader: Any, config: TrainConfig) -> list[str]:
     return lines
 
 
+def _learns_positions(model: ModelConfig) -> bool:
+    """Whether the model would learn absolute positions, found out without its memory."""
+    if model.name != "hf_causal_lm" or model.lora is not None:
+        return False
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from attent_stream.model.traits import learns_positions
+
+    with torch.device("meta"):
+        return learns_positions(AutoModelForCausalLM.from_config(hf_config(model)))
+
+
 def _of_teaching(
     settings: Any, loader: Any, length: float | None, config: TrainConfig
 ) -> list[str]:
@@ -85,6 +99,7 @@ def _of_teaching(
         once=single_pass(length, loader),
         passes=length,
         packed=loader.packed,
+        positions=_learns_positions(config.model),
     )
     run = settings.of_run(facts)
     lines = [f"AtteNT: {run.told}"]

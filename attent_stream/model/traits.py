@@ -1,6 +1,7 @@
 """Facts about a model that scoring needs."""
 
 import functools
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,9 @@ from torch.nn import Module
 
 from attent_stream.model.reading import BINARY, PROBABILITIES, REGRESSION
 from attent_stream.model.wrapping import unwrap
+
+_POSITIONS = re.compile(r"(^|[._])(wpe|pos|position|positions|positional|pos_?embed\w*)([._]|$)")
+_RELATIVE = re.compile(r"rel|bias")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,20 @@ def _is_causal(module: Module) -> bool:
     kinds = [getattr(one, "loss_type", None) for one in module.modules()]
     known = [kind for kind in kinds if isinstance(kind, str)]
     return bool(known) and known[0] == "ForCausalLM"
+
+
+def learns_positions(model: Module) -> bool:
+    """Whether the model learns a vector for each absolute position, as GPT-2 and OPT do.
+
+    Such weights are known by their names: ``wpe``, ``embed_positions``, ``pos_emb``, ... Weights
+    that are not trained do not count: those of a pretrained model with LoRA are learnt already.
+    """
+    return any(
+        weight.requires_grad
+        and _POSITIONS.search(name.lower()) is not None
+        and _RELATIVE.search(name.lower()) is None
+        for name, weight in unwrap(model).named_parameters()
+    )
 
 
 def _dense_by_config(config: Any) -> str:

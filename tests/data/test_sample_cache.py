@@ -4,12 +4,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from corpora import write_tokens
+from corpora import write_ids, write_tokens
 from hypothesis import given
 from hypothesis import strategies as st
 from streaming import StreamingDataset
 
-from attent_stream import AtteNT
+from attent_stream import AtteNT, TeachingDataset
 from attent_stream.data.sample_cache import _FIXED, SampleCache
 
 from fits import LENGTH, VOCAB, fit, make_loader  # isort: skip
@@ -63,13 +63,13 @@ def test_each_sample_is_read_once_a_window(tmp_path, monkeypatch, given):
     """Pieces and candidates are read once, and what is trained on stays the same."""
     folder = write_tokens(tmp_path / "data", 160, length=LENGTH, vocab=VOCAB)
     reads, runs = Counter(), []
-    read = StreamingDataset.get_item
+    read = TeachingDataset._read
 
-    def counted(self, sample_id, retry=7):
+    def counted(self, sample_id, retry):
         reads[sample_id] += 1
         return read(self, sample_id, retry)
 
-    monkeypatch.setattr(StreamingDataset, "get_item", counted)
+    monkeypatch.setattr(TeachingDataset, "_read", counted)
     for held in (True, False):
         if not held:
             monkeypatch.setattr(SampleCache, "get", lambda self, sample_id: None)
@@ -78,3 +78,17 @@ def test_each_sample_is_read_once_a_window(tmp_path, monkeypatch, given):
         runs.append((watch.losses, sum(reads.values())))
     assert runs[0][0] == runs[1][0]
     assert runs[0][1] < 0.8 * runs[1][1]
+
+
+@pytest.mark.parametrize("limit", [None, "1gb"])
+def test_a_sample_is_streamings(tmp_path, limit):
+    """With and without Streaming's bookkeeping, and where the shard is not there yet."""
+    write_ids(tmp_path / "remote", 64)
+    given = {"remote": str(tmp_path / "remote"), "batch_size": 4, "cache_limit": limit}
+    stock = StreamingDataset(local=str(tmp_path / "stock"), **given)
+    ours = TeachingDataset(local=str(tmp_path / "ours"), **given)
+    for sample_id in (0, 63, 17, -1):
+        np.testing.assert_equal(ours[sample_id], stock[sample_id])
+    for data in (stock, ours):
+        with pytest.raises(IndexError):
+            data[64]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from composer import Algorithm, Event
 from corpora import write_tokens
-from fits import LENGTH, VOCAB, fit, make_loader
+from fits import LENGTH, VOCAB, fit, make_loader, make_rotary
 
 from attent_stream import AtteNT
 from attent_stream.base.errors import ScoreError
@@ -27,7 +27,7 @@ def test_a_batch_that_is_changed_before_it_is_cut_does_not_end_the_run(folder, c
         def apply(self, event, state, logger):
             state.batch = {**state.batch, "note": ["changed"] * len(state.batch["input_ids"])}
 
-    watch, _, trainer = fit(make_loader(folder, window=8), [AtteNT(), Changes()])
+    watch, _, trainer = fit(make_loader(folder, window=8), [AtteNT(), Changes()], make_rotary())
     assert int(trainer.state.timestamp.batch) == 24 and len(watch.losses) == 24
     assert sum("not cut into pieces" in record.getMessage() for record in caplog.records) == 1
 

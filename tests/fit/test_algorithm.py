@@ -5,7 +5,7 @@ import pytest
 import torch
 from composer.models import ComposerClassifier
 from corpora import write_tokens
-from fits import BATCH, LENGTH, VOCAB, Watched, fit, make_loader, make_model
+from fits import BATCH, LENGTH, VOCAB, Watched, fit, make_loader, make_model, make_rotary
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.corpus.batches import TokenCollator
@@ -71,15 +71,27 @@ def test_wrong_loader(folder):
 
 def test_the_default_in_a_single_pass(folder):
     """It trains as with all of it written out, and with that off as plain streaming does."""
-    plain, _, _ = fit(make_loader(folder), [], max_duration="1ep", seed=1)
+    given = {"max_duration": "1ep", "seed": 1}
+    plain, _, _ = fit(make_loader(folder), [], make_rotary(), **given)
     pieces = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2}
     runs = []
     for asked in ({}, {"arrange": {"balance": "tokens", "pieces": pieces}}, {"arrange": "none"}):
         algorithm = AtteNT(**asked)
-        runs.append(fit(make_loader(folder), [algorithm], max_duration="1ep", seed=1)[0])
+        runs.append(fit(make_loader(folder), [algorithm], make_rotary(), **given)[0])
         assert algorithm.fit.teacher.ledger is None  # nothing is scored or remembered
     assert runs[0].losses == runs[1].losses != plain.losses
     assert runs[2].losses == plain.losses
+
+
+def test_where_positions_are_learnt_samples_stay_whole(folder):
+    """By default; pieces that are asked for are made."""
+    runs = [
+        fit(make_loader(folder), [AtteNT(**asked)], max_duration="1ep", seed=1)[0]
+        for asked in ({}, {"arrange": {"balance": "tokens"}}, {"arrange": {"pieces": 0.5}})
+    ]
+    assert runs[0].losses == runs[1].losses
+    assert {len(row) for batch in runs[0].tokens for row in batch} == {LENGTH}
+    assert {len(row) for batch in runs[2].tokens for row in batch} == {LENGTH // 2}
 
 
 @pytest.mark.parametrize(

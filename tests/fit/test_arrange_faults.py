@@ -2,7 +2,7 @@
 
 import pytest
 from corpora import write_tokens
-from fits import LENGTH, VOCAB, fit, make_loader
+from fits import LENGTH, VOCAB, fit, make_loader, make_rotary
 
 from attent_stream import AtteNT
 from attent_stream.arrange.arrangements import Arrangements
@@ -24,7 +24,7 @@ class Fails(TokenCollator):
 
 def test_packed_text_that_cannot_be_cut_is_trained_on_whole(folder, caplog):
     plain, _, _ = fit(make_loader(folder, collate_fn=Fails()), [])
-    taught, _, _ = fit(make_loader(folder, collate_fn=Fails()), [AtteNT()])
+    taught, _, _ = fit(make_loader(folder, collate_fn=Fails()), [AtteNT()], make_rotary())
     # Balanced, but whole and each once
     assert sorted(sum(taught.tokens, [])) == sorted(sum(plain.tokens, []))
     (told,) = [record.getMessage() for record in caplog.records if record.name.startswith("attent")]

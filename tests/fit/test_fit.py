@@ -4,7 +4,7 @@ import pytest
 import torch
 from composer import Algorithm, Event
 from corpora import write_tokens
-from fits import LENGTH, VOCAB, TextLossOnly, fit, make_loader
+from fits import LENGTH, VOCAB, TextLossOnly, fit, make_loader, make_rotary
 
 from attent_stream import AtteNT
 
@@ -37,11 +37,11 @@ class Changes(Algorithm):
 
 def test_pieces_are_given_up_and_stay_so(folder, tmp_path):
     saving = {"save_folder": str(tmp_path / "saved"), "save_interval": "12ba"}
-    fit(make_loader(folder, window=8), [one := AtteNT(), Changes()], **saving)
+    fit(make_loader(folder, window=8), [one := AtteNT(), Changes()], make_rotary(), **saving)
     assert one.state_dict()["given_up"] == ["pieces"]
     path = str(next((tmp_path / "saved").glob("ep0-ba12-rank0.pt")))
     # Nothing changes batches any more
-    fit(make_loader(folder, window=8), [again := AtteNT()], load_path=path)
+    fit(make_loader(folder, window=8), [again := AtteNT()], make_rotary(), load_path=path)
     assert again.state_dict()["given_up"] == ["pieces"]
     assert again.fit.teacher.arrangements.names == ["balance"]
 

@@ -9,7 +9,7 @@ from composer import Algorithm
 from composer.algorithms import CutMix
 from composer.models import ComposerClassifier
 from corpora import write_tokens
-from fits import LENGTH, VOCAB, fit, make_loader, make_model, write
+from fits import LENGTH, VOCAB, fit, make_loader, make_model, make_rotary, write
 from torch import nn
 
 from attent_stream import AtteNT
@@ -67,7 +67,7 @@ def told(caplog, level=logging.WARNING) -> list[str]:
 def test_one_line_tells_what_a_run_does(folder, caplog, collate, duration, words):
     caplog.set_level(logging.INFO, "attent_stream.fit")
     given = {} if collate is None else {"collate_fn": collate}
-    fit(make_loader(folder, **given), [AtteNT()], max_duration=duration)
+    fit(make_loader(folder, **given), [AtteNT()], make_rotary(), max_duration=duration)
     lines = told(caplog, logging.INFO)
     assert len(lines) == 1 and lines[0].startswith(f"AtteNT: {words}")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from corpora import write_tokens
-from fits import BATCH, LENGTH, VOCAB, fit, make_loader, make_model
+from fits import BATCH, LENGTH, VOCAB, fit, make_loader, make_model, make_rotary
 
 from attent_stream import AtteNT, TeachingLoop
 
@@ -39,7 +39,9 @@ def test_it_trains_on_what_a_trainer_trains_on(folder, name):
     own = dict(given)
     if "score" in own:
         own["score"] = lambda model, batch: high(batch)
-    watch, _, _ = fit(make_loader(folder), [AtteNT(**own)], max_duration=f"{steps}ba")
+    watch, _, _ = fit(
+        make_loader(folder), [AtteNT(**own)], make_rotary(), max_duration=f"{steps}ba"
+    )
     found = rows(TeachingLoop(make_loader(folder), steps=steps, **given))
     assert found == watch.tokens and len(found) == steps
 

@@ -9,6 +9,7 @@ from attent_stream.fit.settings import Settings, parse_settings
 IMAGES, IMAGES_ONCE = Facts(), Facts(once=True)
 AGAIN, PADDED = Facts(text=True), Facts(text=True, once=True)
 PACKED = Facts(text=True, once=True, packed=True)
+LEARNT = Facts(text=True, once=True, packed=True, positions=True)
 EVERYWHERE = (IMAGES, IMAGES_ONCE, AGAIN, PADDED, PACKED, Facts(text=True, packed=True))
 
 PLAIN = {"keep": 1.0, "scored": False, "when": "never", "arrange": []}
@@ -45,6 +46,8 @@ TABLE = [
     ({}, (IMAGES, IMAGES_ONCE, PADDED), PLAIN),
     ({}, (AGAIN, Facts(text=True, packed=True)), SEEN_AGAIN | {"arrange": []}),
     ({}, (PACKED,), PLAIN | {"arrange": BOTH}),
+    ({}, (LEARNT,), PLAIN | {"arrange": ["balance"]}),
+    ({"arrange": {"pieces": 0.5}}, (LEARNT,), PLAIN | {"arrange": ["pieces"]}),
     # Plain training
     ({"keep": 1.0}, EVERYWHERE, {"keep": 1.0, "scored": False, "arrange": []}),
     ({"keep": 1.0, "select": "random"}, EVERYWHERE, PLAIN),

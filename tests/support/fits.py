@@ -9,7 +9,7 @@ from composer.loggers import InMemoryLogger
 from composer.models import ComposerModel, HuggingFaceModel
 from streaming import MDSWriter
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.corpus.batches import TokenCollator
@@ -31,6 +31,20 @@ def make_model(dropout: float = 0.0, seed: int = 0) -> HuggingFaceModel:
         attn_pdrop=dropout,
     )
     return wrapped(GPT2LMHeadModel(config), tokenizer=None, use_logits=True, shift_labels=True)
+
+
+def make_rotary() -> HuggingFaceModel:
+    """A LLaMA. It learns no positions, so packed text is cut into pieces by default."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    return wrapped(LlamaForCausalLM(config), tokenizer=None, use_logits=True, shift_labels=True)
 
 
 def make_loader(folder: str, window: int = 4, **kwargs) -> TeachingDataLoader:

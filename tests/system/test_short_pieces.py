@@ -6,7 +6,7 @@ import torch
 from composer import Trainer
 from composer.core import Callback
 from corpora import write_tokens
-from fits import BATCH, LENGTH, VOCAB, fit, make_model
+from fits import BATCH, LENGTH, VOCAB, fit, make_model, make_rotary
 from fits import make_loader as make_lm_loader
 from torch.utils.data import DataLoader
 from training import trained
@@ -89,7 +89,7 @@ def test_microbatches_and_resumes_change_nothing(folder, tmp_path):
 
 def test_the_default_in_a_run(folder):
     """Packed text seen once: pieces at first. Padded, it is as it was."""
-    once, _, _ = fit(text(folder), [AtteNT()], make_model())
+    once, _, _ = fit(text(folder), [AtteNT()], make_rotary())
     assert {len(batch) for batch in once.tokens} == {16, 8, 4}
     padded, _, _ = fit(
         make_lm_loader(folder, window=8, collate_fn=TokenCollator(pad_id=VOCAB)),
