@@ -2,7 +2,7 @@
 
     python tools/bench_peers.py                 # all peers that are installed, 10 minutes
     python tools/bench_peers.py --quick         # one setting, one round
-    python tools/bench_peers.py --out FILE --peers ours,streaming,memmap
+    python tools/bench_peers.py --out FILE --peers "ours;streaming;memmap"
 
 The samples are 2,048 tokens, uint16, in random order, collated to int64 of shape (B, 2048). Each
 peer writes them in its own format, as its documentation recommends for text, and shuffles as it
@@ -361,7 +361,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--samples", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--peers", default=",".join(PEERS), metavar="NAME;...")
+    parser.add_argument("--peers", default=";".join(PEERS), metavar="NAME;...")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, metavar="FILE")
     parser.add_argument("--one", nargs=4, metavar=("PEER", "FOLDER", "WORKERS", "BATCH"))
@@ -370,7 +370,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name, folder, workers, batch = given.one
         print("MEASURED " + json.dumps(measure_one(name, Path(folder), int(workers), int(batch))))
         return
-    names = list(PEERS) if given.peers == ",".join(PEERS) else given.peers.split(";")
+    names = given.peers.split(";")
     for unknown in set(names) - set(PEERS):
         raise SystemExit(f"--peers: expected some of {'; '.join(PEERS)}, got {unknown!r}")
     missing = [n for n in names if not all(map(importlib.util.find_spec, PEERS[n].needs))]

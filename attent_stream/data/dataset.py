@@ -133,6 +133,8 @@ class TeachingDataset(ResumableDataset, CheckedStreams, ClosesMemory, StreamingD
         if sample is None:
             sample = self._read(sample_id, retry)
             self._samples.put(sample_id, sample)
+        elif self.cache_limit is not None:  # its shard is in use, and not to be evicted yet
+            self._shard_access_times[self.spanner[sample_id][0]] = time.time_ns()
         return sample
 
     def _read(self, sample_id: int, retry: int) -> Any:

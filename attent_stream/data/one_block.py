@@ -45,7 +45,9 @@ class OneBlock:
     spec: pytree.TreeSpec
 
     def batch(self) -> Any:
-        """The batch. Its tensors are views of the block, and may be written to."""
+        """The batch. Its tensors may be written to. They share the block's memory, so that one
+        tensor that is kept keeps the memory of all.
+        """
         block = self.block
         if isinstance(block, bytearray):
             block = torch.frombuffer(block, dtype=torch.uint8)
@@ -82,8 +84,14 @@ def in_one_block(batch: Any) -> Any:
                 numbers[id(leaf)] = len(tensors)
                 tensors.append(leaf)
             leaves[at] = numbers[id(leaf)]
-    memory = {tensor.untyped_storage().data_ptr() for tensor in tensors}
-    if not tensors or len(memory) < len(tensors):
+    others = {
+        id(leaf): leaf
+        for leaf, inside in zip(leaves, packed, strict=True)
+        if not inside and isinstance(leaf, Tensor) and leaf.layout is torch.strided
+    }
+    every = [*tensors, *others.values()]
+    memory = {tensor.untyped_storage().data_ptr() for tensor in every}
+    if not tensors or len(memory) < len(every):
         return batch
     places, end = [], 0
     for tensor in tensors:
@@ -117,5 +125,9 @@ def _plain(leaf: Any) -> bool:
 
 
 def _view(block: Tensor, place: _Place) -> Tensor:
-    size = place.shape.numel() * place.dtype.itemsize
-    return block[place.first : place.first + size].view(place.dtype).view(place.shape)
+    """A tensor of the block's memory. It is no view for autograd: writing to one does not count as
+    writing to another.
+    """
+    first = place.first // place.dtype.itemsize
+    made = torch.empty(0, dtype=place.dtype)
+    return made.set_(block.untyped_storage(), first, place.shape)

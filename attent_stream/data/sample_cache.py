@@ -8,6 +8,7 @@ import numpy as np
 LIMIT = 16 << 20  # bytes of a worker
 _SCALARS = (bytes, str, int, float, bool, np.generic, type(None))
 _FIXED = 64  # bytes of a value besides its data, about
+_SAMPLE = 512  # of a sample besides its values
 
 
 class SampleCache:
@@ -48,7 +49,7 @@ def _size(sample: Any) -> int | None:
     """Bytes of a sample, about; None if it must not be held."""
     if type(sample) is not dict:
         return None
-    size = _FIXED
+    size = _SAMPLE
     for value in sample.values():
         if isinstance(value, np.ndarray):
             if value.flags.writeable or value.dtype.hasobject:

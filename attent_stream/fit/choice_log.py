@@ -1,6 +1,7 @@
 """A log of what was chosen: Parquet files of samples, their scores, and whether they were kept."""
 
-import json
+import logging
+import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol, runtime_checkable
@@ -11,7 +12,7 @@ from composer.loggers import Logger
 from composer.utils import dist, format_name_with_dist
 from numpy.typing import NDArray
 
-from attent_stream.base.redaction import masked_text
+from attent_stream.base.redaction import masked, masked_text
 from attent_stream.data.dataset import TeachingDataset
 from attent_stream.fit.log_folder import LogFolder
 from attent_stream.fit.metric_log import MetricLog
@@ -20,10 +21,14 @@ from attent_stream.window.choice import Choice
 
 STREAMS = "streams.json"
 RUN = "run.json"
+CHOICES = "choices-"
+_EVENTS = (Event.INIT, Event.FIT_START, Event.BATCH_START, Event.EVAL_END, Event.FIT_END)
 _WINDOWS = 64  # windows of a file, at most
 _ALL = 16  # all windows of the first 2^16 batches are logged, then ever fewer
 _PACKAGES = ("attent-stream", "torch", "mosaicml", "mosaicml-streaming", "transformers")
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
+
+log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -43,10 +48,10 @@ class ChoiceLog(Algorithm):
 
     Each row is a sample in a window: ``epoch``, ``window``, ``batch`` (trained batches when it was
     chosen), ``sample`` (its id), ``stream``, ``score`` (null if there is none), ``kept``,
-    ``weight`` (0 if dropped) and ``by`` (by what the window was chosen). A file is named by its
-    first window. A run that goes on from a checkpoint writes the windows after it again. If a
-    window is in two files, readers take it from the one whose name is later. ``MetricLog`` writes
-    metrics beside them.
+    ``weight`` (0 if dropped) and ``by`` (by what the window was chosen). A file is named by when
+    this attempt of the run began, and by its first window. A run that goes on from a checkpoint
+    writes the windows after it again, and readers take them from the later attempt. ``MetricLog``
+    writes metrics beside them.
 
     Args:
         folder: A local folder, or a URL that Streaming can upload to. ``{run_name}`` is the run's.
@@ -72,11 +77,12 @@ class ChoiceLog(Algorithm):
         self._metrics: MetricLog | None = None
         self._rows: list[dict[str, NDArray]] = []
         self._starts = np.zeros(1, np.int64)
-        self._told = False
+        self._attempt = 0
+        self._told = self._ended = False
 
     def match(self, event: Event, state: State) -> bool:
         """Whether it does anything at this event."""
-        return event in (Event.FIT_START, Event.BATCH_START, Event.FIT_END)
+        return event in _EVENTS
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Listen to choices and metrics, and write them at the end.
@@ -84,11 +90,16 @@ class ChoiceLog(Algorithm):
         Raises:
             ValueError: The run has no AtteNT.
         """
-        if event == Event.FIT_END:
+        if event == Event.INIT:
+            if dist.get_global_rank() == 0:
+                self._open(state, logger)
+            return
+        if event == Event.FIT_END or (event == Event.EVAL_END and self._ended):
+            self._ended = True  # Composer evaluates once more after it
             self._flush()
             self._folder.finish()
             return
-        if event == Event.BATCH_START and self._told:
+        if event == Event.EVAL_END or (event == Event.BATCH_START and self._told):
             return
         attent = next((one for one in state.algorithms if isinstance(one, Chooses)), None)
         if attent is None:
@@ -96,11 +107,16 @@ class ChoiceLog(Algorithm):
         if dist.get_global_rank() != 0:
             self._told = True
         elif event == Event.FIT_START:
-            self._start(state, logger, attent)
-        else:  # AtteNT knows by now what the run is
+            self._starts = state.train_dataloader.dataset.sample_offset_per_stream
+            self._rows, self._told, self._ended = [], False, False
+            attent.listen(self._note)
+        else:  # AtteNT knows by now what the run is, and workers are forked before a thread starts
             self._told = True
-            made = json.dumps(_run_of(state, attent), indent=1, default=str)
-            self._folder.write(RUN, masked_text(made).encode())
+            self._folder.write_json(STREAMS, _streams_of(state.train_dataloader.dataset))
+            try:
+                self._folder.write_json(RUN, masked(_run_of(state, attent)))
+            except Exception as error:  # of a model or a user's own arguments
+                log.warning("The choice log could not write %s: %s", RUN, error)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing; but what a checkpoint stands behind is written before it."""
@@ -111,14 +127,11 @@ class ChoiceLog(Algorithm):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing is to be restored."""
 
-    def _start(self, state: State, logger: Logger, attent: Chooses) -> None:
+    def _open(self, state: State, logger: Logger) -> None:
         self._folder = LogFolder(format_name_with_dist(self._path, state.run_name))
-        dataset = state.train_dataloader.dataset
-        self._starts, self._rows, self._told = dataset.sample_offset_per_stream, [], False
-        self._folder.write(STREAMS, json.dumps(_streams_of(dataset), indent=1).encode())
-        attent.listen(self._note)
+        self._attempt = int(1000 * time.time())
         others = [one for one in logger.destinations if one is not self._metrics]
-        self._metrics = MetricLog(self._folder, state)
+        self._metrics = MetricLog(self._folder, state, self._attempt)
         logger.destinations = (*others, self._metrics)
 
     def _note(self, choice: Choice, batch: int) -> None:
@@ -138,7 +151,8 @@ class ChoiceLog(Algorithm):
         rows, self._rows = self._rows, []
         columns = {name: np.concatenate([one[name] for one in rows]) for name in rows[0]}
         scores = columns.pop("score")
-        name = f"epoch{rows[0]['epoch'][0]:05}-window{rows[0]['window'][0]:07}.parquet"
+        first = f"epoch{rows[0]['epoch'][0]:05}-window{rows[0]['window'][0]:07}"
+        name = f"{CHOICES}{self._attempt:014}-{first}.parquet"
         scores = pa.array(scores, mask=np.isnan(scores))
         self._folder.write_table(name, {**columns, "score": scores})
 

@@ -10,6 +10,8 @@ from attent_stream.fit.log_folder import LogFolder
 
 PREFIX = "metrics-"
 LOGGED = ("loss/", "metrics/", "attent/", "lr-")  # beginnings of names
+EVALUATED = "metrics/"
+_TRAINED = "metrics/train/"
 _ROWS = 4096  # of a file, at most
 _EACH = 11  # metrics of each of the first 2^11 batches are logged, then of ever fewer
 
@@ -19,16 +21,18 @@ class MetricLog(LoggerDestination):
     ``name`` and ``value``.
 
     Of the first 2,048 batches each is logged, of the next 2,048 every second, of the next 4,096
-    every fourth, and so on. So a log grows with the logarithm of a run's length. A file is named by
-    its first batch. If a metric of a batch is in two files, readers take the later one.
+    every fourth, and so on. So a log grows with the logarithm of a run's length. Evaluations are
+    all logged. A file is named by the attempt and its first batch. What a later attempt has trained
+    on again is taken from it.
 
     Args:
         folder: Where files are written.
         state: The Trainer's state.
+        attempt: When this attempt of the run began, in milliseconds.
     """
 
-    def __init__(self, folder: LogFolder, state: State) -> None:
-        self._folder, self._state = folder, state
+    def __init__(self, folder: LogFolder, state: State, attempt: int = 0) -> None:
+        self._folder, self._state, self._attempt = folder, state, attempt
         self._rows: list[tuple[int, int, int, float, str, float]] = []
         self._last: dict[str, int] = {}
         self._names: set[str] = set()
@@ -40,7 +44,10 @@ class MetricLog(LoggerDestination):
         place = (batch, int(time.token), int(time.sample), time.total_wct.total_seconds())
         apart = 1 << max(0, batch.bit_length() - _EACH)
         for name, value in metrics.items():
-            if not name.startswith(LOGGED) or self._last.get(name, -1) // apart == batch // apart:
+            thinned = not name.startswith(EVALUATED) or name.startswith(_TRAINED)
+            if not name.startswith(LOGGED):
+                continue
+            if thinned and self._last.get(name, -1) // apart == batch // apart:
                 continue
             try:
                 number = float(value)
@@ -62,7 +69,7 @@ class MetricLog(LoggerDestination):
 
     def _file(self, batch: int) -> str:
         """A name that this run has not used yet."""
-        name, number = f"{PREFIX}batch{batch:09}", 0
+        name, number = f"{PREFIX}{self._attempt:014}-batch{batch:09}", 0
         while f"{name}-{number:02}" in self._names:
             number += 1
         self._names.add(f"{name}-{number:02}")

@@ -23,6 +23,7 @@ __all__ = ["ConfigError", "TrainConfig", "load_config", "resolved_yaml"]
 _TIME = re.compile(r"[0-9][0-9.eE+]*(iter|ep|ba|sp|tok|dur|sec)$")
 _DURATIONS = ("max_duration", "eval_interval", "save_interval", "console_log_interval")
 LOG = "choice_log"
+_LOGGED_TO = ("s3://", "gs://", "oci://", "azure://", "azure-dl://", "dbfs:/Volumes")
 _NAMED = ("optimizer", "scheduler")
 _BY_NAME = ("algorithms", "callbacks", "loggers")
 
@@ -76,7 +77,8 @@ class TrainConfig:
         load_unsafe_types: Whether checkpoints may be loaded that can run code.
         autoresume: Whether to go on from the last checkpoint in ``save_folder``.
         choice_log: Whether AtteNT's choices and the metrics are logged to ``save_folder/choices``
-            (docs/report.md). An algorithm ``choice_log`` of its own is taken instead.
+            (docs/report.md), or ``save_folder/choices/{run_name}`` if the folder does not name the
+            run. An algorithm ``choice_log`` of its own is taken instead.
         progress_bar: Whether progress is shown: a bar on a terminal, else a line a minute.
         log_to_console: Whether metrics are printed.
         console_log_interval: Time between printed metrics.
@@ -167,10 +169,15 @@ class TrainConfig:
     @property
     def listed_algorithms(self) -> dict[str, dict[str, Any]]:
         """The algorithms, with a log of choices beside the checkpoints."""
-        taught = any(name in TEACHERS for name in self.algorithms)
-        if not (self.choice_log and taught and self.save_folder) or LOG in self.algorithms:
+        taught, folder = any(name in TEACHERS for name in self.algorithms), self.save_folder
+        if not (self.choice_log and taught and folder) or LOG in self.algorithms:
             return self.algorithms
-        return {**self.algorithms, LOG: {"folder": f"{self.save_folder.rstrip('/')}/choices"}}
+        if re.match(r"[a-z0-9-]+:", folder) and not folder.startswith(_LOGGED_TO):
+            return self.algorithms  # a store that logs cannot be uploaded to
+        folder = f"{folder.rstrip('/')}/choices"
+        if "{run_name}" not in folder:  # runs may share it
+            folder += "/{run_name}"
+        return {**self.algorithms, LOG: {"folder": folder}}
 
     @property
     def eval_loaders(self) -> list[EvalLoaderConfig]:

@@ -13,6 +13,7 @@ from attent_stream.fit.choice_log import STREAMS
 from attent_stream.fit.metric_log import PREFIX
 from attent_stream.report.errors import LogError
 from attent_stream.report.log_files import local_files
+from attent_stream.report.metrics import attempt_of, of_last_attempts
 
 COLUMNS = ("epoch", "window", "batch", "sample", "stream", "kept", "weight", "by", "score")
 
@@ -71,8 +72,8 @@ class SampleHistory:
 def read_choices(folder: str | Path) -> Choices:
     """Read the files of a ``choice_log``.
 
-    A window that is in two files, because a run went on from a checkpoint, is taken from the one
-    whose name is later.
+    Windows that a later attempt of the run has chosen again are taken from it. In logs of before,
+    a window that is in two files is taken from the one whose name is later.
 
     Args:
         folder: A local folder, or the URL of one on object storage.
@@ -84,7 +85,8 @@ def read_choices(folder: str | Path) -> Choices:
     import pyarrow.parquet as pq
 
     with local_files(folder) as path:
-        files = [one for one in sorted(path.glob("*.parquet")) if not one.name.startswith(PREFIX)]
+        files = [one for one in path.glob("*.parquet") if not one.name.startswith(PREFIX)]
+        files.sort(key=lambda one: (attempt_of(one.name), one.name))
         if not files or not (path / STREAMS).is_file():
             raise LogError(
                 f"{folder} has no log of choices: add choice_log: {{folder: ...}} to the run's "
@@ -100,8 +102,13 @@ def read_choices(folder: str | Path) -> Choices:
     rows = {name: table[name].to_numpy(zero_copy_only=False) for name in COLUMNS}
     rows["by"] = rows["by"].astype(str)
     rows["score"] = rows["score"].astype(np.float64)
-    file = np.repeat(np.arange(len(tables)), [len(one) for one in tables])
-    return Choices(rows=_latest(rows, file), streams=streams)
+    lengths = [len(one) for one in tables]
+    file = np.repeat(np.arange(len(tables)), lengths)
+    attempts = np.repeat([attempt_of(one.name) for one in files], lengths)
+    places = rows["epoch"].astype(np.int64) << 32 | rows["window"]
+    taken = of_last_attempts(places, attempts)
+    rows = {name: column[taken] for name, column in rows.items()}
+    return Choices(rows=_latest(rows, file[taken]), streams=streams)
 
 
 def _latest(rows: dict[str, NDArray], file: NDArray[np.int64]) -> dict[str, NDArray]:

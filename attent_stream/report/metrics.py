@@ -1,6 +1,7 @@
 """Read what a run has measured."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,20 +59,50 @@ def read_measured(folder: str | Path) -> Measured:
         try:
             files = sorted(path.glob(f"{PREFIX}*.parquet"))
             tables = [pq.read_table(file, columns=list(COLUMNS)) for file in files]
-            told = path / RUN
-            run = json.loads(told.read_text("utf-8")) if told.is_file() else {}
-        except (pa.ArrowException, OSError, ValueError) as error:
+            run = _run(path / RUN)
+        except (pa.ArrowException, OSError) as error:
             raise LogError(f"{folder} cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(run, dict):
-        raise LogError(f"{folder}: {RUN} must be a mapping, got {type(run).__name__}")
     if not tables:
         return Measured(run=run)
     table = pa.concat_tables(tables)
     rows = {name: table[name].to_numpy(zero_copy_only=False) for name in COLUMNS}
+    lengths = [len(one) for one in tables]
+    attempts = np.repeat([attempt_of(file.name) for file in files], lengths)
+    taken = of_last_attempts(rows["batch"], attempts)
+    rows = {name: column[taken] for name, column in rows.items()}
     names = rows["name"].astype(str)
     return Measured(
         curves={name: _curve(rows, names == name) for name in np.unique(names).tolist()}, run=run
     )
+
+
+def _run(path: Path) -> dict[str, Any]:
+    """What the run is; nothing if that is not there or no mapping."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def attempt_of(name: str) -> int:
+    """When the attempt began that wrote a file; 0 for logs of before."""
+    found = re.match(r"[a-z]+-([0-9]{14})-", name)
+    return int(found[1]) if found else 0
+
+
+def of_last_attempts(places: NDArray, attempts: NDArray) -> NDArray[np.bool_]:
+    """Which rows no later attempt has written again.
+
+    Args:
+        places: Where in the run each row belongs, such as its batch, shape (n,).
+        attempts: The attempt that wrote it, shape (n,).
+    """
+    taken = np.ones(len(places), bool)
+    for attempt in np.unique(attempts)[1:]:
+        first = places[attempts == attempt].min()
+        taken &= (attempts >= attempt) | (places < first)
+    return taken
 
 
 def _curve(rows: dict[str, NDArray], of: NDArray[np.bool_]) -> Curve:
@@ -86,9 +117,13 @@ def _curve(rows: dict[str, NDArray], of: NDArray[np.bool_]) -> Curve:
 
 
 def smoothed(values: NDArray[np.float64], share: float = 0.02) -> NDArray[np.float64]:
-    """Means over a moving part of the values, ``share`` of them wide, shorter at both ends."""
+    """Means of the finite values of a moving part, ``share`` of all wide, shorter at both ends."""
     width = max(1, round(len(values) * share))
-    sums = np.concatenate([[0.0], np.cumsum(values)])
+    known = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(known)])
     ends = np.arange(len(values))
     low, high = np.maximum(0, ends - width // 2), np.minimum(len(values), ends + width // 2 + 1)
-    return (sums[high] - sums[low]) / (high - low)
+    number = counts[high] - counts[low]
+    nothing = np.full(len(values), np.nan)
+    return np.divide(sums[high] - sums[low], number, out=nothing, where=number > 0)

@@ -97,10 +97,22 @@ def test_one_object_stays_one():
     assert got["input_ids"] is got["labels"]
 
 
+def test_writing_to_one_tensor_is_not_writing_to_another():
+    batch = sent({"x": torch.ones(4), "labels": torch.zeros(4, dtype=torch.int64)})
+    weight = torch.ones(4, requires_grad=True)
+    loss = (batch["x"] * weight).sum()
+    batch["labels"][0] = -100
+    loss.backward()
+    assert weight.grad.tolist() == [1.0] * 4 and batch["x"].tolist() == [1.0] * 4
+
+
 def test_what_would_come_out_otherwise_is_left_alone():
     base = torch.arange(8)
     views = {"a": base[:4], "b": base[4:]}  # of one memory
     assert in_one_block(views) is views
+    part = {"a": torch.arange(6).view(2, 3)}
+    part["b"] = part["a"][:, :2]  # not contiguous, and of the same memory
+    assert in_one_block(part) is part
     for leaf in (
         torch.nn.Parameter(torch.ones(2)),
         torch.ones(2).to_sparse(),

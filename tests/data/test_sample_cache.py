@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from streaming import StreamingDataset
 
 from attent_stream import AtteNT, TeachingDataset
-from attent_stream.data.sample_cache import _FIXED, SampleCache
+from attent_stream.data.sample_cache import _FIXED, _SAMPLE, SampleCache
 
 from fits import LENGTH, VOCAB, fit, make_loader  # isort: skip
 
@@ -21,7 +21,7 @@ def tokens(count):
 
 @given(st.lists(st.integers(0, 9), max_size=60), st.integers(1, 6))
 def test_it_holds_what_was_read_last(reads, room):
-    size = 2 * _FIXED + 8
+    size = _SAMPLE + _FIXED + 8
     cache, last = SampleCache(room * size), []
     for sample_id in reads:
         found = cache.get(sample_id)

@@ -27,7 +27,7 @@ class Heard(AtteNT):
 
 
 def read(path) -> dict[str, list]:
-    table = parquet.dataset(sorted(map(str, path.glob("epoch*.parquet")))).to_table()
+    table = parquet.dataset(sorted(map(str, path.glob("choices-*.parquet")))).to_table()
     return table.sort_by([("epoch", "ascending"), ("window", "ascending")]).to_pydict()
 
 

@@ -7,13 +7,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from composer.metrics.nlp import LanguageCrossEntropy
 from corpora import write_tokens
 from fits import LENGTH, VOCAB, fit, make_loader
+from torch.utils.data import DataLoader
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from attent_stream import AtteNT
+from attent_stream.corpus.batches import TokenCollator
 from attent_stream.fit.choice_log import ChoiceLog
 from attent_stream.fit.log_folder import LogFolder
 from attent_stream.fit.metric_log import MetricLog
+from attent_stream.launch.hf_model import wrapped
 from attent_stream.report.metrics import Measured, read_measured, smoothed
 
 
@@ -59,8 +64,39 @@ def test_a_later_file_of_the_same_batch_is_taken(tmp_path):
         log.log_metrics({"attent/keep": value}, 3)
         log.flush()
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["metrics-batch000000003-00.parquet", "metrics-batch000000003-01.parquet"]
+    first = f"metrics-{0:014}-batch000000003"
+    assert names == [f"{first}-00.parquet", f"{first}-01.parquet"]
     assert read_measured(tmp_path).curves["attent/keep"].values.tolist() == [2.0]
+
+
+def test_a_later_attempt_is_taken_from_its_first_batch_on(tmp_path):
+    """Also where files of the earlier one begin later, and beyond the later one's end."""
+    for attempt, first, end, value in ((1, 0, 100, 1.0), (1, 100, 140, 1.0), (2, 90, 120, 2.0)):
+        log = MetricLog(LogFolder(str(tmp_path)), state(), attempt)
+        for batch in range(first, end):
+            log.log_metrics({"loss/train/total": value}, batch)
+        log.flush()
+    curve = read_measured(tmp_path).curves["loss/train/total"]
+    assert curve.at["batch"].tolist() == [*range(120)]
+    assert curve.values.tolist() == [1.0] * 90 + [2.0] * 30
+
+
+def test_the_evaluation_after_the_last_batch_is_there(folder, tmp_path):
+    """Composer evaluates once more after FIT_END."""
+    sizes = {"n_positions": LENGTH, "n_embd": 8, "n_layer": 1, "n_head": 2}
+    network = GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, **sizes))
+    metrics = [LanguageCrossEntropy()]
+    model = wrapped(network, shift_labels=True, use_logits=True, eval_metrics=metrics)
+    samples = [{"tokens": np.arange(LENGTH) % VOCAB}] * 4
+    given = {
+        "eval_dataloader": DataLoader(samples, batch_size=2, collate_fn=TokenCollator()),
+        "eval_interval": "5ba",
+        "max_duration": "12ba",
+    }
+    fit(make_loader(folder), [AtteNT(), ChoiceLog(str(tmp_path))], model, **given)
+    found = read_measured(tmp_path).curves
+    (name,) = [name for name in found if name.startswith("metrics/eval")]
+    assert found[name].at["batch"].tolist() == [5, 10, 12]
 
 
 def test_it_logs_ever_fewer_of_a_long_runs_batches(tmp_path):
@@ -100,3 +136,5 @@ def test_smoothing_is_a_moving_mean():
         part = values[max(0, at - 2) : at + 3]
         assert found[at] == pytest.approx(part.mean())
     np.testing.assert_allclose(smoothed(values[:10]), values[:10])
+    values[[3, 50]] = np.nan, np.inf
+    assert np.isfinite(smoothed(values, 0.05)).all()
