@@ -359,7 +359,7 @@ def test_choices_are_logged_beside_the_checkpoints(corpus, tmp_path, capsys):
     given = [f"save_folder={tmp_path}/{{run_name}}", "run_name=a"]
     train(capsys, "smoke_cpu", *smoke(corpus, *given))
     found = {path.name.split("-")[0] for path in (tmp_path / "a" / "choices").iterdir()}
-    assert found == {"epoch00000", "metrics", "run.json", "streams.json"}
+    assert found == {"choices", "metrics", "run.json", "streams.json"}
     for off in ("choice_log=false", "algorithms={}"):
         given[1] = f"run_name={off.partition('=')[0]}"
         train(capsys, "smoke_cpu", *smoke(corpus, *given, off))
@@ -368,3 +368,6 @@ def test_choices_are_logged_beside_the_checkpoints(corpus, tmp_path, capsys):
     own = f"algorithms.choice_log.folder={tmp_path}/log"
     train(capsys, "smoke_cpu", *smoke(corpus, *given, own))
     assert (tmp_path / "log" / "run.json").is_file()
+    given = [f"save_folder={tmp_path}/shared", "run_name=b"]  # it does not name the run
+    train(capsys, "smoke_cpu", *smoke(corpus, *given))
+    assert (tmp_path / "shared" / "choices" / "b" / "run.json").is_file()
