@@ -3,6 +3,7 @@
 import errno
 import json
 import resource
+import tempfile
 
 import pytest
 from corpora import write_ids
@@ -42,8 +43,9 @@ def trained(zygote, tmp_path, few, collate, workers, taught):
     report, folder = tmp_path / "report", tmp_path / "data"
     folder.exists() or write_ids(folder, 256)
     given = ("store_jobs:train_with_few", str(folder), few, collate, workers, taught, str(report))
-    process = zygote.start(*given, said=tmp_path / "said", env={"TMPDIR": str(tmp_path)})
-    assert process.wait(120) == 0, process.said
+    with tempfile.TemporaryDirectory() as short:  # sockets lie in it, whose paths must be short
+        process = zygote.start(*given, said=tmp_path / "said", env={"TMPDIR": short})
+        assert process.wait(120) == 0, process.said
     return json.loads(report.read_text())
 
 
