@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 
 # On all cores, at most eight; then what needs the machine for itself.
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow and not alone" -n auto --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow and not alone" -n logical --maxprocesses 8 --dist loadfile
 	$(RUN) -m pytest -m "alone and not slow"
 
 slow: $(VENV)/.installed
