@@ -48,10 +48,7 @@ class OneBlock:
         """The batch. Its tensors may be written to. They share the block's memory, so that one
         tensor that is kept keeps the memory of all.
         """
-        block = self.block
-        if isinstance(block, bytearray):
-            block = torch.frombuffer(block, dtype=torch.uint8)
-        made = [_view(block, place) for place in self.places]
+        made = [_view(_bytes(self.block), place) for place in self.places]
         leaves = [
             made[leaf] if packed else leaf
             for leaf, packed in zip(self.leaves, self.packed, strict=True)
@@ -97,14 +94,14 @@ def in_one_block(batch: Any) -> Any:
     for tensor in tensors:
         places.append(_Place(end, tensor.shape, tensor.dtype))
         end += -(-tensor.nbytes // _ALIGNED) * _ALIGNED
-    data = bytearray(end) if end < SMALL else None
-    if data is not None:
-        block = torch.frombuffer(data, dtype=torch.uint8)
+    block: bytearray | Tensor
+    if end < SMALL:
+        block = bytearray(end)
     else:
         block = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(end))
     for tensor, place in zip(tensors, places, strict=True):
-        _view(block, place).copy_(tensor)
-    return OneBlock(data if data is not None else block, tuple(places), leaves, packed, spec)
+        _view(_bytes(block), place).copy_(tensor)
+    return OneBlock(block, tuple(places), leaves, packed, spec)
 
 
 def as_batch(given: Any) -> Any:
@@ -122,6 +119,11 @@ def _plain(leaf: Any) -> bool:
         and not (leaf.requires_grad or leaf.is_quantized or leaf.is_conj() or leaf.is_neg())
         and not leaf.is_shared()
     )
+
+
+def _bytes(block: bytearray | Tensor) -> Tensor:
+    """The block as a tensor, uint8, of the same memory."""
+    return torch.frombuffer(block, dtype=torch.uint8) if isinstance(block, bytearray) else block
 
 
 def _view(block: Tensor, place: _Place) -> Tensor:

@@ -42,9 +42,8 @@ class TaggedCollate:
         self._reorders = False
 
     def __call__(self, samples: list) -> Any:
-        sent = in_one_block if get_worker_info() else _as_it_is
         if not isinstance(samples[0], Tagged):
-            return sent(self._plain(samples))
+            return _sent(self._plain(samples))
         given = [sample for some in samples for sample in some.samples]
         task = samples[0].task
         twin = self._twin() if task.units == 1 else None
@@ -60,7 +59,7 @@ class TaggedCollate:
         expected = len(given) // task.units
         if features is not None and len(features) != expected:
             features = np.resize(features[:0], (expected, features.shape[1]))
-        return Collated(samples[0].step, sent(batch), features=features, fault=fault)
+        return Collated(samples[0].step, _sent(batch), features=features, fault=fault)
 
     def _twin(self) -> Callable[[list], Any] | None:
         """Before the first batch, a copy of the collate function to try; else None."""
@@ -116,6 +115,6 @@ class TaggedCollate:
         return places(self._dataset, [number for some in samples for number in some.ids])
 
 
-def _as_it_is(batch: Any) -> Any:
-    """In the training process nothing is sent."""
-    return batch
+def _sent(batch: Any) -> Any:
+    """The batch as a worker sends it. In the training process nothing is sent."""
+    return in_one_block(batch) if get_worker_info() else batch

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from attent_stream.base.redaction import masked, masked_text
 from attent_stream.data.dataset import TeachingDataset
-from attent_stream.fit.log_folder import LogFolder
+from attent_stream.fit.log_folder import LogFolder, file_name
 from attent_stream.fit.metric_log import MetricLog
 from attent_stream.fit.teaching import Listener
 from attent_stream.window.choice import Choice
@@ -90,33 +90,22 @@ class ChoiceLog(Algorithm):
         Raises:
             ValueError: The run has no AtteNT.
         """
-        if event == Event.INIT:
-            if dist.get_global_rank() == 0:
-                self._open(state, logger)
-            return
-        if event == Event.FIT_END or (event == Event.EVAL_END and self._ended):
-            self._ended = True  # Composer evaluates once more after it
-            self._flush()
-            self._folder.finish()
-            return
-        if event == Event.EVAL_END or (event == Event.BATCH_START and self._told):
-            return
-        attent = next((one for one in state.algorithms if isinstance(one, Chooses)), None)
-        if attent is None:
-            raise ValueError("choice_log needs attent among the algorithms")
+        if event == Event.FIT_START:
+            attent = self._attent(state)  # on all ranks
         if dist.get_global_rank() != 0:
-            self._told = True
+            return
+        if event == Event.INIT:
+            self._open(state, logger)
         elif event == Event.FIT_START:
             self._starts = state.train_dataloader.dataset.sample_offset_per_stream
             self._rows, self._told, self._ended = [], False, False
             attent.listen(self._note)
-        else:  # AtteNT knows by now what the run is, and workers are forked before a thread starts
-            self._told = True
-            self._folder.write_json(STREAMS, _streams_of(state.train_dataloader.dataset))
-            try:
-                self._folder.write_json(RUN, masked(_run_of(state, attent)))
-            except Exception as error:  # of a model or a user's own arguments
-                log.warning("The choice log could not write %s: %s", RUN, error)
+        elif event == Event.BATCH_START and not self._told:
+            self._tell(state)
+        elif event == Event.FIT_END or (event == Event.EVAL_END and self._ended):
+            self._ended = True  # Composer evaluates once more after it
+            self._flush()
+            self._folder.finish()
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing; but what a checkpoint stands behind is written before it."""
@@ -133,6 +122,23 @@ class ChoiceLog(Algorithm):
         others = [one for one in logger.destinations if one is not self._metrics]
         self._metrics = MetricLog(self._folder, state, self._attempt)
         logger.destinations = (*others, self._metrics)
+
+    def _attent(self, state: State) -> Chooses:
+        found = next((one for one in state.algorithms if isinstance(one, Chooses)), None)
+        if found is None:
+            raise ValueError("choice_log needs attent among the algorithms")
+        return found
+
+    def _tell(self, state: State) -> None:
+        """Write what the run is: AtteNT knows it by now, and workers are forked before a thread
+        starts.
+        """
+        self._told = True
+        self._folder.write_json(STREAMS, _streams_of(state.train_dataloader.dataset))
+        try:
+            self._folder.write_json(RUN, masked(_run_of(state, self._attent(state))))
+        except Exception as error:  # of a model or a user's own arguments
+            log.warning("The choice log could not write %s: %s", RUN, error)
 
     def _note(self, choice: Choice, batch: int) -> None:
         every = self._every or 1 << max(0, batch.bit_length() - _ALL)
@@ -152,7 +158,7 @@ class ChoiceLog(Algorithm):
         columns = {name: np.concatenate([one[name] for one in rows]) for name in rows[0]}
         scores = columns.pop("score")
         first = f"epoch{rows[0]['epoch'][0]:05}-window{rows[0]['window'][0]:07}"
-        name = f"{CHOICES}{self._attempt:014}-{first}.parquet"
+        name = file_name(CHOICES, self._attempt, first)
         scores = pa.array(scores, mask=np.isnan(scores))
         self._folder.write_table(name, {**columns, "score": scores})
 

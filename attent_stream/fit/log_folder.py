@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import re
 import tempfile
 import time
 from collections.abc import Mapping
@@ -12,16 +13,29 @@ from queue import Full, Queue
 from threading import Thread
 from typing import Any
 
+from attent_stream.base.remote import is_remote
+
 PATIENCE = 60.0  # seconds that a checkpoint waits, once, for logs that are being uploaded
 _MOST = 256  # files that wait to be uploaded
-SCHEMES = ("s3", "gs", "oci", "azure", "azure-dl", "dbfs")  # that Streaming uploads to
 
 log = logging.getLogger(__name__)
 
 
-def is_remote(path: str) -> bool:
-    """Whether a path is a URL of object storage."""
-    return "://" in path or path.startswith("dbfs:")
+def file_name(kind: str, attempt: int, first: str) -> str:
+    """Name of a log's file. Names of one attempt of a run sort as what they hold.
+
+    Args:
+        kind: What it holds.
+        attempt: When the attempt of the run began, in milliseconds.
+        first: Where in the run it begins.
+    """
+    return f"{kind}{attempt:014}-{first}.parquet"
+
+
+def attempt_of(name: str) -> int:
+    """The attempt in a ``file_name``; 0 for logs of before."""
+    found = re.match(r"[a-z]+-([0-9]{14})-", name)
+    return int(found[1]) if found else 0
 
 
 class LogFolder:

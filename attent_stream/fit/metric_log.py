@@ -1,17 +1,20 @@
 """A log of metrics: losses, evaluations, and what AtteNT reports, over batches, tokens and time."""
 
 from collections.abc import Mapping
+from itertools import count
 from typing import Any
 
 from composer import State
 from composer.loggers import LoggerDestination
 
-from attent_stream.fit.log_folder import LogFolder
+from attent_stream.fit.log_folder import LogFolder, file_name
 
 PREFIX = "metrics-"
+AXES = ("batch", "tokens", "samples", "seconds")
+COLUMNS = (*AXES, "name", "value")
 LOGGED = ("loss/", "metrics/", "attent/", "lr-")  # beginnings of names
 EVALUATED = "metrics/"
-_TRAINED = "metrics/train/"
+TRAINED = "metrics/train/"
 _ROWS = 4096  # of a file, at most
 _EACH = 11  # metrics of each of the first 2^11 batches are logged, then of ever fewer
 
@@ -44,7 +47,7 @@ class MetricLog(LoggerDestination):
         place = (batch, int(time.token), int(time.sample), time.total_wct.total_seconds())
         apart = 1 << max(0, batch.bit_length() - _EACH)
         for name, value in metrics.items():
-            thinned = not name.startswith(EVALUATED) or name.startswith(_TRAINED)
+            thinned = not name.startswith(EVALUATED) or name.startswith(TRAINED)
             if not name.startswith(LOGGED):
                 continue
             if thinned and self._last.get(name, -1) // apart == batch // apart:
@@ -63,14 +66,14 @@ class MetricLog(LoggerDestination):
         if not self._rows:
             return
         rows, self._rows = self._rows, []
-        names = ("batch", "tokens", "samples", "seconds", "name", "value")
-        columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+        columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
         self._folder.write_table(self._file(rows[0][0]), columns)
 
     def _file(self, batch: int) -> str:
         """A name that this run has not used yet."""
-        name, number = f"{PREFIX}{self._attempt:014}-batch{batch:09}", 0
-        while f"{name}-{number:02}" in self._names:
-            number += 1
-        self._names.add(f"{name}-{number:02}")
-        return f"{name}-{number:02}.parquet"
+        for number in count():
+            name = file_name(PREFIX, self._attempt, f"batch{batch:09}-{number:02}")
+            if name not in self._names:
+                break
+        self._names.add(name)
+        return name

@@ -244,9 +244,9 @@ def _arrange(settings: "Settings", facts: Facts) -> Mapping[str, Any]:
     once = facts.text and facts.once and facts.packed and unchosen
     keeps_all = settings.keep is not None and not parse_share(settings.keep).some
     default = {} if not once or keeps_all else ONCE
-    if facts.positions:  # late positions would be learnt in the last fifth of training only
-        default = {name: value for name, value in default.items() if name != "pieces"}
-    default = {name: value for name, value in default.items() if name not in settings.without}
+    # With pieces, late positions would be learnt in the last fifth of training only
+    without = settings.without | ({"pieces"} if facts.positions else set())
+    default = {name: value for name, value in default.items() if name not in without}
     if settings.arrange is None:
         return default
     return default | dict(settings.arrange) if settings.joined else settings.arrange

@@ -11,6 +11,7 @@ from typing import Any
 from streaming import Stream
 
 from attent_stream.base.registry import nearest
+from attent_stream.base.remote import is_remote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class TargetStream:
             ValueError: A folder is missing, or the one to cache in is another user's.
         """
         source = self.remote or self.local or ""
-        if "://" in source or source.startswith("dbfs:"):
+        if is_remote(source):
             return Stream(remote=source, local=self.local or self._cache(), split=self.split)
         folder = os.path.join(source, self.split or "")
         if not os.path.isfile(os.path.join(folder, "index.json")):

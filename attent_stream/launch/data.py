@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from attent_stream.base.remote import is_remote
 from attent_stream.corpus.batches import ImageCollator, TokenCollator
 from attent_stream.corpus.chat_batches import ChatCollator
 from attent_stream.corpus.columns import columns_of
@@ -49,7 +50,7 @@ def check_folders(streams: StreamsConfig, path: str) -> None:
         key, folder = (
             ("local", source.local) if source.remote is None else ("remote", source.remote)
         )
-        if folder is None or "://" in folder or folder.startswith("dbfs:"):
+        if folder is None or is_remote(folder):
             continue
         folder = os.path.join(folder, split) if split else folder
         if not os.path.isdir(folder):

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from attent_stream.fit.choice_log import STREAMS
 from attent_stream.fit.metric_log import PREFIX
 from attent_stream.report.errors import LogError
-from attent_stream.report.log_files import local_files
-from attent_stream.report.metrics import attempt_of, of_last_attempts
+from attent_stream.report.log_files import Rows, local_files, read_rows
 
 COLUMNS = ("epoch", "window", "batch", "sample", "stream", "kept", "weight", "by", "score")
 
@@ -69,7 +68,7 @@ class SampleHistory:
     rank: float
 
 
-def read_choices(folder: str | Path) -> Choices:
+def read_choices(folder: str | Path, told: str | None = None) -> Choices:
     """Read the files of a ``choice_log``.
 
     Windows that a later attempt of the run has chosen again are taken from it. In logs of before,
@@ -77,38 +76,35 @@ def read_choices(folder: str | Path) -> Choices:
 
     Args:
         folder: A local folder, or the URL of one on object storage.
+        told: What errors call it, if that is not the folder.
 
     Raises:
         LogError: The folder has no log, or one that cannot be read.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from pyarrow import ArrowException
 
+    told = told or str(folder)
     with local_files(folder) as path:
         files = [one for one in path.glob("*.parquet") if not one.name.startswith(PREFIX)]
-        files.sort(key=lambda one: (attempt_of(one.name), one.name))
         if not files or not (path / STREAMS).is_file():
             raise LogError(
-                f"{folder} has no log of choices: add choice_log: {{folder: ...}} to the run's "
+                f"{told} has no log of choices: add choice_log: {{folder: ...}} to the run's "
                 "algorithms, and give that folder"
             )
         try:
-            tables = [pq.read_table(one, columns=list(COLUMNS)) for one in files]
+            rows, file = read_rows(files, COLUMNS, _place)
             listed = json.loads((path / STREAMS).read_text("utf-8"))
             streams = tuple(Stream(**one) for one in listed)
-        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
-            raise LogError(f"{folder} cannot be read: {str(error).splitlines()[0]}") from error
-    table = pa.concat_tables(tables)
-    rows = {name: table[name].to_numpy(zero_copy_only=False) for name in COLUMNS}
+        except (ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+            raise LogError(f"{told} cannot be read: {str(error).splitlines()[0]}") from error
     rows["by"] = rows["by"].astype(str)
     rows["score"] = rows["score"].astype(np.float64)
-    lengths = [len(one) for one in tables]
-    file = np.repeat(np.arange(len(tables)), lengths)
-    attempts = np.repeat([attempt_of(one.name) for one in files], lengths)
-    places = rows["epoch"].astype(np.int64) << 32 | rows["window"]
-    taken = of_last_attempts(places, attempts)
-    rows = {name: column[taken] for name, column in rows.items()}
-    return Choices(rows=_latest(rows, file[taken]), streams=streams)
+    return Choices(rows=_latest(rows, file), streams=streams)
+
+
+def _place(rows: Rows) -> NDArray[np.int64]:
+    """The window of each row, numbered through epochs."""
+    return rows["epoch"].astype(np.int64) << 32 | rows["window"]
 
 
 def _latest(rows: dict[str, NDArray], file: NDArray[np.int64]) -> dict[str, NDArray]:

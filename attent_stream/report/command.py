@@ -5,8 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from attent_stream.base.remote import is_remote
 from attent_stream.report.choices import read_choices
 from attent_stream.report.errors import LogError
+from attent_stream.report.log_files import local_files
 from attent_stream.report.metrics import read_measured
 from attent_stream.report.page import page, rows_of, shown_samples
 from attent_stream.report.samples import SampleReader
@@ -35,8 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             name, folder = _named(spec)
             if name in runs:
                 raise LogError(f"two runs are named {name!r}: give NAME=FOLDER")
-            runs[name] = choices = read_choices(folder)
-            measured[name] = read_measured(folder)
+            with local_files(folder) as path:  # fetched once
+                runs[name] = choices = read_choices(path, told=folder)
+                measured[name] = read_measured(path, told=folder)
             with SampleReader(choices.streams, given.tokenizer) as reader:
                 samples += rows_of(name, choices, reader, shown_samples(choices, given.each))
         Path(given.out).write_text(page(runs, measured, samples), "utf-8")
@@ -55,7 +58,7 @@ def _named(spec: str) -> tuple[str, str]:
     name, equals, folder = spec.partition("=")
     if equals and not Path(spec).exists() and "/" not in name:
         return name, folder
-    path = PurePosixPath(spec) if "://" in spec else Path(spec).absolute()
+    path = PurePosixPath(spec) if is_remote(spec) else Path(spec).absolute()
     return (path.parent.name if path.name == "choices" else path.name), spec
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from attent_stream.fit.metric_log import EVALUATED, TRAINED
 from attent_stream.report.choices import Choices, windows
 from attent_stream.report.metrics import Measured, smoothed
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 QUANTILES = (0.1, 0.5, 0.9)
 _KEPT, _DROPPED = "#d1495b", "#5c6b73"
 _TRAIN = "loss/train/total"
-_HELD_OUT = "metrics/"
 _SCALE = "Perplexity"
 _MORE = {  # metrics of AtteNT, with their titles
     "attent/share_of_step": "Teaching's share of a step",
@@ -28,12 +28,7 @@ def curves(runs: dict[str, Choices]) -> "Figure":
     """Plot, for each run in a row: the share kept, scores of kept and dropped samples, and each
     stream's share of candidates (dashed) and of kept samples (solid).
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(14, 3.6 * len(runs)), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(len(runs), 3, squeeze=False)
+    figure, grid = _grid(len(runs))
     for (name, choices), (kept, scores, streams) in zip(runs.items(), grid, strict=True):
         parts = windows(choices.rows)
         batches = [int(choices.rows["batch"][part.start]) for part in parts]
@@ -43,8 +38,6 @@ def curves(runs: dict[str, Choices]) -> "Figure":
         kept.set_ylabel(f"{name}\nshare kept" if len(runs) > 1 else "share kept")
         for axis in (kept, scores, streams):
             axis.set_xlabel("batches")
-            axis.grid(alpha=0.25)
-            axis.spines[["top", "right"]].set_visible(False)
     return figure
 
 
@@ -52,44 +45,52 @@ def measures(runs: dict[str, Measured]) -> "Figure | None":
     """Plot what runs have measured on the same axes: the training loss, each held-out measure over
     tokens and over time, and what AtteNT reports. None if they have measured nothing.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
     names = {name for one in runs.values() for name in one.curves}
     amount = _amount(runs)
     plots = [(_TRAIN, amount, "Training loss, smoothed")] if _TRAIN in names else []
     # Perplexity is only another scale of the loss
-    held_out = [name for name in names if name.startswith(_HELD_OUT) and _SCALE not in name]
+    held_out = [name for name in names if name.startswith(EVALUATED) and _SCALE not in name]
     for name in sorted(held_out):
-        title = name.removeprefix("metrics/")
+        title = name.removeprefix(EVALUATED)
         plots += [(name, amount, title), (name, "seconds", f"{title}, over time")]
     plots += [(name, "batch", title) for name, title in _MORE.items() if name in names]
     if not plots:
         return None
-    rows = -(-len(plots) // 3)
-    figure = Figure(figsize=(14, 3.6 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, 3, squeeze=False).reshape(-1)
-    for (name, axis_name, title), axis in zip(plots, grid, strict=False):
+    figure, grid = _grid(-(-len(plots) // 3))
+    axes = grid.reshape(-1)
+    for (name, axis_name, title), axis in zip(plots, axes, strict=False):
         for run, one in runs.items():
             if name not in one.curves:
                 continue
             curve = one.curves[name]
-            noisy = name in (_TRAIN, *_MORE) or name.startswith("metrics/train")
+            noisy = name in (_TRAIN, *_MORE) or name.startswith(TRAINED)
             values = smoothed(curve.values) if noisy else curve.values
             marker = "" if noisy else "o"
             axis.plot(curve.at[axis_name], values, marker=marker, markersize=3, label=run)
         axis.set_title(title)
         axis.set_xlabel("batches" if axis_name == "batch" else axis_name)
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
         if len(runs) > 1:
             axis.legend(frameon=False, fontsize="small")
-    for axis in grid[len(plots) :]:
+    for axis in axes[len(plots) :]:
         axis.set_visible(False)
     return figure
+
+
+def _grid(rows: int) -> tuple["Figure", NDArray]:
+    """A figure with so many rows of three plots."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(14, 3.6 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, 3, squeeze=False)
+    for axis in grid.reshape(-1):
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, grid
 
 
 def _amount(runs: dict[str, Measured]) -> str:

@@ -1,7 +1,6 @@
 """Read what a run has measured."""
 
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attent_stream.fit.choice_log import RUN
-from attent_stream.fit.metric_log import PREFIX
+from attent_stream.fit.metric_log import AXES, COLUMNS, PREFIX
 from attent_stream.report.errors import LogError
-from attent_stream.report.log_files import local_files
-
-AXES = ("batch", "tokens", "samples", "seconds")
-COLUMNS = (*AXES, "name", "value")
+from attent_stream.report.log_files import Rows, local_files, read_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,32 +40,29 @@ class Measured:
     run: dict[str, Any] = field(default_factory=dict)
 
 
-def read_measured(folder: str | Path) -> Measured:
+def read_measured(folder: str | Path, told: str | None = None) -> Measured:
     """Read the metrics of a ``choice_log``; nothing, if it has none.
 
-    A metric that two files have of a batch is taken from the one whose name is later.
+    What a later attempt of the run has measured again is taken from it.
+
+    Args:
+        folder: A local folder, or the URL of one on object storage.
+        told: What errors call it, if that is not the folder.
 
     Raises:
         LogError: A file cannot be read.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from pyarrow import ArrowException
 
     with local_files(folder) as path:
         try:
-            files = sorted(path.glob(f"{PREFIX}*.parquet"))
-            tables = [pq.read_table(file, columns=list(COLUMNS)) for file in files]
-            run = _run(path / RUN)
-        except (pa.ArrowException, OSError) as error:
-            raise LogError(f"{folder} cannot be read: {str(error).splitlines()[0]}") from error
-    if not tables:
-        return Measured(run=run)
-    table = pa.concat_tables(tables)
-    rows = {name: table[name].to_numpy(zero_copy_only=False) for name in COLUMNS}
-    lengths = [len(one) for one in tables]
-    attempts = np.repeat([attempt_of(file.name) for file in files], lengths)
-    taken = of_last_attempts(rows["batch"], attempts)
-    rows = {name: column[taken] for name, column in rows.items()}
+            run, files = _run(path / RUN), list(path.glob(f"{PREFIX}*.parquet"))
+            if not files:
+                return Measured(run=run)
+            rows, _ = read_rows(files, COLUMNS, lambda rows: rows["batch"])
+        except (ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise LogError(f"{told or folder} cannot be read: {reason}") from error
     names = rows["name"].astype(str)
     return Measured(
         curves={name: _curve(rows, names == name) for name in np.unique(names).tolist()}, run=run
@@ -85,27 +78,7 @@ def _run(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def attempt_of(name: str) -> int:
-    """When the attempt began that wrote a file; 0 for logs of before."""
-    found = re.match(r"[a-z]+-([0-9]{14})-", name)
-    return int(found[1]) if found else 0
-
-
-def of_last_attempts(places: NDArray, attempts: NDArray) -> NDArray[np.bool_]:
-    """Which rows no later attempt has written again.
-
-    Args:
-        places: Where in the run each row belongs, such as its batch, shape (n,).
-        attempts: The attempt that wrote it, shape (n,).
-    """
-    taken = np.ones(len(places), bool)
-    for attempt in np.unique(attempts)[1:]:
-        first = places[attempts == attempt].min()
-        taken &= (attempts >= attempt) | (places < first)
-    return taken
-
-
-def _curve(rows: dict[str, NDArray], of: NDArray[np.bool_]) -> Curve:
+def _curve(rows: Rows, of: NDArray[np.bool_]) -> Curve:
     batches = rows["batch"][of]
     # The last of each batch: files are in order
     _, last = np.unique(batches[::-1], return_index=True)

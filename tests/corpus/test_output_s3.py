@@ -1,13 +1,12 @@
 """The corpus tool against real S3 servers (`.ci/servers` installs them)."""
 
-import contextlib
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from corpus_files import documents, read_tokens, write_jsonl
-from stores import use_s3
+from stores import s3_client
 
 from attent_stream.corpus import (
     CorpusError,
@@ -22,12 +21,7 @@ BUCKET = "corpora"
 
 @pytest.fixture
 def s3(s3_server, monkeypatch):
-    import boto3
-
-    use_s3(monkeypatch, s3_server)
-    client = boto3.client("s3", endpoint_url=s3_server)
-    with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
-        client.create_bucket(Bucket=BUCKET)
+    client = s3_client(monkeypatch, s3_server, BUCKET)
     yield client
     for key in keys(client):
         client.delete_object(Bucket=BUCKET, Key=key)

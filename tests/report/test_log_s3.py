@@ -1,11 +1,9 @@
 """A log on object storage is written by the run, and read by the commands."""
 
-import contextlib
-
 import pytest
 from corpora import write_tokens
 from fits import LENGTH, VOCAB, fit, make_loader
-from stores import use_s3
+from stores import s3_client
 
 from attent_stream import AtteNT
 from attent_stream.cli import main
@@ -19,13 +17,7 @@ BUCKET = "logs"
 
 @pytest.fixture
 def s3(s3_server, monkeypatch):
-    import boto3
-
-    use_s3(monkeypatch, s3_server)
-    client = boto3.client("s3", endpoint_url=s3_server)
-    with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
-        client.create_bucket(Bucket=BUCKET)
-    return client
+    return s3_client(monkeypatch, s3_server, BUCKET)
 
 
 def test_a_log_on_s3_is_the_local_one(s3, tmp_path, capsys):

@@ -2,6 +2,7 @@
 taught run over it.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -28,6 +29,17 @@ def use_s3(monkeypatch, url: str) -> None:
         monkeypatch.setenv(name, value)
     # Where no credentials are, none are asked for in the network
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+def s3_client(monkeypatch, url: str, bucket: str):
+    """A client of the S3 server at this endpoint, with an own bucket. Other clients use it too."""
+    import boto3
+
+    use_s3(monkeypatch, url)
+    client = boto3.client("s3", endpoint_url=url)
+    with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
+        client.create_bucket(Bucket=bucket)
+    return client
 
 
 def write_buckets(folder: Path) -> Path:
