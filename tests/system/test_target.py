@@ -26,6 +26,7 @@ def folders(tmp_path_factory):
         "stream": write_kinds(folder / "stream", mixed(SAMPLES)),
         "target": write_kinds(folder / "target", "h" * 60, seed=5),
         "other": write_kinds(folder / "other", "l" * 60, seed=6),
+        "same": write_kinds(folder / "same", mixed(240, seed=7), seed=7),
     }
 
 
@@ -126,6 +127,21 @@ def test_lessons_and_resumes_do_not_depend_on_ranks(folders, tmp_path):
         path = str(next((tmp_path / "saved").glob(f"ep0-ba{batch}-rank0.pt")))
         rest, _, _ = fit(loader_of(folders["stream"], 8), [AtteNT(**attent)], load_path=path)
         assert [sorted(rows) for rows in rest.tokens] == of_ranks[batch:], batch
+
+
+@pytest.mark.processes
+def test_ranks_see_together_that_a_stream_is_like_the_target(folders, tmp_path):
+    """Each rank looks at its share of the stream; all do what one rank does without a target."""
+    data = data_of(folders["stream"], 4)
+    jobs = {
+        name: {"data": data, "attent": {"target": folders[name]} if name in folders else {}}
+        for name in ("same", "target", "none")
+    }
+    logs = run_ranks(tmp_path, jobs)
+    assert not [log[name]["error"] for log in logs for name in jobs if "error" in log[name]]
+    for log in logs:
+        assert log["same"]["rows"] == log["none"]["rows"]
+        assert log["target"]["rows"] != log["none"]["rows"]
 
 
 def test_a_target_in_an_object_store(folders, tmp_path, buckets, proxy, monkeypatch):
