@@ -1,10 +1,12 @@
 # `make demo` and `make test` set up .venv by themselves and do nothing twice. PYTHON picks the interpreter (3.10 to 3.12).
+# TORCH picks a newer torch than the one that Composer's metadata asks for: `make test TORCH=2.14`.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
-VENV := .venv
+TORCH ?=
+VENV := .venv$(if $(TORCH),-torch$(TORCH))
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test slow lint docs wheel clean
+.PHONY: demo test slow foundry lint docs wheel clean
 
 demo: $(VENV)/.installed
 	$(RUN) -m attent_stream demo
@@ -16,6 +18,10 @@ test: $(VENV)/.installed
 
 slow: $(VENV)/.installed
 	$(RUN) -m pytest -m slow
+
+# What needs llm-foundry, in an environment of its own.
+foundry: .venv-foundry/.installed
+	OMP_NUM_THREADS=1 .venv-foundry/bin/python -m pytest tests/launch -k foundry
 
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .
@@ -29,15 +35,26 @@ docs: $(VENV)/.installed
 wheel: $(VENV)/.installed
 	$(RUN) -m pip wheel --no-deps --quiet -w dist .
 
-# uv installs the pinned set about five times faster than pip does.
-$(VENV)/.installed: requirements.txt pyproject.toml
-	@test -n "$(PYTHON)" || { echo "attent_stream needs Python 3.10, 3.11 or 3.12 (set PYTHON=/path/to/it)" >&2; exit 1; }
-	@echo "Setting up $(VENV) with $(PYTHON): about 6 GB, half a minute to several, by your network"
-	$(PYTHON) -m venv --clear $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(RUN) -m uv pip install --quiet --compile-bytecode --python $(RUN) --requirement requirements.txt
-	$(RUN) -m uv pip install --quiet --python $(RUN) --no-deps --editable .
+# uv installs the pinned set about five times faster than pip does. Each list is complete, so it is installed as it is: a
+# newer torch is not what Composer's metadata asks for.
+define SET_UP
+	@test -n "$(PYTHON)" || { echo "attent_stream needs Python 3.10 to 3.13 (set PYTHON=/path/to/it)" >&2; exit 1; }
+	@echo "Setting up $(@D) with $(PYTHON): about 6 GB, half a minute to several, by your network"
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	$(@D)/bin/python -m uv pip install --quiet --compile-bytecode --python $(@D)/bin/python --no-deps --requirement $<
+	$(@D)/bin/python -m uv pip install --quiet --python $(@D)/bin/python --no-deps --editable .
 	@touch $@
+endef
+
+.venv/.installed: requirements.txt pyproject.toml
+	$(SET_UP)
+
+.venv-%/.installed: requirements-%.txt pyproject.toml
+	$(SET_UP)
+
+requirements-torch%.txt:
+	@echo "TORCH must be one of $(patsubst requirements-torch%.txt,%,$(wildcard requirements-torch*.txt)), got $*" >&2; exit 1
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf .venv* build dist *.egg-info

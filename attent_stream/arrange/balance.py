@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attent_stream.arrange.arrangement import Arrangement, Selected
-from attent_stream.arrange.cutting import apart, cuttable
+from attent_stream.arrange.cutting import apart, by_position, cuttable
 from attent_stream.arrange.features import FEATURES
 from attent_stream.base.gather import ALONE, RankGroup
 from attent_stream.base.span import Clock
@@ -62,6 +62,8 @@ class Balance(Arrangement):
     def features(self, batch: Any, units: int) -> Tensor:
         """See ``Arrangement``."""
         if units > 1:
+            # Lessons are cut, not candidates: what else is in their batch does not matter.
+            batch = by_position(batch)
             cuttable(batch, units)
             batch = apart(batch, units, len(batch["input_ids"]))
         counted = FEATURES.get(self.by)(batch)

@@ -1,6 +1,6 @@
 """Batches of pieces: put together where samples are read, taken apart where they are trained on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -21,6 +21,23 @@ class Packed(Protocol):
     @property
     def packed(self) -> bool:
         """True if they are."""
+
+
+@runtime_checkable
+class CollatesToCut(Protocol):
+    """A collate function that makes other batches of samples that will be cut into pieces."""
+
+    def to_cut(self, samples: list) -> Mapping[str, Tensor]:
+        """Collate samples without what cannot be cut, such as counts of each row's tokens.
+
+        Raises:
+            ScoreError: The samples cannot be cut.
+        """
+
+
+def collate_to_cut(collate: Callable[[list], Any]) -> Callable[[list], Any]:
+    """The function that collates samples that will be cut."""
+    return collate.to_cut if isinstance(collate, CollatesToCut) else collate
 
 
 def cuttable(batch: Any, pieces: int) -> None:
@@ -66,6 +83,16 @@ def cuttable(batch: Any, pieces: int) -> None:
                 f"arrange.pieces needs a label in every piece, got a piece of "
                 f"{labels.shape[1] + 1} positions without any{_WAY_OUT}"
             )
+
+
+def by_position(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The values of a batch that have one entry a position, such as its token ids."""
+    shape = batch["input_ids"].shape
+    return {
+        name: value
+        for name, value in batch.items()
+        if isinstance(value, Tensor) and value.shape[:2] == shape
+    }
 
 
 def apart(batch: Mapping[str, Tensor], pieces: int, rows: int) -> dict[str, Tensor]:

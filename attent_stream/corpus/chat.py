@@ -94,8 +94,8 @@ def write_chat_corpus(settings: ChatCorpusSettings) -> Manifest:
 
     Layout: `out`/STREAM/SPLIT/{shard.*.mds, index.json}, `out`/tokenizer, `out`/manifest.json.
     Columns: `input_ids` (uint16, or uint32 for ids from 65,536, of any length up to `seq_len`) and
-    `labels` (int32 of the same length, -100 where the assistant does not speak). llm-foundry's
-    finetuning loader reads these too.
+    `labels` (int32 of the same length, -100 where the assistant does not speak). The loaders
+    `chat` and, in llm-foundry, `attent_finetuning` read them.
 
     Raises:
         CorpusError: The settings or the data have a mistake; no corpus is left behind.

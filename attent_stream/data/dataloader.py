@@ -10,7 +10,7 @@ from typing import Any
 from streaming import StreamingDataLoader
 from torch.utils.data import DataLoader, default_collate
 
-from attent_stream.arrange.cutting import Packed
+from attent_stream.arrange.cutting import Packed, collate_to_cut
 from attent_stream.base.batch_seed import random_numbers_kept
 from attent_stream.base.errors import CollateError, TeacherError
 from attent_stream.base.gather import RankGroup
@@ -120,12 +120,17 @@ class TeachingDataLoader(StreamingDataLoader):
             self.dataset.next_epoch = self._peeked
         self._peeked = None
 
-    def glance(self) -> Any:
+    def glance(self, *, to_cut: bool = False) -> Any:
         """Collate the first samples, to learn about batches before training.
 
         All ranks and all resumes see the same samples. Random states are kept.
+
+        Args:
+            to_cut: Collate them as samples that will be cut into pieces.
         """
-        return self.collated(range(min(_GLANCE, self.dataset.num_samples)))
+        collate = collate_to_cut(self._collate) if to_cut else self._collate
+        first = range(min(_GLANCE, self.dataset.num_samples))
+        return collated(self.dataset, collate, first, self.dataset.coming_epoch)
 
     @property
     def collate(self) -> Callable[[list], Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import get_worker_info
 
+from attent_stream.arrange.cutting import collate_to_cut
 from attent_stream.base.errors import CollateError, ScoreError
 from attent_stream.base.watch import here
 from attent_stream.data.dataset import TeachingDataset
@@ -47,8 +48,9 @@ class TaggedCollate:
         given = [sample for some in samples for sample in some.samples]
         task = samples[0].task
         twin = self._twin() if task.units == 1 else None
+        collate = self.collate if task.units == 1 else collate_to_cut(self.collate)
         try:
-            batch = self.collate(given)
+            batch = collate(given)
         except Exception as error:
             raise CollateError(collate_fault(self.collate, error, self._places(samples))) from error
         fault = "" if task.units > 1 else self._fault(samples, given, batch, twin)

@@ -32,16 +32,14 @@ def arrange_faults(
         return {}
     faults: dict[str, str] = {}
     entries = [entry for entry in arrangements.entries if entry.on]
-    try:
-        batch = loader.glance()
-    except Exception as error:
-        faults = {entry.name: in_words(error) for entry in entries if entry.name not in asked}
-    else:
-        for entry in entries:
-            try:
-                entry.made.check(batch)
-            except ScoreError as error:
-                faults[entry.name] = str(error)
+    for entry in entries:
+        try:
+            entry.made.check(loader.glance(to_cut=entry.made.cuts))
+        except ScoreError as error:
+            faults[entry.name] = str(error)
+        except Exception as error:
+            if entry.name not in asked:
+                faults[entry.name] = in_words(error)
     of_ranks = dist.all_gather_object(faults)
     # The first rank's reason counts.
     return {name: reason for found in reversed(of_ranks) for name, reason in found.items()}

@@ -1,61 +1,79 @@
 """Entry points for a stock llm-foundry YAML (see pyproject.toml).
 
 ``algorithms: {attent: {...}}`` names ``AtteNT``. ``train_loader: {name: attent_text, dataset:
-{...}, ...}`` names a ``TeachingDataLoader`` that otherwise equals llm-foundry's ``text`` loader.
+{...}, ...}`` names a ``TeachingDataLoader`` that otherwise equals llm-foundry's ``text`` loader,
+and ``attent_finetuning`` one that equals its ``finetuning`` loader.
 This module imports llm-foundry only when a loader is built.
 """
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from typing import Any
 
 from attent_stream.fit.algorithm import AtteNT
 from attent_stream.launch.config_check import ConfigError, typed
-from attent_stream.launch.config_sections import TeachingConfig
+from attent_stream.launch.foundry_sections import (
+    FoundryConfig,
+    FoundryFinetuningConfig,
+    FoundryTextConfig,
+)
 
-__all__ = ["AtteNT", "FoundryTextConfig", "build_text_dataloader"]
+log = logging.getLogger("attent_stream")
 
-# Keys of the `dataset` section that only llm-foundry's collator and checks read.
-_NOT_OF_THE_DATASET = (
-    "eos_token_id",
-    "bos_token_id",
-    "mlm_probability",
+__all__ = ["AtteNT", "build_finetuning_dataloader", "build_text_dataloader"]
+
+# Keys that both loaders have and only llm-foundry's checks read.
+_NOT_OF_THE_DATASET = {
     "seq_parallel_replication",
     "override_eos_token_id_mismatch_error",
     "override_bos_token_id_mismatch_error",
-)
+}
 
 
-@dataclass(frozen=True, kw_only=True)
-class FoundryTextConfig(TeachingConfig):
-    """The ``dataset`` section of llm-foundry's ``text`` loader, with the teaching keys added.
+def build_text_dataloader(tokenizer: Any, name: str = "attent_text", **loader: Any) -> Any:
+    """Build a ``DataSpec`` of a ``TeachingDataLoader``, as llm-foundry's ``text`` loader.
 
-    The added keys are ``window``, ``gap``, ``order`` and ``require_teacher``. All others keep
-    llm-foundry's meaning, but ``allow_unsafe_types`` must be false because it unpickles data.
+    Samples, batches and token counts equal those of llm-foundry's ``text`` loader. Its dataset and
+    its registered ``text_collator`` and ``data_spec`` make them. Tokens that were packed when the
+    corpus was written are known to be packed.
+
+    Args:
+        tokenizer: llm-foundry's tokenizer.
+        name: The loader's name in the YAML, which some versions pass.
+        loader: See ``_build``.
+
+    Raises:
+        ConfigError: A key is unknown, a type is wrong, a folder is missing, or the dataset, the
+            loader or llm-foundry rejects a setting.
     """
-
-    max_seq_len: int = field()
-    token_encoding_type: str | None = None
-    eos_token_id: int | None = None
-    bos_token_id: int | None = None
-    mlm_probability: float | None = None
-    override_eos_token_id_mismatch_error: bool | None = None
-    override_bos_token_id_mismatch_error: bool | None = None
-    seq_parallel_replication: int | None = None
-    stream_name: str | None = None
-    stream_config: dict[str, Any] | None = None
-    allow_unsafe_types: bool | None = None
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.allow_unsafe_types:
-            raise ValueError(
-                "expected allow_unsafe_types false because it unpickles data, got true"
-            )
+    return _build(tokenizer, "text", FoundryTextConfig, **loader)
 
 
-def build_text_dataloader(
+def build_finetuning_dataloader(
+    tokenizer: Any, name: str = "attent_finetuning", **loader: Any
+) -> Any:
+    """Build a ``DataSpec`` of a ``TeachingDataLoader``, as llm-foundry's ``finetuning`` loader.
+
+    Samples, batches and token counts equal those of llm-foundry's loader of a streaming data set.
+
+    Args:
+        tokenizer: llm-foundry's tokenizer.
+        name: The loader's name in the YAML, which some versions pass.
+        loader: See ``_build``.
+
+    Raises:
+        ConfigError: As ``build_text_dataloader``; or the data set is one of Hugging Face's.
+    """
+    loader = {"drop_last": False, **loader}  # llm-foundry's default
+    return _build(tokenizer, "finetuning", FoundryFinetuningConfig, **loader)
+
+
+def _build(
     tokenizer: Any,
+    kind: str,
+    section_type: type[FoundryConfig],
+    *,
     device_batch_size: int,
     dataset: Mapping[str, Any],
     num_workers: int,
@@ -65,46 +83,35 @@ def build_text_dataloader(
     persistent_workers: bool = True,
     timeout: float = 3600.0,
     teacher_timeout: float = 3600.0,
-    name: str = "attent_text",
 ) -> Any:
-    """Build a ``DataSpec`` of a ``TeachingDataLoader``, with llm-foundry's loader signature.
-
-    Samples, batches and token counts equal those of llm-foundry's ``text`` loader. Its dataset and
-    its registered ``text_collator`` and ``data_spec`` make them.
+    """Build a loader of a kind of llm-foundry's.
 
     Args:
         tokenizer: llm-foundry's tokenizer.
+        kind: llm-foundry's name of the loader.
+        section_type: Its ``dataset`` section.
         device_batch_size: Samples per rank and batch.
-        dataset: The keys of ``FoundryTextConfig``.
+        dataset: The keys of the section.
         num_workers, drop_last, pin_memory, prefetch_factor, persistent_workers, timeout: As for
             torch's DataLoader; settings of workers are ignored without workers.
         teacher_timeout: Seconds that workers wait for the next selection.
-        name: The loader's name in the YAML, which some versions pass.
-
-    Raises:
-        ConfigError: A key is unknown, a type is wrong, a folder is missing, or the dataset, the
-            loader or llm-foundry rejects a setting.
     """
-    from attent_stream.data.dataloader import TeachingDataLoader
-    from attent_stream.launch.data import check_folders, dataset_arguments
+    from attent_stream.launch.data import check_folders
 
     path = "train_loader.dataset"
     if isinstance(device_batch_size, bool) or not isinstance(device_batch_size, int):
         raise ConfigError(
             f"device_batch_size: expected a whole number of samples, got {device_batch_size!r}"
         )
-    section = typed(_plain(dataset), FoundryTextConfig, path)
+    section = typed(_plain(dataset), section_type, path)
     check_folders(section, path)
 
     from llmfoundry import registry
-    from llmfoundry.utils.registry_utils import construct_from_registry
 
-    from attent_stream.launch.foundry_text import TeachingTextDataset
+    from attent_stream.data.dataloader import TeachingDataLoader
 
-    def registered(part: str, group: Any, **arguments: Any) -> Any:
-        return construct_from_registry(
-            name=part, registry=group, partial_function=False, kwargs=arguments
-        )
+    if log.level == logging.NOTSET:  # `python_log_level` is for our lines, too
+        log.setLevel(logging.getLogger("llmfoundry").level)
 
     loading = {
         "drop_last": drop_last,
@@ -118,26 +125,27 @@ def build_text_dataloader(
     theirs = {key.name: getattr(section, key.name) for key in fields(section)}
     theirs = {key: value for key, value in theirs.items() if value is not None}
     try:
-        theirs["replication"], batch_size = registered(
+        if kind == "finetuning" and tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token  # as llm-foundry does
+        theirs["replication"], samples = _registered(
             "dataset_replication_validator",
             registry.dataset_replication_validators,
             dataset_cfg=theirs,
             tokenizer=tokenizer,
             device_batch_size=device_batch_size,
         )
-        arguments = dataset_arguments(section, batch_size)
-        arguments = {
-            key: value for key, value in arguments.items() if key not in _NOT_OF_THE_DATASET
-        }
-        arguments |= {"max_seq_len": section.max_seq_len, "replication": theirs["replication"]}
-        taught = TeachingTextDataset(tokenizer=tokenizer, **arguments)
-        collate, batch_size = registered(
-            "text_collator",
+        collate, batch_size = _registered(
+            f"{kind}_collator",
             registry.collators,
-            dataloader_cfg={"name": "text", "dataset": theirs, **loading},
+            dataloader_cfg={"name": kind, "dataset": theirs, **loading},
             tokenizer=tokenizer,
-            dataset_batch_size=batch_size,
+            dataset_batch_size=samples,
         )
+        taught = _dataset(section, kind, tokenizer, batch_size, theirs["replication"], samples)
+        if kind == "text" and _is_packed(section, taught):
+            from attent_stream.launch.foundry_collate import PackedText
+
+            collate = PackedText(collate)
         loader = TeachingDataLoader(
             taught,
             batch_size=batch_size,
@@ -145,9 +153,54 @@ def build_text_dataloader(
             teacher_timeout=teacher_timeout,
             **loading,
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, NotImplementedError) as error:
         raise ConfigError(f"train_loader: {error}") from error
-    return registered("data_spec", registry.data_specs, dl=loader, dataset_cfg=theirs)
+    return _registered("data_spec", registry.data_specs, dl=loader, dataset_cfg=theirs)
+
+
+def _dataset(
+    section: FoundryConfig,
+    kind: str,
+    tokenizer: Any,
+    batch_size: int,
+    replication: int,
+    samples: int,
+) -> Any:
+    """The taught data set of a kind of loader.
+
+    Args:
+        section: Its settings.
+        kind: llm-foundry's name of the loader.
+        tokenizer: llm-foundry's tokenizer.
+        batch_size: Samples per rank and batch that are read.
+        replication: Ranks that get the same samples.
+        samples: Rows per rank and batch that are trained on.
+    """
+    from attent_stream.launch.data import dataset_arguments
+    from attent_stream.launch.foundry_datasets import TeachingFinetuningDataset, TeachingTextDataset
+
+    names = {key.name for key in fields(FoundryConfig)} - _NOT_OF_THE_DATASET
+    given = dataset_arguments(section, batch_size)
+    arguments = {key: value for key, value in given.items() if key in names | {"batch_size"}}
+    arguments |= {"max_seq_len": section.max_seq_len, "replication": replication}
+    if kind == "text":
+        return TeachingTextDataset(tokenizer=tokenizer, **arguments)
+    ratio = batch_size / samples
+    return TeachingFinetuningDataset(tokenizer=tokenizer, packing_ratio=ratio, **arguments)
+
+
+def _is_packed(section: FoundryTextConfig, dataset: Any) -> bool:
+    """Whether samples are tokens of a causal language model, not text or masked tokens."""
+    tokens = all("tokens" in shard.column_names for shard in dataset.shards)
+    return tokens and section.mlm_probability is None
+
+
+def _registered(part: str, group: Any, **arguments: Any) -> Any:
+    from llmfoundry.utils.registry_utils import construct_from_registry
+
+    return construct_from_registry(
+        name=part, registry=group, partial_function=False, kwargs=arguments
+    )
 
 
 def _plain(section: Mapping[str, Any]) -> dict[str, Any]:

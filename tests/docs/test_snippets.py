@@ -5,10 +5,12 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from attent_stream import AtteNT, cli
 from attent_stream.launch.config import load_config
@@ -54,6 +56,9 @@ def test_a_yaml_snippet_is_a_run(tmp_path, text):
         given = {"attent": given}
     if set(given) == {"attent"}:
         given = {"algorithms": given}
+    if str(given.get("train_loader", {}).get("name", "")).startswith("attent_"):
+        loaders = entry_points(group="llmfoundry_dataloaders")
+        assert given.pop("train_loader")["name"] in {point.name for point in loaders}
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(BASE | given))
     config = load_config(path)
@@ -71,8 +76,10 @@ def test_a_command_is_one(tmp_path, text):
             check_command(words[1], words[2:])
         elif words[:1] == ["python"]:
             check_tool(words[1:])
+        elif words[:2] == ["llmfoundry", "train"]:
+            check_foundry(words[2], words[3:])
         else:
-            known = {"make", "pip", "export", "mpirun"}
+            known = {"make", "pip", "uv", "printf", "export", "mpirun"}
             assert words[0] in known or "=" in words[0], words
 
 
@@ -85,6 +92,13 @@ def check_train(folder, arguments):
     else:
         path = ROOT / path
     load_config(path, [one for one in overrides if one not in ("key=value", "...")])
+
+
+def check_foundry(path, overrides):
+    """All that llm-foundry's YAML leaves open is given."""
+    given = OmegaConf.merge(OmegaConf.load(ROOT / path), OmegaConf.from_dotlist(overrides))
+    assert not OmegaConf.missing_keys(given)
+    OmegaConf.to_container(given, resolve=True, throw_on_missing=True)
 
 
 def check_command(name, arguments):

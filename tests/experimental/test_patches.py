@@ -73,7 +73,7 @@ def test_patches_are_a_vit_without_the_others(name):
     base = getattr(inner, name)
     with torch.no_grad():  # the model's modules, by hand
         hidden = base.embeddings(pixels)[:, kept]
-        for layer in base.encoder.layer:
+        for layer in base.layers if hasattr(base, "layers") else base.encoder.layer:
             hidden = layer(hidden)
             hidden = hidden[0] if isinstance(hidden, tuple) else hidden
         logits = inner.classifier(base.layernorm(hidden)[:, 0])

@@ -14,14 +14,15 @@ import pytest
 import torch
 import yaml
 from composer import Algorithm
+from foundry_jobs import EOS, built, check_equal, make_tokenizer
 from omegaconf import OmegaConf
 from streaming import MDSWriter
 
 from attent_stream.launch.config_check import ConfigError, typed
-from attent_stream.launch.foundry import FoundryTextConfig
+from attent_stream.launch.foundry_sections import FoundryFinetuningConfig, FoundryTextConfig
 
-EOS = 1
-YAML = Path(__file__).parents[2] / "yamls" / "llmfoundry" / "cpu.yaml"
+YAMLS = sorted((Path(__file__).parents[2] / "yamls" / "llmfoundry").glob("*.yaml"))
+SECTIONS = {"attent_text": FoundryTextConfig, "attent_finetuning": FoundryFinetuningConfig}
 
 
 @pytest.fixture
@@ -46,14 +47,7 @@ def corpus(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {"<pad>": 0, "<eos>": EOS, "<bos>": 2} | {f"t{i}": i for i in range(3, 40)}
-    fast = Tokenizer(models.WordLevel(vocabulary, unk_token="t3"))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=fast, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>"
-    )
+    return make_tokenizer()
 
 
 def registered(group: str, name: str):
@@ -93,12 +87,6 @@ def refused(cfg, device_batch_size=2) -> str:
     return str(caught.value)
 
 
-def built(cfg, tokenizer, device_batch_size=4):
-    from llmfoundry.data.dataloader import build_dataloader
-
-    return build_dataloader(cfg, tokenizer, device_batch_size)
-
-
 def test_the_algorithm_is_an_algorithm_class_built_from_keywords():
     kind = registered("llmfoundry_algorithms", "attent")
     assert issubclass(kind, Algorithm)  # what llm-foundry's registry validates
@@ -127,11 +115,6 @@ def test_mistakes_in_the_section_are_named(corpus, dataset, expected, wrap):
     assert refused(wrap(section(corpus, **dataset))) == expected
 
 
-def test_max_seq_len_is_required():
-    with pytest.raises(ConfigError, match=r"^dataset.max_seq_len: missing, expected int$"):
-        typed({"local": "x"}, FoundryTextConfig, "dataset")
-
-
 @pytest.mark.parametrize("size", [0.5, True])
 def test_a_device_batch_size_that_is_no_whole_number_is_refused(corpus, size):
     assert (
@@ -140,24 +123,28 @@ def test_a_device_batch_size_that_is_no_whole_number_is_refused(corpus, size):
     )
 
 
-@pytest.mark.skipif("llmfoundry" in sys.modules, reason="something else has imported llm-foundry")
 def test_llm_foundry_is_not_imported():
+    if "llmfoundry" in sys.modules:
+        pytest.skip("another test has imported llm-foundry")
     (
         registered("llmfoundry_algorithms", "attent"),
         registered("llmfoundry_dataloaders", "attent_text"),
+        registered("llmfoundry_dataloaders", "attent_finetuning"),
     )
     assert not [name for name in sys.modules if name.split(".")[0] == "llmfoundry"]
 
 
-def test_the_yaml_names_both_and_its_dataset_section_is_ours():
-    plain = yaml.safe_load(YAML.read_text())
-    assert "attent" in plain["algorithms"]
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
+def test_each_yaml_names_both_and_its_dataset_section_is_ours(path):
+    plain = yaml.safe_load(path.read_text())
     assert registered("llmfoundry_algorithms", "attent")(**plain["algorithms"]["attent"])
-    assert registered("llmfoundry_dataloaders", plain["train_loader"]["name"])
+    name = plain["train_loader"]["name"]
+    assert registered("llmfoundry_dataloaders", name)
     given = OmegaConf.create(plain)
-    given.variables |= {"corpus": "corpus", "stream": "stream"}
+    given.variables |= {key: "x" for key, value in plain["variables"].items() if value == "???"}
     dataset = OmegaConf.to_container(given, resolve=True)["train_loader"]["dataset"]
-    assert typed(dataset, FoundryTextConfig).window == plain["train_loader"]["dataset"]["window"]
+    section = typed(dataset, SECTIONS[name])
+    assert section.window == plain["train_loader"]["dataset"].get("window")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -180,14 +167,7 @@ def test_without_a_teacher_the_batches_are_llm_foundrys(
     ours = built(section(corpus, kind, workers=workers, window=4, gap=1, **dataset), tokenizer)
     batches = list(ours.dataloader)
     assert len(batches) == len(expected) == 10
-    for mine, batch in zip(batches, expected, strict=True):
-        assert mine.keys() == batch.keys()
-        for key, value in batch.items():
-            assert (
-                torch.equal(mine[key], value)
-                if isinstance(value, torch.Tensor)
-                else mine[key] == value
-            )
+    check_equal(batches, expected)
     assert [ours.get_num_tokens_in_batch(batch, "loss_generating") for batch in batches] == counts
     assert ("sequence_id" in batches[0]) == ("eos_token_id" in dataset or "bos_token_id" in dataset)
 
@@ -199,17 +179,13 @@ def test_the_data_set_is_taught_and_llm_foundrys(foundry, corpus, tokenizer):
     from streaming import StreamingDataset
 
     from attent_stream import TeachingDataset
-    from attent_stream.launch.foundry_text import TeachingTextDataset
-    from attent_stream.store.index_check import CheckedStreams
+    from attent_stream.launch.foundry_datasets import TeachingTextDataset
 
     made = built(section(corpus, window=4, gap=1), tokenizer).dataloader.dataset
-    assert type(made).__mro__[:5] == (
-        TeachingTextDataset,
-        TeachingDataset,
-        CheckedStreams,
-        StreamingTextDataset,
-        StreamingDataset,
-    )
+    order = type(made).__mro__
+    assert order[:2] == (TeachingTextDataset, TeachingDataset)
+    assert order.index(TeachingDataset) < order.index(StreamingTextDataset)
+    assert order.index(StreamingTextDataset) < order.index(StreamingDataset)
     assert (made.window, made.gap, made.max_seq_len, made.tokenizer) == (4, 1, 16, tokenizer)
     assert made[0].shape == (16,) and made[0].dtype == torch.int64
     # For spawned workers

@@ -41,11 +41,12 @@ KILLED = (
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("persistent", [False, True])
 def test_a_killed_worker_is_a_named_error(data, persistent):
+    before = set(multiprocessing.active_children())
     loader = make_loader(data, {"num_workers": 2, "persistent_workers": persistent}, {})
     lessons = iter(loader)
     next(lessons)
     loader.teach(lambda batch: batch["difficulty"])
-    pids = [process.pid for process in multiprocessing.active_children()]
+    pids = [process.pid for process in set(multiprocessing.active_children()) - before]
     assert len(pids) == 2
     try:
         # Torch raises wherever the process is when it hears of it: perhaps here

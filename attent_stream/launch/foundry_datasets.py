@@ -1,0 +1,35 @@
+"""llm-foundry's data sets, taught. Importing this module imports llm-foundry.
+
+They are defined at module level so that spawned loader workers can unpickle them.
+"""
+
+from typing import Any
+
+from llmfoundry.data.finetuning.tasks import StreamingFinetuningDataset
+from llmfoundry.data.text_data import StreamingTextDataset
+
+from attent_stream.data.dataset import TeachingDataset
+from attent_stream.launch.foundry_turns import labels_are_aligned, turns_of
+
+
+class TeachingTextDataset(TeachingDataset, StreamingTextDataset):
+    """A ``StreamingTextDataset`` whose samples a teacher chooses."""
+
+
+class TeachingFinetuningDataset(TeachingDataset, StreamingFinetuningDataset):
+    """A ``StreamingFinetuningDataset`` whose samples a teacher chooses.
+
+    It also reads what ``attent-stream corpus chat`` writes, whose labels stand beside their tokens.
+    """
+
+    def __getitem__(self, at: Any) -> Any:
+        sample = super().__getitem__(at)
+        turns = sample["turns"] if isinstance(sample, dict) else []
+        if len(turns) == 1 and labels_are_aligned(turns[0]["labels"]):
+            sample["turns"] = turns_of(turns[0]["input_ids"], turns[0]["labels"])
+        return sample
+
+    def state_dict(self, num_samples: int, from_beginning: bool) -> dict[str, Any]:
+        """As llm-foundry's: rows that are packed from several samples count as so many."""
+        samples = int(num_samples * (self.packing_ratio or 1))
+        return super().state_dict(samples, from_beginning)
