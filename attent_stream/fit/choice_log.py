@@ -51,7 +51,7 @@ class ChoiceLog(Algorithm):
     ``weight`` (0 if dropped) and ``by`` (by what the window was chosen). A file is named by when
     this attempt of the run began, and by its first window. A run that goes on from a checkpoint
     writes the windows after it again, and readers take them from the later attempt. ``MetricLog``
-    writes metrics beside them.
+    writes metrics beside them. Of a run without AtteNT there are metrics only, to compare with.
 
     Args:
         folder: A local folder, or a URL that Streaming can upload to. ``{run_name}`` is the run's.
@@ -85,21 +85,17 @@ class ChoiceLog(Algorithm):
         return event in _EVENTS
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
-        """Listen to choices and metrics, and write them at the end.
-
-        Raises:
-            ValueError: The run has no AtteNT.
-        """
-        if event == Event.FIT_START:
-            attent = self._attent(state)  # on all ranks
+        """Listen to choices and metrics, and write them at the end."""
         if dist.get_global_rank() != 0:
             return
         if event == Event.INIT:
             self._open(state, logger)
         elif event == Event.FIT_START:
-            self._starts = state.train_dataloader.dataset.sample_offset_per_stream
             self._rows, self._told, self._ended = [], False, False
-            attent.listen(self._note)
+            attent = _attent(state)
+            if attent is not None:
+                self._starts = state.train_dataloader.dataset.sample_offset_per_stream
+                attent.listen(self._note)
         elif event == Event.BATCH_START and not self._told:
             self._tell(state)
         elif event == Event.FIT_END or (event == Event.EVAL_END and self._ended):
@@ -123,20 +119,16 @@ class ChoiceLog(Algorithm):
         self._metrics = MetricLog(self._folder, state, self._attempt)
         logger.destinations = (*others, self._metrics)
 
-    def _attent(self, state: State) -> Chooses:
-        found = next((one for one in state.algorithms if isinstance(one, Chooses)), None)
-        if found is None:
-            raise ValueError("choice_log needs attent among the algorithms")
-        return found
-
     def _tell(self, state: State) -> None:
         """Write what the run is: AtteNT knows it by now, and workers are forked before a thread
         starts.
         """
         self._told = True
-        self._folder.write_json(STREAMS, _streams_of(state.train_dataloader.dataset))
+        dataset = getattr(state.train_dataloader, "dataset", None)
+        if isinstance(dataset, TeachingDataset):
+            self._folder.write_json(STREAMS, _streams_of(dataset))
         try:
-            self._folder.write_json(RUN, masked(_run_of(state, self._attent(state))))
+            self._folder.write_json(RUN, masked(_run_of(state)))
         except Exception as error:  # of a model or a user's own arguments
             log.warning("The choice log could not write %s: %s", RUN, error)
 
@@ -235,14 +227,19 @@ def names_of(paths: Sequence[str]) -> list[str]:
     return list(paths)
 
 
-def _run_of(state: State, attent: Chooses) -> dict[str, Any]:
+def _attent(state: State) -> Chooses | None:
+    return next((one for one in state.algorithms if isinstance(one, Chooses)), None)
+
+
+def _run_of(state: State) -> dict[str, Any]:
     """What the run is."""
+    attent = _attent(state)
     return {
         "run_name": state.run_name,
-        **attent.described(),
+        **({"does": "plain training"} if attent is None else attent.described()),
         "parameters": sum(one.numel() for one in state.model.parameters()),
         "ranks": dist.get_world_size(),
-        "samples per rank and batch": state.train_dataloader.batch_size,
+        "samples per rank and batch": getattr(state.train_dataloader, "batch_size", None),
         "max_duration": str(state.max_duration),
         "precision": str(getattr(state.precision, "value", state.precision)),
         "seed": state.rank_zero_seed,

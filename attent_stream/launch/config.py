@@ -76,7 +76,7 @@ class TrainConfig:
         load_ignore_keys: Patterns of state that is not loaded.
         load_unsafe_types: Whether checkpoints may be loaded that can run code.
         autoresume: Whether to go on from the last checkpoint in ``save_folder``.
-        choice_log: Whether AtteNT's choices and the metrics are logged to ``save_folder/choices``
+        choice_log: Whether the metrics and AtteNT's choices are logged to ``save_folder/choices``
             (docs/report.md), or ``save_folder/choices/{run_name}`` if the folder does not name the
             run. An algorithm ``choice_log`` of its own is taken instead.
         progress_bar: Whether progress is shown: a bar on a terminal, else a line a minute.
@@ -168,9 +168,9 @@ class TrainConfig:
 
     @property
     def listed_algorithms(self) -> dict[str, dict[str, Any]]:
-        """The algorithms, with a log of choices beside the checkpoints."""
-        taught, folder = any(name in TEACHERS for name in self.algorithms), self.save_folder
-        if not (self.choice_log and taught and folder) or LOG in self.algorithms:
+        """The algorithms, with a log of metrics and choices beside the checkpoints."""
+        folder = self.save_folder
+        if not (self.choice_log and folder) or LOG in self.algorithms:
             return self.algorithms
         if re.match(r"[a-z0-9-]+:", folder) and not folder.startswith(_LOGGED_TO):
             return self.algorithms  # a store that logs cannot be uploaded to

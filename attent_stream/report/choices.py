@@ -85,7 +85,7 @@ def read_choices(folder: str | Path, told: str | None = None) -> Choices:
 
     told = told or str(folder)
     with local_files(folder) as path:
-        files = [one for one in path.glob("*.parquet") if not one.name.startswith(PREFIX)]
+        files = _files(path)
         if not files or not (path / STREAMS).is_file():
             raise LogError(
                 f"{told} has no log of choices: add choice_log: {{folder: ...}} to the run's "
@@ -100,6 +100,15 @@ def read_choices(folder: str | Path, told: str | None = None) -> Choices:
     rows["by"] = rows["by"].astype(str)
     rows["score"] = rows["score"].astype(np.float64)
     return Choices(rows=_latest(rows, file), streams=streams)
+
+
+def has_choices(folder: Path) -> bool:
+    """Whether there are choices in a folder, and not only metrics, as of a run without AtteNT."""
+    return bool(_files(folder))
+
+
+def _files(folder: Path) -> list[Path]:
+    return [one for one in folder.glob("*.parquet") if not one.name.startswith(PREFIX)]
 
 
 def _place(rows: Rows) -> NDArray[np.int64]:

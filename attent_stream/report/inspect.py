@@ -1,4 +1,4 @@
-"""Print what a run has kept and dropped, from the folder of its choice_log."""
+"""Print what a run has kept and dropped, from the folder of its checkpoints or its log."""
 
 import argparse
 import sys
@@ -16,6 +16,7 @@ from attent_stream.report.choices import (
     sorted_by,
 )
 from attent_stream.report.errors import LogError
+from attent_stream.report.log_files import log_of
 from attent_stream.report.samples import SampleReader
 
 USER_ERROR = 2
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if given.top < 1:
             raise LogError(f"--top: expected at least 1, got {given.top}")
-        choices = read_choices(given.folder)
+        choices = read_choices(log_of(given.folder))
         found = _wanted(choices, given)
         print(summary(choices))
         print()
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     made = argparse.ArgumentParser(prog="attent-stream inspect", description=__doc__)
-    made.add_argument("folder", metavar="FOLDER", help="the folder of the run's choice_log")
+    made.add_argument("folder", metavar="FOLDER", help="the folder of the run's checkpoints or log")
     which = made.add_mutually_exclusive_group()
     which.add_argument("--kept", action="store_true", help="samples that were ever kept")
     which.add_argument("--dropped", action="store_true", help="samples that were ever dropped")

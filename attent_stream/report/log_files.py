@@ -16,6 +16,23 @@ from attent_stream.report.errors import LogError
 _ENDINGS = (".parquet", ".json")
 
 
+def log_of(folder: str) -> str:
+    """The folder of a run's logs: the one that is given, or the only one below it.
+
+    Args:
+        folder: Such a folder, a local one with checkpoints and logs, or a URL.
+
+    Raises:
+        LogError: There are the logs of several runs below it.
+    """
+    if is_remote(folder) or any(Path(folder).glob("*.parquet")):
+        return folder
+    below = sorted({str(file.parent) for file in Path(folder).glob("*/**/metrics-*.parquet")})
+    if len(below) > 1:
+        raise LogError(f"{folder} has the logs of several runs: give {' or '.join(below)}")
+    return below[0] if below else folder
+
+
 @contextmanager
 def local_files(folder: str | Path) -> Iterator[Path]:
     """Yield the folder, or for a URL a temporary copy of its log files.

@@ -137,16 +137,16 @@ def page(
     """The page.
 
     Args:
-        runs: The log of each run by its name.
-        measured: What each run has measured, by the same names.
+        runs: The choices of each run by its name; none of a run without AtteNT.
+        measured: What each run has measured, by its name.
         samples: Rows of ``rows_of``.
     """
     # "</" would end the element.
     data = json.dumps(list(samples)).replace("<", "\\u003c")
     heads = "".join(f'<th data-key="{name}">{name}</th>' for name in HEADS)
     told = "".join(
-        f"<h3>{escape(name)}</h3><pre>{escape(summary(choices))}</pre>{_facts(measured[name])}"
-        for name, choices in runs.items()
+        f"<h3>{escape(name)}</h3>{_summary(runs.get(name))}{_facts(one)}"
+        for name, one in measured.items()
     )
     figure = measures(dict(measured))
     over = "" if figure is None else f"<h2>What was measured</h2>{svg(figure)}"
@@ -158,7 +158,14 @@ def page(
 what the runs' <code>choice_log</code> holds: of large windows a part of the samples.</p>
 {told}
 {over}
-<h2>What was chosen</h2>
+{_samples(runs, heads, data) if runs else ""}
+</body></html>
+"""
+
+
+def _samples(runs: Mapping[str, Choices], heads: str, data: str) -> str:
+    """What was chosen, and samples to look at."""
+    return f"""<h2>What was chosen</h2>
 {svg(curves(dict(runs)))}
 <h2>Samples</h2>
 <p>The highest and the lowest scores of their windows, the most often kept and dropped samples, and
@@ -172,9 +179,11 @@ model learns. Samples that were ever kept are red. A click on a heading sorts.</
 rank from <input id="low" size="6"> to <input id="high" size="6"> <span id="count"></span></p>
 <table><thead><tr>{heads}<th class="what">what</th></tr></thead><tbody id="rows"></tbody></table>
 <script id="samples" type="application/json">{data}</script>
-<script>{SCRIPT}</script>
-</body></html>
-"""
+<script>{SCRIPT}</script>"""
+
+
+def _summary(choices: Choices | None) -> str:
+    return "" if choices is None else f"<pre>{escape(summary(choices))}</pre>"
 
 
 def _facts(measured: Measured) -> str:
@@ -187,8 +196,9 @@ def _facts(measured: Measured) -> str:
         for name, value in measured.run.items()
     )
     does = escape(str(measured.run.get("does", "")))
+    by = "AtteNT: " if "attent" in measured.run else ""
     return (
-        f"<p>AtteNT: {does}.</p>"
+        f"<p>{by}{does}.</p>"
         f"<details><summary>What the run is</summary><table>{rows}</table></details>"
     )
 

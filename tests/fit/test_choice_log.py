@@ -118,9 +118,14 @@ def test_wrong_settings_are_refused(given, reason):
         ChoiceLog(**given)
 
 
-def test_it_needs_attent(folder, tmp_path):
-    with pytest.raises(ValueError, match="choice_log needs attent among the algorithms"):
-        fit(make_loader(folder), [ChoiceLog(str(tmp_path))])
+def test_of_a_plain_run_there_are_metrics_only(folder, tmp_path):
+    plain, _, _ = fit(make_loader(folder), [], max_duration="1ep")
+    watch, _, _ = fit(make_loader(folder), [ChoiceLog(str(tmp_path))], max_duration="1ep")
+    assert watch.losses == plain.losses
+    found = {path.name.split("-")[0] for path in tmp_path.iterdir()}
+    assert found == {"metrics", "run.json", "streams.json"}
+    told = json.loads((tmp_path / "run.json").read_text())
+    assert told["does"] == "plain training" and "attent" not in told
 
 
 def test_streams_have_short_names():

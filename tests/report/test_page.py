@@ -71,13 +71,33 @@ def test_it_holds_the_samples_and_no_code_of_theirs(run, tmp_path):
     )
 
 
-def test_it_plots_what_runs_have_measured(run, tmp_path):
-    folder = LogFolder(run)
-    folder.write("run.json", json.dumps({"does": EVIL, "torch": "2"}).encode())
+def measure(path: str, does: str) -> None:
+    """Write two metrics of three batches, and what the run is."""
+    folder = LogFolder(path)
+    folder.write("run.json", json.dumps({"does": does, "torch": "2"}).encode())
     columns = {name: [1, 2, 3] for name in ("batch", "tokens", "samples", "seconds")}
     for number, name in enumerate(("loss/train/total", "metrics/eval/Accuracy")):
         given = {**columns, "name": [name] * 3, "value": [3.0, 2.0, 1.0]}
         folder.write_table(f"metrics-batch00000000{number}-00.parquet", given)
+
+
+def test_a_plain_run_is_compared_with(run, tmp_path, capsys):
+    plain, page = str(tmp_path / "plain"), tmp_path / "r.html"
+    measure(run, "what AtteNT does")
+    measure(plain, "plain training")
+    assert main(["report", f"a={run}", f"p={plain}", "--out", str(page)]) == 0
+    text = page.read_text()
+    assert "<h3>p</h3><p>plain training.</p>" in text and {one["run"] for one in rows(text)} == {
+        "a"
+    }
+    assert main(["report", f"p={plain}", "--out", str(page)]) == 0
+    text = page.read_text()
+    assert "What was measured" in text and "<script" not in text and "<h2>Samples" not in text
+    assert main(["inspect", plain]) == 2 and "has no log of choices" in capsys.readouterr().err
+
+
+def test_it_plots_what_runs_have_measured(run, tmp_path):
+    measure(run, EVIL)
     assert main(["report", f"a={run}", f"b={run}", "--out", str(tmp_path / "r.html")]) == 0
     text = (tmp_path / "r.html").read_text()
     assert "What was measured" in text and "Training loss, smoothed" in text
