@@ -1,7 +1,7 @@
-# `make demo` and `make test` set up .venv by themselves and do nothing twice. PYTHON picks the interpreter (3.10 to 3.12).
+# `make demo` and `make test` set up .venv by themselves and do nothing twice. PYTHON picks the interpreter (3.10 to 3.13).
 # TORCH picks a newer torch than the one that Composer's metadata asks for: `make test TORCH=2.14`.
-PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
-	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 TORCH ?=
 VENV := .venv$(if $(TORCH),-torch$(TORCH))
 RUN := $(VENV)/bin/python
