@@ -45,6 +45,8 @@ def _streams(arm: ArmConfig, data: Prepared, cache: Path) -> dict[str, dict[str,
     if arm.mix is not None:
         folders = {name: data.sources[name] for name in arm.mix}
         shares = {name: {"proportion": share} for name, share in arm.mix.items()}
+    if arm.target_only:
+        folders = data.target
     if arm.filtered is not None:
         folders = {FILTERED: filtered_folder(data, arm.filtered)}
     return {
@@ -107,7 +109,8 @@ def key(bench: BenchConfig, run: Run, data: Prepared, start: str | None) -> str:
     arm = bench.arms[run.arm]
     kept = {name: getattr(bench, name) for name in ("task", "base", "metric", "evals")}
     steps = steps_of(bench, run.length)
-    later = [arm.mix, arm.filtered] if arm.mix or arm.filtered else []
+    later: list[Any] = [arm.mix, arm.filtered] if arm.mix or arm.filtered else []
+    later += ["target_only"] if arm.target_only else []
     parts = [VERSION, kept, steps, arm.algorithms, run.seed, run.lr, run.role]
     return digest([*parts, data.fingerprint, start, *later])
 

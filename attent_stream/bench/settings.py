@@ -161,6 +161,8 @@ class ArmConfig:
             as streams of their own, and draws so much of each. ``noise`` is what was planted.
         filtered: Share of the corpus that is trained on, chosen before training by its resemblance
             to the target.
+        target_only: Whether only the target is trained on, over and over: the rival of every
+            choice toward it.
         note: A sentence for the page.
     """
 
@@ -170,6 +172,7 @@ class ArmConfig:
     control: str = RANDOM
     mix: dict[str, float] | None = None
     filtered: float | None = None
+    target_only: bool = False
     note: str = ""
 
     def __post_init__(self) -> None:

@@ -159,11 +159,11 @@ def columns_of(shards: Sequence[Any]) -> list[dict[str, str]]:
     """List the distinct sets of columns of shards, encodings by name, where formats tell them."""
     found = []
     for shard in shards:
-        known = vars(shard)
-        if "column_names" in known and "column_encodings" in known:
-            columns = dict(zip(known["column_names"], known["column_encodings"], strict=True))
+        names, encodings = (getattr(shard, f"column_{one}", None) for one in ("names", "encodings"))
+        if names is not None and encodings is not None:
+            columns = dict(zip(names, encodings, strict=True))
         else:
-            columns = known.get("columns")
+            columns = getattr(shard, "columns", None)
         if columns and columns not in found:
             found.append(columns)
     return found

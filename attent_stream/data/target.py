@@ -93,4 +93,4 @@ def open_target(streams: Sequence[Stream], like: TeachingDataset) -> TargetSampl
 
 
 def _columns(dataset: TeachingDataset) -> set[str]:
-    return {name for columns in columns_of(dataset.shards) for name in columns}
+    return {name for columns in columns_of(dataset.shards.examples()) for name in columns}

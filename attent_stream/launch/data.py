@@ -153,7 +153,7 @@ def check_columns(collate: Any, dataset: Any, path: str) -> None:
     while isinstance(collate, (CutTokens, MaskTokens)):
         collate = collate.collate
     try:
-        for columns in columns_of(dataset.shards):
+        for columns in columns_of(dataset.shards.examples()):
             collate.check_columns(columns)
     except ValueError as error:
         raise ConfigError(f"{join(path, 'collate')}: {error}") from error

@@ -56,7 +56,7 @@ def forecast(config: TrainConfig) -> list[str]:
 
 def _of_data(loader: Any, config: TrainConfig) -> list[str]:
     dataset = loader.dataset
-    size = sum(shard.get_raw_size() for shard in dataset.shards)
+    size = dataset.shards.raw_size()
     lines = [
         f"data: {dataset.num_samples:,} samples in {dataset.num_shards:,} shards, "
         f"{size / 1e6:,.1f} MB"

@@ -191,7 +191,7 @@ def _dataset(
 
 def _is_packed(section: FoundryTextConfig, dataset: Any) -> bool:
     """Whether samples are tokens of a causal language model, not text or masked tokens."""
-    tokens = all("tokens" in shard.column_names for shard in dataset.shards)
+    tokens = all("tokens" in shard.column_names for shard in dataset.shards.examples())
     return tokens and section.mlm_probability is None
 
 

@@ -34,7 +34,7 @@ def take_over(data: StreamingDataset, begin: float) -> None:
         first = data.shard_offset_per_stream[number]
         fetch.check_stream(stream, f"stream {number}")
         shards = data.shards[first : first + data.shards_per_stream[number]]
-        fetch.check_hashes(stream, f"stream {number}", shards)
+        fetch.check_hashes(stream, f"stream {number}", shards.stored_hashes())
         fetch.protect(stream)
     if data._unique_rank_world.is_local_leader:
         parts.remove_leftovers(data.streams, begin)

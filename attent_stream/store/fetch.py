@@ -15,7 +15,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -203,12 +203,17 @@ def check_stream(stream: Stream, which: str) -> None:
         )
 
 
-def check_hashes(stream: Stream, which: str, shards: Sequence[Reader]) -> None:
-    """Raise ValueError if the index has no ``validate_hash`` for a shard."""
+def check_hashes(stream: Stream, which: str, hashes: Iterable[Mapping[str, str]]) -> None:
+    """Raise ValueError if the index has no ``validate_hash`` for a file.
+
+    Args:
+        stream: The stream.
+        which: Its name for messages.
+        hashes: Those of each stored file, by algorithm.
+    """
     if not stream.validate_hash:
         return
-    for raw, zipped in (pair for shard in shards for pair in shard.file_pairs):
-        known = (zipped or raw).hashes
+    for known in hashes:
         if stream.validate_hash not in known:
             raise ValueError(
                 f"validate_hash must be a hash in the index of {which} "

@@ -12,20 +12,18 @@ from json import JSONDecodeError
 from typing import Any
 
 from streaming import Stream, StreamingDataset
-from streaming.base.format import Reader, get_index_basename
+from streaming.base.format import Reader
 from streaming.base.format.base import FileInfo
 from streaming.base.format.mds import MDSReader
 from streaming.base.format.mds.encodings import get_mds_encodings, is_mds_encoding_safe
 
 from attent_stream.base.redaction import masked_text
 from attent_stream.store import fetch
+from attent_stream.store.lazy_shards import LazyShards, ShardList
+from attent_stream.store.limits import FILE_LIMIT, MDS_LIMIT, OFFSET, name_is_inside
 from attent_stream.store.readers import hand_on, read_shards
 from attent_stream.store.shared_memory import ClosesMemory
 
-_FILE_LIMIT = 1 << 40  # bytes of any shard file
-_MDS_LIMIT = 1 << 32  # bytes of an MDS file, whose offsets are uint32
-_OFFSET = 4  # least bytes of a sample in every format
-_NAME_LIMIT = 255  # bytes of a file's name
 _WRONG = (
     AssertionError,
     AttributeError,
@@ -56,6 +54,15 @@ class CheckedStreams:
             fetch.protect(stream)
             check_stream(stream, number, self._unique_rank_world, self.allow_unsafe_types)
         self.__dict__["streams"] = streams
+
+    @property
+    def shards(self) -> ShardList:
+        """The readers of all shards. Streaming begins with none, and adds each stream's."""
+        return self.__dict__["shards"]
+
+    @shards.setter
+    def shards(self, shards: Sequence[Reader]) -> None:
+        self.__dict__["shards"] = shards if isinstance(shards, ShardList) else ShardList([shards])
 
 
 class CheckedDataset(CheckedStreams, ClosesMemory, StreamingDataset):
@@ -114,6 +121,11 @@ def check_shards(shards: Sequence[Reader], stream: str, allow_unsafe_types: bool
         ValueError: A column runs code when it is read or has an unknown encoding, a file name
             leaves the stream's folder, or a count or size is impossible.
     """
+    if isinstance(shards, LazyShards):  # the rest was checked when the table was made
+        for kind in shards.table.kinds:
+            columns = (kind["column_names"], kind["column_encodings"], kind["column_sizes"])
+            _check_columns(*columns, stream, allow_unsafe_types)
+        return
     columns = None
     for number, shard in enumerate(shards):
         where = f"{stream}: shard {number} of index.json"
@@ -122,15 +134,15 @@ def check_shards(shards: Sequence[Reader], stream: str, allow_unsafe_types: bool
             if mine != columns:  # usually all shards have the same
                 _check_columns(*mine, stream, allow_unsafe_types)
                 columns = mine
-        limit = _MDS_LIMIT if isinstance(shard, MDSReader) else _FILE_LIMIT
+        limit = MDS_LIMIT if isinstance(shard, MDSReader) else FILE_LIMIT
         for raw, zipped in shard.file_pairs:
             _check_file(raw, limit, where)
             if zipped is not None:
-                _check_file(zipped, _FILE_LIMIT, where)
+                _check_file(zipped, FILE_LIMIT, where)
         size = sum(raw.bytes for raw, _ in shard.file_pairs)
-        if not _is_count(shard.samples) or shard.samples * _OFFSET > size:
+        if not _is_count(shard.samples) or shard.samples * OFFSET > size:
             raise ValueError(
-                f"{where}: expected 0 to {size // _OFFSET} samples in {size} bytes, got "
+                f"{where}: expected 0 to {size // OFFSET} samples in {size} bytes, got "
                 f"{_short(shard.samples)}"
             )
 
@@ -156,9 +168,9 @@ def _check_columns(
                 f"{_short(encoding)} runs code from the data: write it again with another "
                 "encoding, or pass allow_unsafe_types=True if you trust the writer"
             )
-        if size is not None and not (_is_count(size) and size < _MDS_LIMIT):
+        if size is not None and not (_is_count(size) and size < MDS_LIMIT):
             raise ValueError(
-                f"{stream}: expected a size of column {_short(name)} under {_MDS_LIMIT} bytes, got "
+                f"{stream}: expected a size of column {_short(name)} under {MDS_LIMIT} bytes, got "
                 f"{_short(size)}"
             )
 
@@ -167,12 +179,7 @@ def _check_file(file: FileInfo | None, limit: int, where: str) -> None:
     if file is None:
         raise ValueError(f"{where}: expected a raw file, got none")
     name = file.basename
-    folders = name.split("/") if isinstance(name, str) and not set(name) & {"\0", "\\"} else [""]
-    # An absolute path begins with "".
-    inside = not set(folders) & {"", ".", ".."} and all(
-        len(folder.encode()) <= _NAME_LIMIT for folder in folders
-    )
-    if not inside or folders[-1] == get_index_basename():
+    if not name_is_inside(name):
         raise ValueError(
             f"{where}: expected the name of a shard file inside the stream's folder, got "
             f"{_short(name)}"

