@@ -3,7 +3,9 @@
     python tools/bench_index.py [--shards 61000]
 
 The index.json is synthetic, without shards. Each measurement is a process of its own; memory is its
-peak above the memory after imports. The last line is a JSON object.
+peak above the memory after imports. Of ours the first process makes the table of the index. Then
+two ranks of the node start together and map it: its leader, which also looks at the cache, and
+another. The last line is a JSON object.
 """
 
 import argparse
@@ -15,6 +17,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from ports import free_port
 
 SHARD = 4096
 
@@ -35,14 +39,13 @@ def write_index(folder: Path, shards: int) -> None:
         "version": 2,
         "zip_data": None,
     }
-    raw = [
-        {"basename": f"shard.{number:06}.mds", "bytes": 1 << 24, "hashes": {}}
-        for number in range(shards)
-    ]
     folder.mkdir(parents=True)
-    (folder / "index.json").write_text(
-        json.dumps({"shards": [{**shard, "raw_data": info} for info in raw], "version": 2})
-    )
+    with open(folder / "index.json", "w") as file:
+        file.write('{"shards": [')
+        for number in range(shards):
+            raw = {"basename": f"shard.{number:06}.mds", "bytes": 1 << 24, "hashes": {}}
+            file.write((", " if number else "") + json.dumps({**shard, "raw_data": raw}))
+        file.write('], "version": 2}')
 
 
 def measure(kind: str, folder: str) -> dict[str, float]:
@@ -63,6 +66,22 @@ def measure(kind: str, folder: str) -> dict[str, float]:
     }
 
 
+def run(kind: str, folder: str, ranks: int) -> list[dict[str, float]]:
+    """Measure the ranks of a node, which start together."""
+    port = str(free_port())
+    started = []
+    for rank in range(ranks):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+        env = {**os.environ, **{name: str(value) for name, value in place.items()}}
+        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TMPDIR": folder}
+        command = [sys.executable, __file__, "--measure", kind, folder]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env))
+    outputs = [process.communicate()[0] for process in started]
+    if any(process.returncode for process in started):
+        raise SystemExit(f"{kind} failed")
+    return [json.loads(output.splitlines()[-1]) for output in outputs]
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -81,10 +100,12 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 write_index(Path(folder, "remote"), shards)
                 write_index(Path(folder, "local"), shards)
-                command = [sys.executable, __file__, "--measure", kind, folder]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
-            result[f"{kind} {shards}"] = json.loads(done.stdout.splitlines()[-1])
-            print(kind, shards, result[f"{kind} {shards}"], flush=True)
+                found = {"first": run(kind, folder, 1)[0]}
+                if kind == "ours":
+                    found |= zip(("leader", "other"), run(kind, folder, 2), strict=True)
+                for process, measured in found.items():
+                    result[f"{kind} {shards} {process}"] = measured
+                    print(kind, shards, process, measured, flush=True)
     print(json.dumps(result))
 
 

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from attent_stream.store.index_table import IndexTable, Texts
+from attent_stream.store.index_table import GrowingTexts, IndexTable
 
 _SUPPORTED = 2  # version of an index
 _CHUNK = 1 << 20  # characters
@@ -82,8 +82,8 @@ def entries(file: TextIO) -> Iterator[dict[str, Any]]:
 
 def _table(found: Iterator[dict[str, Any]]) -> IndexTable:
     numbers = {name: array("q") for name in ("kind", "samples", "raw_bytes", "zip_bytes")}
-    texts: dict[str, list[str]] = {
-        name: [] for name in ("raw_names", "zip_names", "raw_hashes", "zip_hashes")
+    texts = {
+        name: GrowingTexts() for name in ("raw_names", "zip_names", "raw_hashes", "zip_hashes")
     }
     kinds: list[dict[str, Any]] = []
     last: dict[str, Any] | None = None
@@ -111,10 +111,7 @@ def _table(found: Iterator[dict[str, Any]]) -> IndexTable:
     if not arrays:
         raise ValueError("no shards")
     arrays["kind"] = arrays["kind"].astype(np.int32)
-    listed = {
-        name: Texts.of(one if any(one) or name == "raw_names" else [])
-        for name, one in texts.items()
-    }
+    listed = {name: one.texts() for name, one in texts.items()}
     return IndexTable(kinds=tuple(kinds), **arrays, **listed)
 
 

@@ -9,6 +9,7 @@ import mmap
 import os
 import struct
 import zlib
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 
 _MAGIC = b"attent-index-1\n"
 _LENGTH = struct.Struct("<QI")  # bytes of the head, and a checksum of all that follows
-_ALIGNED = 64
+_ALIGNED = 64  # bytes
+_CHUNK = 4096  # strings
 
 
 class BadTableError(ValueError):
@@ -38,13 +40,6 @@ class Texts:
     data: NDArray[np.uint8]
     ends: NDArray[np.int64]
 
-    @classmethod
-    def of(cls, texts: Sequence[str]) -> "Texts":
-        """From strings."""
-        parts = [text.encode() for text in texts]
-        ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
-        return cls(data=np.frombuffer(b"".join(parts), np.uint8), ends=ends)
-
     def __getitem__(self, number: int) -> str:
         begin = int(self.ends[number - 1]) if number else 0
         return self.data[begin : int(self.ends[number])].tobytes().decode()
@@ -53,10 +48,32 @@ class Texts:
         return len(self.ends)
 
     def __iter__(self) -> Iterator[str]:
-        data, begin = self.data.tobytes(), 0
-        for end in self.ends.tolist():
-            yield data[begin:end].decode()
-            begin = end
+        begin = 0
+        for first in range(0, len(self), _CHUNK):
+            ends = self.ends[first : first + _CHUNK].tolist()
+            data, offset = self.data[begin : ends[-1]].tobytes(), begin
+            for end in ends:
+                yield data[begin - offset : end - offset].decode()
+                begin = end
+
+
+class GrowingTexts:
+    """Strings that are added one after the other."""
+
+    def __init__(self) -> None:
+        self._data, self._ends = bytearray(), array("q")
+
+    def append(self, text: str) -> None:
+        """Add a string."""
+        self._data += text.encode()
+        self._ends.append(len(self._data))
+
+    def texts(self) -> Texts:
+        """All of them; none if all are empty. No more can be added then."""
+        if not self._data:
+            return Texts(data=np.zeros(0, np.uint8), ends=np.zeros(0, np.int64))
+        data = np.frombuffer(self._data, np.uint8)
+        return Texts(data=data, ends=np.frombuffer(self._ends, np.int64))
 
 
 @dataclass(frozen=True, kw_only=True)

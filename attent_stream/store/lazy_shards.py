@@ -58,8 +58,10 @@ class LazyShards(Sequence[Reader]):
 
     def __iter__(self) -> Iterator[Reader]:
         table, folder, split = self.table, self._folder, self._split
-        for number, samples in enumerate(table.samples.tolist()):
-            yield LazyReader(table, number, samples, folder, split)
+        same: dict[int, int] = {}  # one object for each count, as Streaming lists all counts
+        for first in range(0, len(table), _HELD):
+            for number, samples in enumerate(table.samples[first : first + _HELD].tolist(), first):
+                yield LazyReader(table, number, same.setdefault(samples, samples), folder, split)
 
     @overload
     def __getitem__(self, at: int) -> Reader: ...

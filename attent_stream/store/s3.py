@@ -34,13 +34,13 @@ class FiniteS3Downloader(S3Downloader):
         super().clean_up()
         self._anonymous = False
 
-    def download_changed(self, remote: str, local: Path, known: bytes, timeout: float) -> bool:
+    def download_changed(self, remote: str, local: Path, known: Path, timeout: float) -> bool:
         """Download an object in one request, unless its tag says that it has known content.
 
         Args:
             remote: Address of the object.
             local: Path to write it to.
-            known: The known content.
+            known: A file of the known content.
             timeout: Seconds to wait for each packet.
 
         Returns:
@@ -50,7 +50,11 @@ class FiniteS3Downloader(S3Downloader):
         address = urllib.parse.urlparse(remote)
         requester_pays = address.netloc in self._requester_pays_buckets
         pays = {"RequestPayer": "requester"} if requester_pays else {}
-        tag = f'"{hashlib.md5(known, usedforsecurity=False).hexdigest()}"'
+        md5 = hashlib.md5(usedforsecurity=False)
+        with open(known, "rb") as file:
+            while part := file.read(1 << 20):
+                md5.update(part)
+        tag = f'"{md5.hexdigest()}"'
 
         def ask() -> bool:
             client = self._s3_client or self._connect(timeout)

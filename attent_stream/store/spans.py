@@ -4,6 +4,7 @@ Streaming's ``Spanner`` makes an array of all samples in every process: more tha
 2 GB for 61,000 shards of 4,096 samples.
 """
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,9 +25,14 @@ class SearchedSpanner:
     def __init__(self, shard_sizes: NDArray[np.int64], span_size: int = 0) -> None:
         self.shard_sizes = shard_sizes
         self.num_samples = int(shard_sizes.sum())
-        self.shard_bounds = np.concatenate([np.zeros(1, np.int64), shard_sizes.cumsum()])
-        # A list is searched four times as fast as an array for a single index.
-        self._bounds = self.shard_bounds.tolist()
+        # Searched nearly as fast as a list for a single index, in a fifth of its memory.
+        self._bounds = array("q", [0])
+        self._bounds.frombytes(shard_sizes.cumsum(dtype=np.int64).tobytes())
+
+    @property
+    def shard_bounds(self) -> NDArray[np.int64]:
+        """Where each shard begins, and the last one ends, int64 of shape (shards + 1,)."""
+        return np.frombuffer(self._bounds, np.int64)
 
     def __getitem__(self, index: int) -> tuple[int, int]:
         """Return the shard of a sample and the sample's index in it.

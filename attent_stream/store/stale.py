@@ -5,6 +5,7 @@ would be mixed unnoticed. The contents of the two indices are compared; a replac
 index is not detected.
 """
 
+import filecmp
 import json
 import logging
 import os
@@ -82,7 +83,7 @@ def is_stale(stream: Stream) -> bool:
         Exception: They cannot be compared.
     """
     name = get_index_basename()
-    mine = (_folder(stream) / name).read_bytes()
+    mine = _folder(stream) / name
     # A complete cache may be read-only.
     part = Part(Path(name), folder=Path(tempfile.gettempdir()))
     timeout = min(stream.download_timeout, _PATIENCE)
@@ -96,22 +97,22 @@ def is_stale(stream: Stream) -> bool:
 
     try:
         fetch.download_in_time(download, part, timeout, name)
-        return part.path.exists() and _differ(mine, part.path.read_bytes())
+        return part.path.exists() and _differ(mine, part.path)
     finally:
         part.discard()
 
 
-def _differ(mine: bytes, theirs: bytes) -> bool:
-    if mine == theirs:
+def _differ(mine: Path, theirs: Path) -> bool:
+    if filecmp.cmp(mine, theirs, shallow=False):
         return False
     try:
-        expected = json.loads(theirs)
+        expected = json.loads(theirs.read_bytes())
     except ValueError as error:
         raise CorruptError(
             f"the store's {get_index_basename()} is not valid JSON: {error}"
         ) from error
     try:
-        return json.loads(mine) != expected
+        return json.loads(mine.read_bytes()) != expected
     except ValueError:
         return False  # damaged, which is reported where it is read
 
