@@ -58,8 +58,9 @@ def _scored(result: Result) -> str:
     if result.error is not None:
         return f"**the run ends**: {_said(result.error)}"
     if not result.scored:
-        why = _short(result.warnings[0]) if result.warnings else "**nobody says why**"
-        return f"nothing: plain, because {_reason(why)}"
+        if not result.warnings:
+            return "nothing: it is not taught by default"
+        return f"nothing: plain, because {_reason(_short(result.warnings[0]))}"
     kinds = sorted({(some.by, some.score) for some in result.scored})
     counts = [
         f"{sum((s.by, s.score) == kind for s in result.scored)} batches of {kind[0]}: {kind[1]}"
