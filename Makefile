@@ -39,6 +39,8 @@ wheel: $(VENV)/.installed
 # newer torch is not what Composer's metadata asks for.
 define SET_UP
 	@test -n "$(PYTHON)" || { echo "attent_stream needs Python 3.10 to 3.13 (set PYTHON=/path/to/it)" >&2; exit 1; }
+	@test "$(@D)" = .venv || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(@D) needs Python 3.11, 3.12 or 3.13 (set PYTHON=/path/to/it)" >&2; exit 1; }
 	@echo "Setting up $(@D) with $(PYTHON): about 6 GB, half a minute to several, by your network"
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9

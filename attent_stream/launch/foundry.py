@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from attent_stream.corpus.columns import columns_of
 from attent_stream.fit.algorithm import AtteNT
 from attent_stream.launch.config_check import ConfigError, typed
+from attent_stream.launch.config_sections import StreamsConfig, TeachingConfig
 from attent_stream.launch.foundry_sections import (
     FoundryConfig,
     FoundryFinetuningConfig,
@@ -103,8 +105,11 @@ def _build(
         raise ConfigError(
             f"device_batch_size: expected a whole number of samples, got {device_batch_size!r}"
         )
-    section = typed(_plain(dataset), section_type, path)
+    given = _plain(dataset)
+    section = typed(given, section_type, path)
     check_folders(section, path)
+    if tokenizer is None:
+        raise ConfigError("tokenizer: expected one, got none")
 
     from llmfoundry import registry
 
@@ -121,9 +126,11 @@ def _build(
         "persistent_workers": persistent_workers and num_workers > 0,
         "prefetch_factor": prefetch_factor if num_workers else None,
     }
-    # A copy, because llm-foundry writes into the section.
-    theirs = {key.name: getattr(section, key.name) for key in fields(section)}
-    theirs = {key: value for key, value in theirs.items() if value is not None}
+    # What llm-foundry's own loader would be given; it also writes into it.
+    ours = _names(TeachingConfig) - _names(StreamsConfig)
+    theirs = {key: value for key, value in given.items() if value is not None and key not in ours}
+    if kind == "finetuning" and "streams" not in theirs:
+        theirs.setdefault("remote", theirs.get("local"))
     try:
         if kind == "finetuning" and tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token  # as llm-foundry does
@@ -179,7 +186,7 @@ def _dataset(
     from attent_stream.launch.data import dataset_arguments
     from attent_stream.launch.foundry_datasets import TeachingFinetuningDataset, TeachingTextDataset
 
-    names = {key.name for key in fields(FoundryConfig)} - _NOT_OF_THE_DATASET
+    names = _names(FoundryConfig) - _NOT_OF_THE_DATASET
     given = dataset_arguments(section, batch_size)
     arguments = {key: value for key, value in given.items() if key in names | {"batch_size"}}
     arguments |= {"max_seq_len": section.max_seq_len, "replication": replication}
@@ -191,8 +198,13 @@ def _dataset(
 
 def _is_packed(section: FoundryTextConfig, dataset: Any) -> bool:
     """Whether samples are tokens of a causal language model, not text or masked tokens."""
-    tokens = all("tokens" in shard.column_names for shard in dataset.shards.examples())
-    return tokens and section.mlm_probability is None
+    columns = columns_of(dataset.shards.examples())
+    tokens = all("tokens" in names and "text" not in names for names in columns)
+    return bool(columns) and tokens and section.mlm_probability is None
+
+
+def _names(section_type: type[StreamsConfig]) -> set[str]:
+    return {key.name for key in fields(section_type)}
 
 
 def _registered(part: str, group: Any, **arguments: Any) -> Any:

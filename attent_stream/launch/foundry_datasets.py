@@ -25,11 +25,19 @@ class TeachingFinetuningDataset(TeachingDataset, StreamingFinetuningDataset):
     def __getitem__(self, at: Any) -> Any:
         sample = super().__getitem__(at)
         turns = sample["turns"] if isinstance(sample, dict) else []
-        if len(turns) == 1 and labels_are_aligned(turns[0]["labels"]):
-            sample["turns"] = turns_of(turns[0]["input_ids"], turns[0]["labels"])
+        if len(turns) == 1 and {"input_ids", "labels"} <= turns[0].keys():
+            ids, labels = turns[0]["input_ids"], turns[0]["labels"]
+            if labels_are_aligned(labels):
+                sample["turns"] = turns_of(ids, labels)
         return sample
 
     def state_dict(self, num_samples: int, from_beginning: bool) -> dict[str, Any]:
         """As llm-foundry's: rows that are packed from several samples count as so many."""
-        samples = int(num_samples * (self.packing_ratio or 1))
-        return super().state_dict(samples, from_beginning)
+        return super().state_dict(self._samples_of(num_samples), from_beginning)
+
+    def return_to_loaded(self, num_samples: int) -> bool:
+        """As ``TeachingDataset``'s, of rows."""
+        return super().return_to_loaded(self._samples_of(num_samples))
+
+    def _samples_of(self, rows: int) -> int:
+        return int(rows * (self.packing_ratio or 1))

@@ -23,6 +23,9 @@ def turns_of(ids: Sequence[int], labels: Sequence[int]) -> list[dict[str, list[i
     Returns:
         A turn for each answer, ``input_ids`` with what stands before it and ``labels`` with the
         answer. What stands after the last answer is left out.
+
+    Raises:
+        ValueError: There is no answer.
     """
     turns: list[dict[str, list[int]]] = []
     spoken = True
@@ -32,4 +35,11 @@ def turns_of(ids: Sequence[int], labels: Sequence[int]) -> list[dict[str, list[i
             turns.append({"input_ids": [], "labels": []})
         turns[-1]["labels" if speaks else "input_ids"].append(int(token))
         spoken = speaks
-    return turns if len(turns) < 2 or turns[-1]["labels"] else turns[:-1]
+    if turns and not turns[-1]["labels"]:
+        turns.pop()
+    if not turns:
+        raise ValueError(
+            f"expected an answer in the {len(ids)} tokens of a conversation, got none: raise "
+            "max_seq_len, or write the corpus with a --seq-len of at most that"
+        )
+    return turns

@@ -18,8 +18,9 @@ _ENTRY = {*_KINDS, "version", "format", "samples", "raw_data", "zip_data"}
 _FILE = {"basename", "bytes", "hashes"}
 _NO_FILE: dict[str, Any] = {"basename": "", "bytes": -1, "hashes": {}}
 _BEGIN = re.compile(r'\s*\{\s*"shards"\s*:\s*\[')
-_NEXT = re.compile(r"[\s,]*")
+_BLANK = re.compile(r"\s*")
 _MOST_KINDS = 4096
+_LONGEST = 1 << 24  # characters of an entry
 
 
 class UnusualIndexError(ValueError):
@@ -59,25 +60,33 @@ def entries(file: TextIO) -> Iterator[dict[str, Any]]:
     begin = _BEGIN.match(text)
     if begin is None:
         raise ValueError("shards do not come first")
-    at, ended = begin.end(), len(text) < _CHUNK
+    at, ended, first = begin.end(), len(text) < _CHUNK, True
     while True:
-        at = _NEXT.match(text, at).end()  # type: ignore[union-attr]
-        if at < len(text) and text[at] == "]":
+        # One entry at a time; where it is cut, more is read and it is looked at again.
+        start = _BLANK.match(text, at).end()  # type: ignore[union-attr]
+        if text[start : start + 1] == "]":
+            at = start
             break
+        if text[start : start + 1] == "," and not first:
+            start = _BLANK.match(text, start + 1).end()  # type: ignore[union-attr]
+        elif start < len(text) and not first:
+            raise ValueError("no comma between shards")
         try:
-            entry, end = decode(text, at)
+            entry, end = decode(text, start)
+            if end == len(text) and not ended:
+                raise ValueError("the entry may go on")
         except ValueError:
-            if ended:
+            if ended or len(text) - at > _LONGEST:
                 raise
             more = file.read(_CHUNK)
             ended = len(more) < _CHUNK
             text, at = text[at:] + more, 0
             continue
         yield entry
-        at = end
+        at, first = end, False
     rest = json.loads('{"shards": [' + text[at:] + file.read())
-    if rest.get("version") != _SUPPORTED:
-        raise ValueError(f"version {rest.get('version')!r}")
+    if rest.get("version") != _SUPPORTED or rest["shards"] != []:
+        raise ValueError(f"version {rest.get('version')!r}, or shards twice")
 
 
 def _table(found: Iterator[dict[str, Any]]) -> IndexTable:
@@ -85,7 +94,8 @@ def _table(found: Iterator[dict[str, Any]]) -> IndexTable:
     texts = {
         name: GrowingTexts() for name in ("raw_names", "zip_names", "raw_hashes", "zip_hashes")
     }
-    kinds: list[dict[str, Any]] = []
+    kinds: dict[str, dict[str, Any]] = {}
+    numbered: dict[str, int] = {}
     last: dict[str, Any] | None = None
     number = 0
     for entry in found:
@@ -93,7 +103,11 @@ def _table(found: Iterator[dict[str, Any]]) -> IndexTable:
             raise ValueError("an entry with other keys, of another version or format")
         kind = {name: entry[name] for name in _KINDS}
         if kind != last:
-            last, number = kind, _number_of(kind, kinds)
+            key = json.dumps(kind, sort_keys=True)
+            last, number = kind, numbered.setdefault(key, len(numbered))
+            kinds.setdefault(key, kind)
+            if len(kinds) > _MOST_KINDS:
+                raise ValueError(f"more than {_MOST_KINDS} kinds of shards")
         numbers["kind"].append(number)
         numbers["samples"].append(_count(entry["samples"]))
         for which in ("raw", "zip"):
@@ -112,15 +126,7 @@ def _table(found: Iterator[dict[str, Any]]) -> IndexTable:
         raise ValueError("no shards")
     arrays["kind"] = arrays["kind"].astype(np.int32)
     listed = {name: one.texts() for name, one in texts.items()}
-    return IndexTable(kinds=tuple(kinds), **arrays, **listed)
-
-
-def _number_of(kind: dict[str, Any], kinds: list[dict[str, Any]]) -> int:
-    if kind not in kinds:
-        if len(kinds) == _MOST_KINDS:
-            raise ValueError(f"more than {_MOST_KINDS} kinds of shards")
-        kinds.append(kind)
-    return kinds.index(kind)
+    return IndexTable(kinds=tuple(kinds.values()), **arrays, **listed)
 
 
 def _count(value: Any) -> int:

@@ -26,18 +26,21 @@ class LazyReader(ShardReader):
         lazy = self.__dict__.get("_lazy")
         if lazy is None or name.startswith("__"):
             raise AttributeError(name)
-        del self._lazy
         table, number, folder, split = lazy
-        kind = table.kinds[table.kind[number]]
-        super().__init__(
+        made = ShardReader(
             folder,
             split,
-            **kind,
+            **table.kinds[table.kind[number]],
             samples=self.samples,
             raw_data=_file(table, "raw", number),
             zip_data=None if table.zip_bytes[number] < 0 else _file(table, "zip", number),
         )
-        return getattr(self, name)
+        # At once: threads share readers. Two that meet here do the same.
+        self.__dict__.update(made.__dict__)
+        try:
+            return self.__dict__[name]
+        except KeyError:
+            raise AttributeError(name) from None
 
 
 class LazyShards(Sequence[Reader]):
@@ -71,7 +74,7 @@ class LazyShards(Sequence[Reader]):
 
     def __getitem__(self, at: int | slice) -> Reader | list[Reader]:
         if isinstance(at, slice):
-            return [self._of(number) for number in range(*at.indices(len(self)))]
+            return [self.reader(number) for number in range(*at.indices(len(self)))]
         found = self._held.get(at)
         if found is not None:
             return found
@@ -79,7 +82,7 @@ class LazyShards(Sequence[Reader]):
             raise IndexError(f"expected a shard below {len(self)}, got {at}")
         if len(self._held) >= _HELD:
             self._held.clear()
-        found = self._held[at] = self._of(int(at) % len(self))
+        found = self._held[at] = self.reader(int(at) % len(self))
         return found
 
     def __getstate__(self) -> dict[str, Any]:
@@ -100,7 +103,8 @@ class LazyShards(Sequence[Reader]):
             given = raw[number] if size < 0 else zipped[number]
             yield json.loads(given) if given else {}
 
-    def _of(self, number: int) -> LazyReader:
+    def reader(self, number: int) -> LazyReader:
+        """A reader that is not kept."""
         samples = int(self.table.samples[number])
         return LazyReader(self.table, number, samples, self._folder, self._split)
 
@@ -115,8 +119,9 @@ class ShardList(Sequence[Reader]):
             self += part
 
     def __iadd__(self, part: Sequence[Reader]) -> "ShardList":
-        self._parts.append(part)
-        self._ends.append(len(self) + len(part))
+        if len(part):
+            self._parts.append(part)
+            self._ends.append(len(self) + len(part))
         return self
 
     def __len__(self) -> int:

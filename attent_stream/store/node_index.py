@@ -3,7 +3,10 @@
 import hashlib
 import logging
 import os
+import socket
 import tempfile
+import time
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from attent_stream.store.limits import FILE_LIMIT, MDS_LIMIT, OFFSET, name_is_in
 from attent_stream.store.mds_reader import ShardReader
 
 _SHARED = 1 << 20  # bytes of an index from which its table is shared by the node's processes
+_KEPT = 30 * 86_400.0  # seconds that a table is kept without use
 _PATIENCE = 600.0  # seconds to wait for the process that makes the table
 
 log = logging.getLogger(__name__)
@@ -44,26 +48,47 @@ def _node_table(index: Path) -> IndexTable | None:
         return _sound(read_table(index))
     try:
         path = _path_of(index)
-        if path.exists():
-            return IndexTable.load(path)
+        found = _mapped(path)
+        if found is not None:
+            return found
         with FileLock(f"{path}.lock", timeout=_PATIENCE):
-            if path.exists():
-                return IndexTable.load(path)
+            found = _mapped(path)  # another process has made it meanwhile
+            if found is not None:
+                return found
             table = _sound(read_table(index))
             if table is None:
                 return None
             table.save(path)
-            for old in path.parent.glob(f"{path.name.partition('-')[0]}-*.table"):
-                if old != path:
-                    old.unlink(missing_ok=True)
+            _remove_old(path)
             return IndexTable.load(path)
     except (OSError, BadTableError, Timeout) as error:
         log.info("The index %s is read by each process of its own: %s", index, error)
         return _sound(read_table(index))
 
 
+def _mapped(path: Path) -> IndexTable | None:
+    """The table of a file; None if there is none, or a damaged one."""
+    try:
+        found = IndexTable.load(path)
+    except (FileNotFoundError, BadTableError):
+        return None
+    with suppress(OSError):
+        os.utime(path)  # it is in use
+    return found
+
+
+def _remove_old(path: Path) -> None:
+    """Remove tables of the same index, and those that were not used for long."""
+    place, before = path.name.partition("-")[0], time.time() - _KEPT
+    for old in path.parent.glob("*.table"):
+        with suppress(OSError):
+            if old != path and (old.name.startswith(place) or old.stat().st_mtime < before):
+                old.unlink()
+                Path(f"{old}.lock").unlink(missing_ok=True)
+
+
 def _path_of(index: Path) -> Path:
-    """Where the table is: in a folder of this user's, by the index's place, size and time.
+    """Where the table is: in a folder of this user's, by the node, and the index's place and state.
 
     Raises:
         OSError: The folder cannot be made, or is another user's.
@@ -73,9 +98,14 @@ def _path_of(index: Path) -> Path:
     found = folder.lstat()
     if found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise PermissionError(f"{folder} can be written by others")
-    place = hashlib.sha256(str(index.resolve()).encode()).hexdigest()[:24]
     about = index.stat()
-    return folder / f"{place}-{about.st_size}-{about.st_mtime_ns}.table"
+    place = _digest(socket.gethostname(), str(index.resolve()))
+    state = _digest(about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
+    return folder / f"{place}-{state}.table"
+
+
+def _digest(*values: object) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:24]
 
 
 def _sound(table: IndexTable) -> IndexTable | None:

@@ -73,13 +73,17 @@ class _SetUp:
         listing = {
             os.path.join(place, name) for place, _, names in os.walk(folder) for name in names
         }
-        names = {os.path.relpath(path, folder) for path in listing}
-        usage[:] = 0
-        for files in (table.raw_names, table.zip_names):
-            for number, name in enumerate(files):
-                if name in names:
-                    shard = self._readers[number]
-                    usage[number] = shard.set_up_local(listing, stream.safe_keep_zip)
+        begin = len(os.path.join(folder, ""))
+        names = {path[begin:] for path in listing}
+        zipped = np.array([bool(kind["compression"]) for kind in table.kinds])[table.kind]
+        zipped |= table.zip_bytes >= 0
+        here = np.fromiter((name in names for name in table.raw_names), bool, len(table))
+        usage[:] = np.where(here & ~zipped, table.raw_bytes, 0)
+        for number, name in enumerate(table.zip_names):
+            here[number] |= bool(name) and name in names
+        for number in np.flatnonzero(here & zipped).tolist():
+            shard = self._readers.reader(number)
+            usage[number] = shard.set_up_local(listing, stream.safe_keep_zip)
 
 
 def _mds_readers(stream: Stream, path: str, allow_unsafe_types: bool) -> list[Reader] | None:

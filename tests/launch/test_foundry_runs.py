@@ -12,7 +12,7 @@ import pytest
 import torch
 from foundry_jobs import EOS, built, check_equal, make_tokenizer
 from omegaconf import OmegaConf
-from streaming import MDSWriter
+from streaming import JSONWriter, MDSWriter
 
 YAMLS = Path(__file__).parents[2] / "yamls" / "llmfoundry"
 CPU = {"precision": "fp32", "device_train_microbatch_size": 4, "global_train_batch_size": 8}
@@ -116,6 +116,40 @@ def test_what_corpus_chat_writes_is_trained_on_as_its_labels_say(tokenizer, tmp_
     row = batch["attention_mask"][0].bool()
     assert batch["input_ids"][0][row].tolist() == given
     assert batch["labels"][0][row].tolist() == expected
+
+
+def test_a_conversation_without_an_answer_is_named(tokenizer, tmp_path):
+    columns = {"input_ids": "ndarray:uint16", "labels": "ndarray:int32"}
+    ids = np.arange(5, 35)
+    with MDSWriter(out=str(tmp_path / "train"), columns=columns) as writer:
+        for _ in range(4):
+            labels = np.where(ids < 25, -100, ids).astype(np.int32)
+            writer.write({"input_ids": ids.astype(np.uint16), "labels": labels})
+    loader = answers(str(tmp_path), "attent_finetuning")
+    with pytest.raises(ValueError, match="expected an answer in the 16 tokens"):
+        list(built(loader, tokenizer).dataloader)
+
+
+@pytest.mark.parametrize("given", ["local", "remote", "streams"])
+def test_the_packing_ratio_is_found_as_llm_foundry_finds_it(folders, tokenizer, tmp_path, given):
+    loader = answers(folders["tokens"], "attent_finetuning", packing_ratio="auto", window=3, gap=0)
+    if given == "remote":
+        loader["dataset"] |= {"remote": folders["tokens"], "local": str(tmp_path)}
+    elif given == "streams":
+        stream = {"remote": folders["tokens"], "local": str(tmp_path), "split": "train"}
+        loader["dataset"]["streams"] = {"a": stream}
+        del loader["dataset"]["local"], loader["dataset"]["split"]
+    assert len(list(built(loader, tokenizer).dataloader)) in range(4, 13)
+
+
+def test_a_data_set_of_json_is_read(tokenizer, tmp_path):
+    with JSONWriter(out=str(tmp_path / "train"), columns={"text": "str"}) as writer:
+        for number in range(8):
+            writer.write({"text": f"t{number + 3} t4"})
+    loader = answers(str(tmp_path), "attent_text")
+    del loader["dataset"]["decoder_only_format"]
+    (batch, _) = built(loader, tokenizer).dataloader
+    assert batch["input_ids"].shape == (4, 16)
 
 
 class Lines(logging.Handler):

@@ -1,6 +1,8 @@
 """Readers that are made where they are used, against lists of readers."""
 
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -36,6 +38,22 @@ def test_a_reader_that_is_used_is_kept(shards, monkeypatch):
     assert names(copy) == names(shards) and not hasattr(copy[0], "nothing")
 
 
+def test_threads_may_share_a_reader(tmp_path):
+    table = read_table(write_index(tmp_path, [entry(number) for number in range(2000)]))
+    shards, before = LazyShards(table, str(tmp_path), ""), sys.getswitchinterval()
+
+    def read() -> list[str]:
+        return [shards[number].file_pairs[0][0].basename for number in range(2000)]
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            found = [one.result() for one in [threads.submit(read) for _ in range(4)]]
+    finally:
+        sys.setswitchinterval(before)
+    assert found == [list(table.raw_names)] * 4
+
+
 @given(st.lists(st.integers(0, 5), max_size=4), st.data())
 def test_the_shards_of_streams_are_one_list(shards, counts, data):
     parts = [shards[:count] for count in counts]
@@ -61,3 +79,4 @@ def test_a_whole_stream_stays_lazy(shards):
     joined = ShardList([shards[:2], shards])
     assert joined[2:14]._parts == [shards] and ShardList([shards])[0:12]._parts == [shards]
     assert len(ShardList([shards]).examples()) == 1
+    assert ShardList([[], shards])._parts == [shards]

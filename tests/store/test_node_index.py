@@ -39,15 +39,37 @@ def test_another_index_has_another_table(index):
     assert len(tables(index)) == 1 and tables(index) != before
 
 
-@pytest.mark.parametrize("kind", ["damaged", "empty", "open folder", "no folder", "no room"])
+@pytest.mark.parametrize("left", [-9, 0])
+def test_a_damaged_table_is_made_again(index, left):
+    node_table(index)
+    (path,) = tables(index)
+    path.write_bytes(path.read_bytes()[:left])
+    assert len(node_table(index)) == 9 and node_table(index).path == path
+
+
+def test_an_index_that_looks_the_same_has_another_table(index):
+    before, looks = node_table(index), index.stat()
+    text = index.read_text().replace("shard.00003", "shard.00103")
+    index.unlink()
+    index.write_text(text)
+    os.utime(index, ns=(looks.st_atime_ns, looks.st_mtime_ns))
+    assert index.stat().st_size == looks.st_size
+    assert list(node_table(index).raw_names) != list(before.raw_names)
+
+
+def test_tables_that_were_not_used_for_long_are_removed(index, tmp_path):
+    node_table(index)
+    (old,) = tables(index)
+    os.utime(old, (0, 0))
+    node_table(write_index(tmp_path / "other", [entry(0)]))
+    assert old not in tables(index) and len(tables(index)) == 1
+
+
+@pytest.mark.parametrize("kind", ["open folder", "no folder", "no room"])
 def test_what_cannot_be_shared_is_read(index, monkeypatch, kind):
     node_table(index)
     (path,) = tables(index)
-    if kind == "damaged":
-        path.write_bytes(path.read_bytes()[:-9])
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "open folder":
+    if kind == "open folder":
         path.parent.chmod(0o770)
     elif kind == "no folder":
         monkeypatch.setattr("tempfile.tempdir", str(index))

@@ -28,8 +28,7 @@ def test_readers_are_streamings(tmp_path):
     for name in ("plain", "zip"):
         stream, world = Stream(local=str(tmp_path / name), split=""), World(1, 1, 1, 0)
         stock, ours = stream.get_shards(world, False), read_shards(stream, world, False)
-        assert len(ours) > 1 and all(reader.file_pairs for reader in ours)
-        assert [vars(reader) for reader in used(ours)] == [vars(reader) for reader in stock]
+        assert len(ours) > 1 and used(ours) == [vars(reader) for reader in stock]
         hand_on(stream, ours)
         assert (
             stream.get_shards(world, False) is ours and stream.get_shards(world, False) is not ours
@@ -37,9 +36,9 @@ def test_readers_are_streamings(tmp_path):
 
 
 def used(readers) -> list:
-    """Readers that have read their entries."""
-    made = list(readers)
-    return [reader for reader in made if reader.file_pairs]
+    """What readers have read of their entries."""
+    made = [(reader, reader.file_pairs) for reader in readers]
+    return [{n: v for n, v in vars(reader).items() if n != "_lazy"} for reader, _ in made]
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 EOS = 1
@@ -13,6 +13,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     """40 words, with padding and both ends."""
     vocabulary = {"<pad>": 0, "<eos>": EOS, "<bos>": 2} | {f"t{i}": i for i in range(3, 40)}
     fast = Tokenizer(models.WordLevel(vocabulary, unk_token="t3"))
+    fast.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(
         tokenizer_object=fast, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>"
     )
