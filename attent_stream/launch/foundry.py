@@ -13,7 +13,7 @@ from typing import Any
 
 from attent_stream.corpus.columns import columns_of
 from attent_stream.fit.algorithm import AtteNT
-from attent_stream.launch.config_check import ConfigError, typed
+from attent_stream.launch.config_check import ConfigError, refuse_unknown, typed
 from attent_stream.launch.config_sections import StreamsConfig, TeachingConfig
 from attent_stream.launch.foundry_sections import (
     FoundryConfig,
@@ -32,6 +32,18 @@ _NOT_OF_THE_DATASET = {
     "override_bos_token_id_mismatch_error",
 }
 
+_LOADER = (
+    "device_batch_size",
+    "dataset",
+    "num_workers",
+    "drop_last",
+    "pin_memory",
+    "prefetch_factor",
+    "persistent_workers",
+    "timeout",
+    "teacher_timeout",
+)
+
 
 def build_text_dataloader(tokenizer: Any, name: str = "attent_text", **loader: Any) -> Any:
     """Build a ``DataSpec`` of a ``TeachingDataLoader``, as llm-foundry's ``text`` loader.
@@ -49,6 +61,7 @@ def build_text_dataloader(tokenizer: Any, name: str = "attent_text", **loader: A
         ConfigError: A key is unknown, a type is wrong, a folder is missing, or the dataset, the
             loader or llm-foundry rejects a setting.
     """
+    refuse_unknown(loader, _LOADER, "train_loader")
     return _build(tokenizer, "text", FoundryTextConfig, **loader)
 
 
@@ -67,6 +80,7 @@ def build_finetuning_dataloader(
     Raises:
         ConfigError: As ``build_text_dataloader``; or the data set is one of Hugging Face's.
     """
+    refuse_unknown(loader, _LOADER, "train_loader")
     loader = {"drop_last": False, **loader}  # llm-foundry's default
     return _build(tokenizer, "finetuning", FoundryFinetuningConfig, **loader)
 

@@ -115,6 +115,13 @@ def test_mistakes_in_the_section_are_named(corpus, dataset, expected, wrap):
     assert refused(wrap(section(corpus, **dataset))) == expected
 
 
+@pytest.mark.parametrize("name", ["attent_text", "attent_finetuning"])
+def test_an_unknown_key_of_the_loader_is_named(corpus, name):
+    given = {**section(corpus), "num_worker": 2}
+    with pytest.raises(ConfigError, match="train_loader.num_worker: unknown key, did you mean"):
+        registered("llmfoundry_dataloaders", name)(**given, tokenizer=None, device_batch_size=2)
+
+
 @pytest.mark.parametrize("size", [0.5, True])
 def test_a_device_batch_size_that_is_no_whole_number_is_refused(corpus, size):
     assert (
