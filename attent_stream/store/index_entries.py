@@ -17,7 +17,8 @@ _KINDS = ("column_names", "column_encodings", "column_sizes", "hashes", "compres
 _ENTRY = {*_KINDS, "version", "format", "samples", "raw_data", "zip_data"}
 _FILE = {"basename", "bytes", "hashes"}
 _NO_FILE: dict[str, Any] = {"basename": "", "bytes": -1, "hashes": {}}
-_BEGIN = re.compile(r'\s*\{\s*"shards"\s*:\s*\[')
+# MDSWriter sorts the keys; merge_index writes the version first.
+_BEGIN = re.compile(r'\s*(\{(?:\s*"version"\s*:\s*[0-9]+\s*,)?)\s*"shards"\s*:\s*\[')
 _BLANK = re.compile(r"\s*")
 _MOST_KINDS = 4096
 _LONGEST = 1 << 24  # characters of an entry
@@ -84,7 +85,7 @@ def entries(file: TextIO) -> Iterator[dict[str, Any]]:
             continue
         yield entry
         at, first = end, False
-    rest = json.loads('{"shards": [' + text[at:] + file.read())
+    rest = json.loads(begin[1] + '"shards": [' + text[at:] + file.read())
     if rest.get("version") != _SUPPORTED or rest["shards"] != []:
         raise ValueError(f"version {rest.get('version')!r}, or shards twice")
 
@@ -94,8 +95,7 @@ def _table(found: Iterator[dict[str, Any]]) -> IndexTable:
     texts = {
         name: GrowingTexts() for name in ("raw_names", "zip_names", "raw_hashes", "zip_hashes")
     }
-    kinds: dict[str, dict[str, Any]] = {}
-    numbered: dict[str, int] = {}
+    kinds: dict[str, tuple[int, dict[str, Any]]] = {}  # numbered, by their JSON
     last: dict[str, Any] | None = None
     number = 0
     for entry in found:
@@ -104,8 +104,7 @@ def _table(found: Iterator[dict[str, Any]]) -> IndexTable:
         kind = {name: entry[name] for name in _KINDS}
         if kind != last:
             key = json.dumps(kind, sort_keys=True)
-            last, number = kind, numbered.setdefault(key, len(numbered))
-            kinds.setdefault(key, kind)
+            last, (number, _) = kind, kinds.setdefault(key, (len(kinds), kind))
             if len(kinds) > _MOST_KINDS:
                 raise ValueError(f"more than {_MOST_KINDS} kinds of shards")
         numbers["kind"].append(number)
@@ -126,7 +125,7 @@ def _table(found: Iterator[dict[str, Any]]) -> IndexTable:
         raise ValueError("no shards")
     arrays["kind"] = arrays["kind"].astype(np.int32)
     listed = {name: one.texts() for name, one in texts.items()}
-    return IndexTable(kinds=tuple(kinds.values()), **arrays, **listed)
+    return IndexTable(kinds=tuple(kind for _, kind in kinds.values()), **arrays, **listed)
 
 
 def _count(value: Any) -> int:

@@ -1,6 +1,5 @@
 """Make a stream's shard readers once, without Streaming's copy of each entry of the index."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from streaming import Stream
-from streaming.base.format import FileInfo, Reader, get_index_basename
+from streaming.base.format import Reader, get_index_basename
 
 from attent_stream.store.lazy_shards import LazyShards
-from attent_stream.store.mds_reader import ShardReader
 from attent_stream.store.node_index import node_table
-
-_SUPPORTED = 2  # version of an index
 
 
 def read_shards(stream: Stream, world: Any, allow_unsafe_types: bool) -> Sequence[Reader]:
@@ -33,13 +29,11 @@ def read_shards(stream: Stream, world: Any, allow_unsafe_types: bool) -> Sequenc
         Exception: As Streaming raises it.
     """
     path = os.path.join(stream.local, stream.split or "", get_index_basename())
-    readers: Sequence[Reader] | None = None
     if type(stream).get_shards is Stream.get_shards and os.path.exists(path):
         table = node_table(Path(path))
         if table is not None:
             return LazyShards(table, stream.local, stream.split)
-        readers = _mds_readers(stream, path, allow_unsafe_types)
-    return stream.get_shards(world, allow_unsafe_types) if readers is None else readers
+    return stream.get_shards(world, allow_unsafe_types)
 
 
 def hand_on(stream: Stream, readers: Sequence[Reader]) -> None:
@@ -84,34 +78,3 @@ class _SetUp:
         for number in np.flatnonzero(here & zipped).tolist():
             shard = self._readers.reader(number)
             usage[number] = shard.set_up_local(listing, stream.safe_keep_zip)
-
-
-def _mds_readers(stream: Stream, path: str, allow_unsafe_types: bool) -> list[Reader] | None:
-    """Make the readers of an index by Streaming's MDSWriter; None for any other index."""
-    try:
-        with open(path) as file:
-            index = json.load(file)
-        if index["version"] != _SUPPORTED:
-            return None
-        entries, readers, columns = index.pop("shards"), [], None
-        for number, entry in enumerate(entries):
-            entries[number] = None  # free its memory; the reader has it
-            if entry.pop("version") != _SUPPORTED or entry.pop("format") != "mds":
-                return None
-            mine = {
-                name: entry.pop(name)
-                for name in ("column_names", "column_encodings", "column_sizes", "hashes")
-            }
-            fresh = mine != columns
-            if fresh:  # shards with equal columns share them
-                columns = mine
-            for key in ("raw_data", "zip_data"):
-                info = entry.pop(key)
-                entry[key] = FileInfo(**info) if info else None
-            reader = ShardReader(stream.local, stream.split, **entry, **columns)
-            if fresh:
-                reader.validate(allow_unsafe_types)
-            readers.append(reader)
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-        return None  # Streaming reports what is wrong
-    return readers

@@ -8,9 +8,10 @@ from corpora import write_ids
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from streaming import MDSWriter, Stream
+from streaming.base.util import merge_index
 from streaming.base.world import World
 
-from attent_stream.store.lazy_shards import LazyReader
+from attent_stream.store.lazy_shards import LazyReader, LazyShards
 from attent_stream.store.readers import hand_on, read_shards
 
 
@@ -67,6 +68,17 @@ def test_what_is_in_the_cache_is_streamings(tmp_path, compression):
     stream.set_up_local(ours, usage[1])
     assert (usage[0] == usage[1]).all() and 0 < (usage[0] > 0).sum() < len(stock)
     assert "set_up_local" not in vars(stream)
+
+
+def test_a_merged_index_is_read_into_a_table(tmp_path):
+    for name in "ab":
+        write_ids(tmp_path / name, 40)
+    merge_index(str(tmp_path))
+    stream, world = Stream(local=str(tmp_path), split=""), World(1, 1, 1, 0)
+    ours = read_shards(stream, world, False)
+    assert isinstance(ours, LazyShards) and used(ours) == [
+        vars(reader) for reader in stream.get_shards(world, False)
+    ]
 
 
 COLUMNS = {
