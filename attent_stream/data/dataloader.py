@@ -128,22 +128,22 @@ class TeachingDataLoader(StreamingDataLoader):
         Args:
             to_cut: Collate them as samples that will be cut into pieces.
         """
-        collate = collate_to_cut(self._collate) if to_cut else self._collate
-        first = range(min(_GLANCE, self.dataset.num_samples))
-        return collated(self.dataset, collate, first, self.dataset.coming_epoch)
+        return self.collated(range(min(_GLANCE, self.dataset.num_samples)), to_cut=to_cut)
 
     @property
     def collate(self) -> Callable[[list], Any]:
         """The user's collate function."""
         return self._collate
 
-    def collated(self, ids: Iterable[int]) -> Any:
+    def collated(self, ids: Iterable[int], *, to_cut: bool = False) -> Any:
         """Read and collate some samples. Random states are kept.
 
         Args:
             ids: Their sample ids.
+            to_cut: Collate them as samples that will be cut into pieces.
         """
-        return collated(self.dataset, self._collate, ids, self.dataset.coming_epoch)
+        collate = collate_to_cut(self._collate) if to_cut else self._collate
+        return collated(self.dataset, collate, ids, self.dataset.coming_epoch)
 
     def attach(
         self,

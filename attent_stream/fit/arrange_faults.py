@@ -3,10 +3,12 @@
 import logging
 from collections.abc import Set
 from dataclasses import replace
+from functools import cache
 
 from composer.utils import dist
 
 from attent_stream.arrange.arrangements import Arrangements
+from attent_stream.arrange.cutting import CollatesToCut
 from attent_stream.base.errors import ScoreError, in_words
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.fit.run import Run
@@ -32,9 +34,11 @@ def arrange_faults(
         return {}
     faults: dict[str, str] = {}
     entries = [entry for entry in arrangements.entries if entry.on]
+    glance = cache(loader.glance)
+    own = isinstance(loader.collate, CollatesToCut)  # makes other batches to cut
     for entry in entries:
         try:
-            entry.made.check(loader.glance(to_cut=entry.made.cuts))
+            entry.made.check(glance(to_cut=own and entry.made.cuts))
         except ScoreError as error:
             faults[entry.name] = str(error)
         except Exception as error:

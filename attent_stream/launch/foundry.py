@@ -6,6 +6,7 @@ and ``attent_finetuning`` one that equals its ``finetuning`` loader.
 This module imports llm-foundry only when a loader is built.
 """
 
+import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import fields
@@ -32,18 +33,6 @@ _NOT_OF_THE_DATASET = {
     "override_bos_token_id_mismatch_error",
 }
 
-_LOADER = (
-    "device_batch_size",
-    "dataset",
-    "num_workers",
-    "drop_last",
-    "pin_memory",
-    "prefetch_factor",
-    "persistent_workers",
-    "timeout",
-    "teacher_timeout",
-)
-
 
 def build_text_dataloader(tokenizer: Any, name: str = "attent_text", **loader: Any) -> Any:
     """Build a ``DataSpec`` of a ``TeachingDataLoader``, as llm-foundry's ``text`` loader.
@@ -61,8 +50,7 @@ def build_text_dataloader(tokenizer: Any, name: str = "attent_text", **loader: A
         ConfigError: A key is unknown, a type is wrong, a folder is missing, or the dataset, the
             loader or llm-foundry rejects a setting.
     """
-    refuse_unknown(loader, _LOADER, "train_loader")
-    return _build(tokenizer, "text", FoundryTextConfig, **loader)
+    return _checked(tokenizer, "text", FoundryTextConfig, **loader)
 
 
 def build_finetuning_dataloader(
@@ -80,9 +68,17 @@ def build_finetuning_dataloader(
     Raises:
         ConfigError: As ``build_text_dataloader``; or the data set is one of Hugging Face's.
     """
-    refuse_unknown(loader, _LOADER, "train_loader")
     loader = {"drop_last": False, **loader}  # llm-foundry's default
-    return _build(tokenizer, "finetuning", FoundryFinetuningConfig, **loader)
+    return _checked(tokenizer, "finetuning", FoundryFinetuningConfig, **loader)
+
+
+def _checked(tokenizer: Any, kind: str, section_type: type[FoundryConfig], **loader: Any) -> Any:
+    """``_build``, without keys that it does not have."""
+    own = inspect.signature(_build).parameters.values()
+    refuse_unknown(
+        loader, [one.name for one in own if one.kind is one.KEYWORD_ONLY], "train_loader"
+    )
+    return _build(tokenizer, kind, section_type, **loader)
 
 
 def _build(

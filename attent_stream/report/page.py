@@ -141,9 +141,6 @@ def page(
         measured: What each run has measured, by its name.
         samples: Rows of ``rows_of``.
     """
-    # "</" would end the element.
-    data = json.dumps(list(samples)).replace("<", "\\u003c")
-    heads = "".join(f'<th data-key="{name}">{name}</th>' for name in HEADS)
     told = "".join(
         f"<h3>{escape(name)}</h3>{_summary(runs.get(name))}{_facts(one)}"
         for name, one in measured.items()
@@ -158,13 +155,16 @@ def page(
 what the runs' <code>choice_log</code> holds: of large windows a part of the samples.</p>
 {told}
 {over}
-{_samples(runs, heads, data) if runs else ""}
+{_chosen(runs, samples) if runs else ""}
 </body></html>
 """
 
 
-def _samples(runs: Mapping[str, Choices], heads: str, data: str) -> str:
+def _chosen(runs: Mapping[str, Choices], samples: Sequence[Mapping[str, Any]]) -> str:
     """What was chosen, and samples to look at."""
+    # "</" would end the element.
+    data = json.dumps(list(samples)).replace("<", "\\u003c")
+    heads = "".join(f'<th data-key="{name}">{name}</th>' for name in HEADS)
     return f"""<h2>What was chosen</h2>
 {svg(curves(dict(runs)))}
 <h2>Samples</h2>

@@ -112,7 +112,7 @@ class IndexTable:
         """For spawned workers: the file is mapped again."""
         if self.path is not None and self.path.exists():
             return IndexTable.load, (self.path,)
-        return _unpickled, (self.kinds, {name: np.array(one) for name, one in self._arrays()})
+        return _made, (self.kinds, {name: np.array(one) for name, one in self._arrays()})
 
     def save(self, path: Path) -> None:
         """Write a file whole, in place of one of that name.
@@ -194,13 +194,9 @@ def _begin(length: int) -> int:
 
 
 def _made(
-    kinds: Sequence[dict[str, Any]], arrays: Mapping[str, NDArray], path: Path | None
+    kinds: Sequence[dict[str, Any]], arrays: Mapping[str, NDArray], path: Path | None = None
 ) -> IndexTable:
     given: dict[str, Any] = {name: one for name, one in arrays.items() if "." not in name}
     for name in {name.partition(".")[0] for name in arrays if "." in name}:
         given[name] = Texts(data=arrays[f"{name}.data"], ends=arrays[f"{name}.ends"])
     return IndexTable(kinds=tuple(kinds), **given, path=path)
-
-
-def _unpickled(kinds: Sequence[dict[str, Any]], arrays: Mapping[str, NDArray]) -> IndexTable:
-    return _made(kinds, arrays, None)

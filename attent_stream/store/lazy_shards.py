@@ -93,6 +93,10 @@ class LazyShards(Sequence[Reader]):
         _, first = np.unique(self.table.kind, return_index=True)
         return [self[number] for number in sorted(first.tolist())]
 
+    def raw_size(self) -> int:
+        """Bytes of all files, decompressed."""
+        return int(self.table.raw_bytes.sum())
+
     def stored_hashes(self) -> Iterator[dict[str, str]]:
         """The hashes of each shard's stored file: the compressed one, if there is one."""
         table = self.table
@@ -109,18 +113,35 @@ class LazyShards(Sequence[Reader]):
         return LazyReader(self.table, number, samples, self._folder, self._split)
 
 
+class ListedShards(list[Reader]):
+    """The readers of a stream that are made already."""
+
+    def examples(self) -> list[Reader]:
+        """All of them."""
+        return self
+
+    def raw_size(self) -> int:
+        """Bytes of all files, decompressed."""
+        return sum(shard.get_raw_size() for shard in self)
+
+    def stored_hashes(self) -> Iterator[dict[str, str]]:
+        """See ``LazyShards``."""
+        for raw, zipped in (pair for shard in self for pair in shard.file_pairs):
+            yield (zipped or raw).hashes
+
+
 class ShardList(Sequence[Reader]):
     """The shards of all streams, one after the other. Streaming adds each stream's with ``+=``."""
 
     def __init__(self, parts: Sequence[Sequence[Reader]] = ()) -> None:
-        self._parts: list[Sequence[Reader]] = []
+        self._parts: list[LazyShards | ListedShards] = []
         self._ends: list[int] = []
         for part in parts:
             self += part
 
     def __iadd__(self, part: Sequence[Reader]) -> "ShardList":
         if len(part):
-            self._parts.append(part)
+            self._parts.append(part if isinstance(part, LazyShards) else ListedShards(part))
             self._ends.append(len(self) + len(part))
         return self
 
@@ -149,29 +170,15 @@ class ShardList(Sequence[Reader]):
 
     def examples(self) -> list[Reader]:
         """Some shards, of each kind at least one."""
-        return [
-            shard
-            for part in self._parts
-            for shard in (part.examples() if isinstance(part, LazyShards) else part)
-        ]
+        return [shard for part in self._parts for shard in part.examples()]
 
     def raw_size(self) -> int:
         """Bytes of all files, decompressed."""
-        return sum(
-            int(part.table.raw_bytes.sum())
-            if isinstance(part, LazyShards)
-            else sum(shard.get_raw_size() for shard in part)
-            for part in self._parts
-        )
+        return sum(part.raw_size() for part in self._parts)
 
     def stored_hashes(self) -> Iterator[dict[str, str]]:
         """The hashes of each stored file: the compressed one, if there is one."""
-        for part in self._parts:
-            if isinstance(part, LazyShards):
-                yield from part.stored_hashes()
-            else:
-                for raw, zipped in (pair for shard in part for pair in shard.file_pairs):
-                    yield (zipped or raw).hashes
+        return chain.from_iterable(part.stored_hashes() for part in self._parts)
 
     def _slice(self, first: int, last: int, step: int) -> "ShardList":
         begin = 0

@@ -118,9 +118,9 @@ def _sound(table: IndexTable) -> IndexTable | None:
     names = chain(table.raw_names, filter(None, table.zip_names))  # "" where there is no file
     if not all(map(name_is_inside, names)):
         return None
+    file = FileInfo(basename="x", bytes=1, hashes={})
     try:
         for kind in table.kinds:
-            file = FileInfo(basename="x", bytes=1, hashes={})
             ShardReader("", "", **kind, samples=1, raw_data=file, zip_data=None)
     except (TypeError, ValueError, KeyError, AttributeError):
         return None
