@@ -15,6 +15,7 @@ from attent_stream.base.batch_seed import random_numbers_kept
 from attent_stream.base.errors import CollateError, TeacherError
 from attent_stream.base.gather import RankGroup
 from attent_stream.base.watch import WORKER_TIMEOUT, next_batch, open_files_named
+from attent_stream.data.blocks import Blocks
 from attent_stream.data.candidates import Candidate, Score, ToDevice, record_candidates
 from attent_stream.data.collated import collated
 from attent_stream.data.dataset import WINDOW, EpochStart, TeachingDataset
@@ -89,9 +90,10 @@ class TeachingDataLoader(StreamingDataLoader):
         if kwargs.get("num_workers", 0) > 0:
             kwargs.setdefault("timeout", WORKER_TIMEOUT)
         collate = collate_fn if collate_fn is not None else default_collate
-        super().__init__(
-            dataset, batch_size=batch_size, collate_fn=TaggedCollate(collate, dataset), **kwargs
-        )
+        tagged = TaggedCollate(collate, dataset)
+        super().__init__(dataset, batch_size=batch_size, collate_fn=tagged, **kwargs)
+        self._tagged: TaggedCollate = tagged
+        self._blocks: Blocks | None = None
         self._collate: Callable[[list], Any] = collate
         self.teacher: Teacher | None = None
         self.inbox: list[Candidate] = []
@@ -250,6 +252,7 @@ class TeachingDataLoader(StreamingDataLoader):
                 self._open_iterations -= 1
 
     def _batches(self) -> Iterator[Any]:
+        blocks = self._receive()  # noqa: F841  As long as this iteration's workers
         position = self.dataset.coming_position
         board = self._board  # of this iteration, whatever comes after it
         teacher = self.teacher
@@ -297,6 +300,13 @@ class TeachingDataLoader(StreamingDataLoader):
             # Before the workers are stopped, as some may wait for a segment that will not come.
             board.end(generation)
             self.dataset.end_iteration(board, generation)
+
+    def _receive(self) -> Blocks:
+        """What receives the batches of the workers, which are new unless they are persistent."""
+        if self._blocks is None or self._iterator is None:
+            self._blocks = Blocks()
+            self._tagged.send_to(self._blocks.key)
+        return self._blocks
 
     def _open(
         self, teacher: Teacher, begun: EpochStart, position: Position | None, board: Board

@@ -29,6 +29,7 @@ from attent_stream.order.open_order import open_order, order_kind
 from attent_stream.order.order import AUTO, LAZY, ORDERS, SHARING, Order
 from attent_stream.store import cache, index
 from attent_stream.store.index_check import CheckedStreams
+from attent_stream.store.open_shards import OpenShards
 from attent_stream.store.shared_memory import ClosesMemory
 from attent_stream.store.spans import searched_spans
 from attent_stream.teach.board import Board
@@ -124,6 +125,7 @@ class TeachingDataset(ResumableDataset, CheckedStreams, ClosesMemory, StreamingD
         self._iterated = False
         self._teacher_timeout = 3600.0
         self._samples: SampleCache | None = None  # in a taught iteration
+        self._open_shards = OpenShards()
 
     def get_item(self, sample_id: int, retry: int = 7) -> Any:
         """Read a sample as Streaming does, or return one that was read of late."""
@@ -144,7 +146,7 @@ class TeachingDataset(ResumableDataset, CheckedStreams, ClosesMemory, StreamingD
         if self.cache_limit is None:
             shard, index_in_shard = self.spanner[sample_id]
             with suppress(FileNotFoundError):
-                return self.shards[shard].get_item(index_in_shard)
+                return self._open_shards.get_item(self.shards, shard, index_in_shard)
         return super().get_item(sample_id, retry)
 
     @property
@@ -258,6 +260,7 @@ class TeachingDataset(ResumableDataset, CheckedStreams, ClosesMemory, StreamingD
             )
         finally:
             self._samples = None
+            self._open_shards.close()
 
     def _plain(self) -> Iterator[Any]:
         if self._board is None and self.coming_position is not None:
@@ -270,4 +273,7 @@ class TeachingDataset(ResumableDataset, CheckedStreams, ClosesMemory, StreamingD
         epoch, sample_in_epoch = self._resume_incr_epoch()
         # Only a TeachingDataLoader restores training's random states.
         seeded = self._board is not None
-        yield from plain_samples(self, epoch, sample_in_epoch, seeded=seeded)
+        try:
+            yield from plain_samples(self, epoch, sample_in_epoch, seeded=seeded)
+        finally:
+            self._open_shards.close()

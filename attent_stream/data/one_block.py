@@ -3,9 +3,10 @@
 torch sends a file descriptor for each tensor. Each takes a connection of its own on which both
 sides prove that they know a key: a good part of what a small batch costs both processes. Here all
 tensors of a batch are copied into one block, as torch would copy each. A small block goes through
-the queue's pipe as it is, and a large one is one piece of shared memory.
+the queue's pipe as it is, and a large one is one piece of shared memory, which is used again.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-SMALL = 1 << 18  # bytes: below it the pipe is faster than a file descriptor
+from attent_stream.data.blocks import Block
+
+SMALL = 1 << 16  # bytes: below it the pipe is faster than a block that is there already
+LARGE = 1 << 18  # bytes: below it the pipe is faster than a block that must be made
 _ALIGNED = 64  # bytes
 
 
@@ -30,7 +34,8 @@ class OneBlock:
     """A batch whose tensors are in one block.
 
     Args:
-        block: The bytes of all tensors: a bytearray, or uint8 in shared memory.
+        block: The bytes of all tensors: a bytearray, or uint8 in shared memory; in the worker maybe
+            a block that is used again, which arrives as a tensor.
         places: Where each tensor lies.
         leaves: The batch's leaves, with a tensor's number in ``places`` for each tensor in the
             block.
@@ -38,7 +43,7 @@ class OneBlock:
         spec: How the leaves make the batch.
     """
 
-    block: bytearray | Tensor
+    block: bytearray | Tensor | Block
     places: tuple[_Place, ...]
     leaves: list[Any]
     packed: list[bool]
@@ -62,11 +67,15 @@ class OneBlock:
         return pin_memory(self.batch(), device)
 
 
-def in_one_block(batch: Any) -> Any:
+def in_one_block(batch: Any, lend: Callable[[int], Block | None] | None = None) -> Any:
     """Copy a batch's tensors into one block.
 
     What cannot be copied without a difference stays a leaf as it is: tensors that are not plain,
     dense, contiguous and on the CPU, and everything else.
+
+    Args:
+        batch: What a collate function made.
+        lend: Lends a block of so many bytes, see ``Lender``.
 
     Returns:
         A ``OneBlock``; or the batch itself, if it has no such tensor, or if tensors share memory.
@@ -94,14 +103,19 @@ def in_one_block(batch: Any) -> Any:
     for tensor in tensors:
         places.append(_Place(end, tensor.shape, tensor.dtype))
         end += -(-tensor.nbytes // _ALIGNED) * _ALIGNED
-    block: bytearray | Tensor
-    if end < SMALL:
-        block = bytearray(end)
-    else:
-        block = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(end))
+    block = _block(end, lend)
     for tensor, place in zip(tensors, places, strict=True):
         _view(_bytes(block), place).copy_(tensor)
     return OneBlock(block, tuple(places), leaves, packed, spec)
+
+
+def _block(size: int, lend: Callable[[int], Block | None] | None) -> bytearray | Tensor | Block:
+    lent = lend(size) if lend is not None and size >= SMALL else None
+    if lent is not None:
+        return lent
+    if size < LARGE:
+        return bytearray(size)
+    return torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))
 
 
 def as_batch(given: Any) -> Any:
@@ -121,8 +135,10 @@ def _plain(leaf: Any) -> bool:
     )
 
 
-def _bytes(block: bytearray | Tensor) -> Tensor:
+def _bytes(block: bytearray | Tensor | Block) -> Tensor:
     """The block as a tensor, uint8, of the same memory."""
+    if isinstance(block, Block):
+        return block.bytes
     return torch.frombuffer(block, dtype=torch.uint8) if isinstance(block, bytearray) else block
 
 
@@ -130,6 +146,6 @@ def _view(block: Tensor, place: _Place) -> Tensor:
     """A tensor of the block's memory. It is no view for autograd: writing to one does not count as
     writing to another.
     """
-    first = place.first // place.dtype.itemsize
+    first = (block.storage_offset() + place.first) // place.dtype.itemsize
     made = torch.empty(0, dtype=place.dtype)
     return made.set_(block.untyped_storage(), first, place.shape)

@@ -12,6 +12,7 @@ from torch.utils.data import get_worker_info
 from attent_stream.arrange.cutting import collate_to_cut
 from attent_stream.base.errors import CollateError, ScoreError
 from attent_stream.base.watch import here
+from attent_stream.data.blocks import Lender
 from attent_stream.data.dataset import TeachingDataset
 from attent_stream.data.one_block import in_one_block
 from attent_stream.data.places import collate_fault, collate_name, places
@@ -41,10 +42,19 @@ class TaggedCollate:
         self._warned = False
         self._tried = False  # on samples in reverse
         self._reorders = False
+        self._lender: Lender | None = None
+
+    def send_to(self, key: str) -> None:
+        """Send large batches in blocks that are used again.
+
+        Args:
+            key: Of the ``Blocks`` that receive them. Set before the workers start.
+        """
+        self._lender = Lender(key)
 
     def __call__(self, samples: list) -> Any:
         if not isinstance(samples[0], Tagged):
-            return _sent(self._plain(samples))
+            return self._sent(self._plain(samples))
         given = [sample for some in samples for sample in some.samples]
         task = samples[0].task
         twin = self._twin() if task.units == 1 else None
@@ -61,7 +71,7 @@ class TaggedCollate:
         expected = len(given) // task.units
         if features is not None and len(features) != expected:
             features = np.resize(features[:0], (expected, features.shape[1]))
-        return Collated(samples[0].step, _sent(batch), features=features, fault=fault)
+        return Collated(samples[0].step, self._sent(batch), features=features, fault=fault)
 
     def _twin(self) -> Callable[[list], Any] | None:
         """Before the first batch, a copy of the collate function to try; else None."""
@@ -116,7 +126,8 @@ class TaggedCollate:
     def _places(self, samples: list[Tagged]) -> str:
         return places(self._dataset, [number for some in samples for number in some.ids])
 
-
-def _sent(batch: Any) -> Any:
-    """The batch as a worker sends it. In the training process nothing is sent."""
-    return in_one_block(batch) if get_worker_info() else batch
+    def _sent(self, batch: Any) -> Any:
+        """The batch as a worker sends it. In the training process nothing is sent."""
+        if get_worker_info() is None:
+            return batch
+        return in_one_block(batch, None if self._lender is None else self._lender.lend)

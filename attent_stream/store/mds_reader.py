@@ -21,24 +21,15 @@ class ShardReader(MDSReader):
 
     def get_sample_data(self, idx: int) -> bytes:
         """See ``MDSReader``."""
-        path = os.path.join(self.dirname, self.split, self.raw_data.basename)
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        try:
-            ends = os.pread(file, _ENDS.size, _SIZE.size * (1 + idx))
-            begin, end = _ENDS.unpack(ends) if len(ends) == _ENDS.size else (0, 0)
-            data = os.pread(file, end - begin, begin)
-            while 0 < len(data) < end - begin:  # one call reads at most 2 GB
-                more = os.pread(file, end - begin - len(data), begin + len(data))
-                if not more:
-                    break
-                data += more
-        finally:
-            os.close(file)
-        if not data:
-            raise IndexError(
-                f"Relative sample index {idx} is not present in the {self.raw_data.basename} file."
-            )
-        return data
+        return self.open().read(idx)
+
+    def open(self) -> "ShardFile":
+        """Open the shard's raw file.
+
+        Raises:
+            FileNotFoundError: It is not in the cache.
+        """
+        return ShardFile(os.path.join(self.dirname, self.split, self.raw_data.basename))
 
     def decode_sample(self, data: bytes) -> dict[str, Any]:
         """See ``MDSReader``."""
@@ -54,6 +45,47 @@ class ShardReader(MDSReader):
             sample[name] = _coder(encoding).decode(data[at : at + size])
             at += size
         return sample
+
+
+class ShardFile:
+    """An open shard. It is closed with the last reference to it, so threads may share it.
+
+    Args:
+        path: The raw file.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+
+    _file = -1  # where opening failed
+    _close = staticmethod(os.close)  # when Python ends, names of modules are gone
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+
+    def __del__(self) -> None:
+        if self._file >= 0:
+            self._close(self._file)
+
+    def read(self, idx: int) -> bytes:
+        """The bytes of a sample.
+
+        Raises:
+            IndexError: The file has no such sample.
+        """
+        ends = os.pread(self._file, _ENDS.size, _SIZE.size * (1 + idx))
+        begin, end = _ENDS.unpack(ends) if len(ends) == _ENDS.size else (0, 0)
+        data = os.pread(self._file, end - begin, begin)
+        while 0 < len(data) < end - begin:  # one call reads at most 2 GB
+            more = os.pread(self._file, end - begin - len(data), begin + len(data))
+            if not more:
+                break
+            data += more
+        if not data:
+            name = os.path.basename(self._path)
+            raise IndexError(f"Relative sample index {idx} is not present in the {name} file.")
+        return data
 
 
 @lru_cache(maxsize=256)

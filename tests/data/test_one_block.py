@@ -79,7 +79,7 @@ def test_it_comes_out_as_it_went_in(batch):
 
 @pytest.mark.parametrize("small", [True, False])
 def test_a_block_is_small_or_shared(monkeypatch, small):
-    monkeypatch.setattr(one_block, "SMALL", 1 << 20 if small else 1)
+    monkeypatch.setattr(one_block, "LARGE", 1 << 20 if small else 1)
     batch = {"a": torch.arange(12).view(3, 4), "b": torch.ones(5, dtype=torch.bool)}
     block = in_one_block(batch)
     assert isinstance(block, OneBlock) and isinstance(block.block, bytearray) is small
