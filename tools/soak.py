@@ -27,17 +27,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ports import free_port
 from zygote import Child, Zygote, group, until
 
 WORLDS = (1, 2, 4)
-BATCH, SAMPLES = 8, 400
+BATCH, SAMPLES, TARGETS = 8, 400, 80
 # Seconds without a lesson after which a start counts as hung, longer than all its timeouts.
 PATIENCE = 300.0
 LEFT = 30.0  # Seconds in which processes and shared memory must disappear.
-ATTENT = (
+PIECES = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2}
+# Choices by draws and by order, remembered for two epochs, short pieces and balance, and toward a
+# target; runs take them in turn. TARGET stands for the target's folder.
+ATTENT: tuple[dict[str, Any], ...] = (
     {"keep": 0.5, "select": "soft"},
     {"keep": 0.4, "select": "hard", "interval": "2ep"},
     {
@@ -46,6 +50,10 @@ ATTENT = (
         "anneal": "0.1dur",
     },
     {"keep": 0.5, "select": "random"},
+    {"arrange": {"pieces": PIECES, "balance": "tokens"}},
+    {"target": "TARGET"},
+    {"keep": 0.6, "select": "soft", "interval": "2ep", "arrange": {"balance": "tokens"}},
+    {"target": "TARGET", "keep": 0.4, "select": "hard", "arrange": {"pieces": PIECES}},
 )
 
 
@@ -121,11 +129,10 @@ class Soak:
         here = Path(__file__).resolve().parent
         self.zygote = Zygote(["soak_rank"], [str(here), str(here.parent)])
         self._shared = self.zygote.shared_memory()
-        self.remote = folder / "corpus"
-        assert (
-            self._child("soak_rank:write_corpus", str(self.remote), SAMPLES, seed).wait(PATIENCE)
-            == 0
-        )
+        self.remote, self.target = folder / "corpus", folder / "target"
+        for place, samples, like in ((self.remote, SAMPLES, 0.3), (self.target, TARGETS, 1.0)):
+            wrote = self._child("soak_rank:write_corpus", str(place), samples, seed, like)
+            assert wrote.wait(PATIENCE) == 0
 
     def run(self, number: int) -> None:
         """Train a run undisturbed and disturbed."""
@@ -140,11 +147,13 @@ class Soak:
             "batch": BATCH,
             "duration": f"{self.epochs}ep",
             "data": data,
-            "attent": ATTENT[number % len(ATTENT)],
+            "attent": self._attent(number),
         }
         spec |= {"workers": 1, "save": "3ba"}
         whole = self._start(spec, f"run{number}", "undisturbed", 1, None)
         lessons = Lessons(of={line["batch"]: taught([line]) for line in whole[0]})
+        if not lessons.of:
+            raise SystemExit(f"run {number} failed undisturbed: see what it said in {self.folder}")
         reached = start = 0
         while reached < len(lessons.of):
             start += 1
@@ -154,6 +163,10 @@ class Soak:
             reached = max([reached, *(line["batch"] for line in logs[0])])
         self.done["runs"] += 1
         self.done["lessons"] += reached
+
+    def _attent(self, number: int) -> dict[str, Any]:
+        chosen = ATTENT[number % len(ATTENT)]
+        return chosen | ({"target": str(self.target)} if "target" in chosen else {})
 
     def _start(
         self, spec: dict, run: str, start: str, world: int, lessons: Lessons | None

@@ -23,15 +23,24 @@ from attent_stream.base.watch import collective
 VOCAB, LENGTH = 64, 32
 
 
-def write_corpus(folder: str, samples: int, seed: int) -> None:
-    """Write samples ``{id, difficulty, tokens}``, 16 in a shard."""
+def write_corpus(folder: str, samples: int, seed: int, like: float = 0.0) -> None:
+    """Write samples ``{id, difficulty, tokens}``, 16 in a shard.
+
+    Args:
+        folder: Where to.
+        samples: How many.
+        seed: Seed of all draws.
+        like: Share of samples that are like a target: their tokens rise in larger steps.
+    """
     rng = np.random.default_rng([seed])
     columns = {"id": "int", "difficulty": "float32", "tokens": "ndarray:uint16"}
     with MDSWriter(
         out=folder, columns=columns, size_limit=16 * (LENGTH * 2 + 60), hashes=["xxh64"]
     ) as writer:
         for sample_id in range(samples):
-            tokens = (np.cumsum(rng.integers(1, 4, LENGTH)) % VOCAB).astype(np.uint16)
+            least = 5 if rng.random() < like else 1
+            tokens = np.cumsum(rng.integers(least, least + 3, LENGTH)) % VOCAB
+            tokens = tokens.astype(np.uint16)
             writer.write(
                 {"id": sample_id, "difficulty": np.float32(rng.random()), "tokens": tokens}
             )
@@ -74,15 +83,16 @@ class Collate:
         tokens = torch.from_numpy(
             np.stack([sample["tokens"] for sample in samples]).astype(np.int64)
         )
-        columns = {
-            name: torch.tensor([sample[name] for sample in samples])
-            for name in ("id", "difficulty")
-        }
-        return {"input_ids": tokens, "labels": tokens, **columns}
+        difficulty = torch.tensor([sample["difficulty"] for sample in samples])
+        # A value for each token, as short pieces cut all that is in a batch
+        columns = {"labels": tokens, "difficulty": difficulty[:, None].expand_as(tokens)}
+        return {"input_ids": tokens, **columns}
 
 
 class LessonLog(Callback):
-    """Log the number, ids, weights, scoring passes and memory (bytes) of each batch as JSON."""
+    """Log the number, ids (of pieces, where samples are cut), weights, scoring passes and memory
+    (bytes) of each batch as JSON.
+    """
 
     def __init__(self, loader: TeachingDataLoader, path: Path) -> None:
         self._loader, self._file = loader, open(path, "w")  # noqa: SIM115  as long as the process
@@ -91,15 +101,17 @@ class LessonLog(Callback):
     def score(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the samples' difficulty."""
         self.passes += 1
-        return batch["difficulty"]
+        return batch["difficulty"][:, 0]
 
     def batch_end(self, state, logger) -> None:
         """Log the batch after training on it."""
-        ids, weights = self._loader.epoch.lesson
+        epoch = self._loader.epoch
+        ids, weights = epoch.lesson
+        pieces = epoch.segment.pieces[epoch.position.lesson - 1][: len(ids)]
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         line = {
             "batch": int(state.timestamp.batch),
-            "ids": ids.tolist(),
+            "ids": (ids * epoch.units + pieces).tolist(),
             "weights": weights.tolist(),
             "passes": self.passes,
         }
@@ -116,8 +128,8 @@ def run(spec: dict) -> None:
     Args:
         spec: ``folder`` of checkpoints and logs, ``start`` (name of the log), ``batch`` (global
             size), ``duration``, ``data`` (arguments of ``TeachingDataset``), ``attent`` (arguments
-            of ``AtteNT``), ``workers``, ``save`` (interval), ``slow`` (seconds that a batch takes
-            on all nodes but the first).
+            of ``AtteNT``; those without a target score by the column), ``workers``, ``save``
+            (interval), ``slow`` (seconds that a batch takes on all nodes but the first).
     """
     torch.set_num_threads(1)
     folder, rank = Path(spec["folder"]), int(os.environ.get("RANK", "0"))
@@ -135,13 +147,14 @@ def run(spec: dict) -> None:
     model = SmallLM()
     # Composer 0.32's autoresume fails on nodes that share a save folder, as all delete one file.
     several_nodes = os.environ.get("LOCAL_WORLD_SIZE", "1") != os.environ.get("WORLD_SIZE", "1")
+    toward = "target" in spec["attent"]  # then the target says what is scored
     newest = folder / "checkpoints" / "latest-rank0.pt"
     trainer = Trainer(
         model=model,
         train_dataloader=loader,
         optimizers=torch.optim.SGD(model.parameters(), lr=0.05),
         max_duration=spec["duration"],
-        algorithms=[AtteNT(score=log.score, **spec["attent"])],
+        algorithms=[AtteNT(**({} if toward else {"score": log.score}), **spec["attent"])],
         callbacks=[log],
         progress_bar=False,
         device="cpu",

@@ -8,14 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 from streaming import StreamingDataset
 
-from attent_stream.order.lazy_samples import Samples, Shuffle, Units
+from attent_stream.order.lazy_samples import Shuffle
 from attent_stream.order.merge import Merge
 from attent_stream.order.partition import Partition
 from attent_stream.order.permutation import keyed
-from attent_stream.order.stream_counts import shard_counts
+from attent_stream.order.stream_reads import StreamReads, samples_of
 from attent_stream.window.layout import Layout
 
 _ROW_MERGE, _DEVICE_MERGE = 101, 102  # purposes of keys
+
+
+class Sequence(Protocol):
+    """An epoch's sequence of samples: ``Samples`` or ``RangedSamples``."""
+
+    total: int
+
+    def ids(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the sample ids at positions in ``[0, total)``, int64 of the same shape."""
 
 
 class Rows(Protocol):
@@ -48,22 +57,6 @@ class Rows(Protocol):
         """
 
 
-def stream_units(dataset: StreamingDataset, stream: int, epoch: int) -> Units:
-    """Return what an epoch reads of a stream's shards, as in ``resample_streams``."""
-    begin = int(dataset.shard_offset_per_stream[stream])
-    shards = slice(begin, begin + int(dataset.shards_per_stream[stream]))
-    samples = dataset.samples_per_shard[shards]
-    seed = dataset.shuffle_seed + epoch
-    counts = shard_counts(
-        samples,
-        int(dataset.streams[stream].choose),
-        dataset.sampling_granularity,
-        seed if dataset.epoch_seed_change else dataset.shuffle_seed,
-    )
-    chosen = seed if dataset.sampling_method == "balanced" else dataset.shuffle_seed
-    return Units.of_shards(dataset.sample_offset_per_shard[shards], samples, counts, chosen)
-
-
 def _shuffle(dataset: StreamingDataset, epoch: int, block_size: int) -> Shuffle | None:
     if not dataset.shuffle:
         return None
@@ -72,13 +65,14 @@ def _shuffle(dataset: StreamingDataset, epoch: int, block_size: int) -> Shuffle 
     )
 
 
-def _stream_samples(dataset: StreamingDataset, epoch: int) -> list[Samples]:
+def _stream_samples(dataset: StreamingDataset, epoch: int) -> list[Sequence]:
     """Make each stream's sequence of samples, with its share of the block size as in Streaming."""
     made = []
     for number, stream in enumerate(dataset.streams):
         block_size = max(1, int(dataset.shuffle_block_size * stream.proportion))
-        units, shuffle = stream_units(dataset, number, epoch), _shuffle(dataset, epoch, block_size)
-        made.append(Samples(units, dataset.num_canonical_nodes, shuffle))
+        reads = StreamReads.of_epoch(dataset, number, epoch)
+        shuffle = _shuffle(dataset, epoch, block_size)
+        made.append(samples_of([reads], dataset.num_canonical_nodes, shuffle))
     return made
 
 
@@ -91,11 +85,10 @@ class _Random:
     """Rows of all streams, mixed."""
 
     def __init__(self, dataset: StreamingDataset, layout: Layout, epoch: int) -> None:
-        units = Units.joined(
-            [stream_units(dataset, number, epoch) for number in range(len(dataset.streams))]
-        )
+        streams = range(len(dataset.streams))
+        reads = [StreamReads.of_epoch(dataset, number, epoch) for number in streams]
         shuffle = _shuffle(dataset, epoch, dataset.shuffle_block_size)
-        self._samples = Samples(units, dataset.num_canonical_nodes, shuffle)
+        self._samples = samples_of(reads, dataset.num_canonical_nodes, shuffle)
         cut = _partition(self._samples, dataset, layout.nodes, layout.ranks_per_node)
         self._rows = _Cut(self._samples, cut, layout)
         self.full, self.total, self._size = self._rows.full, self._rows.total, layout.row_size
@@ -219,7 +212,7 @@ class _DevicePerStream(_OfStreams):
 class _Cut:
     """A sequence partitioned over nodes and ranks, as rows in canonical slot order."""
 
-    def __init__(self, samples: Samples, partition: Partition, layout: Layout) -> None:
+    def __init__(self, samples: Sequence, partition: Partition, layout: Layout) -> None:
         self._samples, self._partition, self._layout = samples, partition, layout
         per_rank = partition.per_node // layout.ranks_per_node
         self.full, self.total = per_rank // layout.batch_size, -(-per_rank // layout.batch_size)
@@ -236,7 +229,7 @@ class _Cut:
 
 
 def _partition(
-    samples: Samples, dataset: StreamingDataset, nodes: int, ranks_per_node: int
+    samples: Sequence, dataset: StreamingDataset, nodes: int, ranks_per_node: int
 ) -> Partition:
     return Partition(
         samples=samples.total,
