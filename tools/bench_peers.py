@@ -3,9 +3,11 @@
     python tools/bench_peers.py                 # all peers that are installed, 10 minutes
     python tools/bench_peers.py --quick         # one setting, one round
     python tools/bench_peers.py --out FILE --peers "ours;streaming;memmap"
+    python tools/bench_peers.py --images
 
-The samples are 2,048 tokens, uint16, in random order, collated to int64 of shape (B, 2048). Each
-peer writes them in its own format, as its documentation recommends for text, and shuffles as it
+The samples are 2,048 tokens, uint16, in random order, collated to int64 of shape (B, 2048); with
+``--images`` JPEG images of 224 x 224, collated to uint8 of shape (B, 3, 224, 224). Each
+peer writes them in its own format, as its documentation recommends, and shuffles as it
 does that. Every measurement is a process of its own, and peers alternate. Told are the medians over
 rounds: batches a second after the first, seconds to the first batch (imports left out), processor
 seconds a batch of all processes, and their memory beyond the imports.
@@ -15,6 +17,7 @@ array_record``.
 """
 
 import argparse
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -30,10 +33,17 @@ from typing import Any
 
 import numpy as np
 import psutil
-from peers import LENGTH, PEERS, RIVALS
+from peers import LENGTH, PEERS, RIVALS, Peer
+from peers import drawn as drawn_tokens
+from peers_images import IMAGES, SIDE
+from peers_images import drawn as drawn_images
 
 SETTINGS = tuple((workers, batch) for workers in (0, 1, 2) for batch in (16, 64))
 QUICK = ((2, 64),)
+VERSIONS = (
+    "torch", "numpy", "mosaicml-streaming", "litdata", "webdataset", "datasets", "grain",
+    "array_record",
+)  # fmt: skip
 
 
 def spent() -> tuple[float, float]:
@@ -50,12 +60,13 @@ def spent() -> tuple[float, float]:
     return seconds + own.cpu_times().children_user + own.cpu_times().children_system, memory
 
 
-def measure_one(name: str, folder: Path, workers: int, batch: int) -> dict[str, float]:
+def measure_one(
+    peer: Peer, folder: Path, workers: int, batch: int, images: bool
+) -> dict[str, float]:
     """Read one epoch in this process."""
     import torch
 
     torch.set_num_threads(1)
-    peer = PEERS[name]
     for module in peer.needs:
         importlib.import_module(module)
     import attent_stream.data.dataloader  # noqa: F401  Its imports do not count
@@ -65,8 +76,9 @@ def measure_one(name: str, folder: Path, workers: int, batch: int) -> dict[str, 
     batches = iter(peer.read(folder, workers, batch))
     numbers = _numbers(next(batches))
     first = time.perf_counter() - begun
-    if numbers != batch * LENGTH:  # pieces are shorter and more
-        raise SystemExit(f"{name}: expected {batch * LENGTH} tokens a batch, got {numbers}")
+    expected = batch * (3 * SIDE * SIDE if images else LENGTH)
+    if numbers != expected:  # pieces are shorter and more
+        raise SystemExit(f"expected {expected} numbers a batch, got {numbers}")
     used, begun, count, memory = spent()[0], time.perf_counter(), 0, 0.0
     for one in batches:
         _numbers(one)
@@ -87,63 +99,79 @@ def _numbers(batch: Any) -> int:
     return int(np.prod((batch["input_ids"] if isinstance(batch, dict) else batch).shape))
 
 
-def write_all(names: Sequence[str], samples: int, root: Path) -> None:
+def write_all(peers: dict[str, Peer], samples: Any, root: Path) -> None:
     """Write the samples once for each format."""
-    tokens = np.random.default_rng(1).integers(0, 50_000, (samples, LENGTH), dtype=np.uint16)
-    for name in {PEERS[name].stored or name for name in names}:
-        folder = root / name
-        folder.mkdir(parents=True)
-        PEERS[name].write(tokens, folder)
+    for name, peer in peers.items():
+        if peer.write is not None:
+            folder = root / name
+            folder.mkdir(parents=True)
+            peer.write(samples, folder)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--samples", type=int, default=8192)
+    parser.add_argument("--samples", type=int, help="8,192; with --images 1,024")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--peers", default=";".join(PEERS), metavar="NAME;...")
+    parser.add_argument("--images", action="store_true", help="JPEG images in place of tokens")
+    parser.add_argument("--peers", metavar="NAME;...")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, metavar="FILE")
     parser.add_argument("--one", nargs=4, metavar=("PEER", "FOLDER", "WORKERS", "BATCH"))
     given = parser.parse_args(arguments)
+    every = IMAGES if given.images else PEERS
     if given.one:
         name, folder, workers, batch = given.one
-        print("MEASURED " + json.dumps(measure_one(name, Path(folder), int(workers), int(batch))))
+        found = measure_one(every[name], Path(folder), int(workers), int(batch), given.images)
+        print("MEASURED " + json.dumps(found))
         return
-    names = given.peers.split(";")
-    for unknown in set(names) - set(PEERS):
-        raise SystemExit(f"--peers: expected some of {'; '.join(PEERS)}, got {unknown!r}")
-    missing = [n for n in names if not all(map(importlib.util.find_spec, PEERS[n].needs))]
+    names = given.peers.split(";") if given.peers else list(every)
+    for unknown in set(names) - set(every):
+        raise SystemExit(f"--peers: expected some of {'; '.join(every)}, got {unknown!r}")
+    missing = [n for n in names if not all(map(importlib.util.find_spec, every[n].needs))]
     if missing:
         print(f"not installed, left out: {', '.join(missing)}", flush=True)
     names = [name for name in names if name not in missing]
-    samples = 2048 if given.quick else given.samples
+    samples = given.samples or (1024 if given.images else 2048 if given.quick else 8192)
     rounds = 1 if given.quick else given.rounds
+    stored = {every[name].stored or name for name in names}
     with tempfile.TemporaryDirectory() as scratch:
-        write_all(names, samples, Path(scratch))
+        drawn = drawn_images(samples) if given.images else drawn_tokens(samples)
+        write_all({name: every[name] for name in every if name in stored}, drawn, Path(scratch))
         rows = [
             row
-            for workers, batch in (QUICK if given.quick else SETTINGS)
-            for row in measured(names, Path(scratch), workers, batch, rounds)
+            for setting in (QUICK if given.quick else SETTINGS)
+            for row in measured(every, names, Path(scratch), setting, rounds)
         ]
-    result = {"date": str(date.today()), "samples": samples, "rounds": rounds, "rows": rows}
+    versions = {name: _version(name) for name in VERSIONS}
+    result = {"date": str(date.today()), "samples": samples, "rounds": rounds}
     print(json.dumps(summary(rows)))
     if given.out:
+        result |= {"images": given.images, "versions": versions, "rows": rows, **summary(rows)}
         given.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
 def measured(
-    names: Sequence[str], root: Path, workers: int, batch: int, rounds: int
+    every: dict[str, Peer], names: Sequence[str], root: Path, setting: tuple[int, int], rounds: int
 ) -> list[dict[str, Any]]:
     """Measure peers in turn, and print a line for each."""
+    workers, batch = setting
     found: dict[str, list[dict]] = {name: [] for name in names}
     for number in range(rounds):
         for name in names if number % 2 == 0 else names[::-1]:
-            folder = root / (PEERS[name].stored or name)
+            folder = root / (every[name].stored or name)
             one = [name, str(folder), str(workers), str(batch)]
+            kind = ["--images"] if every is IMAGES else []
             ran = subprocess.run(
-                [sys.executable, __file__, "--one", *one], capture_output=True, text=True,
+                [sys.executable, __file__, *kind, "--one", *one], capture_output=True, text=True,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
             )  # fmt: skip
             told = [line for line in ran.stdout.splitlines() if line.startswith("MEASURED ")]

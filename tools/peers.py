@@ -18,13 +18,13 @@ class Peer(NamedTuple):
 
     Args:
         needs: Modules that it needs.
-        write: Writes an array (N, LENGTH), uint16, to a folder.
-        read: Opens a folder with so many workers and samples a batch; batches of int64.
+        write: Writes samples to a folder: an array (N, LENGTH), uint16, or JPEG images.
+        read: Opens a folder with so many workers and samples a batch.
         stored: Name of the peer whose files it reads; its own if empty.
     """
 
     needs: tuple[str, ...]
-    write: Callable[[np.ndarray, Path], None] | None
+    write: Callable[[Any, Path], None] | None
     read: Callable[[Path, int, int], Iterable[Any]]
     stored: str = ""
 
@@ -49,7 +49,13 @@ def named(samples: list) -> Any:
 named.packed = True
 
 
-def _loader(data: Any, workers: int, batch: int, **more: Any) -> Any:
+def drawn(count: int) -> np.ndarray:
+    """Samples, uint16 of shape (count, LENGTH)."""
+    return np.random.default_rng(1).integers(0, 50_000, (count, LENGTH), dtype=np.uint16)
+
+
+def loader_of(data: Any, workers: int, batch: int, **more: Any) -> Any:
+    """torch's DataLoader."""
     from torch.utils.data import DataLoader
 
     return DataLoader(data, batch_size=batch, num_workers=workers, drop_last=True, **more)
@@ -77,7 +83,7 @@ def write_memmap(tokens: np.ndarray, folder: Path) -> None:
 
 def read_memmap(folder: Path, workers: int, batch: int) -> Iterable[Any]:
     data = Mapped(str(folder / "tokens.npy"))
-    return _loader(data, workers, batch, shuffle=True, collate_fn=collate)
+    return loader_of(data, workers, batch, shuffle=True, collate_fn=collate)
 
 
 # MDS: mosaicml-streaming and ours.
@@ -214,7 +220,7 @@ def read_datasets(folder: Path, workers: int, batch: int) -> Iterable[Any]:
     from datasets import load_from_disk
 
     data = load_from_disk(str(folder)).with_format("numpy")
-    return _loader(data, workers, batch, shuffle=True, collate_fn=collate_columns)
+    return loader_of(data, workers, batch, shuffle=True, collate_fn=collate_columns)
 
 
 def read_datasets_stream(folder: Path, workers: int, batch: int) -> Iterable[Any]:
@@ -222,7 +228,7 @@ def read_datasets_stream(folder: Path, workers: int, batch: int) -> Iterable[Any
 
     data = load_from_disk(str(folder)).to_iterable_dataset(num_shards=16)
     data = data.shuffle(buffer_size=1000, seed=1).with_format("numpy")
-    return _loader(data, workers, batch, collate_fn=collate_columns)
+    return loader_of(data, workers, batch, collate_fn=collate_columns)
 
 
 # grain over ArrayRecord

@@ -155,17 +155,21 @@ def score_of(ids: NDArray[np.int64]) -> NDArray[np.float32]:
 
 @dataclass
 class Costs:
-    """CPU seconds of each call by name, and sizes in bytes."""
+    """CPU seconds of the calling thread for each call by name, and sizes in bytes."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
 
     def time(self, name: str, call: Callable[[], Any]) -> Any:
         """Return ``call()``, and record its time."""
-        start = time.process_time()
+        start = time.thread_time()
         result = call()
-        self.seconds.setdefault(name, []).append(time.process_time() - start)
+        self.spent(name, time.thread_time() - start)
         return result
+
+    def spent(self, name: str, seconds: float) -> None:
+        """Record seconds that were measured otherwise."""
+        self.seconds.setdefault(name, []).append(seconds)
 
     def size(self, name: str, value: int) -> None:
         """Record the largest size."""
@@ -219,17 +223,24 @@ def run_rank(job: Job, order: StreamingOrder, rank: int, costs: Costs) -> Run:
         if epoch.due:
             before = costs.time("checkpoint", lambda: epoch.position.dump())
             costs.size("position in a checkpoint", len(before))
-            costs.time("choose and publish a window", epoch.choose)
+            process, thread = time.process_time(), time.thread_time()
+            costs.time("choose and publish a window, the main thread", epoch.choose)
             after = epoch.position.dump()
+            # All of it, with what the position costs
+            both, own = time.process_time() - process, time.thread_time() - thread
+            costs.spent("choose and publish a window, a thread beside it", both - own)
             costs.size("position in a checkpoint", len(after))
             costs.time("go on from a checkpoint", lambda text=after: resume(job, order, rank, text))
         made = epoch.take_choices()
         for choice in made:
             costs.time(
-                "metrics of a window",
-                lambda choice=choice: choice_metrics(choice, order.stream_starts),
+                "metrics of a window, the main thread",
+                lambda choice=choice: (
+                    choice.measured or choice_metrics(choice, order.stream_starts)
+                ),
             )
         choices += made
+    epoch.close()
     return Run(roles=roles, ids=ids, choices=choices, weights=weights, gathers=gathers)
 
 

@@ -54,6 +54,7 @@ class Arrangement:
 
     cuts: ClassVar[bool] = False  # changes the number of units; such arrangements come first
     reads: ClassVar[bool] = False  # needs features of candidates
+    foreseeable: ClassVar[bool] = False  # ``decide`` looks at no sample ids or lanes of a window
 
     @classmethod
     def parse(cls, value: Any) -> "Arrangement":

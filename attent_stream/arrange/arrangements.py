@@ -104,6 +104,11 @@ class Arrangements:
         return json.dumps([[entry.name, entry.value] for entry in self.entries])
 
     @property
+    def foreseeable(self) -> bool:
+        """Whether all decide by a window's shape and place, without its samples."""
+        return all(entry.made.foreseeable for entry in self.entries)
+
+    @property
     def names(self) -> list[str]:
         """Names of those that arrange new windows."""
         return [entry.name for entry in self.entries if entry.on]

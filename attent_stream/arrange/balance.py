@@ -42,6 +42,7 @@ class Balance(Arrangement):
 
     by: str = "tokens"
     reads: ClassVar[bool] = True
+    foreseeable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         FEATURES.get(self.by)

@@ -297,6 +297,8 @@ class TeachingDataLoader(StreamingDataLoader):
                 self._peeked = before
             raise
         finally:
+            if taught is not None:
+                taught.close()
             # Before the workers are stopped, as some may wait for a segment that will not come.
             board.end(generation)
             self.dataset.end_iteration(board, generation)

@@ -63,6 +63,8 @@ class Teaching(Callback):
         loader, epoch, scorer = self._loader, self._loader.epoch, self._scorer
         if epoch is None:
             return
+        # Those that were made while training went on, before the next candidates are scored
+        self._chosen(epoch.take_choices(), state, logger)
         with self._spent:
             if scorer is not None and self._teacher.uses_scores:
                 scorer.begin(state, epoch)
@@ -72,8 +74,15 @@ class Teaching(Callback):
             choices = loader.teach(
                 partial(self._scores, state, window), state.device.tensor_to_device
             )
+        self._chosen(choices, state, logger)
+
+    def _chosen(self, choices: list[Choice], state: State, logger: Logger) -> None:
+        loader, scorer = self._loader, self._scorer
+        if loader.epoch is None or not choices:
+            return
+        order = loader.epoch.order
         for choice in choices:
-            self._log(choice, epoch.order.stream_starts, logger)
+            self._log(choice, order.stream_starts, logger)
             for listener in self.listeners:
                 listener(choice, int(state.timestamp.batch))
             if scorer is not None and choice.decision.by == SCORED:
@@ -81,8 +90,8 @@ class Teaching(Callback):
                     found = scorer.window_chosen(state, choice)
                 logger.log_metrics({f"attent/{name}": v for name, v in found.items()})
                 self._teacher.scoring_costs(scorer.cost)
-        if choices and scorer is not None:
-            scorer.between_windows(self._teacher.clock(0, epoch.order.epoch, 0.0))
+        if scorer is not None:
+            scorer.between_windows(self._teacher.clock(0, order.epoch, 0.0))
 
     def batch_start(self, state: State, logger: Logger) -> None:
         """Let a proxy learn from the batch."""
@@ -96,7 +105,8 @@ class Teaching(Callback):
         return self._scorer(state, self._scorer.prepared(state, candidates), window)
 
     def _log(self, choice: Choice, stream_starts: NDArray[np.int64], logger: Logger) -> None:
-        metrics, counts = choice_metrics(choice, stream_starts)
+        metrics, counts = choice.measured or choice_metrics(choice, stream_starts)
+        counts = dict(counts)
         if counts["empty"] and not self._counts["empty"] and dist.get_global_rank() == 0:
             log.warning(
                 "%d of a window's %d samples have no label: nothing can be learnt from them, so "

@@ -1,7 +1,9 @@
 """A taught epoch in a rank's main process: segments from the order, the teacher and the scores."""
 
+import copy
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,21 @@ from attent_stream.teach.teacher import Teacher
 from attent_stream.window.choice import Choice, Window
 from attent_stream.window.decision import ALL, RANDOM, REMEMBERED, SCORED, Decision
 from attent_stream.window.layout import LESSON, canonical_slots
+from attent_stream.window.metrics import choice_metrics
+
+# Units of a window from which on it is chosen in a thread, while training goes on: below, it takes
+# a few milliseconds.
+LARGE = 1 << 16
+
+_Next = tuple[Window, Decision] | None
+
+
+class _Made(NamedTuple):
+    """A choice that is published, and what is to be chosen after it."""
+
+    choice: Choice
+    segment: Segment
+    next: _Next
 
 
 class TaughtEpoch:
@@ -71,6 +88,8 @@ class TaughtEpoch:
         self._scores: NDArray | None = None  # of the next window, NaN if not known yet
         self._features: NDArray | None = None  # the same; None before the first
         self._made: list[Choice] = []  # choices that were not taken yet
+        self._thread: ThreadPoolExecutor | None = None
+        self._pending: Future[_Made] | None = None  # a choice that is being made in the thread
         if position is not None:
             position.check(self.identity)
             teacher.know(position.arrangements)
@@ -91,7 +110,8 @@ class TaughtEpoch:
     @property
     def due(self) -> bool:
         """Whether the next segment must be chosen now."""
-        return self._lesson >= self.segment.due and self._waiting is None and self._more
+        chosen = self._waiting is not None or self._pending is not None
+        return self._lesson >= self.segment.due and not chosen and self._more
 
     @property
     def lesson(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -115,6 +135,7 @@ class TaughtEpoch:
     @property
     def position(self) -> Position:
         """The position after the last lesson. The loader's inbox must be empty."""
+        self._settle()
         scores, features = self._scores, self._features
         return Position(
             identity=self.identity,
@@ -142,6 +163,7 @@ class TaughtEpoch:
             TeacherError: The next window was not chosen.
         """
         while self._step == len(self.segment.roles):
+            self._settle()
             if self._waiting is None:
                 raise TeacherError(
                     f"window {self.segment.index + 1} of epoch {self.order.epoch} was not chosen "
@@ -197,17 +219,58 @@ class TaughtEpoch:
     def choose(self, group: RankGroup = ALONE) -> None:
         """Choose and publish the next segment when ``due``.
 
-        All ranks of a group must call this together.
+        All ranks of a group must call this together. A large window is chosen in a thread, if the
+        choice depends on nothing that changes meanwhile; it is waited for where it is needed.
         """
         index = self.segment.index + 1
         if self._next is None:
             self._waiting = self._publish(self._tail_segment(index))
             return
         window, decision = self._next
+        remaining = len(self.segment.lessons) - self._lesson
+        if window.ids.size * decision.units >= LARGE and self.teacher.chooses_apart(decision):
+            self._choose_apart(window, decision, remaining)
+            return
         choice = self.teacher.choose(window, decision, self._scores, self._features, group)
         self._made.append(choice)
-        remaining = len(self.segment.lessons) - self._lesson
         self._waiting = self._publish(self._compose(choice, index, remaining))
+
+    def _choose_apart(self, window: Window, decision: Decision, remaining: int) -> None:
+        index, number = self.segment.index + 1, self._postings
+        first = self._published_steps + len(self.segment.roles)
+        scores, teacher = self._scores, copy.copy(self.teacher)
+        outline = self._segments.outline(index + 1)
+        following = (
+            None if outline is None else teacher.decide(outline, remaining + decision.lessons)
+        )
+
+        def made() -> _Made:
+            choice = teacher.choose(window, decision, scores)
+            choice = replace(choice, measured=choice_metrics(choice, self.order.stream_starts))
+            upcoming = self._segments.window(index + 1)
+            coming = None if upcoming is None or following is None else (upcoming, following)
+            segment = self._segments.of_choice(choice, index, upcoming, following)
+            self.board.publish(number, self._posting(segment, coming, first))
+            return _Made(choice, segment, coming)
+
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "attent-choice")
+        self._postings += 1
+        self._pending = self._thread.submit(made)
+
+    def _settle(self) -> None:
+        """Wait for the choice that is being made, if one is."""
+        if self._pending is None:
+            return
+        made, self._pending = self._pending.result(), None
+        self._made.append(made.choice)
+        self._waiting = made.segment
+        self._prepare(made.next)
+
+    def close(self) -> None:
+        """Wait until nothing more is published."""
+        if self._thread is not None:
+            self._thread.shutdown()
 
     def take_choices(self) -> list[Choice]:
         """Return the choices since the last call."""
@@ -285,16 +348,19 @@ class TaughtEpoch:
         self, choice: Choice, index: int, remaining: int, decision: Decision | None = None
     ) -> Segment:
         window = self._segments.window(index + 1)
-        self._next = self._scores = self._features = None
         if window is not None:
             decision = decision or self.teacher.decide(window, remaining + len(choice.places))
-            self._next = window, decision
-            if decision.by == SCORED:
-                self._scores = np.full(window.ids.shape, np.nan)
+        self._prepare(None if window is None or decision is None else (window, decision))
         return self._segments.of_choice(choice, index, window, decision)
 
+    def _prepare(self, coming: _Next) -> None:
+        """Prepare the choice of a window."""
+        self._next, self._scores, self._features = coming, None, None
+        if coming is not None and coming[1].by == SCORED:
+            self._scores = np.full(coming[0].ids.shape, np.nan)
+
     def _tail_segment(self, index: int) -> Segment:
-        self._next = self._scores = self._features = None
+        self._prepare(None)
         return self._segments.of_tail(index)
 
     @property
@@ -303,10 +369,15 @@ class TaughtEpoch:
         return self.segment.index + 1 < self._segments.count
 
     def _publish(self, segment: Segment, skip: int = 0) -> Segment:
-        vector = self.teacher.arrangements.vector
-        following = self.next
         first = self._published_steps + len(self.segment.roles) if self._postings else 0
-        posting = Posting(
+        self.board.publish(self._postings, self._posting(segment, self._next, first, skip))
+        self._postings += 1
+        return segment
+
+    def _posting(self, segment: Segment, coming: _Next, first: int, skip: int = 0) -> Posting:
+        vector = self.teacher.arrangements.vector
+        following = coming[1] if coming else None
+        return Posting(
             first_step=first,
             ids=segment.ids[skip:],
             roles=segment.roles[skip:].astype(np.int64),
@@ -314,21 +385,18 @@ class TaughtEpoch:
             candidate_notes=tuple(vector(following)) if following else (),
             scored=following is not None and following.by == SCORED,
             last=segment.index + 1 >= self._segments.count,
-            ahead=self._ahead(segment.index),
+            ahead=self._ahead(segment.index, coming),
         )
-        self.board.publish(self._postings, posting)
-        self._postings += 1
-        return segment
 
-    def _ahead(self, index: int) -> NDArray[np.int64]:
+    def _ahead(self, index: int, coming: _Next) -> NDArray[np.int64]:
         """Return this rank's sample ids to prefetch after a segment.
 
         Of a window that is chosen without reading its candidates, these are only the ids that would
         be chosen now. So no shard is fetched for dropped samples only.
         """
         near = np.empty(0, np.int64)
-        if self._next is not None:
-            window, decision = self._next
+        if coming is not None:
+            window, decision = coming
             by_memory = not decision.reads and decision.by in (RANDOM, REMEMBERED)
             # After a resume the teacher may have other settings.
             if by_memory and self.teacher.can_carry_out(decision, window):

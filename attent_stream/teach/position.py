@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from attent_stream.arrange.cutting import MOST
 from attent_stream.window.decision import ALL, RANDOM, REMEMBERED, SCORED, Decision
 
-VERSION = 6
+VERSION = 7
+_READ = (5, 6, VERSION)
 _BITS = {"bool": 1, "float16": 16, "float32": 32, "int32": 32}
 # Candidates of a window, far beyond 1,024 nodes: a few bytes of zlib may ask for no more memory.
 _LARGEST = 1 << 28
@@ -80,7 +81,7 @@ class Position:
 
     @classmethod
     def load(cls, text: str) -> "Position":
-        """From ``dump``'s string, or that of version 5.
+        """From ``dump``'s string, or that of versions 5 and 6.
 
         Arrays may not unpack to more than their shapes say, nor may shapes be absurd.
 
@@ -94,7 +95,7 @@ class Position:
             raise ValueError(
                 f"expected a position written by attent_stream, got {str(text)[:40]!r}..."
             ) from error
-        if version not in (5, VERSION):
+        if version not in _READ:
             raise ValueError(f"expected a position of version {VERSION}, got version {version}")
         try:
             fields = _of_version_5(fields) if version == 5 else fields
@@ -133,9 +134,12 @@ class Position:
 
 def _packed(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        data = np.packbits(value) if value.dtype == bool else value
-        text = base64.b64encode(zlib.compress(data.tobytes(), 1)).decode()
-        return {"dtype": str(value.dtype), "shape": list(value.shape), "data": text}
+        data = (np.packbits(value) if value.dtype == bool else value).tobytes()
+        # Scores hardly become smaller, and a large job has millions of them
+        packed = value.dtype != np.float32
+        text = base64.b64encode(zlib.compress(data, 1) if packed else data).decode()
+        kind, shape = str(value.dtype), list(value.shape)
+        return {"dtype": kind, "shape": shape, "zlib": packed, "data": text}
     if isinstance(value, Chosen):
         return {name: _packed(part) for name, part in vars(value).items()}
     if isinstance(value, Decision):
@@ -163,10 +167,13 @@ def _array(value: Any) -> NDArray | None:
         )
     count = shape[0] * shape[1]
     size = -(-count * _BITS[kind] // 8)
-    unpacker = zlib.decompressobj()
-    # One byte more tells whether there is more.
-    data = unpacker.decompress(base64.b64decode(value["data"], validate=True), size + 1)
-    if len(data) != size or not unpacker.eof:
+    data, whole = base64.b64decode(value["data"], validate=True), True
+    if value.get("zlib", True):  # versions 5 and 6 do not say so
+        unpacker = zlib.decompressobj()
+        # One byte more tells whether there is more.
+        data = unpacker.decompress(data, size + 1)
+        whole = unpacker.eof
+    if len(data) != size or not whole:
         raise ValueError(
             f"expected {size} bytes for shape {shape} of {kind}, got "
             f"{'more' if len(data) > size else len(data)}"

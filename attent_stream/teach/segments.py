@@ -1,6 +1,7 @@
 """The windows and segments of an epoch, for one rank."""
 
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -71,17 +72,27 @@ class Segments:
 
     def window(self, index: int) -> Window | None:
         """Return a window, or None after the last one."""
+        outline = self.outline(index)
+        if outline is None:
+            return None
+        begin, end = window_rows(self._order.full, self._first_row, self._window, index)
+        ids = self._order.window(begin, end)
+        lanes = lane_labels(ids, self._order.layout, self._order.stream_starts)
+        return replace(outline, ids=ids, lanes=lanes)
+
+    def outline(self, index: int) -> Window | None:
+        """Return a window without its samples: all ids and lanes are 0 and take no memory."""
         begin, end = window_rows(self._order.full, self._first_row, self._window, index)
         if begin == end:
             return None
-        ids = self._order.window(begin, end)
-        rows = max(1, self._order.full)
+        rows, layout = max(1, self._order.full), self._order.layout
+        none = np.broadcast_to(np.int64(0), (end - begin, layout.row_size))
         return Window(
             epoch=self._order.epoch,
             index=index,
-            ids=ids,
-            lanes=lane_labels(ids, self._order.layout, self._order.stream_starts),
-            unit=self._order.layout.unit,
+            ids=none,
+            lanes=none,
+            unit=layout.unit,
             share=begin / rows,
             until=end / rows,
         )

@@ -243,6 +243,13 @@ class Teacher:
             return decision.by == RANDOM or self.scoring
         return self.ledger is not None and self._enough(is_known(self.ledger.recall(window.ids)))
 
+    def chooses_apart(self, decision: Decision) -> bool:
+        """Whether a choice depends on nothing that changes while training goes on, and all ranks
+        make it alone, so that a thread may make it.
+        """
+        pure = type(self) is Teacher and self.ledger is None and not self.selector.checked
+        return pure and not decision.features and self.arrangements.foreseeable
+
     def choose(
         self,
         window: Window,

@@ -44,6 +44,7 @@ class Choice:
         scores: Scores of all candidates, float of shape (C, row_size); None if there are none.
         window: What they were chosen from.
         metrics: What the selector and the arrangements report, by name.
+        measured: What ``choice_metrics`` returns for it, if that was computed with it.
     """
 
     decision: Decision
@@ -52,6 +53,7 @@ class Choice:
     scores: NDArray[np.floating] | None
     window: Window
     metrics: Mapping[str, float] = field(default_factory=dict)
+    measured: tuple[dict[str, float], dict[str, int]] | None = None
 
     @property
     def ids(self) -> NDArray[np.int64]:

@@ -62,6 +62,14 @@ BAD_POSITIONS = [
         {"scores__shape": [1 << 20, 1 << 20]},
         "at most 268435456 candidates, got shape [1048576, 1048576]",
     ),
+    (
+        {"scores__zlib": False, "scores__data": base64.b64encode(bytes(65)).decode()},
+        "expected 64 bytes for shape [2, 8] of float32, got more",
+    ),
+    (
+        {"scores__zlib": False, "scores__data": base64.b64encode(bytes(63)).decode()},
+        "expected 64 bytes for shape [2, 8] of float32, got 63",
+    ),
     ({"scores__shape": [-1, -16]}, "expected an array of two axes"),
     ({"scores__shape": [16]}, "expected an array of two axes"),
     ({"scores__shape": [True, 16]}, "expected an array of two axes"),
@@ -156,6 +164,11 @@ def test_dump_and_load():
         np.testing.assert_array_equal(getattr(again.current, name), getattr(made.current, name))
     np.testing.assert_array_equal(again.features, made.features)
     assert again.dump() == made.dump()
+
+
+def test_version_6_is_read():
+    fields = json.loads(position()) | {"version": 6}
+    assert Position.load(json.dumps(fields)).scores.shape == (2, 8)
 
 
 def test_version_5_is_read():

@@ -1,0 +1,192 @@
+"""A large window is chosen in a thread while training goes on. Oracle: the same without one."""
+
+import threading
+
+import pytest
+import torch
+from corpora import write_ids
+from taught import make_loader, run_epochs
+
+from attent_stream.arrange.arrangement import Arrangement
+from attent_stream.arrange.arrangements import ARRANGEMENTS
+from attent_stream.teach import epoch as teach_epoch
+from attent_stream.teach.teacher import Teacher
+from attent_stream.window.choice import Choice
+
+PIECES = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "30ba", "stages": 2}
+TEACHERS = [
+    {"keep": 1, "pieces": PIECES},
+    {"select": "random", "keep": 0.4},
+    {"select": "hard", "keep": 0.5},
+    {"select": "soft", "keep": 0.5, "pieces": PIECES},
+    {"select": "soft", "keep": {"schedule": "linear", "from": 0.2, "to": 0.9, "over": "40ba"}},
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    return write_ids(tmp_path_factory.mktemp("ids") / "data", 371)
+
+
+def data_of(folder):
+    given = {"local": folder, "batch_size": 4, "shuffle": True, "num_canonical_nodes": 2}
+    return given | {"window": 6, "gap": 3}
+
+
+@pytest.fixture
+def in_a_thread(monkeypatch):
+    """All windows count as large. Returns the names of the threads that choose."""
+    monkeypatch.setattr(teach_epoch, "LARGE", 1)
+    seen, choose = [], Teacher.choose
+
+    def named(self, *given):
+        seen.append(threading.current_thread().name)
+        return choose(self, *given)
+
+    monkeypatch.setattr(Teacher, "choose", named)
+    return seen
+
+
+def apart(seen):
+    return [name for name in seen if name.startswith("attent-choice")]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_lessons_and_choices_are_the_same(folder, monkeypatch, request, teacher, workers):
+    data, loader = data_of(folder), {"num_workers": workers}
+    expected = run_epochs(make_loader(data, loader, {"seed": 5, **teacher}), 2)
+    seen = request.getfixturevalue("in_a_thread")
+    found = run_epochs(make_loader(data, loader, {"seed": 5, **teacher}), 2)
+    assert len(apart(seen)) > 20
+    assert found["lessons"] == expected["lessons"] and found["lengths"] == expected["lengths"]
+    # Scores come in the same sequence; the last choices of an epoch come with its last lessons
+    assert found["scored"] == expected["scored"]
+    assert found["choices"] == expected["choices"]
+
+
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_a_position_is_the_same_at_each_lesson(folder, request, teacher):
+    data = data_of(folder)
+
+    def positions():
+        loader, found = make_loader(data, {}, {"seed": 5, **teacher}), []
+        for _ in loader:
+            loader.teach(lambda batch: batch_scores(batch))
+            found.append(loader.epoch.position.dump())
+            loader.teacher.clock.batches += 1
+        return found
+
+    expected = positions()
+    seen = request.getfixturevalue("in_a_thread")
+    assert positions() == expected and apart(seen)
+
+
+def batch_scores(batch):
+    ids = batch["input_ids"][:, 0] if "input_ids" in batch else batch["id"]
+    return (ids * 7919 % 101).float()
+
+
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_a_resume_between_a_choice_and_its_first_lesson(folder, in_a_thread, teacher):
+    """With the position of every lesson of some windows."""
+    data, given = data_of(folder), {"seed": 5, **teacher}
+
+    def go(loader, log, stop=None):
+        for _ in loader:
+            loader.teach(batch_scores)
+            log.append(loader.epoch.lesson[0].tolist())
+            loader.teacher.clock.batches += 1
+            if stop is not None and len(log) == stop:
+                return loader.dataset.state_dict(stop * 4, True)
+        return None
+
+    whole: list = []
+    go(make_loader(data, {}, given), whole)
+    for stop in range(9, 21, 3):
+        log: list = []
+        state = go(make_loader(data, {}, given), log, stop)
+        again = make_loader(data, {}, given)
+        again.dataset.load_state_dict(state)
+        again.teacher.clock.batches = stop
+        go(again, log)
+        assert log == whole
+
+
+def test_an_error_in_the_thread_reaches_training(folder, in_a_thread, monkeypatch):
+    loader = make_loader(data_of(folder), {"num_workers": 1}, {"select": "soft"})
+    selected = Teacher.selected
+
+    def failing(self, window, decision, scores):
+        if window.index == 2:
+            raise ValueError("cannot choose window 2")
+        return selected(self, window, decision, scores)
+
+    monkeypatch.setattr(Teacher, "selected", failing)
+    with pytest.raises(ValueError, match="cannot choose window 2"):
+        run_epochs(loader)
+
+
+def test_an_iteration_that_ends_early_waits_for_the_thread(folder, in_a_thread, monkeypatch):
+    loader = make_loader(data_of(folder), {"num_workers": 1}, {"select": "random"})
+    go_on, publish = threading.Event(), loader._board.publish
+    late = []
+
+    def slow(index, posting):
+        if threading.current_thread().name.startswith("attent-choice"):
+            go_on.wait(60)
+            late.append(loader._board.generation)
+        return publish(index, posting)
+
+    monkeypatch.setattr(loader._board, "publish", slow)
+    batches = iter(loader)
+    while loader.epoch is None or loader.epoch._pending is None:
+        next(batches)
+        loader.teach(batch_scores)
+    ending = threading.Thread(target=batches.close)
+    ending.start()
+    go_on.set()
+    ending.join(60)
+    assert late == [loader._board.generation]
+    assert len(run_epochs(loader)["lessons"]) > 20
+
+
+class Looks(Arrangement):
+    """Decides by sample ids."""
+
+    def decide(self, window, end, units):
+        return int(window.ids.max() > 5)
+
+
+@pytest.mark.parametrize(
+    "teacher",
+    [
+        {"ledger": 371, "interval": "2ep"},
+        {"balance": "ids"},
+        {"select": "attent_stream.window.selectors:random", "keep": 0.4},
+    ],
+)
+def test_what_depends_on_what_changes_meanwhile_is_chosen_at_once(folder, in_a_thread, teacher):
+    run_epochs(make_loader(data_of(folder), {}, teacher), 2)
+    assert in_a_thread and not apart(in_a_thread)
+
+
+def test_an_arrangement_that_looks_at_samples_is_asked_at_once(folder, in_a_thread):
+    ARRANGEMENTS.known["looks"] = Looks
+    try:
+        loader = make_loader(data_of(folder), {}, {"select": "random"})
+        loader.teacher.arrangements = loader.teacher.arrangements.parse({"looks": None})
+        run_epochs(loader)
+    finally:
+        del ARRANGEMENTS.known["looks"]
+    assert in_a_thread and not apart(in_a_thread)
+
+
+def test_a_choice_that_was_made_apart_is_measured(folder, in_a_thread):
+    loader, found = make_loader(data_of(folder), {}, {"select": "hard"}), []
+    for _ in loader:
+        found += loader.teach(batch_scores)
+    assert isinstance(found[0], Choice) and found[0].measured is None
+    metrics, counts = found[1].measured
+    assert metrics["keep"] == 0.5 and counts["lessons"] == counts["dropped"] == 12
+    assert torch.tensor(metrics["kept_q50"]) > metrics["dropped_q50"]
