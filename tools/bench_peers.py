@@ -4,6 +4,7 @@
     python tools/bench_peers.py --quick         # one setting, one round
     python tools/bench_peers.py --out FILE --peers "ours;streaming;memmap"
     python tools/bench_peers.py --images
+    python tools/bench_peers.py --s3            # from an S3 server on loopback, into an empty cache
 
 The samples are 2,048 tokens, uint16, in random order, collated to int64 of shape (B, 2048); with
 ``--images`` JPEG images of 224 x 224, collated to uint8 of shape (B, 3, 224, 224). Each
@@ -13,7 +14,7 @@ rounds: batches a second after the first, seconds to the first batch (imports le
 seconds a batch of all processes, and their memory beyond the imports.
 
 Peers that are not installed are left out and named: ``pip install litdata webdataset datasets grain
-array_record``.
+array_record s3fs``.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ from peers import LENGTH, PEERS, RIVALS, Peer
 from peers import drawn as drawn_tokens
 from peers_images import IMAGES, SIDE
 from peers_images import drawn as drawn_images
+from peers_s3 import S3, serve, upload
 
 SETTINGS = tuple((workers, batch) for workers in (0, 1, 2) for batch in (16, 64))
 QUICK = ((2, 64),)
@@ -99,13 +102,15 @@ def _numbers(batch: Any) -> int:
     return int(np.prod((batch["input_ids"] if isinstance(batch, dict) else batch).shape))
 
 
-def write_all(peers: dict[str, Peer], samples: Any, root: Path) -> None:
-    """Write the samples once for each format."""
+def write_all(peers: dict[str, Peer], samples: Any, root: Path, s3: bool) -> None:
+    """Write the samples once for each format, and put them into the store."""
     for name, peer in peers.items():
         if peer.write is not None:
-            folder = root / name
+            folder = root / name.replace(", ", "_")
             folder.mkdir(parents=True)
             peer.write(samples, folder)
+            if s3:
+                upload(folder, folder.name)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -115,12 +120,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, help="8,192; with --images 1,024")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", action="store_true", help="JPEG images in place of tokens")
+    parser.add_argument("--s3", action="store_true", help="tokens from an S3 server on loopback")
     parser.add_argument("--peers", metavar="NAME;...")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, metavar="FILE")
     parser.add_argument("--one", nargs=4, metavar=("PEER", "FOLDER", "WORKERS", "BATCH"))
     given = parser.parse_args(arguments)
-    every = IMAGES if given.images else PEERS
+    every = IMAGES if given.images else S3 if given.s3 else PEERS
     if given.one:
         name, folder, workers, batch = given.one
         found = measure_one(every[name], Path(folder), int(workers), int(batch), given.images)
@@ -136,19 +142,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     samples = given.samples or (1024 if given.images else 2048 if given.quick else 8192)
     rounds = 1 if given.quick else given.rounds
     stored = {every[name].stored or name for name in names}
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, serve() if given.s3 else nullcontext():
+        os.environ["PEERS_CACHE"] = scratch
         drawn = drawn_images(samples) if given.images else drawn_tokens(samples)
-        write_all({name: every[name] for name in every if name in stored}, drawn, Path(scratch))
+        writers = {name: every[name] for name in every if name in stored}
+        write_all(writers, drawn, Path(scratch), given.s3)
         rows = [
             row
-            for setting in (QUICK if given.quick else SETTINGS)
+            for setting in (QUICK if given.quick or given.s3 else SETTINGS)
             for row in measured(every, names, Path(scratch), setting, rounds)
         ]
     versions = {name: _version(name) for name in VERSIONS}
     result = {"date": str(date.today()), "samples": samples, "rounds": rounds}
     print(json.dumps(summary(rows)))
     if given.out:
-        result |= {"images": given.images, "versions": versions, "rows": rows, **summary(rows)}
+        result |= {
+            "images": given.images,
+            "s3": given.s3,
+            "versions": versions,
+            "rows": rows,
+            **summary(rows),
+        }
         given.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
@@ -167,9 +181,9 @@ def measured(
     found: dict[str, list[dict]] = {name: [] for name in names}
     for number in range(rounds):
         for name in names if number % 2 == 0 else names[::-1]:
-            folder = root / (every[name].stored or name)
+            folder = root / (every[name].stored or name).replace(", ", "_")
             one = [name, str(folder), str(workers), str(batch)]
-            kind = ["--images"] if every is IMAGES else []
+            kind = ["--images"] if every is IMAGES else ["--s3"] if every is S3 else []
             ran = subprocess.run(
                 [sys.executable, __file__, *kind, "--one", *one], capture_output=True, text=True,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},

@@ -196,10 +196,18 @@ def read_webdataset(folder: Path, workers: int, batch: int) -> Iterable[Any]:
 
     urls = sorted(map(str, folder.glob("*.tar")))
     data = webdataset.WebDataset(urls, shardshuffle=100, nodesplitter=webdataset.split_by_node)
-    data = data.shuffle(1000).decode().to_tuple("npy").map(_first)
     return webdataset.WebLoader(
-        data, batch_size=batch, num_workers=workers, drop_last=True, collate_fn=collate
+        tokens_of_tar(data),
+        batch_size=batch,
+        num_workers=workers,
+        drop_last=True,
+        collate_fn=collate,
     )
+
+
+def tokens_of_tar(data: Any) -> Any:
+    """A WebDataset's tokens, shuffled."""
+    return data.shuffle(1000).decode().to_tuple("npy").map(_first)
 
 
 def _first(sample: tuple) -> Any:
