@@ -63,8 +63,9 @@ class Teaching(Callback):
         loader, epoch, scorer = self._loader, self._loader.epoch, self._scorer
         if epoch is None:
             return
-        # Those that were made while training went on, before the next candidates are scored
-        self._chosen(epoch.take_choices(), state, logger)
+        if epoch.segment.index:  # an epoch's first choice is taken below
+            # What was chosen while training went on, before the next candidates are scored
+            self._chosen(epoch.take_choices(), state, logger)
         with self._spent:
             if scorer is not None and self._teacher.uses_scores:
                 scorer.begin(state, epoch)
