@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--samples", type=int, help="8,192; with --images 1,024")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, help="3; with --quick 1")
     parser.add_argument("--images", action="store_true", help="JPEG images in place of tokens")
     parser.add_argument("--s3", action="store_true", help="tokens from an S3 server on loopback")
     parser.add_argument("--peers", metavar="NAME;...")
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"not installed, left out: {', '.join(missing)}", flush=True)
     names = [name for name in names if name not in missing]
     samples = given.samples or (1024 if given.images else 2048 if given.quick else 8192)
-    rounds = 1 if given.quick else given.rounds
+    rounds = given.rounds or (1 if given.quick else 3)
     stored = {every[name].stored or name for name in names}
     with tempfile.TemporaryDirectory() as scratch, serve() if given.s3 else nullcontext():
         os.environ["PEERS_CACHE"] = scratch
