@@ -18,7 +18,7 @@ from attent_stream.window.layout import Layout
 _ROW_MERGE, _DEVICE_MERGE = 101, 102  # purposes of keys
 
 
-class Sequence(Protocol):
+class SampleSequence(Protocol):
     """An epoch's sequence of samples: ``Samples`` or ``RangedSamples``."""
 
     total: int
@@ -65,9 +65,9 @@ def _shuffle(dataset: StreamingDataset, epoch: int, block_size: int) -> Shuffle 
     )
 
 
-def _stream_samples(dataset: StreamingDataset, epoch: int) -> list[Sequence]:
+def _stream_samples(dataset: StreamingDataset, epoch: int) -> list[SampleSequence]:
     """Make each stream's sequence of samples, with its share of the block size as in Streaming."""
-    made = []
+    made: list[SampleSequence] = []
     for number, stream in enumerate(dataset.streams):
         block_size = max(1, int(dataset.shuffle_block_size * stream.proportion))
         reads = StreamReads.of_epoch(dataset, number, epoch)
@@ -212,7 +212,7 @@ class _DevicePerStream(_OfStreams):
 class _Cut:
     """A sequence partitioned over nodes and ranks, as rows in canonical slot order."""
 
-    def __init__(self, samples: Sequence, partition: Partition, layout: Layout) -> None:
+    def __init__(self, samples: SampleSequence, partition: Partition, layout: Layout) -> None:
         self._samples, self._partition, self._layout = samples, partition, layout
         per_rank = partition.per_node // layout.ranks_per_node
         self.full, self.total = per_rank // layout.batch_size, -(-per_rank // layout.batch_size)
@@ -229,7 +229,7 @@ class _Cut:
 
 
 def _partition(
-    samples: Sequence, dataset: StreamingDataset, nodes: int, ranks_per_node: int
+    samples: SampleSequence, dataset: StreamingDataset, nodes: int, ranks_per_node: int
 ) -> Partition:
     return Partition(
         samples=samples.total,

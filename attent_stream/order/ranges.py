@@ -18,11 +18,25 @@ SHARDS = 256  # of a range: its tables take 12 kB, and it mixes as many as an or
 class Reads(Protocol):
     """What is read of a stream; see ``StreamReads``."""
 
-    first: NDArray[np.int64]
-    samples: NDArray[np.int64]
-    choose: int
-    count_seed: int
-    seed: int
+    @property
+    def first(self) -> NDArray[np.int64]:
+        """Id of each shard's first sample."""
+
+    @property
+    def samples(self) -> NDArray[np.int64]:
+        """Samples of each shard."""
+
+    @property
+    def choose(self) -> int:
+        """Samples to read of the whole stream."""
+
+    @property
+    def count_seed(self) -> int:
+        """Seeds how many samples are read of each shard."""
+
+    @property
+    def seed(self) -> int:
+        """Seeds which ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
