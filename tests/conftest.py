@@ -7,6 +7,7 @@ import sys
 import tempfile
 from functools import partial
 from itertools import count
+from multiprocessing import process, resource_sharer
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,20 @@ def zygote():
     made = Zygote(["streaming", "faulty"], [str(tests / "support"), str(tests.parent)])
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def sends_memory():
+    """For tests that send shared memory from this process, as workers do. multiprocessing then
+    makes a folder for its socket, which forks of later tests would inherit, and remove.
+    """
+    config = process.current_process()._config
+    before = config.get("tempdir")
+    with tempfile.TemporaryDirectory(prefix="pymp-") as folder:
+        config["tempdir"] = folder
+        yield
+        resource_sharer.stop()
+        config["tempdir"] = before  # None is as if it were not there
 
 
 @pytest.fixture(scope="module")

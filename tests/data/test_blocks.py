@@ -18,6 +18,8 @@ from attent_stream.data import blocks, one_block
 from attent_stream.data.blocks import MOST, Blocks, Lender
 from attent_stream.data.one_block import as_batch, in_one_block
 
+pytestmark = pytest.mark.usefixtures("sends_memory")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> str:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from attent_stream.data import one_block
 from attent_stream.data.one_block import OneBlock, as_batch, in_one_block
 
+pytestmark = pytest.mark.usefixtures("sends_memory")
 Pair = namedtuple("Pair", "first second")
 DTYPES = (
     torch.int64,

@@ -153,7 +153,7 @@ def test_position_is_small_and_of_one_version(tmp_path):
     state = state_after_each_lesson(make_loader(data, {}, {}))[1][20]
     assert len(state["attent"]) < 16 * 64 * 8
     fields = json.loads(state["attent"]) | {"version": 99}
-    with pytest.raises(ValueError, match="version 6, got version 99"):
+    with pytest.raises(ValueError, match="version 7, got version 99"):
         Position.load(json.dumps(fields))
 
 
