@@ -98,21 +98,25 @@ def write_mds(tokens: np.ndarray, folder: Path) -> None:
             out.write({"tokens": row})
 
 
-def read_streaming(folder: Path, workers: int, batch: int) -> Iterable[Any]:
+def read_streaming(
+    folder: Path, workers: int, batch: int, collate_fn: Any = collate_columns, **where: Any
+) -> Iterable[Any]:
     from streaming import StreamingDataLoader, StreamingDataset
 
-    data = StreamingDataset(local=str(folder), shuffle=True, batch_size=batch)
+    data = StreamingDataset(**(where or {"local": str(folder)}), shuffle=True, batch_size=batch)
     return StreamingDataLoader(
-        data, batch_size=batch, num_workers=workers, drop_last=True, collate_fn=collate_columns
+        data, batch_size=batch, num_workers=workers, drop_last=True, collate_fn=collate_fn
     )
 
 
-def read_ours(folder: Path, workers: int, batch: int) -> Iterable[Any]:
+def read_ours(
+    folder: Path, workers: int, batch: int, collate_fn: Any = collate_columns, **where: Any
+) -> Iterable[Any]:
     from attent_stream import TeachingDataLoader, TeachingDataset
 
-    data = TeachingDataset(local=str(folder), shuffle=True, batch_size=batch)
+    data = TeachingDataset(**(where or {"local": str(folder)}), shuffle=True, batch_size=batch)
     return TeachingDataLoader(
-        data, batch_size=batch, num_workers=workers, drop_last=True, collate_fn=collate_columns
+        data, batch_size=batch, num_workers=workers, drop_last=True, collate_fn=collate_fn
     )
 
 
@@ -192,22 +196,30 @@ def write_webdataset(tokens: np.ndarray, folder: Path) -> None:
 
 
 def read_webdataset(folder: Path, workers: int, batch: int) -> Iterable[Any]:
+    return read_tars(sorted(map(str, folder.glob("*.tar"))), workers, batch)
+
+
+def read_tars(urls: list[str], workers: int, batch: int) -> Iterable[Any]:
+    """Tokens of tar files, shuffled."""
+    data = web_dataset(urls).decode().to_tuple("npy").map(_first)
+    return web_loader(data, workers, batch, collate)
+
+
+def web_dataset(urls: list[str]) -> Any:
+    """A WebDataset, shuffled."""
     import webdataset
 
-    urls = sorted(map(str, folder.glob("*.tar")))
     data = webdataset.WebDataset(urls, shardshuffle=100, nodesplitter=webdataset.split_by_node)
+    return data.shuffle(1000)
+
+
+def web_loader(data: Any, workers: int, batch: int, collate_fn: Any) -> Iterable[Any]:
+    """A WebDataset's batches."""
+    import webdataset
+
     return webdataset.WebLoader(
-        tokens_of_tar(data),
-        batch_size=batch,
-        num_workers=workers,
-        drop_last=True,
-        collate_fn=collate,
+        data, batch_size=batch, num_workers=workers, drop_last=True, collate_fn=collate_fn
     )
-
-
-def tokens_of_tar(data: Any) -> Any:
-    """A WebDataset's tokens, shuffled."""
-    return data.shuffle(1000).decode().to_tuple("npy").map(_first)
 
 
 def _first(sample: tuple) -> Any:

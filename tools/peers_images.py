@@ -6,11 +6,12 @@ All decode with the same function, in a worker if there is one. Batches are uint
 
 import io
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from peers import Peer, loader_of
+from peers import Peer, loader_of, read_ours, read_streaming, web_dataset, web_loader
 from PIL import Image
 
 SIDE = 224
@@ -79,7 +80,7 @@ def read_memmap(folder: Path, workers: int, batch: int) -> Iterable[Any]:
     return loader_of(Mapped(str(folder)), workers, batch, shuffle=True, collate_fn=collate)
 
 
-# MDS: mosaicml-streaming and ours
+# MDS, which mosaicml-streaming and ours read
 
 
 def write_mds(images: list[bytes], folder: Path) -> None:
@@ -88,24 +89,6 @@ def write_mds(images: list[bytes], folder: Path) -> None:
     with MDSWriter(out=str(folder), columns={"image": "bytes"}, size_limit="16mb") as out:
         for image in images:
             out.write({"image": image})
-
-
-def read_streaming(folder: Path, workers: int, batch: int) -> Iterable[Any]:
-    from streaming import StreamingDataLoader, StreamingDataset
-
-    data = StreamingDataset(local=str(folder), shuffle=True, batch_size=batch)
-    return StreamingDataLoader(
-        data, batch_size=batch, num_workers=workers, drop_last=True, collate_fn=collate_columns
-    )
-
-
-def read_ours(folder: Path, workers: int, batch: int) -> Iterable[Any]:
-    from attent_stream import TeachingDataLoader, TeachingDataset
-
-    data = TeachingDataset(local=str(folder), shuffle=True, batch_size=batch)
-    return TeachingDataLoader(
-        data, batch_size=batch, num_workers=workers, drop_last=True, collate_fn=collate_columns
-    )
 
 
 # litdata
@@ -144,14 +127,8 @@ def write_webdataset(images: list[bytes], folder: Path) -> None:
 
 
 def read_webdataset(folder: Path, workers: int, batch: int) -> Iterable[Any]:
-    import webdataset
-
-    urls = sorted(map(str, folder.glob("*.tar")))
-    data = webdataset.WebDataset(urls, shardshuffle=100, nodesplitter=webdataset.split_by_node)
-    data = data.shuffle(1000).to_tuple("jpg")
-    return webdataset.WebLoader(
-        data, batch_size=batch, num_workers=workers, drop_last=True, collate_fn=collate_tuples
-    )
+    data = web_dataset(sorted(map(str, folder.glob("*.tar")))).to_tuple("jpg")
+    return web_loader(data, workers, batch, collate_tuples)
 
 
 # Hugging Face datasets, mapped and as a stream
@@ -204,8 +181,8 @@ def read_grain(folder: Path, workers: int, batch: int) -> Iterable[Any]:
 
 IMAGES = {
     "memmap": Peer((), write_memmap, read_memmap),
-    "ours": Peer((), write_mds, read_ours),
-    "streaming": Peer((), None, read_streaming, "ours"),
+    "ours": Peer((), write_mds, partial(read_ours, collate_fn=collate_columns)),
+    "streaming": Peer((), None, partial(read_streaming, collate_fn=collate_columns), "ours"),
     "litdata": Peer(("litdata",), write_litdata, read_litdata),
     "webdataset": Peer(("webdataset",), write_webdataset, read_webdataset),
     "datasets": Peer(("datasets",), write_datasets, read_datasets),

@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import peers
 from peers import (
     PEERS,
     Peer,
-    collate,
     collate_columns,
     collate_tensors,
     loader_of,
-    tokens_of_tar,
+    read_tars,
     write_litdata,
     write_mds,
     write_webdataset,
@@ -88,24 +88,16 @@ def _cache() -> str:
     return tempfile.mkdtemp(dir=os.environ.get("PEERS_CACHE"))
 
 
-def read_ours(folder: Path, workers: int, batch: int) -> Iterable[Any]:
-    from attent_stream import TeachingDataLoader, TeachingDataset
+def _where(folder: Path) -> dict[str, str]:
+    return {"remote": f"s3://{BUCKET}/{folder.name}", "local": _cache()}
 
-    remote = f"s3://{BUCKET}/{folder.name}"
-    data = TeachingDataset(remote=remote, local=_cache(), shuffle=True, batch_size=batch)
-    return TeachingDataLoader(
-        data, batch_size=batch, num_workers=workers, drop_last=True, collate_fn=collate_columns
-    )
+
+def read_ours(folder: Path, workers: int, batch: int) -> Iterable[Any]:
+    return peers.read_ours(folder, workers, batch, **_where(folder))
 
 
 def read_streaming(folder: Path, workers: int, batch: int) -> Iterable[Any]:
-    from streaming import StreamingDataLoader, StreamingDataset
-
-    remote = f"s3://{BUCKET}/{folder.name}"
-    data = StreamingDataset(remote=remote, local=_cache(), shuffle=True, batch_size=batch)
-    return StreamingDataLoader(
-        data, batch_size=batch, num_workers=workers, drop_last=True, collate_fn=collate_columns
-    )
+    return peers.read_streaming(folder, workers, batch, **_where(folder))
 
 
 def read_litdata(folder: Path, workers: int, batch: int) -> Iterable[Any]:
@@ -128,16 +120,9 @@ def read_litdata(folder: Path, workers: int, batch: int) -> Iterable[Any]:
 
 
 def read_webdataset(folder: Path, workers: int, batch: int) -> Iterable[Any]:
-    import webdataset
-
     names = sorted(path.name for path in folder.glob("*.tar"))
     where = f"{os.environ['S3_ENDPOINT_URL']}/{BUCKET}/{folder.name}"
-    urls = [f"pipe:curl -s -f {where}/{name}" for name in names]
-    data = webdataset.WebDataset(urls, shardshuffle=100, nodesplitter=webdataset.split_by_node)
-    return webdataset.WebLoader(
-        tokens_of_tar(data), batch_size=batch, num_workers=workers, drop_last=True,
-        collate_fn=collate,
-    )  # fmt: skip
+    return read_tars([f"pipe:curl -s -f {where}/{name}" for name in names], workers, batch)
 
 
 def write_parquet(tokens: Any, folder: Path) -> None:

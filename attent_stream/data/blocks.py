@@ -105,8 +105,7 @@ class Lender:
     def _new(self, size: int) -> Block:
         # Pages that are never written to take no memory
         capacity = 1 << (HEADER + size - 1).bit_length()
-        memory = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(capacity))
-        block = Block(self._key, self._worker, self._made, memory)
+        block = Block(self._key, self._worker, self._made, shared_bytes(capacity))
         self._made += 1
         self._blocks.append(block)
         return block
@@ -151,6 +150,11 @@ class Blocks:
         part = whole[HEADER:]
         self._tensors[at] = weakref.ref(part, lambda _: flag.__setitem__(0, _FREE))
         return torch.from_numpy(part)
+
+
+def shared_bytes(size: int) -> Tensor:
+    """New shared memory, uint8 of shape (size,)."""
+    return torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))
 
 
 def _received(key: str, worker: int, number: int, memory: Tensor | None, gone: Any) -> Tensor:

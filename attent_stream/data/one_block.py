@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from attent_stream.data.blocks import Block
+from attent_stream.data.blocks import Block, shared_bytes
 
 SMALL = 1 << 16  # bytes: below it the pipe is faster than a block that is there already
 LARGE = 1 << 18  # bytes: below it the pipe is faster than a block that must be made
@@ -115,7 +115,7 @@ def _block(size: int, lend: Callable[[int], Block | None] | None) -> bytearray |
         return lent
     if size < LARGE:
         return bytearray(size)
-    return torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))
+    return shared_bytes(size)
 
 
 def as_batch(given: Any) -> Any:

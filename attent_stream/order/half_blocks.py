@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attent_stream.order.permutation import below, keyed
-
-_BLOCK, _STAGGER, _EDGE = range(3)  # purposes of keys, as in lazy_samples.py
+from attent_stream.order.lazy_samples import BLOCK, EDGE, STAGGER, Shuffle
+from attent_stream.order.permutation import below
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,20 +15,16 @@ class HalfBlocks:
 
     Args:
         borders: First position of each canonical node and the end, strictly ascending.
-        seed: Seed of the run.
-        epoch: The epoch's number.
-        block_size: Samples over which a shard is spread.
+        shuffle: The settings of the shuffle.
     """
 
     borders: NDArray[np.int64]
-    seed: int
-    epoch: int
-    block_size: int
+    shuffle: Shuffle
 
     @property
     def size(self) -> int:
         """Samples of a block, about."""
-        return max(1, self.block_size // 2)
+        return max(1, self.shuffle.block_size // 2)
 
     def find(
         self, at: NDArray[np.int64], half: int
@@ -46,7 +41,7 @@ class HalfBlocks:
         size = self.size
         node = np.searchsorted(self.borders, at, side="right") - 1
         first, last = self.borders[node], self.borders[node + 1]
-        stagger = below(self._key(_STAGGER, node), max(1, size * 3 // 4))
+        stagger = below(self.shuffle.key(STAGGER, node), max(1, size * 3 // 4))
         origin = first - stagger - half * (size // 2)
         number = (at - origin) // size
         # An edge is moved by less than half of a block, so one of two neighbours is the last one
@@ -56,14 +51,11 @@ class HalfBlocks:
         begin = np.maximum(first, self._edge(node, origin, number, half))
         begin = np.where(number == 0, first, begin)
         end = np.minimum(last, self._edge(node, origin, number + 1, half))
-        return begin, end, self._key(_BLOCK, half, node, number)
+        return begin, end, self.shuffle.key(BLOCK, half, node, number)
 
     def _edge(
         self, node: NDArray, origin: NDArray, number: NDArray, half: int
     ) -> NDArray[np.int64]:
         reach = self.size // 32
-        key = self._key(_EDGE, half, node, number)
+        key = self.shuffle.key(EDGE, half, node, number)
         return origin + number * self.size + below(key, 2 * reach + 1) - reach
-
-    def _key(self, purpose: int, *parts: NDArray | int) -> NDArray[np.uint64]:
-        return keyed(self.seed, self.epoch, purpose, *parts)

@@ -18,7 +18,7 @@ from attent_stream.order.stream_counts import partial_choice
 # Positions computed at a time, so that intermediate arrays stay in the CPU's cache
 _CHUNK = 1 << 15
 _MOST_BLOCKS = 1 << 21
-_BLOCK, _STAGGER, _EDGE, _TAKEN = range(4)  # purposes of keys
+BLOCK, STAGGER, EDGE, TAKEN = range(4)  # purposes of keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +59,7 @@ class Units:
         nth = np.arange(len(shard)) - np.repeat(np.cumsum(units) - units, units)
         take = np.minimum(size[shard], counts[shard] - nth * size[shard])
         return cls(
-            first=first[shard],
-            samples=size[shard],
-            take=take,
-            key=keyed(seed, _TAKEN, first[shard]),
+            first=first[shard], samples=size[shard], take=take, key=keyed(seed, TAKEN, first[shard])
         )
 
     @classmethod
@@ -115,6 +112,42 @@ class Blocks(NamedTuple):
     keys: NDArray[np.uint64]  # shape (blocks,)
 
 
+class Stretches(NamedTuple):
+    """What is read in sequence, cut where a canonical node begins; int64 arrays of shape (n,)."""
+
+    of: NDArray[np.int64]  # which of what is read
+    skip: NDArray[np.int64]  # samples of it that come before
+    length: NDArray[np.int64]
+    number: NDArray[np.int64]  # its number in the sequence of all epochs
+
+
+def stretches(
+    take: NDArray[np.int64], borders: NDArray[np.int64], shuffle: Shuffle | None
+) -> Stretches:
+    """An epoch's sequence of what is read: in each canonical node another one in each epoch.
+
+    Args:
+        take: Samples that are read of each, at least 1, int64 of shape (units,).
+        borders: First position of each canonical node and the end.
+        shuffle: The settings of the shuffle, or None for no shuffle.
+    """
+    run = np.arange(len(take))
+    if shuffle is not None:
+        run = np.random.default_rng(shuffle.seed).permutation(len(run))
+    ends = np.cumsum(take[run])
+    starts = ends - take[run]
+    cut = np.unique(np.concatenate([starts, borders[:-1]]))
+    place = np.searchsorted(starts, cut, side="right") - 1
+    length = np.diff(cut, append=borders[-1])
+    number = np.arange(len(cut))
+    if shuffle is not None:
+        node = np.searchsorted(borders, cut, side="right")
+        rng = np.random.default_rng([shuffle.seed, shuffle.epoch])
+        number = np.lexsort((rng.random(len(cut)), node))
+    skip = cut - starts[place]
+    return Stretches(run[place][number], skip[number], length[number], number)
+
+
 class Samples:
     """An epoch's sequence of samples.
 
@@ -132,21 +165,7 @@ class Samples:
     def __init__(self, units: Units, canonical_nodes: int, shuffle: Shuffle | None) -> None:
         self.total = int(units.take.sum())
         self.borders = np.arange(canonical_nodes + 1) * self.total // canonical_nodes
-        run = np.arange(len(units.take))
-        if shuffle is not None:
-            run = np.random.default_rng(shuffle.seed).permutation(len(run))
-        ends = np.cumsum(units.take[run])
-        starts = ends - units.take[run]
-        cut = np.unique(np.concatenate([starts, self.borders[:-1]]))
-        unit = np.searchsorted(starts, cut, side="right") - 1
-        skip = cut - starts[unit]
-        length = np.diff(cut, append=self.total)
-        unit = run[unit]
-        if shuffle is not None:
-            node = np.searchsorted(self.borders, cut, side="right")
-            rng = np.random.default_rng([shuffle.seed, shuffle.epoch])
-            order = np.lexsort((rng.random(len(cut)), node))
-            unit, skip, length = unit[order], skip[order], length[order]
+        unit, skip, length, _ = stretches(units.take, self.borders, shuffle)
         self.starts = np.concatenate([[0], np.cumsum(length)])
         self._skip = skip
         self._first, self._samples = units.first[unit], units.samples[unit]
@@ -188,14 +207,14 @@ def _halves(samples: Samples, shuffle: Shuffle) -> list[Blocks]:
     size = max(1, shuffle.block_size // 2, samples.total // _MOST_BLOCKS)
     first, last = samples.borders[:-1], samples.borders[1:]
     nodes, reach = np.arange(len(first)), size // 32
-    stagger = below(shuffle.key(_STAGGER, nodes), max(1, size * 3 // 4))
+    stagger = below(shuffle.key(STAGGER, nodes), max(1, size * 3 // 4))
     sets = []
     for half in (1, 0):
         ahead = stagger + half * (size // 2)
         many = (last - first + ahead) // size + 1
         node = np.repeat(nodes, many)
         number = np.arange(len(node)) - np.repeat(np.cumsum(many) - many, many) + 1
-        jitter = below(shuffle.key(_EDGE, half, node, number), 2 * reach + 1) - reach
+        jitter = below(shuffle.key(EDGE, half, node, number), 2 * reach + 1) - reach
         edges = first[node] - ahead[node] + number * size + jitter
         edges = edges[(edges > first[node]) & (edges < last[node])]
         sets.append(_blocks(shuffle, np.unique(np.concatenate([edges, samples.borders])), half))
@@ -213,7 +232,7 @@ def _everything(samples: Samples, shuffle: Shuffle) -> list[Blocks]:
 
 
 def _blocks(shuffle: Shuffle, edges: NDArray[np.int64], number: int) -> Blocks:
-    return Blocks(edges, shuffle.key(_BLOCK, number, np.arange(len(edges) - 1)))
+    return Blocks(edges, shuffle.key(BLOCK, number, np.arange(len(edges) - 1)))
 
 
 # Streaming's shuffle_algo -> the sets of blocks, applied in sequence, that move samples as far

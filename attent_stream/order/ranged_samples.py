@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attent_stream.order.half_blocks import HalfBlocks
-from attent_stream.order.lazy_samples import Shuffle
+from attent_stream.order.lazy_samples import Shuffle, stretches
 from attent_stream.order.permutation import permuted
 from attent_stream.order.ranges import SHARDS, Ranges, Reads
 from attent_stream.order.stream_counts import partial_choice
@@ -68,30 +68,12 @@ class RangedSamples:
         self._ends = np.cumsum([len(ranges) for ranges in self._streams])
         self.total = int(take.sum())
         borders = np.arange(canonical_nodes + 1) * self.total // canonical_nodes
-        run = np.arange(len(take))
-        if shuffle is not None:
-            run = np.random.default_rng(shuffle.seed).permutation(len(run))
-        ends = np.cumsum(take[run])
-        starts = ends - take[run]
         # Parts of ranges: each range, cut where a canonical node begins
-        cut = np.unique(np.concatenate([starts, borders[:-1]]))
-        place = np.searchsorted(starts, cut, side="right") - 1
-        length = np.diff(cut, append=self.total)
-        order = np.arange(len(cut))
-        if shuffle is not None:
-            node = np.searchsorted(borders, cut, side="right")
-            rng = np.random.default_rng([shuffle.seed, shuffle.epoch])
-            order = np.lexsort((rng.random(len(cut)), node))
-        self._range, self._skip = run[place[order]], (cut - starts[place])[order]
-        self._part, self._starts = order, np.concatenate([[0], np.cumsum(length[order])])
+        self._range, self._skip, length, self._part = stretches(take, borders, shuffle)
+        self._starts = np.concatenate([[0], np.cumsum(length)])
         self._blocks: HalfBlocks | None = None
         if shuffle is not None and shuffle.algo in _WITHIN_BLOCKS:
-            self._blocks = HalfBlocks(
-                borders=borders,
-                seed=shuffle.seed,
-                epoch=shuffle.epoch,
-                block_size=shuffle.block_size,
-            )
+            self._blocks = HalfBlocks(borders=borders, shuffle=shuffle)
         self._most = max(64, 4 * canonical_nodes)  # tables that are kept
         self._tables: OrderedDict[int, _Table] = OrderedDict()
         self._merged: tuple[NDArray[np.int64], _Table] | None = None

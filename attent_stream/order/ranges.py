@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attent_stream.order.lazy_samples import Units
+from attent_stream.order.stream_counts import shares
 
 SHARDS = 256  # of a range: its tables take 12 kB, and it mixes as many as an order reads at a time
 
@@ -102,26 +103,6 @@ class Ranges:
         # Each whole reading has a key of its own, as it is shuffled by itself
         seed = reads.seed + int(self.nth[at])
         return Units.of_shards(reads.first[shards], samples, counts, seed)
-
-
-def shares(sizes: NDArray[np.int64], rest: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Each one's proportional share, randomly rounded up or down.
-
-    Args:
-        sizes: Sizes, int64 of shape (n,).
-        rest: Sum of the shares, 0 to the sum of sizes.
-        rng: Random numbers.
-
-    Returns:
-        int64 of shape (n,), each at most its size.
-    """
-    order = rng.permutation(len(sizes))
-    upto = np.cumsum(sizes[order])
-    ends = np.floor(upto * (rest / int(upto[-1])) + rng.random()).astype(np.int64)
-    ends[-1] = rest
-    found = np.empty_like(sizes)
-    found[order] = np.diff(np.minimum(ends, rest), prepend=0)
-    return found
 
 
 def _sizes(samples: NDArray[np.int64], count: int, shuffled: bool) -> NDArray[np.int64]:

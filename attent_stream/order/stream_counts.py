@@ -40,7 +40,7 @@ def shard_counts(
         return counts
     picks = -(-samples // granularity)
     if int(picks.sum()) > exact_picks:
-        return counts + _shares(samples, rest, seed)
+        return counts + np.minimum(shares(samples, rest, np.random.default_rng(seed)), samples)
     ends = np.cumsum(picks)
     sizes = np.full(int(ends[-1]), granularity, np.int64)
     sizes[ends[picks > 0] - 1] = (samples - (picks - 1) * granularity)[picks > 0]
@@ -54,15 +54,24 @@ def shard_counts(
     return counts
 
 
-def _shares(samples: NDArray[np.int64], rest: int, seed: int) -> NDArray[np.int64]:
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(samples))
-    share = rest / int(samples.sum())
-    ends = np.floor(np.cumsum(samples[order]) * share + rng.random()).astype(np.int64)
+def shares(sizes: NDArray[np.int64], rest: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Each one's proportional share, randomly rounded up or down.
+
+    Args:
+        sizes: Sizes, int64 of shape (n,).
+        rest: Sum of the shares, 0 to the sum of sizes.
+        rng: Random numbers.
+
+    Returns:
+        int64 of shape (n,), each at most its size.
+    """
+    order = rng.permutation(len(sizes))
+    upto = np.cumsum(sizes[order])
+    ends = np.floor(upto * (rest / int(upto[-1])) + rng.random()).astype(np.int64)
     ends[-1] = rest
-    counts = np.empty_like(samples)
-    counts[order] = np.diff(np.minimum(ends, rest), prepend=0)
-    return np.minimum(counts, samples)
+    found = np.empty_like(sizes)
+    found[order] = np.diff(np.minimum(ends, rest), prepend=0)
+    return found
 
 
 def partial_choice(

@@ -15,7 +15,7 @@ def test_blocks_are_those_of_few_shards(block_size, canonical, epoch):
     units = Units.of_shards(np.cumsum(sizes) - sizes, sizes, sizes, 1)
     shuffle = Shuffle(algo="py1e", seed=3, epoch=epoch, block_size=block_size)
     samples = Samples(units, canonical, shuffle)
-    found = HalfBlocks(borders=samples.borders, seed=3, epoch=epoch, block_size=block_size)
+    found = HalfBlocks(borders=samples.borders, shuffle=shuffle)
     at = np.arange(samples.total)
     for half, blocks in zip((1, 0), samples._blocks, strict=True):
         begin, end, key = found.find(at, half)

@@ -9,7 +9,7 @@ from seeded import seeded
 from attent_stream.order import ranged_samples, ranges
 from attent_stream.order.lazy_samples import Samples, Shuffle
 from attent_stream.order.ranged_samples import RangedSamples, can_be_ranged
-from attent_stream.order.ranges import shares
+from attent_stream.order.stream_counts import shares
 from attent_stream.order.stream_reads import StreamReads, samples_of
 
 ALGOS = [None, "py1e", "py1br", "py1s", "py2s"]
