@@ -57,7 +57,7 @@ def test_two_ranks_make_and_drop_data_sets(zygote, tmp_path):
     for rank in (0, 1):
         open_files, read = json.loads((tmp_path / f"report{rank}").read_text())
         few = [open_files[number] for number in range(rank + 1, 8, 2)]  # without one that is kept
-        assert max(few) - min(few) <= 1 and max(open_files) <= max(few) + 16, open_files
+        assert max(few) == min(few) and max(open_files) <= max(few) + 16, open_files
         assert read
     assert zygote.shared_memory() <= before
 

@@ -7,6 +7,7 @@ import os
 import resource
 import threading
 from datetime import timedelta
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import torch
@@ -72,6 +73,7 @@ def make_on_a_rank(rank: int, port: int, folder: str, report: str) -> None:
     }
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    resource_tracker.ensure_running()  # at its first use, it opens a descriptor
     gc.freeze()
     open_files, kept, read = [], [], []
     for number in range(8):
