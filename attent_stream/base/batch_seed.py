@@ -15,6 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from attent_stream.base.numpy_state import NumpyState
+
+_numpy = NumpyState()
+
 
 def seed_batch(seed: int, epoch: int, ids: NDArray[np.int64], pieces: int = 1) -> None:
     """Seed this process's global generators (torch on the CPU, numpy, Python) for the next batch.
@@ -36,10 +40,10 @@ def seed_batch(seed: int, epoch: int, ids: NDArray[np.int64], pieces: int = 1) -
 @contextmanager
 def random_numbers_kept() -> Iterator[None]:
     """Restore the CPU's global generators on exit, because training draws from them."""
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    states = torch.get_rng_state(), random.getstate(), _numpy.get()
     try:
         yield
     finally:
         torch.set_rng_state(states[0])
         random.setstate(states[1])
-        np.random.set_state(states[2])  # noqa: NPY002
+        _numpy.set(states[2])

@@ -4,7 +4,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from filelock import FileLock
@@ -127,6 +126,12 @@ class TeachingDataset(ResumableDataset, CheckedStreams, ClosesMemory, StreamingD
         self._samples: SampleCache | None = None  # in a taught iteration
         self._open_shards = OpenShards()
 
+    def __getitem__(self, at: Any) -> Any:
+        """See StreamingDataset; without its checks where a sample's id is an int, as usual."""
+        if type(at) is int and at >= 0:
+            return self.get_item(at)
+        return super().__getitem__(at)
+
     def get_item(self, sample_id: int, retry: int = 7) -> Any:
         """Read a sample as Streaming does, or return one that was read of late."""
         if self._samples is None:
@@ -145,8 +150,10 @@ class TeachingDataset(ResumableDataset, CheckedStreams, ClosesMemory, StreamingD
         """
         if self.cache_limit is None:
             shard, index_in_shard = self.spanner[sample_id]
-            with suppress(FileNotFoundError):
+            try:
                 return self._open_shards.get_item(self.shards, shard, index_in_shard)
+            except FileNotFoundError:
+                pass  # Streaming fetches it
         return super().get_item(sample_id, retry)
 
     @property

@@ -2,6 +2,7 @@
 
 import os
 import struct
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -33,18 +34,13 @@ class ShardReader(MDSReader):
 
     def decode_sample(self, data: bytes) -> dict[str, Any]:
         """See ``MDSReader``."""
-        sizes, at = [], 0
-        for size in self.column_sizes:
-            if not size:
-                (size,) = _SIZE.unpack_from(data, at)
-                at += _SIZE.size
-            sizes.append(size)
-        sample = {}
-        columns = zip(self.column_names, self.column_encodings, sizes, strict=False)
-        for name, encoding, size in columns:
-            sample[name] = _coder(encoding).decode(data[at : at + size])
-            at += size
-        return sample
+        return self.decoder()(data)
+
+    def decoder(self) -> Callable[[bytes], dict[str, Any]]:
+        """A function that decodes samples of this shard, and of others with the same columns."""
+        return _decoder(
+            tuple(self.column_names), tuple(self.column_encodings), tuple(self.column_sizes)
+        )
 
 
 class ShardFile:
@@ -86,6 +82,29 @@ class ShardFile:
             name = os.path.basename(self._path)
             raise IndexError(f"Relative sample index {idx} is not present in the {name} file.")
         return data
+
+
+@lru_cache(maxsize=64)
+def _decoder(
+    names: tuple[str, ...], encodings: tuple[str, ...], sizes: tuple[int | None, ...]
+) -> Callable[[bytes], dict[str, Any]]:
+    """Decode samples of some columns. The sizes of those that vary stand before the values."""
+    decodes = [_coder(encoding).decode for encoding in encodings]
+    columns = list(zip(names, decodes, sizes, strict=False))
+    head = _SIZE.size * sum(not size for size in sizes)
+
+    def decode(data: bytes) -> dict[str, Any]:
+        sample, at, begin = {}, 0, head
+        for name, value, size in columns:
+            if not size:
+                (size,) = _SIZE.unpack_from(data, at)
+                at += _SIZE.size
+            end = begin + size
+            sample[name] = value(data[begin:end])
+            begin = end
+        return sample
+
+    return decode
 
 
 @lru_cache(maxsize=256)

@@ -1,13 +1,15 @@
 """Shards that a process keeps open, as opening a file takes longer than reading a sample."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from streaming.base.format import Reader
 
 from attent_stream.base.open_files import is_out_of_files
 from attent_stream.store.mds_reader import ShardFile, ShardReader
+
+_Open = tuple[ShardFile, Callable[[bytes], dict[str, Any]]]  # a shard and its decoder
 
 LIMIT = 64  # an order mixes about as many shards
 
@@ -23,7 +25,7 @@ class OpenShards:
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
-        self._held: OrderedDict[int, tuple[ShardFile, ShardReader]] = OrderedDict()
+        self._held: OrderedDict[int, _Open] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_limit": self._limit, "_held": OrderedDict()}
@@ -48,12 +50,12 @@ class OpenShards:
             reader = shards[shard]
             if not isinstance(reader, ShardReader):
                 return reader.get_item(index)
-            held = self._opened(reader), reader
+            held = self._opened(reader), reader.decoder()
             self._held[shard] = held
             if len(self._held) > self._limit:
                 self._held.popitem(last=False)
-        file, reader = held
-        return reader.decode_sample(file.read(index))
+        file, decode = held
+        return decode(file.read(index))
 
     def _opened(self, reader: ShardReader) -> ShardFile:
         try:

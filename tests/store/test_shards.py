@@ -10,6 +10,8 @@ import threading
 import numpy as np
 import pytest
 from corpora import write_ids
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from store_proxy import StoreProxy
 from store_ranks import nodes_are_possible, run_nodes
 from stores import SAMPLES, opened, taught_run, use_s3, write_buckets
@@ -50,6 +52,13 @@ class Slow:
         assert self.go_on.wait(60)
 
 
+class Idle(ShardFetcher):
+    """One whose thread does nothing."""
+
+    def _run(self):
+        pass
+
+
 def closing(fetcher: ShardFetcher) -> threading.Thread:
     thread = threading.Thread(target=fetcher.close, daemon=True)
     thread.start()
@@ -74,6 +83,41 @@ def test_closed_in_the_middle_of_a_shard(monkeypatch, worker):
     fetcher._thread.join(60)
     assert not thread.is_alive() and not fetcher._thread.is_alive()
     assert data.asked == [(0, False)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    ids=st.lists(st.integers(0, 4 * SHARD - 1), max_size=60),
+    predownload=st.integers(1, 40),
+    counts=st.lists(st.integers(1, 9), min_size=60, max_size=60),
+    seed=st.integers(0, 9),
+)
+def test_shards_ahead_are_handed_over_in_order(ids, predownload, counts, seed):
+    """Oracle: a loop over the samples. The thread does nothing here."""
+    data, rng = Slow(), np.random.default_rng(seed)
+    data.prepare_shard = lambda shard, blocking: None
+    states = rng.choice([int(_ShardState.REMOTE), int(_ShardState.LOCAL)], 4)
+    data._shard_states = Shared(states)
+    fetcher = Idle(data, predownload)
+    fetcher._touched[:] = rng.random(4) < 0.5
+    touched, read, looked = fetcher._touched.copy(), 0, 0
+    wanted: list[int] = []
+    fetcher.expect(np.array(ids, np.int64))
+    for count in counts:
+        horizon = min(len(ids), read + predownload)
+        assert looked <= fetcher._looked <= horizon
+        late = horizon - fetcher._looked
+        assert late < max(1, predownload // 4) and (not late or horizon < len(ids))
+        for one in ids[looked : fetcher._looked]:
+            shard = one // SHARD
+            if not (states[shard] == _ShardState.LOCAL and touched[shard] or shard in wanted):
+                wanted.append(shard)
+        looked = fetcher._looked
+        assert list(fetcher._wanted) == wanted
+        touched = fetcher._touched.copy()
+        read += count
+        fetcher.advance(count)
+    assert looked == len(ids)
 
 
 def cut_copy(source, folder, name="shard.00001.mds"):
