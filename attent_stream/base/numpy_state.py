@@ -42,8 +42,8 @@ class NumpyState:
             ctypes.memmove(address, state, _SIZE)
         else:
             # Another kind of generator was put in its place meanwhile.
-            keys, position = np.frombuffer(state, np.uint32)[:_KEYS], _position(state)
-            np.random.set_state(("MT19937", keys, position))  # noqa: NPY002
+            keys = np.frombuffer(state, np.uint32)[:_KEYS]
+            np.random.set_state(("MT19937", keys, _position(state), 0, 0.0))  # noqa: NPY002
 
 
 def _address() -> int:

@@ -126,12 +126,6 @@ class TeachingDataset(ResumableDataset, CheckedStreams, ClosesMemory, StreamingD
         self._samples: SampleCache | None = None  # in a taught iteration
         self._open_shards = OpenShards()
 
-    def __getitem__(self, at: Any) -> Any:
-        """See StreamingDataset; without its checks where a sample's id is an int, as usual."""
-        if type(at) is int and at >= 0:
-            return self.get_item(at)
-        return super().__getitem__(at)
-
     def get_item(self, sample_id: int, retry: int = 7) -> Any:
         """Read a sample as Streaming does, or return one that was read of late."""
         if self._samples is None:

@@ -29,6 +29,9 @@ def plain_samples(
         seeded: Whether to seed the global generators for each batch.
     """
     stretches = _lazy if dataset.order == LAZY else _streaming
+    # Streaming's ``__getitem__`` also takes slices and lists, for a microsecond a sample.
+    own = type(dataset).__getitem__ is not StreamingDataset.__getitem__
+    read = dataset.__getitem__ if own else dataset.get_item
     fetcher = ShardFetcher(dataset, dataset.predownload)
     try:
         for expected, batches in stretches(dataset, epoch, sample_in_epoch):
@@ -37,7 +40,7 @@ def plain_samples(
                 fetcher.advance(len(batch))
                 if seeded:
                     seed_batch(dataset.shuffle_seed, epoch, batch)
-                yield from map(dataset.__getitem__, batch.tolist())
+                yield from map(read, batch.tolist())
     finally:
         fetcher.close()
 
