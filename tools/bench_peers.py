@@ -122,6 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", action="store_true", help="JPEG images in place of tokens")
     parser.add_argument("--s3", action="store_true", help="tokens from an S3 server on loopback")
     parser.add_argument("--peers", metavar="NAME;...")
+    parser.add_argument("--workers", metavar="N,...", help="only with so many workers")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, metavar="FILE")
     parser.add_argument("--one", nargs=4, metavar=("PEER", "FOLDER", "WORKERS", "BATCH"))
@@ -141,6 +142,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = [name for name in names if name not in missing]
     samples = given.samples or (1024 if given.images else 2048 if given.quick else 8192)
     rounds = given.rounds or (1 if given.quick else 3)
+    chosen = QUICK if given.quick or given.s3 else SETTINGS
+    if given.workers:
+        counts = {int(one) for one in given.workers.split(",")}
+        chosen = tuple(one for one in chosen if one[0] in counts)
+    if not chosen:
+        raise SystemExit(f"--workers: none of {given.workers} is measured here")
     stored = {every[name].stored or name for name in names}
     with tempfile.TemporaryDirectory() as scratch, serve() if given.s3 else nullcontext():
         os.environ["PEERS_CACHE"] = scratch
@@ -149,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_all(writers, drawn, Path(scratch), given.s3)
         rows = [
             row
-            for setting in (QUICK if given.quick or given.s3 else SETTINGS)
+            for setting in chosen
             for row in measured(every, names, Path(scratch), setting, rounds)
         ]
     versions = {name: _version(name) for name in VERSIONS}
