@@ -3,18 +3,18 @@
     python tools/bench_wall.py --data FOLDER [--tasks mix,repeated] [--rounds 3] [--out FILE]
     python tools/bench_wall.py --quick       # one task on Python's standard library, two minutes
 
-Each job is a task of ``yamls/bench/``, as long as its table below says. In one process, plain and
-taught runs of a job alternate, so that a machine that becomes slower is slower for both. Plain and
-taught runs have as many steps, without evaluations. Told are the medians over rounds of taught
-over plain: wall time of a step, and processor time of a step, of the training process and of the
-loader's workers. The first steps, in which a process warms up, are left out.
+Each job is a task of ``yamls/bench/``, as long as its table below says. A plain and a taught run of
+a job are two processes that take turns of 20 steps, so that both see a machine that becomes slower.
+They have as many steps, without evaluations. Told are the medians over rounds of taught over plain:
+wall time of a step, and processor time of a step, of the training process and of the loader's
+workers. The first steps of a run, in which it warms up, and of a turn are left out.
 
-Nothing else should run on the machine meanwhile.
+On a machine that does other work, processor times are the better measure.
 """
 
 import argparse
-import gc
 import json
+import multiprocessing
 import os
 import resource
 import statistics
@@ -37,7 +37,10 @@ from attent_stream.bench.settings import PLAIN, BenchConfig, load_bench
 from attent_stream.bench.training import hardware
 
 YAMLS = Path(__file__).resolve().parent.parent / "yamls" / "bench"
-WARM = 20  # steps that are left out
+WARM = 20  # steps of a run that are left out
+TURN = 20  # steps of a turn
+SETTLED = 5  # of them left out: the workers have batches ready
+PATIENCE = 600  # longest wait for a turn, in seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,29 +63,53 @@ JOBS = {
 }
 
 
-class Clock(Callback):
-    """Wall and processor seconds of the steps after the first ``WARM``.
+class Turns(Callback):
+    """Lets a run take turns with another, and measures its steps.
 
     Args:
         steps: Steps of the run.
+        mine: Released by the other run when it is this one's turn.
+        other: To release for the other run.
     """
 
-    def __init__(self, steps: int) -> None:
-        self._last = steps
+    def __init__(self, steps: int, mine: Any, other: Any) -> None:
+        self._last, self._mine, self._other = steps, mine, other
         self._began: tuple[float, float, float] | None = None
+        self._first: tuple[int, float] | None = None  # a step, and the workers' seconds until then
+        self._spent, self._counted = [0.0, 0.0], 0
         self.seconds: dict[str, float] = {}
 
+    def fit_start(self, state: State, logger: Any) -> None:
+        """Wait for the first turn."""
+        self._wait()
+
     def batch_end(self, state: State, logger: Any) -> None:
-        """Start after the first steps. Stop at the last, while the workers are there."""
+        """Measure from a turn's first steps to its end, and hand over."""
         step = int(state.timestamp.batch)
-        if step == WARM:
+        if step > WARM and step % TURN == SETTLED:
             self._began = _now()
-        if step == self._last and self._began is not None:
-            spent = [
-                (now - before) / (step - WARM)
-                for now, before in zip(_now(), self._began, strict=True)
-            ]
-            self.seconds = dict(zip(("wall", "training", "workers"), spent, strict=True))
+            self._first = self._first or (step, self._began[2])
+        if step % TURN and step != self._last:
+            return
+        if self._began is not None:
+            now = _now()
+            for kind in (0, 1):
+                self._spent[kind] += now[kind] - self._began[kind]
+            self._counted += step % TURN or TURN
+            self._counted -= SETTLED
+            self._began = None
+        if step == self._last and self._first is not None:
+            first, before = self._first
+            wall, training = (spent / self._counted for spent in self._spent)
+            workers = (_now()[2] - before) / (step - first)
+            self.seconds = {"wall": wall, "training": training, "workers": workers}
+        self._other.release()
+        if step < self._last:
+            self._wait()
+
+    def _wait(self) -> None:
+        if not self._mine.acquire(timeout=PATIENCE):
+            raise SystemExit("the other run has ended or hangs")
 
 
 def _now() -> tuple[float, float, float]:
@@ -97,44 +124,64 @@ def _now() -> tuple[float, float, float]:
     return time.perf_counter(), time.process_time(), workers
 
 
-def step_seconds(bench: BenchConfig, data: Prepared, run: Run, out: Path, workers: int) -> dict:
-    """Train a run, and return the seconds of a step by kind."""
+def train(
+    bench: BenchConfig, data: Prepared, run: Run, workers: int, turns: tuple[Any, Any], found: Any
+) -> None:
+    """Train a run in this process, and send the seconds of a step by kind."""
     from attent_stream.launch.build import build_trainer
     from attent_stream.launch.config import load_config
 
-    with tempfile.TemporaryDirectory(dir=out) as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         made = tree(bench, run, data, Path(scratch), None)
         made["eval_loader"] = []
         made["train_loader"]["num_workers"] = workers
         path = Path(scratch) / "run.yaml"
         path.write_text(yaml.safe_dump(made), "utf-8")
         steps = int(made["max_duration"].removesuffix("ba"))
-        clock, trainer = Clock(steps), build_trainer(load_config(path))
+        measured, trainer = Turns(steps, *turns), build_trainer(load_config(path))
         try:
-            trainer.state.callbacks.append(clock)
+            trainer.state.callbacks.append(measured)
             trainer.fit()
+            found.send(measured.seconds)
         finally:
             trainer.close()
-            del trainer
-            gc.collect()  # frees the data sets' shared memory
-    if not clock.seconds:
-        raise SystemExit(f"a run of {bench.task} has no {WARM} steps to warm up and one more")
-    return clock.seconds
+
+
+def in_turns(
+    bench: BenchConfig, data: Prepared, runs: Sequence[Run], workers: int, first: int
+) -> list[dict[str, float]]:
+    """Train two runs in turns, and return the seconds of a step by kind of each."""
+    context = multiprocessing.get_context("spawn")
+    turns = [context.Semaphore(int(which == first)) for which in (0, 1)]
+    pipes, processes = [context.Pipe(duplex=False) for _ in runs], []
+    for which, run in enumerate(runs):
+        given = (bench, data, run, workers, (turns[which], turns[1 - which]), pipes[which][1])
+        processes.append(context.Process(target=train, args=given))
+        processes[-1].start()
+        pipes[which][1].close()
+    try:
+        found = [receiver.recv() for receiver, _ in pipes]
+    except EOFError:
+        raise SystemExit(f"a run of {bench.task} failed") from None
+    finally:
+        for process in processes:
+            process.join(PATIENCE)
+            process.kill()
+    if not all(found):
+        raise SystemExit(f"a run of {bench.task} has no {WARM} steps to warm up and a turn more")
+    return found
 
 
 def measured(
-    bench: BenchConfig, data: Prepared, job: Job, out: Path, workers: int, rounds: int
+    bench: BenchConfig, data: Prepared, job: Job, workers: int, rounds: int
 ) -> dict[str, Any]:
-    """Measure a job with so many workers. The order of the two alternates between rounds."""
+    """Measure a job with so many workers. Who begins alternates between rounds."""
     rate, seed = bench.learning_rates[0], bench.seeds[0]
     both = [Run(arm=arm, length=job.length, seed=seed, lr=rate) for arm in (PLAIN, job.arm)]
-    found: list[list[dict]] = [[], []]
-    for number in range(rounds):
-        for which in (0, 1) if number % 2 == 0 else (1, 0):
-            found[which].append(step_seconds(bench, data, both[which], out, workers))
+    found = [in_turns(bench, data, both, workers, number % 2) for number in range(rounds)]
     result: dict[str, Any] = {"task": bench.task, "arm": job.arm, "workers": workers}
     for kind in ("wall", "training", "workers"):
-        plain, taught = ([one[kind] for one in rows] for rows in found)
+        plain, taught = ([pair[which][kind] for pair in found] for which in (0, 1))
         result[f"{kind}_plain_ms"] = round(1e3 * statistics.median(plain), 3)
         result[f"{kind}_taught_ms"] = round(1e3 * statistics.median(taught), 3)
         if min(plain) > 0:
@@ -167,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             data = BenchRun(bench, given.data, Path(scratch), say=lambda line: None).data
             for workers in counts:
                 rounds = 2 if given.quick else given.rounds
-                row = measured(bench, data, job, Path(scratch), workers, rounds)
+                row = measured(bench, data, job, workers, rounds)
                 rows.append(row)
                 print(
                     f"{name:14} {workers} workers: a plain step {row['wall_plain_ms']:6.1f} ms; "
