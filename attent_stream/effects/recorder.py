@@ -1,7 +1,7 @@
 """The recorder: scores lessons by their training forwards, without an extra pass."""
 
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from composer import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist
 from numpy.typing import NDArray
-from torch.nn import Module, functional
+from torch.nn import Module
 
 from attent_stream.base.empty import is_empty
 from attent_stream.base.errors import AttentError, ScoreError, in_words
@@ -29,6 +29,22 @@ from attent_stream.window.decision import ALL
 _STOPPED = -np.inf  # instead of a time, if a rank could not score a batch
 
 log = logging.getLogger(__name__)
+
+
+class _Lessons(NamedTuple):
+    """The scores of a batch.
+
+    Args:
+        ids: Its lessons' sample ids, shape (n,).
+        scores: Their scores, by micro-batch; n in all.
+        width: Most lessons of a batch, the same on all ranks.
+        time: When it was trained on.
+    """
+
+    ids: NDArray[np.int64]
+    scores: list[torch.Tensor]
+    width: int
+    time: float
 
 
 class Recorder(Callback):
@@ -73,8 +89,7 @@ class Recorder(Callback):
         self._fault: str | None = None  # why this rank stopped
         self._device = torch.device("cpu")  # of its scores
         self._micro: list[torch.Tensor] = []  # scores of this batch, by micro-batch
-        # Ids, scores and times of lessons to put into the ledger, each (3, batch_size * units).
-        self._pending: list[torch.Tensor] = []
+        self._pending: list[_Lessons] = []  # to put into the ledger
 
     @property
     def reading(self) -> Reading | None:
@@ -186,7 +201,6 @@ class Recorder(Callback):
         epoch = self._loader.epoch
         if epoch is None or self.stopped or (self._fault is None and not self._micro):
             return
-        width = self._loader.batch_size * epoch.units
         ids = epoch.lesson[0]
         if self._fault is None and sum(map(len, self._micro)) != len(ids):
             fault = (
@@ -197,23 +211,22 @@ class Recorder(Callback):
             if self._asked:
                 raise AttentError(fault)
             self._fault = fault
-        row = torch.full((3, width), -1.0, dtype=torch.float64, device=self._device)
-        if self._fault is None:
-            row[0, : len(ids)] = torch.from_numpy(ids).to(row.device)
-            row[1, : len(ids)] = torch.cat([scores.to(row) for scores in self._micro])
-        row[2] = self._teacher.time(epoch.order.epoch) if self._fault is None else _STOPPED
-        self._pending.append(row)
+        time, fine = self._teacher.time(epoch.order.epoch), self._fault is None
+        self._pending.append(
+            _Lessons(
+                ids=ids if fine else ids[:0],
+                scores=self._micro if fine else [],
+                width=self._loader.batch_size * epoch.units,
+                time=time if fine else _STOPPED,
+            )
+        )
         self._micro = []
 
     def flush(self) -> None:
         """Put all ranks' scores into the ledger. All ranks must call this together."""
         if not self._pending:
             return
-        width = max(row.shape[1] for row in self._pending)  # the same on all ranks
-        pending = torch.stack(
-            [functional.pad(row, (0, width - row.shape[1]), value=-1.0) for row in self._pending]
-        )
-        rows = self._loader.dataset.gathered(pending)
+        rows = self._loader.dataset.gathered(_table(self._pending, self._device))
         self._pending = []
         for batch in rows.swapaxes(0, 1):  # (ranks, 3, width) of one time
             ids, scores, times = batch.swapaxes(0, 1).reshape(3, -1)
@@ -229,6 +242,23 @@ class Recorder(Callback):
                 self._teacher.remember(
                     *_means(ids[real].astype(np.int64), scores[real]), times[real][0]
                 )
+
+
+def _table(batches: list[_Lessons], device: torch.device) -> torch.Tensor:
+    """Ids, scores and times of batches, float64 of shape (batches, 3, width); ids of -1 are none.
+
+    It is made at once, as each operation on a batch alone would cost a step more than its scoring.
+    """
+    width = max(batch.width for batch in batches)  # the same on all ranks
+    table = np.full((len(batches), 3, width), -1.0)
+    for row, batch in zip(table, batches, strict=True):
+        row[0, : len(batch.ids)] = batch.ids
+        row[2] = batch.time
+    made = torch.from_numpy(table).to(device)
+    scores = [micro for batch in batches for micro in batch.scores]
+    if scores:
+        made[:, 1][made[:, 0] >= 0] = torch.cat(scores).to(made)
+    return made
 
 
 def _means(ids: NDArray[np.int64], scores: NDArray) -> tuple[NDArray[np.int64], NDArray]:

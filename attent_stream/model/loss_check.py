@@ -20,8 +20,8 @@ from attent_stream.model.traits import Traits
 
 log = logging.getLogger(__name__)
 
-# Batches that are tested: the first ones, the 4th, 8th, 16th, and one in every ``_EVERY``
-_FIRST, _EVERY = 3, 32
+# Batches that are tested: the first ones, the 4th, 8th, ... 64th, and one in every ``_EVERY``
+_FIRST, _EVERY = 3, 128
 _PATIENCE = 64  # without a reading, all of the first batches are tested
 _MEMORY = "memory ran out"  # says nothing about readings
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from attent_stream.base.empty import EMPTY
-from attent_stream.model.reference import IGNORED, sample_mean
+from attent_stream.model.reference import IGNORED
 
 _MAX_DEPTH = 6  # nodes from the loss to its cross-entropy: factors and sums, but no model
 _NAMES = ("NllLossBackward0", "NllLoss2DBackward0")
@@ -48,6 +49,27 @@ class SavedEntropy:
         log_probs = self.log_probs if self.log_probs.ndim == 2 else self.log_probs.movedim(1, -1)
         labels = self.labels.masked_fill(self.labels == self.ignored, IGNORED)
         return log_probs.reshape(samples, -1, log_probs.shape[-1]), labels.reshape(samples, -1)
+
+    def losses(self, samples: int) -> Tensor | None:
+        """Mean loss of each sample over its labels, unweighted.
+
+        Args:
+            samples: See ``by_sample``.
+
+        Returns:
+            Float32 of shape (B,), ``-inf`` (``EMPTY``) for a sample without any valid label. None
+            where the number of labels is not a multiple of B.
+        """
+        labels = self.labels
+        if samples < 1 or labels.numel() % samples or not labels.numel():
+            return None
+        # Few operations, as this is done for every batch: ignored labels have a loss of 0.
+        losses = functional.nll_loss(
+            self.log_probs, labels, ignore_index=self.ignored, reduction="none"
+        )
+        sums = losses.reshape(samples, -1).float().sum(dim=1)
+        counts = (labels != self.ignored).reshape(samples, -1).sum(dim=1)
+        return (sums / counts).masked_fill_(counts == 0, EMPTY)
 
 
 def saved_entropies(loss: Any) -> list[SavedEntropy]:
@@ -93,14 +115,7 @@ def saved_losses(loss: Any, samples: int) -> Tensor | None:
     found = saved_entropies(loss) if isinstance(loss, Tensor) else []
     if len(found) != 1 or found[0].weight is not None:
         return None
-    ordered = found[0].by_sample(samples)
-    if ordered is None:
-        return None
-    log_probs, labels = ordered
-    with torch.no_grad():
-        valid = labels != IGNORED
-        nll = -log_probs.gather(2, torch.where(valid, labels, 0)[..., None])[..., 0].float()
-        return sample_mean(nll, valid).masked_fill(~valid.any(dim=1), EMPTY)
+    return found[0].losses(samples)
 
 
 def _entropies(node: Any) -> list[Any]:
