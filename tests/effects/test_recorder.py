@@ -8,9 +8,11 @@ import torch
 from composer import Callback
 from corpora import write_tokens
 from fits import LENGTH, VOCAB, TextLossOnly, fit, make_loader, make_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from attent_stream import AtteNT
-from attent_stream.effects.recorder import _means
+from attent_stream.effects.recorder import _Lessons, _means, _table
 
 
 @pytest.fixture
@@ -34,6 +36,29 @@ def test_record_fills_the_ledger_from_the_training_forward(folder):
     recalled = algorithm.fit.teacher.ledger.recall(np.arange(100))
     assert np.isfinite(recalled).all()
     assert [int(v) for _, v in memory.data["attent/dropped"]][-1] == 2 * 48
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.lists(st.integers(0, 3), max_size=3), min_size=1, max_size=5),
+    seed=st.integers(0, 99),
+)
+def test_a_table_of_batches_has_each_score_beside_its_sample(sizes, seed):
+    """Micro-batches of any sizes, also short batches and ones that were not scored."""
+    rng, batches, expected = np.random.default_rng(seed), [], []
+    for number, micro in enumerate(sizes):
+        ids = rng.integers(0, 1000, sum(micro))
+        scores = [torch.from_numpy(rng.random(size)).to(torch.float32) for size in micro]
+        batches.append(_Lessons(ids, scores, sum(micro) + int(rng.integers(3)), number / 4))
+        values = [score for one in scores for score in one.tolist()]
+        expected.append(list(zip(ids.tolist(), values, strict=True)))
+    table = _table(batches, torch.device("cpu")).numpy()
+    assert table.shape == (len(sizes), 3, max(batch.width for batch in batches))
+    for number, (row, pairs) in enumerate(zip(table, expected, strict=True)):
+        real = row[0] >= 0
+        ids = row[0][real].astype(int).tolist()
+        assert list(zip(ids, row[1][real].tolist(), strict=True)) == pairs
+        assert (row[2] == number / 4).all()
 
 
 class LastLosses(Callback):

@@ -55,6 +55,25 @@ def test_the_losses_of_samples(made, settings):
     loss.backward()  # the graph is still whole
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("ignored", [IGNORED, 3, 255])
+def test_the_losses_of_images_and_other_ignored_labels(ignored, dtype):
+    """Oracle: a loop over samples."""
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(4, 11, 5, 6, generator=generator).to(dtype).requires_grad_()
+    labels = torch.randint(11, (4, 5, 6), generator=generator)
+    labels[1], labels[2, 3] = ignored, ignored
+    found = saved_losses(F.cross_entropy(logits, labels, ignore_index=ignored), 4)
+    one_by_one = [
+        F.cross_entropy(logits[n : n + 1].detach().float(), labels[n : n + 1], ignore_index=ignored)
+        for n in range(4)
+    ]
+    assert found.dtype == torch.float32 and one_by_one[1].isnan() and found[1].isneginf()
+    others = [0, 2, 3]
+    tolerance = {"rtol": 1e-2, "atol": 1e-2} if dtype == torch.bfloat16 else {}
+    torch.testing.assert_close(found[others], torch.stack(one_by_one)[others], **tolerance)
+
+
 def test_a_sample_without_labels_has_no_loss():
     logits, labels = operands()
     labels[1] = IGNORED
