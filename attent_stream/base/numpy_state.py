@@ -6,44 +6,41 @@ from typing import Any
 import numpy as np
 
 # What numpy keeps of a Mersenne twister in memory: 624 uint32 and an int32, the position in them.
-_KEYS = 624
-_SIZE = 4 * _KEYS + 4
+_SIZE = 4 * 624 + 4
 
 
 class NumpyState:
     """Copies and restores the state of numpy's global generator.
 
     numpy copies the 624 numbers of a state one by one in Python. Its memory holds the same, but for
-    a second Gaussian number that was drawn and not used. So the memory is copied where it is known
-    that there is none: where it is as it was when numpy last said so.
+    a second Gaussian number that was drawn and not used. So numpy is asked again only where its
+    memory has changed, and the memory is copied where numpy said that there is no such number.
     """
 
     def __init__(self) -> None:
-        self._without_gauss = b""
+        # The last state without a second Gaussian number, and its memory
+        self._state: dict[str, Any] = {}
+        self._memory = b""
 
-    def get(self) -> Any:
+    def get(self) -> dict[str, Any]:
         """Return the state, for ``set``."""
         address = _address()
         memory = ctypes.string_at(address, _SIZE) if address else b""
-        if memory and memory == self._without_gauss:
-            return memory
+        if memory and memory == self._memory:
+            return self._state
         state: Any = np.random.get_state(legacy=False)  # noqa: NPY002
-        if not memory or state["has_gauss"] or not _is_memory_of(memory, state["state"]):
-            return state
-        self._without_gauss = memory
-        return memory
+        if memory and not state["has_gauss"] and _is_memory_of(memory, state["state"]):
+            self._state, self._memory = state, memory
+        return state
 
-    def set(self, state: Any) -> None:
+    def set(self, state: dict[str, Any]) -> None:
         """Restore a state of ``get``."""
-        if not isinstance(state, bytes):
-            np.random.set_state(state)  # noqa: NPY002
-        elif address := _address():
+        address = _address()
+        if address and state is self._state:
             np.random.seed(0)  # noqa: NPY002 (forgets the second Gaussian number, if there is one)
-            ctypes.memmove(address, state, _SIZE)
+            ctypes.memmove(address, self._memory, _SIZE)
         else:
-            # Another kind of generator was put in its place meanwhile.
-            keys = np.frombuffer(state, np.uint32)[:_KEYS]
-            np.random.set_state(("MT19937", keys, _position(state), 0, 0.0))  # noqa: NPY002
+            np.random.set_state(state)  # noqa: NPY002
 
 
 def _address() -> int:
@@ -53,8 +50,5 @@ def _address() -> int:
 
 
 def _is_memory_of(memory: bytes, state: dict[str, Any]) -> bool:
-    return memory[:-4] == state["key"].tobytes() and _position(memory) == state["pos"]
-
-
-def _position(memory: bytes) -> int:
-    return int.from_bytes(memory[-4:], "little")
+    position = int.from_bytes(memory[-4:], "little")
+    return memory[:-4] == state["key"].tobytes() and position == state["pos"]

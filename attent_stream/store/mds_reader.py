@@ -107,7 +107,6 @@ def _decoder(
     return decode
 
 
-@lru_cache(maxsize=256)
 def _coder(encoding: str) -> Any:
     """The coder of an encoding, which has no state."""
     coder = _get_coder(encoding)
