@@ -7,23 +7,23 @@ one, and one of them fails. Here one job after the other takes its names.
 """
 
 import atexit
+import fcntl
 import os
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from multiprocessing.shared_memory import SharedMemory as Block
-from tempfile import gettempdir
 from typing import Any
 
-from filelock import FileLock, Timeout
 from streaming.base.constant import BARRIER_FILELOCK, CACHE_FILELOCK, SHM_TO_CLEAN
 from streaming.base.shared import SharedMemory
 from streaming.base.shared.prefix import _get_path
 from streaming.base.world import World
 from torch import distributed as dist
 
-from attent_stream.base.node_memory import meet
+from attent_stream.base.node_memory import meet, node_path
 
 PATIENCE = 60.0  # seconds
 
@@ -83,19 +83,40 @@ class ClosesMemory:
 
 @contextmanager
 def _one_job_at_a_time() -> Iterator[None]:
-    """Wait until no other job of this user takes names on this node, at most ``PATIENCE``."""
-    lock = None
-    if World.detect().is_local_leader:
-        lock = FileLock(os.path.join(gettempdir(), f"attent-names-{os.getuid()}.lock"))
-        with suppress(Timeout, OSError):  # then names are taken as Streaming does it
-            lock.acquire(timeout=PATIENCE)
+    """Wait until no other job takes names on this node, at most ``PATIENCE``."""
+    lock = _names_lock() if World.detect().is_local_leader else None
     try:
         if dist.is_available() and dist.is_initialized():
             meet("the taking of names for shared memory")
         yield
     finally:
         if lock is not None:
-            lock.release()
+            fcntl.flock(lock, fcntl.LOCK_UN)  # also where a process forked meanwhile has a copy
+            os.close(lock)
+
+
+def _names_lock() -> int | None:
+    """Lock the folder of the names, which jobs of all users share, whatever their ``TMPDIR``.
+
+    Returns:
+        A descriptor to unlock and close, or None after ``PATIENCE`` or where folders cannot be
+        locked: then names are taken as Streaming does it.
+    """
+    try:
+        folder = os.open(os.path.dirname(node_path("names")), os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return None
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return folder
+        except BlockingIOError:
+            time.sleep(0.01)
+        except OSError:
+            break
+    os.close(folder)
+    return None
 
 
 def _close(

@@ -37,10 +37,15 @@ def test_data_sets_that_are_dropped_leave_no_descriptor(zygote, tmp_path):
 
 
 def test_jobs_that_start_at_once_take_different_names(zygote, tmp_path):
+    """Each has a temporary folder of its own, as launchers of clusters give them."""
     folder = write_ids(tmp_path / "data", 32)
-    env = {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     said = [tmp_path / f"said{job}" for job in range(4)]
-    jobs = [zygote.start("store_jobs:make_at_once", folder, said=one, env=env) for one in said]
+    jobs = []
+    for job, one in enumerate(said):
+        own = tmp_path / f"tmp{job}"
+        own.mkdir()
+        env = {"TMPDIR": str(own), "OMP_NUM_THREADS": "1"}
+        jobs.append(zygote.start("store_jobs:make_at_once", folder, said=one, env=env))
     assert [job.wait(300) for job in jobs] == [0] * 4, [one.read_text() for one in said]
 
 
@@ -60,6 +65,21 @@ def test_two_ranks_make_and_drop_data_sets(zygote, tmp_path):
         assert max(few) == min(few) and max(open_files) <= max(few) + 16, open_files
         assert read
     assert zygote.shared_memory() <= before
+
+
+def test_the_taking_of_names_is_locked_for_others_and_then_free(tmp_path, monkeypatch):
+    folder = write_ids(tmp_path / "data", 32)
+    monkeypatch.setattr(shared_memory, "PATIENCE", 0.1)
+    held = shared_memory._names_lock()
+    try:
+        assert shared_memory._names_lock() is None
+        data = TeachingDataset(local=folder, batch_size=4)  # after PATIENCE, as Streaming does it
+    finally:
+        os.close(held)
+    assert len(list(data)) == 32
+    free = shared_memory._names_lock()
+    os.close(free)
+    assert free is not None
 
 
 def test_a_forked_process_closes_nothing_of_its_parents(tmp_path):
