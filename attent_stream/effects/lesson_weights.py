@@ -3,15 +3,16 @@
 from collections.abc import Callable
 
 import torch
-from composer import Callback, State
+from composer import Event, State
 from composer.loggers import Logger
 
 from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.effects.effect import Effect
 from attent_stream.effects.weighting import WeightedOutputs
 from attent_stream.model.reading import Reading
 
 
-class LessonWeights(Callback):
+class LessonWeights(Effect):
     """Weights each lesson's gradient.
 
     Args:
@@ -27,6 +28,10 @@ class LessonWeights(Callback):
         reading: Callable[[], Reading | None],
     ) -> None:
         self._loader, self._outputs, self._reading = loader, outputs, reading
+
+    def idle(self, event: Event, state: State) -> bool:
+        """Without weights only a batch's beginning matters."""
+        return event != Event.BEFORE_TRAIN_BATCH and not self._outputs.weighted
 
     def before_train_batch(self, state: State, logger: Logger) -> None:
         """Begin a batch, also again after one that failed."""

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from composer import Callback, State, Timestamp
+from composer import Event, State, Timestamp
 from composer.loggers import Logger
 from composer.utils import dist
 from torch import Tensor
@@ -23,6 +23,7 @@ from torch import Tensor
 from attent_stream.base.errors import ScoreError
 from attent_stream.base.stopwatch import Stopwatch
 from attent_stream.base.watch import collective
+from attent_stream.effects.effect import Effect
 from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.gradient_sample import gradient_sample
 from attent_stream.model.wrapping import is_sharded
@@ -32,7 +33,7 @@ _KEPT = 0.9  # share of the running means that a measurement leaves
 _FEWEST = 4  # measurements, before one is told
 
 
-class NoiseScale(Callback):
+class NoiseScale(Effect):
     """Logs ``attent/noise_scale``, in tokens of text or samples of other data.
 
     Args:
@@ -65,6 +66,11 @@ class NoiseScale(Callback):
         noise = max(0.0, self._total - self._signal)
         return self.batch * noise / self._signal if self._signal > 0 else float("inf")
 
+    def idle(self, event: Event, state: State) -> bool:
+        """Gradients are looked at in two batches of ``EVERY``."""
+        done = event == Event.BATCH_END  # the timestamp is that of the next batch
+        return (int(state.timestamp.batch) - done) % EVERY >= 2
+
     def batch_start(self, state: State, logger: Logger) -> None:
         """Note when the batch began."""
         self._began = state.timestamp
@@ -73,16 +79,13 @@ class NoiseScale(Callback):
         """Begin with a batch, perhaps anew, as Composer does where memory ran out."""
         self._first = self._last = None
         self._rows = self._seen = 0
-        if _due(state):
-            try:
-                self._rows = self._form.rows(state.batch)
-            except ScoreError:  # what cannot be counted is one micro-batch
-                self._rows = 0
+        try:
+            self._rows = self._form.rows(state.batch)
+        except ScoreError:  # what cannot be counted is one micro-batch
+            self._rows = 0
 
     def after_backward(self, state: State, logger: Logger) -> None:
         """Take a sample of the gradient, if it is that of the first micro-batch or the last."""
-        if not _due(state):
-            return
         rows = self._form.rows(state.batch) if self._rows else 0
         first, self._seen = not self._seen, self._seen + rows
         last = self._seen >= self._rows
@@ -103,7 +106,6 @@ class NoiseScale(Callback):
 
     def batch_end(self, state: State, logger: Logger) -> None:
         """Measure, and log."""
-        # The timestamp is that of the next batch.
         which = (int(state.timestamp.batch) - 1) % EVERY
         if which == 1:
             with self._spent, torch.no_grad():
@@ -174,7 +176,3 @@ class NoiseScale(Callback):
         with collective("the measuring of the noise scale"):
             dist.all_reduce(values, reduce_operation="SUM")
         return values
-
-
-def _due(state: State) -> bool:
-    return int(state.timestamp.batch) % EVERY < 2

@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from composer import Callback, State
+from composer import State
 from composer.loggers import Logger
 
 from attent_stream.base.duration import total_span
 from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.effects.effect import Effect
 from attent_stream.effects.planned_rates import PlannedRates
 
 
-class PlannedLength(Callback):
+class PlannedLength(Effect):
     """Sets the lengths of taught epochs, on which the Trainer and schedules over epochs depend.
 
     Args:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from composer import Callback, State
+from composer import State
 from composer.loggers import Logger
 from composer.utils import dist
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from attent_stream.base.empty import is_empty
 from attent_stream.base.errors import AttentError, ScoreError, in_words
 from attent_stream.base.stopwatch import Stopwatch
 from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.effects.effect import Effect
 from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.device_memory import out_of_memory
 from attent_stream.model.loss_check import LossCheck
@@ -47,7 +48,7 @@ class _Lessons(NamedTuple):
     time: float
 
 
-class Recorder(Callback):
+class Recorder(Effect):
     """Scores lessons by their training forwards, and gathers all ranks' scores once a window.
 
     Args:

@@ -2,7 +2,7 @@
 
 import logging
 
-from composer import Callback, State
+from composer import Event, State
 from composer.loggers import Logger
 from composer.utils import dist
 
@@ -10,12 +10,13 @@ from attent_stream.arrange.cutting import apart
 from attent_stream.base.errors import ScoreError
 from attent_stream.base.gather import first_fault
 from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.effects.effect import Effect
 from attent_stream.teach.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
 
-class ShortLessons(Callback):
+class ShortLessons(Effect):
     """Takes batches apart, and gives a micro-batch as many tokens as one of whole samples has.
 
     Args:
@@ -35,6 +36,10 @@ class ShortLessons(Callback):
     @property
     def _units(self) -> int:
         return 1 if self._loader.epoch is None else self._loader.epoch.units
+
+    def idle(self, event: Event, state: State) -> bool:
+        """Whole samples are left as they are."""
+        return self._units == 1 and self._enlarged is None
 
     def batch_start(self, state: State, logger: Logger) -> None:
         """Take a batch apart before it is split into micro-batches.

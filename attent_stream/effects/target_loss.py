@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from composer import Callback, State
+from composer import Event, State
 from composer.core import get_precision_context
 from composer.loggers import Logger
 from composer.utils import dist
@@ -15,6 +15,7 @@ from composer.utils import dist
 from attent_stream.base.batch_seed import random_numbers_kept
 from attent_stream.base.stopwatch import Stopwatch
 from attent_stream.data.dataset import TeachingDataset
+from attent_stream.effects.effect import Effect
 from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.guard import untouched
 from attent_stream.model.trained import total_loss
@@ -26,7 +27,7 @@ _ROWS = 20  # batches between two, at least
 log = logging.getLogger(__name__)
 
 
-class TargetLoss(Callback):
+class TargetLoss(Effect):
     """Logs ``attent/target_loss`` now and then, and after training.
 
     Args:
@@ -50,11 +51,14 @@ class TargetLoss(Callback):
         self._every = max(_ROWS, int(samples / 3 / _SHARE / dataset.row_size))  # batches
         self._stopped = False
 
-    def batch_start(self, state: State, logger: Logger) -> None:
-        """Log it where it is due. By counts, so that a resume logs at the same batches."""
+    def idle(self, event: Event, state: State) -> bool:
+        """It is due by counts, so that a resume logs at the same batches."""
         batch = int(state.timestamp.batch)
-        if batch and batch % self._every == 0:
-            self._log(state, logger)
+        return event == Event.BATCH_START and (not batch or batch % self._every > 0)
+
+    def batch_start(self, state: State, logger: Logger) -> None:
+        """Log it where it is due."""
+        self._log(state, logger)
 
     def fit_end(self, state: State, logger: Logger) -> None:
         """Log it after training."""

@@ -47,6 +47,11 @@ class WeightedOutputs:
         self._checked = False
         self._at: Path | None = None
 
+    @property
+    def weighted(self) -> bool:
+        """Whether the batch has weights."""
+        return self._weights is not None
+
     def begin_batch(self, weights: Tensor | None) -> None:
         """Begin a batch, before its first forward.
 

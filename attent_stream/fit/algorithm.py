@@ -36,22 +36,7 @@ _STATE = (
     "given_up",
     "noise",
 )
-_EVENTS = frozenset(
-    {
-        Event.INIT,
-        Event.FIT_START,
-        Event.EPOCH_START,
-        Event.AFTER_DATALOADER,
-        Event.BATCH_START,
-        Event.BEFORE_TRAIN_BATCH,
-        Event.BEFORE_FORWARD,
-        Event.AFTER_FORWARD,
-        Event.AFTER_LOSS,
-        Event.AFTER_BACKWARD,
-        Event.BATCH_END,
-        Event.FIT_END,
-    }
-)
+_ALWAYS = frozenset({Event.INIT, Event.FIT_START})
 
 
 class AtteNT(Algorithm):
@@ -156,7 +141,9 @@ class AtteNT(Algorithm):
 
     def match(self, event: Event, state: State) -> bool:
         """Whether it does anything at this event."""
-        return event in _EVENTS
+        if event in _ALWAYS or self.fit is None:
+            return event in _ALWAYS
+        return event == Event.FIT_END or self.fit.effects.due(event, state)
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Pass the event on."""
@@ -167,7 +154,7 @@ class AtteNT(Algorithm):
         elif self.fit is not None:
             if event == Event.FIT_END:
                 self._fit_end(self.fit, state)
-            self.fit.run_event(event, state, logger)
+            self.fit.effects.run_event(event, state, logger)
 
     def state_dict(self) -> dict[str, Any]:
         """Counts, the ledger and the ranks' random numbers, as plain values and tensors. All ranks

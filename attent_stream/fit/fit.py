@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from composer import Callback, Event, State
+from composer import State
 from composer.devices import Device
 from composer.loggers import Logger
 from composer.utils import dist
@@ -14,6 +14,7 @@ from attent_stream.base.gather import gather_ranks
 from attent_stream.base.randomness import random_state
 from attent_stream.base.stopwatch import Stopwatch
 from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.effects.effect import Effect, Effects
 from attent_stream.effects.noise_scale import NoiseScale
 from attent_stream.effects.planned_length import PlannedLength
 from attent_stream.effects.recorder import Recorder
@@ -26,7 +27,7 @@ from attent_stream.teach.teacher import Teacher
 TARGET = "target"  # what is given up where the stream is like it
 
 
-class StepTime(Callback):
+class StepTime(Effect):
     """Logs the seconds that teaching took in each batch, and their share of the step.
 
     Args:
@@ -66,7 +67,7 @@ class Fit:
         short: Takes lessons in pieces apart.
         length: Tells the Trainer the lengths of epochs.
         noise: Measures the noise of gradients.
-        effects: All that listens to the Trainer's events, in the order in which it is called.
+        effects: All that listens to the Trainer's events.
     """
 
     run: Run
@@ -79,12 +80,7 @@ class Fit:
     short: ShortLessons
     length: PlannedLength
     noise: NoiseScale
-    effects: tuple[Callback, ...]
-
-    def run_event(self, event: Event, state: State, logger: Logger) -> None:
-        """Pass an event to each effect."""
-        for effect in self.effects:
-            effect.run_event(event, state, logger)
+    effects: Effects
 
     def flush(self) -> None:
         """Put what has been recorded into the ledger; all ranks call this together."""

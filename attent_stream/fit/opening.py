@@ -10,13 +10,12 @@ from composer.algorithms import CutMix, MixUp
 from composer.devices import DeviceGPU
 from composer.utils import dist
 
-from attent_stream.arrange.balance import LARGEST
-from attent_stream.arrange.cutting import MOST
 from attent_stream.base.duration import total_span
 from attent_stream.base.randomness import restore_ranks
 from attent_stream.base.registry import imported
 from attent_stream.base.stopwatch import Stopwatch
 from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.effects.effect import Effects
 from attent_stream.effects.lesson_weights import LessonWeights
 from attent_stream.effects.noise_scale import NoiseScale
 from attent_stream.effects.planned_length import PlannedLength
@@ -165,7 +164,7 @@ def open_fit(
         short=short,
         length=length,
         noise=noise,
-        effects=tuple(effect for effect in effects if effect is not None),
+        effects=Effects([effect for effect in effects if effect is not None]),
     )
     if resumed is not None:
         teacher.load_state_dict(resumed)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from composer import Callback, State
+from composer import Event, State
 from composer.loggers import Logger
 from composer.utils import dist
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from attent_stream.base.errors import ScoreError
 from attent_stream.base.stopwatch import Stopwatch
 from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.effects.effect import Effect
 from attent_stream.fit.scorer import Scorer
 from attent_stream.teach.teacher import Teacher
 from attent_stream.window.choice import Choice
@@ -27,7 +28,7 @@ Listener = Callable[[Choice, int], None]
 log = logging.getLogger(__name__)
 
 
-class Teaching(Callback):
+class Teaching(Effect):
     """Scores candidates as they come, and chooses the next window when it is due.
 
     Args:
@@ -53,6 +54,13 @@ class Teaching(Callback):
         self.listeners: list[Listener] = []
         self._loader, self._teacher, self._scorer = loader, teacher, scorer
         self._counts, self._flush, self._spent = counts, flush, spent
+
+    def idle(self, event: Event, state: State) -> bool:
+        """Only some scorers look at the batches that are trained on."""
+        if event != Event.BATCH_START:
+            return False
+        scorer = self._scorer
+        return scorer is None or not scorer.learns_from(int(state.timestamp.batch))
 
     def after_dataloader(self, state: State, logger: Logger) -> None:
         """Score the candidates that were read, and choose the next window if it is due.
@@ -96,7 +104,7 @@ class Teaching(Callback):
 
     def batch_start(self, state: State, logger: Logger) -> None:
         """Let a proxy learn from the batch."""
-        if self._scorer is not None and self._scorer.learns_from(int(state.timestamp.batch)):
+        if self._scorer is not None:
             with self._spent:
                 self._scorer.learn(state)
 

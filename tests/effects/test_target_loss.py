@@ -30,7 +30,7 @@ def test_it_is_the_loss_of_what_is_kept_aside(folders):
     losses = logged(memory)
     # A forward of four samples is 0.5% of 67 batches of as many.
     assert sorted(losses) == [66, 80]
-    (batch,) = algorithm.fit.effects[-2]._held
+    (batch,) = list(algorithm.fit.effects)[-2]._held
     assert len(batch["input_ids"]) == 4  # a tenth of 40
     model.eval()
     assert losses[80] == pytest.approx(model.loss(model(batch), batch).item(), abs=1e-6)
