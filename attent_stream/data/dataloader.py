@@ -36,6 +36,7 @@ from attent_stream.window.choice import Choice
 from attent_stream.window.layout import CANDIDATE
 
 _GLANCE = 8  # samples
+_MOST_AHEAD = 16  # batches of candidates that are read ahead: they take memory
 _WINDOWS = 4  # windows of an epoch, at least, where their length is not given
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ class TeachingDataLoader(StreamingDataLoader):
         super().__init__(dataset, batch_size=batch_size, collate_fn=tagged, **kwargs)
         self._tagged: TaggedCollate = tagged
         self._blocks: Blocks | None = None
+        self._prefetch: int | None = self.prefetch_factor
         self._collate: Callable[[list], Any] = collate
         self.teacher: Teacher | None = None
         self.inbox: list[Candidate] = []
@@ -328,7 +330,7 @@ class TeachingDataLoader(StreamingDataLoader):
     def _plain(self) -> Iterator[Any]:
         """Iterate as StreamingDataLoader does, but keep training's random states."""
         self.num_samples_yielded = 0
-        batches = DataLoader.__iter__(self)
+        batches = self._read(0)
         while True:
             with self._reading():
                 batch = next(batches, batches)
@@ -338,13 +340,24 @@ class TeachingDataLoader(StreamingDataLoader):
             self.num_samples_yielded += self._get_batch_size(batch)
             yield batch
 
+    def _read(self, candidates: int) -> Iterator[Any]:
+        """Start to read. The workers read ahead at least what a step needs and a batch more.
+
+        Args:
+            candidates: Batches of candidates that a step needs, at most.
+        """
+        if self._prefetch is not None:
+            needed = min(candidates, _MOST_AHEAD) + 2 if candidates else 0
+            self.prefetch_factor = max(self._prefetch, -(-needed // self.num_workers))
+        return DataLoader.__iter__(self)
+
     def _reading(self) -> AbstractContextManager:
         """Keep random states while a batch is read. Workers have their own."""
         return nullcontext() if self.num_workers else random_numbers_kept()
 
     def _taught(self, epoch: TaughtEpoch) -> Iterator[Any]:
         self.inbox = []
-        batches = DataLoader.__iter__(self)
+        batches = self._read(epoch.teacher.most_candidates)
         self._begun, has_begun = None, self._begun
         self._at_most, at_most = None, self._at_most
         if has_begun is not None:

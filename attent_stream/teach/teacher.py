@@ -1,5 +1,6 @@
 """The teacher: decides how many of a window's candidates become lessons, by what, and which."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -118,6 +119,12 @@ class Teacher:
     def uses_scores(self) -> bool:
         """Whether it ever chooses by scores."""
         return self.selector.needs_scores and self.settings.keep.some
+
+    @property
+    def most_candidates(self) -> int:
+        """Candidate rows that are read for a lesson row, at most; 0 if they are never read."""
+        reads = (self.uses_scores and self.scoring) or self.arrangements.reads
+        return math.ceil(1 / self.settings.keep.least) if reads else 0
 
     @property
     def foreseeable(self) -> bool:

@@ -240,6 +240,30 @@ def test_a_window_that_is_not_given_may_be_another(tmp_path):
     assert given.dataset.window == 16
 
 
+@pytest.mark.parametrize(
+    ("workers", "teacher", "ahead"),
+    [
+        (1, {}, 2),  # plain
+        (1, {"keep": 0.25, "select": "random"}, 2),  # reads lessons only
+        (1, {"keep": 0.25, "select": "hard"}, 6),
+        (2, {"keep": 0.25, "select": "hard"}, 3),
+        (1, {"keep": 0.7, "select": "hard"}, 4),
+        (1, {"keep": 0.001, "select": "hard"}, 18),
+    ],
+)
+def test_what_a_step_reads_is_read_ahead(tmp_path, workers, teacher, ahead):
+    dataset = TeachingDataset(local=write_ids(tmp_path, 64), batch_size=1, window=8)
+    loader = TeachingDataLoader(dataset, batch_size=1, num_workers=workers)
+    if teacher:
+        loader.attach(make_teacher(**teacher))
+    for _ in loader:
+        assert loader.prefetch_factor == ahead
+        loader.teach(difficulty_of)
+    loader.attach(None)
+    next(iter(loader))
+    assert loader.prefetch_factor == 2
+
+
 def test_a_window_that_is_not_given_is_the_checkpoints(tmp_path):
     folder = write_ids(tmp_path, 400)
     loader = without_window(folder)
