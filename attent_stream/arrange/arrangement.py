@@ -55,6 +55,7 @@ class Arrangement:
     cuts: ClassVar[bool] = False  # changes the number of units; such arrangements come first
     reads: ClassVar[bool] = False  # needs features of candidates
     foreseeable: ClassVar[bool] = False  # ``decide`` looks at no sample ids or lanes of a window
+    largest: ClassVar[int | None] = None  # units of the largest window that it arranges
 
     @classmethod
     def parse(cls, value: Any) -> "Arrangement":
@@ -80,6 +81,11 @@ class Arrangement:
             units: Pieces of a sample after the arrangements before this one.
         """
         return 0
+
+    @property
+    def most_units(self) -> int:
+        """Most pieces that it ever cuts a sample into."""
+        return 1
 
     def units(self, note: int) -> int:
         """Pieces that a sample is cut into, a power of 2 up to ``cutting.MOST``."""

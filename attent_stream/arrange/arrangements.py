@@ -1,6 +1,7 @@
 """Arrangements by name, and those of a run, applied one after the other."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -107,6 +108,22 @@ class Arrangements:
     def foreseeable(self) -> bool:
         """Whether all decide by a window's shape and place, without its samples."""
         return all(entry.made.foreseeable for entry in self.entries)
+
+    @property
+    def reads(self) -> bool:
+        """Whether candidates of new windows are read for their features."""
+        return any(entry.made.reads for entry in self.entries if entry.on)
+
+    @property
+    def most_units(self) -> int:
+        """Most pieces that a sample of a new window is cut into."""
+        return math.prod(entry.made.most_units for entry in self.entries if entry.on)
+
+    @property
+    def largest(self) -> int | None:
+        """Units of the largest new window that all of them arrange; None for any."""
+        given = [entry.made.largest for entry in self.entries if entry.on]
+        return min((largest for largest in given if largest is not None), default=None)
 
     @property
     def names(self) -> list[str]:

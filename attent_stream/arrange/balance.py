@@ -23,7 +23,8 @@ from attent_stream.window.choice import Window
 from attent_stream.window.selection import by_lane
 
 BLOCK = 1024  # samples ordered together: the work grows with its square, the gain hardly
-# Samples of the largest window that is ordered: each rank holds a kilobyte of features a sample.
+CHAIN = 8  # blocks that are ordered one after the other; ranks share out the chains
+# Units of the largest window that is ordered: each rank holds a kilobyte of features a unit.
 LARGEST = 1 << 16
 _AT_ONCE = 1 << 24  # numbers
 _EXACT = 1 << 23  # float32 is exact up to twice this, and no product exceeds the largest square
@@ -43,6 +44,7 @@ class Balance(Arrangement):
     by: str = "tokens"
     reads: ClassVar[bool] = True
     foreseeable: ClassVar[bool] = True
+    largest: ClassVar[int | None] = LARGEST
 
     def __post_init__(self) -> None:
         FEATURES.get(self.by)
@@ -80,12 +82,19 @@ class Balance(Arrangement):
         return places, {"imbalance": imbalance(places, features)} if group.rank == 0 else {}
 
 
-def herded(features: NDArray) -> NDArray[np.int64]:
+def herded(
+    features: NDArray,
+    rows: NDArray[np.int64] | None = None,
+    left: NDArray[np.float64] | None = None,
+) -> NDArray[np.int64]:
     """Order samples so that the mean of any that follow each other is near the mean of all.
 
     Args:
         features: Shape (blocks, n, d), whole numbers up to 2^20 of any dtype. Sums of their
             products are then exact, so every machine finds the same order.
+        rows: Batch of each place, ascending, shape (blocks, n). Needed with ``left``.
+        left: What these samples should make up for: what others have in the batches until then
+            beyond their mean, shape (blocks, number of batches, d). None: nothing.
 
     Returns:
         The samples of each block in their new order, as indices, int64 of shape (blocks, n). Ties
@@ -96,20 +105,54 @@ def herded(features: NDArray) -> NDArray[np.int64]:
     if np.einsum("bnd,bnd->bn", wide, wide).max(initial=0) >= _EXACT:
         wide = features.astype(np.float64)
     gram = wide @ wide.swapaxes(1, 2)
-    rows = gram.sum(axis=2, dtype=np.float64)
-    total = rows.sum(axis=1)[:, None]
+    sums = gram.sum(axis=2, dtype=np.float64)
+    total = sums.sum(axis=1)[:, None]
     # The next sample x minimises |sum + x|^2 = |sum|^2 + 2 <sum, x> + |x|^2, and |sum|^2 is the
     # same for all. Features are less their mean, and times n^2, so they are whole numbers again.
-    longer = n * (n * np.diagonal(gram, axis1=1, axis2=2).astype(np.float64) - 2 * rows) + total
+    longer = n * (n * np.diagonal(gram, axis1=1, axis2=2).astype(np.float64) - 2 * sums) + total
     order, every = np.empty((blocks, n), np.int64), np.arange(blocks)
+    if rows is None or left is None:
+        rows, beyond = np.zeros((blocks, n), np.int64), np.zeros((blocks, 1, n))
+    else:
+        beyond = _products(features, left)
+    longer += beyond[every, rows[:, 0]]
     for place in range(n):
+        row = rows[:, place]
+        if place and (row != rows[:, place - 1]).any():
+            longer += beyond[every, row] - beyond[every, rows[:, place - 1]]
         best = longer.argmin(axis=1)
         order[:, place] = best
         longer += 2 * (
-            n * (n * gram[every, best].astype(np.float64) - rows[every, best, None] - rows) + total
+            n * (n * gram[every, best].astype(np.float64) - sums[every, best, None] - sums) + total
         )
         longer[every, best] = np.inf
     return order
+
+
+def _products(features: NDArray, left: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``2 n^2 <left, x>`` for each sample less the mean, in whole numbers: (blocks, batches, n)."""
+    n, wide = features.shape[1], features.astype(np.float64)
+    whole = np.rint(n * left)
+    mean = np.einsum("brd,bd->br", whole, wide.sum(axis=1))
+    return 2 * (n * (whole @ wide.swapaxes(1, 2)) - mean[..., None])
+
+
+def _beyond(features: NDArray, rows: NDArray[np.int64], batches: int) -> NDArray[np.float64]:
+    """What ordered samples have beyond their mean until the end of each batch.
+
+    Args:
+        features: Shape (blocks, n, d), in order.
+        rows: See ``herded``.
+        batches: Number of batches.
+
+    Returns:
+        Shape (blocks, batches, d).
+    """
+    wide = features.astype(np.float64)
+    sums = np.concatenate([np.zeros_like(wide[:, :1]), wide.cumsum(axis=1)], axis=1)
+    counts = (rows[:, None] <= np.arange(batches)[:, None]).sum(axis=2)  # (blocks, batches)
+    until = np.take_along_axis(sums, counts[..., None], axis=1)
+    return until - counts[..., None] * (sums[:, -1:] / wide.shape[1])
 
 
 def balance_lanes(
@@ -119,6 +162,10 @@ def balance_lanes(
     group: RankGroup = ALONE,
 ) -> NDArray[np.int64]:
     """Order a window's lessons, each within its lane, up to ``BLOCK`` of a lane at a time.
+
+    A block is spread over the whole lane, so each batch has its share of it. Were it a stretch of
+    the lane, large batches would be whole blocks, and as unlike as random ones. ``CHAIN`` blocks
+    are ordered one after the other, and each makes up for what those before have left.
 
     Args:
         places: Flat index of each lesson among the window's candidates, shape (L, S).
@@ -130,22 +177,36 @@ def balance_lanes(
         The same places, each within the slots of its lane, int64 of shape (L, S).
     """
     flat, known = places.reshape(-1), features.reshape(-1, features.shape[-1])
-    _, starts, sizes, slots = by_lane(lanes)
-    of_lanes = np.split(slots, starts[1:])
-    blocks = [
-        part
-        for lane, size in zip(of_lanes, sizes, strict=True)
-        for part in np.array_split(lane, -(-size // BLOCK))
-    ]
-    out = np.zeros_like(flat)
-    mine = blocks[group.rank :: group.ranks]
-    for size in sorted({len(block) for block in mine}):
-        alike = np.array([block for block in mine if len(block) == size])
-        step = max(1, _AT_ONCE // (size * max(size, known.shape[1])))
-        for first in range(0, len(alike), step):
-            some = flat[alike[first : first + step]]
-            out[alike[first : first + step]] = np.take_along_axis(some, herded(known[some]), axis=1)
+    out, (batches, width) = np.zeros_like(flat), places.shape
+    mine = _chains(lanes)[group.rank :: group.ranks]
+    left = {number: np.zeros((batches, known.shape[1])) for number in range(len(mine))}
+    for depth in range(CHAIN):
+        now = [number for number, chain in enumerate(mine) if len(chain) > depth]
+        for size in sorted({len(mine[number][depth]) for number in now}):
+            alike = [number for number in now if len(mine[number][depth]) == size]
+            step = max(1, _AT_ONCE // (size * max(size, known.shape[1])))
+            for first in range(0, len(alike), step):
+                some = alike[first : first + step]
+                slots = np.array([mine[number][depth] for number in some])
+                rows, own = slots // width, flat[slots]
+                before = np.array([left[number] for number in some]) if depth else None
+                own = np.take_along_axis(own, herded(known[own], rows, before), axis=1)
+                out[slots] = own
+                if depth + 1 < max(len(mine[number]) for number in some):
+                    beyond = _beyond(known[own], rows, batches)
+                    for number, more in zip(some, beyond, strict=True):
+                        left[number] += more
     return group.total(out).reshape(places.shape)
+
+
+def _chains(lanes: NDArray[np.integer]) -> list[list[NDArray[np.int64]]]:
+    """The slots of each block, by chain."""
+    _, starts, sizes, slots = by_lane(lanes)
+    chains = []
+    for lane, count in zip(np.split(slots, starts[1:]), -(-sizes // BLOCK), strict=True):
+        blocks = [lane[first::count] for first in range(count)]
+        chains += [blocks[first : first + CHAIN] for first in range(0, count, CHAIN)]
+    return chains
 
 
 def imbalance(places: NDArray[np.int64], features: NDArray) -> float:

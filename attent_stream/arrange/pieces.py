@@ -63,6 +63,11 @@ class Pieces(Arrangement):
         pieces = pieces_at(self.share.at(end))
         return pieces if pieces > 1 else 0
 
+    @property
+    def most_units(self) -> int:
+        """See ``Arrangement``."""
+        return pieces_at(self.share.least)
+
     def units(self, note: int) -> int:
         """See ``Arrangement``."""
         return note

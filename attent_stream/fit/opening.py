@@ -211,12 +211,18 @@ def warn(fit: Fit) -> None:
             fit.run.passes,
             min(1.0, fit.run.passes * teacher.settings.keep.start),
         )
-    samples, names = window * loader.dataset.row_size, teacher.arrangements.names
-    if "balance" in names and samples * (MOST if "pieces" in names else 1) > LARGEST:
+    samples, arrangements = window * loader.dataset.row_size, teacher.arrangements
+    if (
+        arrangements.largest is not None
+        and samples * arrangements.most_units > arrangements.largest
+    ):
         log.warning(
-            "Batches are not balanced while a window's %d samples are in pieces more than %d.",
+            "Batches are not balanced while a window has more than %d samples, or pieces of them: "
+            "its %d rows have %d samples, in up to %d pieces each.",
+            arrangements.largest,
+            window,
             samples,
-            LARGEST,
+            arrangements.most_units,
         )
 
 

@@ -14,24 +14,33 @@ from loaders import ids_data
 from taught import features_of, make_loader, run_epochs
 
 from attent_stream import AtteNT
+from attent_stream.arrange import balance
 from attent_stream.arrange.balance import BLOCK, balance_lanes, herded, imbalance
 from attent_stream.base.errors import CollateError
 
 
-def greedy(features: np.ndarray) -> list[int]:
-    """Sum after sum, each in Python's integers."""
+def greedy(features: np.ndarray, rows: list[int] | None = None, left: list | None = None) -> list:
+    """Sum after sum, each in Python's integers.
+
+    ``left`` is what others have left over until the end of each batch, and ``rows`` the batches.
+    """
     n = len(features)
-    rows = [
+    scaled = [
         [n * int(v) - int(total) for v, total in zip(row, features.sum(axis=0), strict=True)]
         for row in features
     ]
-    left, order, so_far = list(range(n)), [], [0] * features.shape[1]
-    while left:
-        lengths = [sum((a + b) ** 2 for a, b in zip(so_far, rows[i], strict=True)) for i in left]
-        best = left.pop(lengths.index(min(lengths)))
-        so_far = [a + b for a, b in zip(so_far, rows[best], strict=True)]
+    remaining, order, so_far = list(range(n)), [], [0] * features.shape[1]
+    for place in range(n):
+        before = so_far if left is None else add(so_far, left[rows[place]])
+        lengths = [sum(v**2 for v in add(before, scaled[i])) for i in remaining]
+        best = remaining.pop(lengths.index(min(lengths)))
+        so_far = add(so_far, scaled[best])
         order.append(best)
     return order
+
+
+def add(one: list[int], other: list[int]) -> list[int]:
+    return [a + b for a, b in zip(one, other, strict=True)]
 
 
 @settings(max_examples=60)
@@ -46,6 +55,36 @@ def test_greedy_herding(features):
     found = herded(features)
     assert found.tolist() == [greedy(block) for block in features]
     assert herded(features.astype(np.float16)).tolist() == found.tolist()
+
+
+@settings(max_examples=30)
+@given(
+    features=arrays(
+        np.int64,
+        st.tuples(st.integers(1, 4), st.just(12), st.integers(1, 3)),
+        elements=st.integers(-50, 50),
+    )
+)
+def test_blocks_make_up_for_those_before(features):
+    """Blocks of four, three in a chain: each has every so many-th place of the window."""
+    count, width, _ = features.shape
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(balance, "BLOCK", 4)
+        patched.setattr(balance, "CHAIN", 3)
+        places = np.random.default_rng(0).permutation(count * width).reshape(count, width)
+        found = balance_lanes(places, np.zeros_like(places), features).reshape(-1)
+    known, blocks, left = features.reshape(count * width, -1), 3 * count, []
+    for number in range(blocks):
+        if number % 3 == 0:
+            left = [[0] * features.shape[2] for _ in range(count)]
+        slots = np.arange(number, count * width, blocks)
+        own, rows = known[places.reshape(-1)[slots]], [int(slot) // width for slot in slots]
+        order = greedy(own, rows, left)
+        assert found[slots].tolist() == places.reshape(-1)[slots][order].tolist()
+        for place, which in enumerate(order):
+            beyond = [int(v) for v in len(own) * own[which] - own.sum(axis=0)]
+            for row in range(rows[place], count):
+                left[row] = add(left[row], beyond)
 
 
 def test_samples_that_are_alike_stay_where_they_are():
@@ -64,6 +103,14 @@ def test_lessons_stay_in_their_lanes_slots():
     assert np.bincount(wanted.reshape(-1)).min() > BLOCK
     one = balance_lanes(positions, np.zeros_like(wanted), features)
     assert imbalance(one, features) < 0.2 < imbalance(positions, features)
+
+
+def test_batches_larger_than_a_block_are_alike():
+    rng = np.random.default_rng(2)
+    features = rng.integers(0, 50, (8, 2 * BLOCK, 6))
+    places = rng.permutation(features.shape[0] * features.shape[1]).reshape(features.shape[:2])
+    found = balance_lanes(places, np.zeros_like(places), features)
+    assert imbalance(places, features) > 0.5 > 0.1 > imbalance(found, features)
 
 
 def test_imbalance_of_random_batches_is_one():

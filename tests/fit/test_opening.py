@@ -13,6 +13,7 @@ from fits import LENGTH, VOCAB, fit, make_loader, make_model, make_rotary, write
 from torch import nn
 
 from attent_stream import AtteNT
+from attent_stream.arrange.balance import Balance
 from attent_stream.corpus.batches import TokenCollator
 
 
@@ -49,6 +50,17 @@ def test_losses_of_mixed_samples_are_not_recorded(tmp_path, caplog):
 def test_anneal_in_another_unit_than_the_duration(folder):
     with pytest.raises(ValueError, match="anneal"):
         fit(make_loader(folder), [AtteNT(anneal="100tok")], max_duration="1ep")
+
+
+@pytest.mark.parametrize(("largest", "pieces"), [(31, 4), (127, 4), (128, None)])
+def test_windows_that_are_too_large_to_be_balanced_are_told(
+    folder, caplog, monkeypatch, largest, pieces
+):
+    """A window is of 8 rows of 4 samples, and in pieces of 4 times as many."""
+    monkeypatch.setattr(Balance, "largest", largest)
+    fit(make_loader(folder, window=8), [AtteNT()], make_rotary())
+    words = f"more than {largest} samples, or pieces of them: its 8 rows have 32 samples, in up to "
+    assert (pieces is not None) == any(words + f"{pieces} pieces" in one for one in told(caplog))
 
 
 def told(caplog, level=logging.WARNING) -> list[str]:
