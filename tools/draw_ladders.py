@@ -31,7 +31,7 @@ class Ladder:
 LADDERS = (
     Ladder(
         label="tokens of a batch (contexts of 128)",
-        rungs={"ladder_batch8": 1024, "ladder_batch32": 4096, "ladder_batch128": 16384},
+        rungs={"mix": 1024, "ladder_batch32": 4096, "ladder_batch128": 16384},
     ),
     Ladder(
         label="tokens of a context (4,096 of a batch)",
@@ -43,8 +43,7 @@ LADDERS = (
         },
     ),
     Ladder(
-        label="million weights (batches of 1,024 tokens)",
-        rungs={"mix": 0.3, "ladder_size1m": 1.4, "ladder_size5m": 5.1},
+        label="million weights (batches of 1,024 tokens)", rungs={"mix": 0.3, "ladder_size5m": 5.1}
     ),
 )
 
