@@ -150,7 +150,9 @@ class Arrangements:
         """A decision with the notes of each arrangement for a window that ends at a time."""
         notes, units = [], 1
         for entry in self.entries:
-            note = entry.made.decide(window, end, units) if entry.on else 0
+            largest = entry.made.largest
+            fits = largest is None or window.ids.size * units <= largest
+            note = entry.made.decide(window, end, units) if entry.on and fits else 0
             if note:
                 notes.append((entry.name, note))
                 units *= entry.made.units(note)

@@ -24,8 +24,7 @@ from attent_stream.window.selection import by_lane
 
 BLOCK = 1024  # samples ordered together: the work grows with its square, the gain hardly
 CHAIN = 8  # blocks that are ordered one after the other; ranks share out the chains
-# Units of the largest window that is ordered: each rank holds a kilobyte of features a unit.
-LARGEST = 1 << 16
+SECTION = 32  # batches of a longer window over which blocks are spread
 _AT_ONCE = 1 << 24  # numbers
 _EXACT = 1 << 23  # float32 is exact up to twice this, and no product exceeds the largest square
 
@@ -44,7 +43,7 @@ class Balance(Arrangement):
     by: str = "tokens"
     reads: ClassVar[bool] = True
     foreseeable: ClassVar[bool] = True
-    largest: ClassVar[int | None] = LARGEST
+    largest: ClassVar[int | None] = 1 << 16  # each rank holds a kilobyte of features a unit
 
     def __post_init__(self) -> None:
         FEATURES.get(self.by)
@@ -60,7 +59,7 @@ class Balance(Arrangement):
 
     def decide(self, window: Window, end: Clock, units: int) -> int:
         """See ``Arrangement``. The candidates of an epoch's first window cannot be read before."""
-        return int(window.index > 0 and window.ids.size * units <= LARGEST)
+        return int(window.index > 0)
 
     def features(self, batch: Any, units: int) -> Tensor:
         """See ``Arrangement``."""
@@ -84,7 +83,7 @@ class Balance(Arrangement):
 
 def herded(
     features: NDArray,
-    rows: NDArray[np.int64] | None = None,
+    batches: NDArray[np.int64] | None = None,
     left: NDArray[np.float64] | None = None,
 ) -> NDArray[np.int64]:
     """Order samples so that the mean of any that follow each other is near the mean of all.
@@ -92,8 +91,9 @@ def herded(
     Args:
         features: Shape (blocks, n, d), whole numbers up to 2^20 of any dtype. Sums of their
             products are then exact, so every machine finds the same order.
-        rows: Batch of each place, ascending, shape (blocks, n). Needed with ``left``.
-        left: What these samples should make up for: what others have in the batches until then
+        batches: Batch that each place is in, ascending from 0, shape (blocks, n). Needed with
+            ``left``.
+        left: What these samples should make up for: what others have until the end of each batch
             beyond their mean, shape (blocks, number of batches, d). None: nothing.
 
     Returns:
@@ -111,15 +111,15 @@ def herded(
     # same for all. Features are less their mean, and times n^2, so they are whole numbers again.
     longer = n * (n * np.diagonal(gram, axis1=1, axis2=2).astype(np.float64) - 2 * sums) + total
     order, every = np.empty((blocks, n), np.int64), np.arange(blocks)
-    if rows is None or left is None:
-        rows, beyond = np.zeros((blocks, n), np.int64), np.zeros((blocks, 1, n))
+    if batches is None or left is None:
+        batches, beyond = np.zeros((blocks, n), np.int64), np.zeros((blocks, 1, n))
     else:
         beyond = _products(features, left)
-    longer += beyond[every, rows[:, 0]]
+    longer += beyond[every, batches[:, 0]]
     for place in range(n):
-        row = rows[:, place]
-        if place and (row != rows[:, place - 1]).any():
-            longer += beyond[every, row] - beyond[every, rows[:, place - 1]]
+        now, last = batches[:, place], batches[:, place - 1]
+        if place and (now != last).any():
+            longer += beyond[every, now] - beyond[every, last]
         best = longer.argmin(axis=1)
         order[:, place] = best
         longer += 2 * (
@@ -130,29 +130,29 @@ def herded(
 
 
 def _products(features: NDArray, left: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``2 n^2 <left, x>`` for each sample less the mean, in whole numbers: (blocks, batches, n)."""
+    """``2 n^2 <left, x>`` for each sample less the mean, in whole numbers: (blocks, m, n)."""
     n, wide = features.shape[1], features.astype(np.float64)
     whole = np.rint(n * left)
     mean = np.einsum("brd,bd->br", whole, wide.sum(axis=1))
     return 2 * (n * (whole @ wide.swapaxes(1, 2)) - mean[..., None])
 
 
-def _beyond(features: NDArray, rows: NDArray[np.int64], batches: int) -> NDArray[np.float64]:
+def _beyond(features: NDArray, batches: NDArray[np.int64], count: int) -> NDArray[np.float64]:
     """What ordered samples have beyond their mean until the end of each batch.
 
     Args:
         features: Shape (blocks, n, d), in order.
-        rows: See ``herded``.
-        batches: Number of batches.
+        batches: See ``herded``.
+        count: Number of batches.
 
     Returns:
-        Shape (blocks, batches, d).
+        Shape (blocks, count, d).
     """
     wide = features.astype(np.float64)
     sums = np.concatenate([np.zeros_like(wide[:, :1]), wide.cumsum(axis=1)], axis=1)
-    counts = (rows[:, None] <= np.arange(batches)[:, None]).sum(axis=2)  # (blocks, batches)
-    until = np.take_along_axis(sums, counts[..., None], axis=1)
-    return until - counts[..., None] * (sums[:, -1:] / wide.shape[1])
+    until = (batches[:, None] <= np.arange(count)[:, None]).sum(axis=2)  # (blocks, count)
+    mean = sums[:, -1:] / wide.shape[1]
+    return np.take_along_axis(sums, until[..., None], axis=1) - until[..., None] * mean
 
 
 def balance_lanes(
@@ -163,9 +163,10 @@ def balance_lanes(
 ) -> NDArray[np.int64]:
     """Order a window's lessons, each within its lane, up to ``BLOCK`` of a lane at a time.
 
-    A block is spread over the whole lane, so each batch has its share of it. Were it a stretch of
-    the lane, large batches would be whole blocks, and as unlike as random ones. ``CHAIN`` blocks
-    are ordered one after the other, and each makes up for what those before have left.
+    A block is spread over ``SECTION`` batches, or the more that it has units of, so each of these
+    has its share of it. Were it a stretch of the lane, large batches would be whole blocks, and as
+    unlike as random ones. ``CHAIN`` blocks are ordered one after the other, and each makes up for
+    what those before have left.
 
     Args:
         places: Flat index of each lesson among the window's candidates, shape (L, S).
@@ -177,25 +178,25 @@ def balance_lanes(
         The same places, each within the slots of its lane, int64 of shape (L, S).
     """
     flat, known = places.reshape(-1), features.reshape(-1, features.shape[-1])
-    out, (batches, width) = np.zeros_like(flat), places.shape
-    mine = _chains(lanes)[group.rank :: group.ranks]
-    left = {number: np.zeros((batches, known.shape[1])) for number in range(len(mine))}
-    for depth in range(CHAIN):
-        now = [number for number, chain in enumerate(mine) if len(chain) > depth]
-        for size in sorted({len(mine[number][depth]) for number in now}):
-            alike = [number for number in now if len(mine[number][depth]) == size]
-            step = max(1, _AT_ONCE // (size * max(size, known.shape[1])))
-            for first in range(0, len(alike), step):
-                some = alike[first : first + step]
-                slots = np.array([mine[number][depth] for number in some])
-                rows, own = slots // width, flat[slots]
-                before = np.array([left[number] for number in some]) if depth else None
-                own = np.take_along_axis(own, herded(known[own], rows, before), axis=1)
-                out[slots] = own
-                if depth + 1 < max(len(mine[number]) for number in some):
-                    beyond = _beyond(known[own], rows, batches)
-                    for number, more in zip(some, beyond, strict=True):
-                        left[number] += more
+    out, width = np.zeros_like(flat), places.shape[1]
+    alike: dict[tuple[int, ...], list[list[NDArray[np.int64]]]] = {}
+    for chain in _chains(lanes)[group.rank :: group.ranks]:
+        alike.setdefault(tuple(map(len, chain)), []).append(chain)
+    for sizes, chains in alike.items():
+        step = max(1, _AT_ONCE // (max(sizes) * max(*sizes, known.shape[1])))
+        for first in range(0, len(chains), step):
+            some = chains[first : first + step]
+            begin = np.array([chain[0][0] // width for chain in some])[:, None]
+            end = np.array([max(block[-1] for block in chain) // width for chain in some])[:, None]
+            left: NDArray[np.float64] | None = None
+            for blocks in zip(*some, strict=True):
+                slots = np.array(blocks)
+                own, batches = flat[slots], slots // width - begin
+                order = herded(known[own], batches, left)
+                out[slots] = own = np.take_along_axis(own, order, axis=1)
+                if len(sizes) > 1:
+                    beyond = _beyond(known[own], batches, (end - begin).max() + 1)
+                    left = beyond if left is None else left + beyond
     return group.total(out).reshape(places.shape)
 
 
@@ -203,9 +204,11 @@ def _chains(lanes: NDArray[np.integer]) -> list[list[NDArray[np.int64]]]:
     """The slots of each block, by chain."""
     _, starts, sizes, slots = by_lane(lanes)
     chains = []
-    for lane, count in zip(np.split(slots, starts[1:]), -(-sizes // BLOCK), strict=True):
-        blocks = [lane[first::count] for first in range(count)]
-        chains += [blocks[first : first + CHAIN] for first in range(0, count, CHAIN)]
+    for lane, size in zip(np.split(slots, starts[1:]), sizes, strict=True):
+        for section in np.array_split(lane, min(-(-len(lanes) // SECTION), -(-size // BLOCK))):
+            count = -(-len(section) // BLOCK)
+            blocks = [section[first::count] for first in range(count)]
+            chains += [blocks[first : first + CHAIN] for first in range(0, count, CHAIN)]
     return chains
 
 

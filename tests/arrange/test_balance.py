@@ -113,6 +113,19 @@ def test_batches_larger_than_a_block_are_alike():
     assert imbalance(places, features) > 0.5 > 0.1 > imbalance(found, features)
 
 
+def test_blocks_of_a_long_window_are_stretches_of_it():
+    """Each is ordered as if it were alone: with batches of 8, it has more than enough of them."""
+    rng = np.random.default_rng(3)
+    features = rng.integers(0, 50, (3 * BLOCK // 8, 8, 4))
+    places = rng.permutation(3 * BLOCK).reshape(-1, 8)
+    found = balance_lanes(places, np.zeros_like(places), features)
+    for stretch in range(3):
+        rows = slice(stretch * BLOCK // 8, (stretch + 1) * BLOCK // 8)
+        own = places[rows].reshape(-1)
+        order = herded(features.reshape(-1, 4)[own][None])[0]
+        assert found[rows].reshape(-1).tolist() == own[order].tolist()
+
+
 def test_imbalance_of_random_batches_is_one():
     rng = np.random.default_rng(1)
     features = rng.integers(0, 50, (32, 8, 6))
