@@ -26,8 +26,9 @@ class Selected:
         places: Flat index of each unit among all units of the window's candidates, int64 of shape
             (L, S), in lesson slots.
         units: Pieces that each sample is cut into.
-        features: Features of the candidates' units, shape (C, row_size * units, d), whole numbers
+        features: Features of the candidates' units, shape (C, len(slots) * units, d), whole numbers
             in float16; None if they are not known.
+        slots: Slots of a row that the features are of, ascending; None for all.
         rng: Random numbers of this window and note.
         group: Ranks that share the work: all have the same arguments and call together.
     """
@@ -37,6 +38,7 @@ class Selected:
     units: int
     features: NDArray[np.float16] | None
     rng: np.random.Generator
+    slots: NDArray[np.int64] | None = None
     group: RankGroup = ALONE
 
     @property
@@ -90,6 +92,16 @@ class Arrangement:
     def units(self, note: int) -> int:
         """Pieces that a sample is cut into, a power of 2 up to ``cutting.MOST``."""
         return 1
+
+    def slots(self, window: Window, units: int, group: RankGroup) -> NDArray[np.int64] | None:
+        """Slots of a row whose features a rank is given, ascending; None for all.
+
+        Args:
+            window: The candidates.
+            units: Pieces of a sample.
+            group: The rank, and those that arrange the window with it.
+        """
+        return None
 
     def features(self, batch: Any, units: int) -> Tensor:
         """Features of a collated batch of whole candidates: whole numbers in float16.

@@ -187,8 +187,8 @@ class Arrangements:
 
         Args:
             choice: Chosen without arrangements: its places count whole candidates.
-            features: Features of the candidates, shape (C, row_size, units * d), if its decision
-                needs them and they are known.
+            features: Features of the candidates in ``slots``, shape (C, len(slots), units * d), if
+                its decision needs them and they are known.
             seed: Seeds the random numbers, with the epoch, the window and the note.
             group: Ranks that share the work; they call this together.
         """
@@ -197,12 +197,19 @@ class Arrangements:
             return choice
         places, units, metrics = choice.places, 1, dict(choice.metrics)
         for entry, note in self._noted(decision.notes):
-            known = None
+            known, slots = None, None
             if entry.made.reads and features is not None:
-                known = features.reshape(len(window.ids), window.ids.shape[1] * units, -1)
+                slots = entry.made.slots(window, units, group)
+                known = features.reshape(len(features), features.shape[1] * units, -1)
             rng = np.random.default_rng([seed, window.epoch, window.index, note])
             selected = Selected(
-                window=window, places=places, units=units, features=known, rng=rng, group=group
+                window=window,
+                places=places,
+                units=units,
+                features=known,
+                slots=slots,
+                rng=rng,
+                group=group,
             )
             places, more = entry.made.arrange(selected, note)
             units *= entry.made.units(note)
@@ -211,10 +218,18 @@ class Arrangements:
         weights[choice.places] = choice.weights
         return replace(choice, places=places, weights=weights[places // units], metrics=metrics)
 
+    def slots(
+        self, window: Window, decision: Decision, group: RankGroup
+    ) -> NDArray[np.int64] | None:
+        """Slots of a row whose features a rank needs, ascending; None for all."""
+        return self._reading(decision).slots(window, decision.units, group)
+
     def features(self, batch: Any, decision: Decision) -> NDArray[np.float16]:
         """Features of a collated batch of whole candidates, float16 of shape (B, units * d)."""
-        entry = next(entry for entry, _ in self._noted(decision.notes) if entry.made.reads)
-        return entry.made.features(batch, decision.units).numpy()
+        return self._reading(decision).features(batch, decision.units).numpy()
+
+    def _reading(self, decision: Decision) -> Arrangement:
+        return next(entry.made for entry, _ in self._noted(decision.notes) if entry.made.reads)
 
     def lesson(self, batch: Any, pieces: Sequence[int], decision: Decision) -> Any:
         """What becomes of a collated batch of lessons."""

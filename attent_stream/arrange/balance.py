@@ -17,7 +17,8 @@ from torch import Tensor
 from attent_stream.arrange.arrangement import Arrangement, Selected
 from attent_stream.arrange.cutting import apart, by_position, cuttable
 from attent_stream.arrange.features import FEATURES
-from attent_stream.base.gather import ALONE, RankGroup
+from attent_stream.arrange.panels import Panels
+from attent_stream.base.gather import RankGroup
 from attent_stream.base.span import Clock
 from attent_stream.window.choice import Window
 from attent_stream.window.selection import by_lane
@@ -25,6 +26,7 @@ from attent_stream.window.selection import by_lane
 BLOCK = 1024  # samples ordered together: the work grows with its square, the gain hardly
 CHAIN = 8  # blocks that are ordered one after the other; ranks share out the chains
 SECTION = 32  # batches of a longer window over which blocks are spread
+PANEL = 1 << 16  # samples whose features a rank holds for each of its panels, a kilobyte each
 _AT_ONCE = 1 << 24  # numbers
 _EXACT = 1 << 23  # float32 is exact up to twice this, and no product exceeds the largest square
 
@@ -43,7 +45,7 @@ class Balance(Arrangement):
     by: str = "tokens"
     reads: ClassVar[bool] = True
     foreseeable: ClassVar[bool] = True
-    largest: ClassVar[int | None] = 1 << 16  # each rank holds a kilobyte of features a unit
+    largest: ClassVar[int | None] = 1 << 22  # one rank alone holds a kilobyte of features a unit
 
     def __post_init__(self) -> None:
         FEATURES.get(self.by)
@@ -61,6 +63,11 @@ class Balance(Arrangement):
         """See ``Arrangement``. The candidates of an epoch's first window cannot be read before."""
         return int(window.index > 0)
 
+    def slots(self, window: Window, units: int, group: RankGroup) -> NDArray[np.int64] | None:
+        """See ``Arrangement``: those of the rank's panels."""
+        panels = Panels.of(window.lanes, units, PANEL)
+        return None if panels.count == 1 else panels.slots(group)
+
     def features(self, batch: Any, units: int) -> Tensor:
         """See ``Arrangement``."""
         if units > 1:
@@ -73,12 +80,19 @@ class Balance(Arrangement):
 
     def arrange(self, selected: Selected, note: int) -> tuple[NDArray[np.int64], dict[str, float]]:
         """See ``Arrangement``. Without features the order stays as it is."""
-        features, group = selected.features, selected.group
-        if features is None:
+        group, window = selected.group, selected.window
+        if selected.features is None:
             return selected.places, {}
-        places = balance_lanes(selected.places, selected.lanes, features, group)
-        # One rank logs.
-        return places, {"imbalance": imbalance(places, features)} if group.rank == 0 else {}
+        known = selected.features.reshape(-1, selected.features.shape[-1])
+        panels = Panels.of(window.lanes, selected.units, PANEL)
+        lanes = selected.lanes * panels.count + panels.of_slot[_slots(selected.places, selected)]
+        own = balance_lanes(
+            selected.places, lanes, known, _rows(selected.places, selected), panels.share(group)
+        )
+        places = group.total(own)
+        # One rank logs, of its own panels.
+        metrics = {"imbalance": imbalance(_rows(places, selected), known)} if not group.rank else {}
+        return places, metrics
 
 
 def herded(
@@ -155,11 +169,29 @@ def _beyond(features: NDArray, batches: NDArray[np.int64], count: int) -> NDArra
     return np.take_along_axis(sums, until[..., None], axis=1) - until[..., None] * mean
 
 
+def _slots(places: NDArray[np.int64], selected: Selected) -> NDArray[np.int64]:
+    """Slot of the candidate that each unit is of."""
+    return places // selected.units % selected.window.ids.shape[1]
+
+
+def _rows(places: NDArray[np.int64], selected: Selected) -> NDArray[np.int64]:
+    """Row of each unit among all features that this rank has; -1 for units of other ranks."""
+    if selected.slots is None:
+        return places
+    size, units = selected.window.ids.shape[1], selected.units
+    column = np.full(size, -1)
+    column[selected.slots] = np.arange(len(selected.slots))
+    of_slot = column[_slots(places, selected)]
+    rows = (places // (units * size) * len(selected.slots) + of_slot) * units + places % units
+    return np.where(of_slot < 0, -1, rows)
+
+
 def balance_lanes(
     places: NDArray[np.int64],
     lanes: NDArray[np.integer],
     features: NDArray,
-    group: RankGroup = ALONE,
+    rows: NDArray[np.int64] | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> NDArray[np.int64]:
     """Order a window's lessons, each within its lane, up to ``BLOCK`` of a lane at a time.
 
@@ -171,16 +203,21 @@ def balance_lanes(
     Args:
         places: Flat index of each lesson among the window's candidates, shape (L, S).
         lanes: Lane of each lesson, non-negative ints of the same shape.
-        features: Features of the candidates, shape (C, S, d); see ``herded``.
-        group: Ranks that share the work: all have the same arguments and call together.
+        features: Features, shape (..., d); see ``herded``.
+        rows: Row of each lesson among all features, shape (L, S); -1 for the lessons of a lane that
+            others order. None: ``places``.
+        share: This caller's number, and the number of those that order the same lanes. Each orders
+            some of their chains.
 
     Returns:
-        The same places, each within the slots of its lane, int64 of shape (L, S).
+        The same places, each within the slots of its lane, int64 of shape (L, S); 0 in the slots
+        that others order. So the sum over all callers is the order.
     """
     flat, known = places.reshape(-1), features.reshape(-1, features.shape[-1])
+    row_of = flat if rows is None else rows.reshape(-1)
     out, width = np.zeros_like(flat), places.shape[1]
     alike: dict[tuple[int, ...], list[list[NDArray[np.int64]]]] = {}
-    for chain in _chains(lanes)[group.rank :: group.ranks]:
+    for chain in _chains(lanes, row_of >= 0)[share[0] :: share[1]]:
         alike.setdefault(tuple(map(len, chain)), []).append(chain)
     for sizes, chains in alike.items():
         step = max(1, _AT_ONCE // (max(sizes) * max(*sizes, known.shape[1])))
@@ -191,19 +228,21 @@ def balance_lanes(
             left: NDArray[np.float64] | None = None
             for blocks in zip(*some, strict=True):
                 slots = np.array(blocks)
-                own, batches = flat[slots], slots // width - begin
-                order = herded(known[own], batches, left)
-                out[slots] = own = np.take_along_axis(own, order, axis=1)
+                of, batches = known[row_of[slots]], slots // width - begin
+                order = herded(of, batches, left)
+                out[slots] = np.take_along_axis(flat[slots], order, axis=1)
                 if len(sizes) > 1:
-                    beyond = _beyond(known[own], batches, (end - begin).max() + 1)
+                    of = np.take_along_axis(of, order[..., None], axis=1)
+                    beyond = _beyond(of, batches, (end - begin).max() + 1)
                     left = beyond if left is None else left + beyond
-    return group.total(out).reshape(places.shape)
+    return out.reshape(places.shape)
 
 
-def _chains(lanes: NDArray[np.integer]) -> list[list[NDArray[np.int64]]]:
-    """The slots of each block, by chain."""
-    _, starts, sizes, slots = by_lane(lanes)
-    chains = []
+def _chains(lanes: NDArray[np.integer], own: NDArray[np.bool_]) -> list[list[NDArray[np.int64]]]:
+    """The own slots of each block, by chain."""
+    which = np.flatnonzero(own)
+    _, starts, sizes, order = by_lane(lanes.reshape(-1)[which])
+    slots, chains = which[order], []
     for lane, size in zip(np.split(slots, starts[1:]), sizes, strict=True):
         for section in np.array_split(lane, min(-(-len(lanes) // SECTION), -(-size // BLOCK))):
             count = -(-len(section) // BLOCK)
@@ -212,26 +251,28 @@ def _chains(lanes: NDArray[np.integer]) -> list[list[NDArray[np.int64]]]:
     return chains
 
 
-def imbalance(places: NDArray[np.int64], features: NDArray) -> float:
+def imbalance(rows: NDArray[np.int64], features: NDArray) -> float:
     """Squared distance of the batches' mean features from the window's, over what random batches
     have on average.
 
     Args:
-        places: See ``balance_lanes``; a row is a batch.
-        features: See ``balance_lanes``.
+        rows: Row of each lesson among all features, shape (L, S); a row is a batch. -1 for those
+            that are not looked at.
+        features: Shape (..., d).
 
     Returns:
         0 if all batches are alike, 1 for random batches, and 1 if there is nothing to balance.
     """
-    of = features.reshape(-1, features.shape[-1])[places].astype(np.float32)
-    count, size = places.shape
-    batches = of.mean(axis=1, dtype=np.float64)
-    mean = batches.mean(axis=0)
-    spread = (
-        np.einsum("bsd,bsd->b", of, of).sum(dtype=np.float64) / (count * size) - (mean**2).sum()
-    )
-    if count < 2 or spread <= 1e-6 * (mean**2).sum():
+    known = features.reshape(-1, features.shape[-1])
+    batches = [known[row[row >= 0]].astype(np.float32) for row in rows if (row >= 0).any()]
+    sizes = np.array([len(of) for of in batches])
+    means = np.array([of.mean(axis=0, dtype=np.float64) for of in batches])
+    every = sizes.sum()
+    mean = sizes @ means / every
+    squares = sum(np.einsum("sd,sd->s", of, of).sum(dtype=np.float64) for of in batches)
+    spread = squares / every - (mean**2).sum()
+    if len(batches) < 2 or spread <= 1e-6 * (mean**2).sum():
         return 1.0
     # Without replacement a batch's mean spreads by (N - n) / (N - 1) less.
-    expected = spread / size * (count * size - size) / (count * size - 1)
-    return float(((batches - mean) ** 2).sum() / count / expected)
+    expected = (spread / sizes * (every - sizes) / (every - 1)).sum()
+    return float(((means - mean) ** 2).sum() / expected)

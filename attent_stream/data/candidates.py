@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from attent_stream.base.errors import ScoreError
+from attent_stream.base.gather import RankGroup
 from attent_stream.base.watch import here
 from attent_stream.data.dataset import TeachingDataset
 from attent_stream.data.places import places
@@ -16,9 +17,14 @@ from attent_stream.window.decision import SCORED, Decision
 Score = Callable[[Any], torch.Tensor]
 ToDevice = Callable[[torch.Tensor], torch.Tensor]
 
+_AT_ONCE = 1 << 26  # bytes of features that are gathered
+
 
 class Candidate(NamedTuple):
-    """A candidate batch: its row in the next window, the collated batch, and its features."""
+    """A candidate batch: its row in the next window, the collated batch, and its features.
+
+    The batch is None where only features are needed.
+    """
 
     row: int
     batch: Any
@@ -48,16 +54,21 @@ def record_candidates(
     Raises:
         ScoreError: A batch cannot be scored. The message names its samples and the rank.
     """
-    rows = [candidate.row for candidate in candidates]
-    if decision.by == SCORED:
+    fresh = [candidate for candidate in candidates if candidate.row >= epoch.again]
+    if decision.by == SCORED and fresh:
         scores = []
-        for row, batch, _ in candidates:
+        for row, batch, _ in fresh:
             try:
                 scores.append(score(batch).float())
             except ScoreError as error:
                 where = places(dataset, epoch.segment.candidates[row])
                 raise ScoreError(f"{error}; on {here()} for {where}") from error
-        epoch.record(rows, dataset.gathered(torch.stack(scores)))
+        epoch.record([row for row, _, _ in fresh], dataset.gathered(torch.stack(scores)))
     if decision.features:
-        features = [to_device(torch.from_numpy(candidate.features)) for candidate in candidates]
-        epoch.record_features(rows, dataset.gathered(torch.stack(features)))
+        group = RankGroup.of_world(to_device)
+        rows = [candidate.row for candidate in candidates]
+        features = torch.stack([torch.from_numpy(candidate.features) for candidate in candidates])
+        some = max(1, _AT_ONCE // (features[0].nbytes * group.ranks))
+        for first in range(0, len(rows), some):
+            gathered = dataset.gathered(to_device(features[first : first + some]))
+            epoch.record_features(rows[first : first + some], gathered, group)

@@ -378,7 +378,8 @@ class TeachingDataLoader(StreamingDataLoader):
             self._check(tagged.fault)
             batch = as_batch(tagged.batch)
             if role == CANDIDATE:
-                self.inbox.append(Candidate(index, batch, tagged.features))
+                needed = batch if index >= epoch.again else None
+                self.inbox.append(Candidate(index, needed, tagged.features))
                 continue
             self.fault = tagged.fault
             self.num_samples_yielded += len(epoch.lesson[0]) // epoch.units

@@ -19,7 +19,7 @@ from attent_stream.teach.segments import Segments
 from attent_stream.teach.teacher import Teacher
 from attent_stream.window.choice import Choice, Window
 from attent_stream.window.decision import ALL, RANDOM, REMEMBERED, SCORED, Decision
-from attent_stream.window.layout import LESSON, canonical_slots
+from attent_stream.window.layout import LESSON, canonical_slots, read_again
 from attent_stream.window.metrics import choice_metrics
 
 # Units of a window from which on it is chosen in a thread, while training goes on: below, it takes
@@ -86,7 +86,8 @@ class TaughtEpoch:
         self._waiting: Segment | None = None  # published, follows the current one
         self._next: tuple[Window, Decision] | None = None  # to be chosen when due
         self._scores: NDArray | None = None  # of the next window, NaN if not known yet
-        self._features: NDArray | None = None  # the same; None before the first
+        self._features: NDArray | None = None  # of some of its slots; None before the first
+        self._again = 0  # see ``again``
         self._made: list[Choice] = []  # choices that were not taken yet
         self._thread: ThreadPoolExecutor | None = None
         self._pending: Future[_Made] | None = None  # a choice that is being made in the thread
@@ -136,7 +137,7 @@ class TaughtEpoch:
     def position(self) -> Position:
         """The position after the last lesson. The loader's inbox must be empty."""
         self._settle()
-        scores, features = self._scores, self._features
+        scores = self._scores
         return Position(
             identity=self.identity,
             arrangements=self.teacher.arrangements.dump(),
@@ -148,8 +149,15 @@ class TaughtEpoch:
             following=self._waiting.chosen if self._waiting else None,
             next=self.next,
             scores=None if scores is None else scores.astype(np.float32),
-            features=None if features is None else features.reshape(len(features), -1),
         )
+
+    @property
+    def again(self) -> int:
+        """Candidate rows of the current segment that a resume reads again, for their features.
+
+        They are the first ones, and their scores are known.
+        """
+        return self._again
 
     @property
     def next(self) -> Decision | None:
@@ -172,7 +180,7 @@ class TaughtEpoch:
                 )
             self._published_steps += len(self.segment.roles)
             self.segment, self._waiting = self._waiting, None
-            self._step, self._lesson = 0, -1
+            self._step, self._lesson, self._again = 0, -1, 0
         return self._published_steps + self._step
 
     def advance(self) -> tuple[int, int]:
@@ -203,18 +211,23 @@ class TaughtEpoch:
         time = self.teacher.time(self.order.epoch)
         self.teacher.remember(window.ids[rows], canonical, time)
 
-    def record_features(self, rows: list[int], features: NDArray[np.float16]) -> None:
-        """Record features of candidate rows of the next window.
+    def record_features(
+        self, rows: list[int], features: NDArray[np.float16], group: RankGroup = ALONE
+    ) -> None:
+        """Record features of candidate rows of the next window, as far as a rank needs them.
 
         Args:
             rows: See ``record``.
             features: Features of all ranks' samples, shape (ranks, n, batch_size, d).
+            group: The rank, and those that will choose the window with it.
         """
-        window, _ = self._scheduled()
+        window, decision = self._scheduled()
+        slots = self.teacher.arrangements.slots(window, decision, group)
+        canonical = self._canonical(features)
+        canonical = canonical if slots is None else canonical[:, slots]
         if self._features is None:
-            shape = (*window.ids.shape, features.shape[-1])
-            self._features = np.full(shape, np.nan, np.float16)
-        self._features[rows] = self._canonical(features)
+            self._features = np.full((len(window.ids), *canonical.shape[1:]), np.nan, np.float16)
+        self._features[rows] = canonical
 
     def choose(self, group: RankGroup = ALONE) -> None:
         """Choose and publish the next segment when ``due``.
@@ -315,6 +328,12 @@ class TaughtEpoch:
         self._lesson = position.lesson - 1
         if position.lesson:
             self._step = int(np.flatnonzero(segment.roles == LESSON)[self._lesson]) + 1
+        if following is None and self._next is not None and self._next[1].features:
+            # Of a large window each rank had the features of some slots, so they are not in the
+            # checkpoint: it would be a kilobyte a sample
+            segment = replace(segment, roles=read_again(segment.roles, self._step))
+            self._again = self._step - position.lesson
+            self._step = position.lesson
         self._published_steps = -self._step
         self._publish(segment, skip=self._step)
         tail_follows = (
@@ -327,14 +346,6 @@ class TaughtEpoch:
             self._waiting = self._publish(self._rebuild(following, position.segment + 1, last))
         if position.scores is not None and self._scores is not None:
             self._scores = position.scores.astype(np.float64)
-        if position.features is not None and self._next is not None and self._next[1].features:
-            rows, size = self._next[0].ids.shape
-            if len(position.features) != rows or position.features.shape[1] % size:
-                raise ValueError(
-                    f"expected features of {rows} rows of {size} samples, got shape "
-                    f"{position.features.shape}"
-                )
-            self._features = position.features.reshape(rows, size, -1)
         return segment
 
     def _rebuild(self, chosen: Chosen | None, index: int, decision: Decision | None) -> Segment:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from attent_stream.arrange.cutting import MOST
 from attent_stream.window.decision import ALL, RANDOM, REMEMBERED, SCORED, Decision
 
-VERSION = 7
-_READ = (5, 6, VERSION)
+VERSION = 8
+_READ = (5, 6, 7, VERSION)
 _BITS = {"bool": 1, "float16": 16, "float32": 32, "int32": 32}
 # Candidates of a window, far beyond 1,024 nodes: a few bytes of zlib may ask for no more memory.
 _LARGEST = 1 << 28
@@ -58,8 +58,6 @@ class Position:
         next: Decision about the window after those; None if there is none.
         scores: Scores of that window so far, float32 of shape (C, row_size), NaN where not known;
             None if none are needed.
-        features: Its features so far, float16 of shape (C, row_size * units * d), NaN where not
-            known; None if none are needed.
     """
 
     identity: dict[str, Any]
@@ -72,7 +70,6 @@ class Position:
     following: Chosen | None
     next: Decision | None
     scores: NDArray[np.float32] | None
-    features: NDArray[np.float16] | None
 
     def dump(self) -> str:
         """As a JSON string."""
@@ -81,7 +78,7 @@ class Position:
 
     @classmethod
     def load(cls, text: str) -> "Position":
-        """From ``dump``'s string, or that of versions 5 and 6.
+        """From ``dump``'s string, or that of versions 5 to 7.
 
         Arrays may not unpack to more than their shapes say, nor may shapes be absurd.
 
@@ -99,6 +96,8 @@ class Position:
             raise ValueError(f"expected a position of version {VERSION}, got version {version}")
         try:
             fields = _of_version_5(fields) if version == 5 else fields
+            if version < VERSION:
+                fields.pop("features")  # are read again
             for name in ("epoch", "first_row", "segment", "lesson"):
                 _count(fields[name], name)
             return cls(
@@ -108,7 +107,6 @@ class Position:
                     "following": _chosen(fields["following"]),
                     "next": _decision(fields["next"]),
                     "scores": _array(fields["scores"]),
-                    "features": _array(fields["features"]),
                 }
             )
         except (AttributeError, KeyError, TypeError, ValueError, zlib.error) as error:

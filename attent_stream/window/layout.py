@@ -159,6 +159,18 @@ def interleave(candidates: int, lessons: int, gap: int) -> NDArray[np.int8]:
     return roles
 
 
+def read_again(roles: NDArray[np.int8], done: int) -> NDArray[np.int8]:
+    """Roles in which the candidates of the steps that were done follow their lessons, to be read
+    again.
+
+    Args:
+        roles: Roles of a segment's steps.
+        done: Number of steps that were done.
+    """
+    lessons = roles[:done] == LESSON
+    return np.concatenate([roles[:done][lessons], roles[:done][~lessons], roles[done:]])
+
+
 def due_lesson(lessons: int, gap: int) -> int:
     """Return the index of the lesson at which the next window is chosen.
 

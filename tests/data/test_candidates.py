@@ -9,6 +9,7 @@ from loaders import ids_data
 from taught import make_loader
 
 from attent_stream.base.errors import ScoreError
+from attent_stream.data import candidates as candidates_module
 from attent_stream.data.candidates import Candidate, record_candidates
 from attent_stream.window.decision import RANDOM, SCORED, Decision
 
@@ -18,14 +19,15 @@ class Recorded:
 
     segment = SimpleNamespace(candidates=np.arange(8).reshape(2, 4))
 
-    def __init__(self):
-        self.told = {}
+    def __init__(self, again=0):
+        self.told, self.again = {}, again
 
     def record(self, rows, scores):
         self.told["scores"] = rows, scores
 
-    def record_features(self, rows, features):
-        self.told["features"] = rows, features
+    def record_features(self, rows, features, group):
+        assert (group.rank, group.ranks) == (0, 1)
+        self.told.setdefault("features", []).append((rows, features))
 
 
 @pytest.fixture
@@ -57,9 +59,27 @@ def test_what_the_decision_needs_is_recorded(dataset, by, features):
         wanted = np.stack([candidate.batch.numpy() ** 2 for candidate in candidates])
         np.testing.assert_allclose(scores[0], wanted, rtol=1e-6)
     if features:
-        rows, found = epoch.told["features"]
+        ((rows, found),) = epoch.told["features"]
         assert rows == [1, 0]
         np.testing.assert_array_equal(found[0], np.stack([c.features for c in candidates]))
+
+
+def test_rows_that_are_read_again_are_not_scored_again(dataset):
+    candidates, epoch = some(np.random.default_rng(0)), Recorded(again=1)
+    candidates[1] = candidates[1]._replace(batch=None)
+    decision = Decision(by=SCORED, lessons=1, features=True)
+    record_candidates(candidates, epoch, decision, dataset, torch.square, lambda tensor: tensor)
+    assert epoch.told["scores"][0] == [1] and epoch.told["features"][0][0] == [1, 0]
+
+
+def test_many_features_are_gathered_some_at_a_time(dataset, monkeypatch):
+    monkeypatch.setattr(candidates_module, "_AT_ONCE", 1)
+    candidates, epoch = some(np.random.default_rng(0)), Recorded()
+    decision = Decision(by=RANDOM, lessons=1, features=True)
+    record_candidates(candidates, epoch, decision, dataset, torch.square, lambda tensor: tensor)
+    assert [rows for rows, _ in epoch.told["features"]] == [[1], [0]]
+    for (_, found), candidate in zip(epoch.told["features"], candidates, strict=True):
+        np.testing.assert_array_equal(found[0, 0], candidate.features)
 
 
 def test_an_error_names_the_samples(dataset):

@@ -10,6 +10,7 @@ import torch
 from corpora import difficulty
 from torch import distributed as dist
 
+from attent_stream.arrange import balance
 from attent_stream.arrange.arrangements import Arrangements
 from attent_stream.arrange.cutting import apart
 from attent_stream.arrange.features import FEATURES
@@ -141,6 +142,22 @@ def read(batch: dict, loader: TeachingDataLoader) -> list[int]:
     return tokens[:, 0].tolist()
 
 
+def state_after_each_lesson(loader, epochs: int = 1) -> tuple[list, list]:
+    """Lesson batches, and the state after each, read as Composer does."""
+    batches, states = [], []
+    for _ in range(epochs):
+        for step, batch in enumerate(loader):
+            loader.teach(
+                lambda b: b["difficulty"] if "id" in b else b["input_ids"][:, 0] * 0.37 % 1
+            )
+            batches.append(read(batch, loader))
+            state = loader.dataset.state_dict((step + 1) * loader.batch_size, True)
+            assert loader.dataset.state_dict((step + 1) * loader.batch_size, True) == state
+            states.append(json.loads(json.dumps(state)))
+            loader.teacher.clock.batches += 1
+    return batches, states
+
+
 def make_loader(data: dict, loader: dict, teacher: dict) -> TeachingDataLoader:
     """A loader with its teacher attached."""
     dataset = TeachingDataset(**data)
@@ -156,6 +173,7 @@ def main(rank: str, world: str, port: str, out: str, spec: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     spec = json.loads(spec)
+    balance.PANEL = spec.get("panel", balance.PANEL)
     loader = make_loader(spec["data"], spec["loader"], spec["teacher"])
     if spec.get("shared"):
         dataset, teacher = loader.dataset, loader.teacher

@@ -129,22 +129,24 @@ class Job:
                 if choice is None
                 else (choice.ids * choice.decision.units + choice.pieces)[index].tolist()
             )
+            # After a resume, candidates are read again for their features, and not scored again
+            fresh = [row for row in inbox if row >= first.again]
             if inbox:
                 scores = np.array(
                     [
-                        [difficulties(plan.segment.candidates[row]) for row in inbox]
+                        [difficulties(plan.segment.candidates[row]) for row in fresh]
                         for plan in plans
                     ]
                 )
                 for plan in plans:
-                    if plan.next.by == SCORED:
-                        plan.record(inbox, scores)
+                    if plan.next.by == SCORED and fresh:
+                        plan.record(fresh, scores)
                     if plan.next.features:
                         plan.record_features(
                             inbox,
                             np.array([[piece_features(p, row) for row in inbox] for p in plans]),
                         )
-            scored, inbox = len(inbox), []
+            scored, inbox = len(fresh), []
             assert len({plan.due for plan in plans}) == 1
             for plan in plans if first.due else []:
                 plan.choose()

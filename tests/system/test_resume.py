@@ -16,29 +16,12 @@ from fits import LENGTH, VOCAB, Watch, fit, make_model
 from fits import make_loader as make_lm_loader
 from loaders import ids_data
 from streaming import Stream, StreamingDataLoader, StreamingDataset
-from taught import make_loader, read, run_epochs
+from taught import make_loader, run_epochs, state_after_each_lesson
 from torch.utils.data import get_worker_info
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.base.randomness import random_state, restore_ranks
-from attent_stream.teach.position import Position
-
-
-def state_after_each_lesson(loader, epochs: int = 1) -> tuple[list, list]:
-    """Lesson batches, and the state after each, read as Composer does."""
-    batches, states = [], []
-    for _ in range(epochs):
-        for step, batch in enumerate(loader):
-            loader.teach(
-                lambda b: b["difficulty"] if "id" in b else b["input_ids"][:, 0] * 0.37 % 1
-            )
-            batches.append(read(batch, loader))
-            state = loader.dataset.state_dict((step + 1) * loader.batch_size, True)
-            assert loader.dataset.state_dict((step + 1) * loader.batch_size, True) == state
-            states.append(json.loads(json.dumps(state)))
-            loader.teacher.clock.batches += 1
-    return batches, states
-
+from attent_stream.teach.position import VERSION, Position
 
 GROWING = {"schedule": "linear", "from": 0.2, "to": 0.9, "over": "60ba"}
 SHORT_FIRST = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "50ba", "stages": 2}
@@ -153,7 +136,7 @@ def test_position_is_small_and_of_one_version(tmp_path):
     state = state_after_each_lesson(make_loader(data, {}, {}))[1][20]
     assert len(state["attent"]) < 16 * 64 * 8
     fields = json.loads(state["attent"]) | {"version": 99}
-    with pytest.raises(ValueError, match="version 7, got version 99"):
+    with pytest.raises(ValueError, match=f"version {VERSION}, got version 99"):
         Position.load(json.dumps(fields))
 
 

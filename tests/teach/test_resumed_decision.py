@@ -27,7 +27,6 @@ def position_of(planned: Decision | None, lesson: int = 1, **changes) -> Positio
         "following": None,
         "next": planned,
         "scores": None,
-        "features": None,
     }
     return Position(**{**fields, **changes})
 
