@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attent_stream.base.gather import ALONE, RankGroup
+from attent_stream.base.gather import ALONE, RankGroup, Steps
 from attent_stream.base.span import Clock
 from attent_stream.window.choice import Window
 
@@ -58,6 +58,9 @@ class Arrangement:
     reads: ClassVar[bool] = False  # needs features of candidates
     foreseeable: ClassVar[bool] = False  # ``decide`` looks at no sample ids or lanes of a window
     largest: ClassVar[int | None] = None  # units of the largest window that it arranges
+    in_steps: ClassVar[bool] = (
+        False  # ``arranging`` yields what ranks share, so a thread may run it
+    )
 
     @classmethod
     def parse(cls, value: Any) -> "Arrangement":
@@ -127,3 +130,10 @@ class Arrangement:
             name.
         """
         return selected.places, {}
+
+    def arranging(
+        self, selected: Selected, note: int
+    ) -> Steps[tuple[NDArray[np.int64], dict[str, float]]]:
+        """``arrange`` in steps: what it yields is summed over all ranks."""
+        yield from ()
+        return self.arrange(selected, note)

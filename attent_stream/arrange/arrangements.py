@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from attent_stream.arrange.arrangement import Arrangement, Selected
 from attent_stream.arrange.balance import Balance
 from attent_stream.arrange.pieces import Pieces
-from attent_stream.base.gather import ALONE, RankGroup
+from attent_stream.base.gather import ALONE, RankGroup, Steps, summed
 from attent_stream.base.registry import Registry
 from attent_stream.base.span import Clock
 from attent_stream.window.choice import Choice, Window
@@ -192,6 +192,16 @@ class Arrangements:
             seed: Seeds the random numbers, with the epoch, the window and the note.
             group: Ranks that share the work; they call this together.
         """
+        return summed(self.arranging(choice, features, seed, group), group)
+
+    def in_steps(self, decision: Decision) -> bool:
+        """Whether ``arranging`` yields all that the ranks share, so that a thread may run it."""
+        return not decision.features or self._reading(decision).in_steps
+
+    def arranging(
+        self, choice: Choice, features: NDArray[np.float16] | None, seed: int, group: RankGroup
+    ) -> Steps[Choice]:
+        """``arranged`` in steps."""
         window, decision = choice.window, choice.decision
         if not decision.notes:
             return choice
@@ -211,7 +221,7 @@ class Arrangements:
                 rng=rng,
                 group=group,
             )
-            places, more = entry.made.arrange(selected, note)
+            places, more = yield from entry.made.arranging(selected, note)
             units *= entry.made.units(note)
             metrics |= more
         weights = np.ones(window.ids.size, np.float32)

@@ -18,7 +18,7 @@ from attent_stream.arrange.arrangement import Arrangement, Selected
 from attent_stream.arrange.cutting import apart, by_position, cuttable
 from attent_stream.arrange.features import FEATURES
 from attent_stream.arrange.panels import Panels
-from attent_stream.base.gather import RankGroup
+from attent_stream.base.gather import RankGroup, Steps, summed
 from attent_stream.base.span import Clock
 from attent_stream.window.choice import Window
 from attent_stream.window.selection import by_lane
@@ -45,7 +45,8 @@ class Balance(Arrangement):
     by: str = "tokens"
     reads: ClassVar[bool] = True
     foreseeable: ClassVar[bool] = True
-    largest: ClassVar[int | None] = 1 << 22  # one rank alone holds a kilobyte of features a unit
+    in_steps: ClassVar[bool] = True
+    largest: ClassVar[int | None] = 1 << 23  # one rank alone holds a kilobyte of features a unit
 
     def __post_init__(self) -> None:
         FEATURES.get(self.by)
@@ -80,6 +81,12 @@ class Balance(Arrangement):
 
     def arrange(self, selected: Selected, note: int) -> tuple[NDArray[np.int64], dict[str, float]]:
         """See ``Arrangement``. Without features the order stays as it is."""
+        return summed(self.arranging(selected, note), selected.group)
+
+    def arranging(
+        self, selected: Selected, note: int
+    ) -> Steps[tuple[NDArray[np.int64], dict[str, float]]]:
+        """See ``Arrangement``."""
         group, window = selected.group, selected.window
         if selected.features is None:
             return selected.places, {}
@@ -89,7 +96,7 @@ class Balance(Arrangement):
         own = balance_lanes(
             selected.places, lanes, known, _rows(selected.places, selected), panels.share(group)
         )
-        places = group.total(own)
+        places = yield own
         # One rank logs, of its own panels.
         metrics = {"imbalance": imbalance(_rows(places, selected), known)} if not group.rank else {}
         return places, metrics

@@ -1,7 +1,8 @@
 """Gather values of all ranks, and share work among ranks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +12,10 @@ from torch import distributed as dist
 
 from attent_stream.base.errors import AttentError
 from attent_stream.base.watch import collective
+
+T = TypeVar("T")
+# Yields this rank's part of a sum, and is sent the sum over all ranks
+Steps = Generator[NDArray[np.int64], NDArray[np.int64], T]
 
 
 def gather_ranks(values: torch.Tensor, *, ranks: int, replication: int = 1) -> NDArray:
@@ -82,3 +87,13 @@ class RankGroup:
 
 
 ALONE = RankGroup()
+
+
+def summed(steps: Steps[T], group: RankGroup) -> T:
+    """Take steps to their end, and return what they return; all ranks call this together."""
+    try:
+        part = next(steps)
+        while True:
+            part = steps.send(group.total(part))
+    except StopIteration as end:
+        return end.value

@@ -415,6 +415,7 @@ class TeachingDataLoader(StreamingDataLoader):
         if self.inbox and epoch.next is not None:
             record_candidates(self.inbox, epoch, epoch.next, self.dataset, score, to_device)
             self.inbox = []
+        epoch.share()
         if epoch.due:
             epoch.choose(RankGroup.of_world(to_device))
         return epoch.take_choices()

@@ -1,7 +1,6 @@
 """A taught epoch in a rank's main process: segments from the order, the teacher and the scores."""
 
 import copy
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from attent_stream.base.errors import TeacherError
 from attent_stream.base.gather import ALONE, RankGroup
 from attent_stream.order.order import Order
 from attent_stream.teach.board import Board, Posting
+from attent_stream.teach.choice_thread import ChoiceThread
 from attent_stream.teach.position import Chosen, Position
 from attent_stream.teach.resumed_decision import checked, resumed_decision
 from attent_stream.teach.segment import Segment
@@ -89,8 +89,7 @@ class TaughtEpoch:
         self._features: NDArray | None = None  # of some of its slots; None before the first
         self._again = 0  # see ``again``
         self._made: list[Choice] = []  # choices that were not taken yet
-        self._thread: ThreadPoolExecutor | None = None
-        self._pending: Future[_Made] | None = None  # a choice that is being made in the thread
+        self._thread: ChoiceThread[_Made] = ChoiceThread()
         if position is not None:
             position.check(self.identity)
             teacher.know(position.arrangements)
@@ -111,7 +110,7 @@ class TaughtEpoch:
     @property
     def due(self) -> bool:
         """Whether the next segment must be chosen now."""
-        chosen = self._waiting is not None or self._pending is not None
+        chosen = self._waiting is not None or self._thread.busy
         return self._lesson >= self.segment.due and not chosen and self._more
 
     @property
@@ -136,7 +135,8 @@ class TaughtEpoch:
     @property
     def position(self) -> Position:
         """The position after the last lesson. The loader's inbox must be empty."""
-        self._settle()
+        if not self._thread.shares:  # else as if it were not chosen yet: a rank may be alone here
+            self._settle()
         scores = self._scores
         return Position(
             identity=self.identity,
@@ -233,7 +233,8 @@ class TaughtEpoch:
         """Choose and publish the next segment when ``due``.
 
         All ranks of a group must call this together. A large window is chosen in a thread, if the
-        choice depends on nothing that changes meanwhile; it is waited for where it is needed.
+        choice depends on nothing that changes meanwhile; it is waited for where it is needed. What
+        ranks share of it is summed in ``share``.
         """
         index = self.segment.index + 1
         if self._next is None:
@@ -241,24 +242,38 @@ class TaughtEpoch:
             return
         window, decision = self._next
         remaining = len(self.segment.lessons) - self._lesson
-        if window.ids.size * decision.units >= LARGE and self.teacher.chooses_apart(decision):
-            self._choose_apart(window, decision, remaining)
+        shares = decision.features and self._features is not None
+        # What is shared is summed at a later lesson of this segment
+        later = remaining > 1 or not shares
+        large = window.ids.size * decision.units >= LARGE
+        if large and later and self.teacher.chooses_apart(decision):
+            self._choose_apart(window, decision, remaining, group, shares)
             return
         choice = self.teacher.choose(window, decision, self._scores, self._features, group)
         self._made.append(choice)
         self._waiting = self._publish(self._compose(choice, index, remaining))
 
-    def _choose_apart(self, window: Window, decision: Decision, remaining: int) -> None:
+    def share(self) -> None:
+        """Sum what ranks share of a choice that a thread makes, a lesson after it was due.
+
+        All ranks must call this together at each lesson.
+        """
+        if self._thread.shares:
+            self._thread.share()
+
+    def _choose_apart(
+        self, window: Window, decision: Decision, remaining: int, group: RankGroup, shares: bool
+    ) -> None:
         index, number = self.segment.index + 1, self._postings
         first = self._published_steps + len(self.segment.roles)
-        scores, teacher = self._scores, copy.copy(self.teacher)
+        teacher = copy.copy(self.teacher)
+        steps = teacher.choosing(window, decision, self._scores, self._features, group)
         outline = self._segments.outline(index + 1)
         following = (
             None if outline is None else teacher.decide(outline, remaining + decision.lessons)
         )
 
-        def made() -> _Made:
-            choice = teacher.choose(window, decision, scores)
+        def made(choice: Choice) -> _Made:
             choice = replace(choice, measured=choice_metrics(choice, self.order.stream_starts))
             upcoming = self._segments.window(index + 1)
             coming = None if upcoming is None or following is None else (upcoming, following)
@@ -266,24 +281,21 @@ class TaughtEpoch:
             self.board.publish(number, self._posting(segment, coming, first))
             return _Made(choice, segment, coming)
 
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "attent-choice")
         self._postings += 1
-        self._pending = self._thread.submit(made)
+        self._thread.begin(steps, made, group=group, shares=shares)
 
     def _settle(self) -> None:
         """Wait for the choice that is being made, if one is."""
-        if self._pending is None:
+        made = self._thread.take()
+        if made is None:
             return
-        made, self._pending = self._pending.result(), None
         self._made.append(made.choice)
         self._waiting = made.segment
         self._prepare(made.next)
 
     def close(self) -> None:
         """Wait until nothing more is published."""
-        if self._thread is not None:
-            self._thread.shutdown()
+        self._thread.close()
 
     def take_choices(self) -> list[Choice]:
         """Return the choices since the last call."""

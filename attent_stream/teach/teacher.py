@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from attent_stream.arrange.arrangements import Arrangements
 from attent_stream.base.empty import is_known
 from attent_stream.base.errors import TeacherError
-from attent_stream.base.gather import ALONE, RankGroup
+from attent_stream.base.gather import ALONE, RankGroup, Steps, summed
 from attent_stream.base.schedule import Interval, Phases, ShareSchedule
 from attent_stream.base.span import Clock, Span
 from attent_stream.memory.ledger import Ledger
@@ -251,11 +251,12 @@ class Teacher:
         return self.ledger is not None and self._enough(is_known(self.ledger.recall(window.ids)))
 
     def chooses_apart(self, decision: Decision) -> bool:
-        """Whether a choice depends on nothing that changes while training goes on, and all ranks
-        make it alone, so that a thread may make it.
+        """Whether a choice depends on nothing that changes while training goes on, and ranks share
+        nothing but what ``choosing`` yields, so that a thread may make it.
         """
         pure = type(self) is Teacher and self.ledger is None and not self.selector.checked
-        return pure and not decision.features and self.arrangements.foreseeable
+        arrangements = self.arrangements
+        return pure and arrangements.foreseeable and arrangements.in_steps(decision)
 
     def choose(
         self,
@@ -272,16 +273,28 @@ class Teacher:
             decision: What ``decide`` returned for it.
             scores: Scores of its candidates, float of shape (C, row_size), if ``decision.by`` is
                 ``SCORED``.
-            features: Features of its candidates, float16 of shape (C, row_size, units * d), if
-                ``decision.features``. Without them lessons stay in stream order.
-            group: Ranks that choose together, each with the same arguments.
+            features: Features of its candidates, float16 of shape (C, len(slots), units * d), if
+                ``decision.features``; see ``Arrangements.slots``. Without them lessons stay in
+                stream order.
+            group: Ranks that choose together, each with the same arguments but features.
         """
+        return summed(self.choosing(window, decision, scores, features, group), group)
+
+    def choosing(
+        self,
+        window: Window,
+        decision: Decision,
+        scores: NDArray | None,
+        features: NDArray[np.float16] | None,
+        group: RankGroup,
+    ) -> Steps[Choice]:
+        """``choose`` in steps: what it yields is summed over all ranks."""
         if decision.by == REMEMBERED:
             scores = self.recalled(window)
         elif decision.by != SCORED:
             scores = None
         choice = self.selected(window, decision, scores)
-        return self.arrangements.arranged(choice, features, self.settings.seed, group)
+        return (yield from self.arrangements.arranging(choice, features, self.settings.seed, group))
 
     def selected(self, window: Window, decision: Decision, scores: NDArray | None) -> Choice:
         """Select a window's lessons, whole samples in stream order."""

@@ -7,6 +7,7 @@ from taught import make_loader, run_epochs, state_after_each_lesson
 from taught_ranks import run_ranks
 
 from attent_stream.arrange import balance
+from attent_stream.teach.epoch import LARGE
 
 PIECES = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "30ba", "stages": 2}
 PANEL = 15  # lanes of four slots are cut
@@ -17,8 +18,11 @@ TEACHERS = [
 
 
 @pytest.mark.parametrize("teacher", TEACHERS)
-@pytest.mark.parametrize("world", [2, 4])
-def test_ranks_that_share_panels_train_on_the_lessons_of_one(tmp_path, monkeypatch, teacher, world):
+@pytest.mark.parametrize(("world", "large"), [(2, LARGE), (4, LARGE), (4, 1)])
+def test_ranks_that_share_panels_train_on_the_lessons_of_one(
+    tmp_path, monkeypatch, teacher, world, large
+):
+    """From ``large`` units on, a window is chosen in a thread."""
     monkeypatch.setattr(balance, "PANEL", PANEL)
     data = {
         "local": write_ids(tmp_path / "data", 16 * 20),
@@ -35,6 +39,7 @@ def test_ranks_that_share_panels_train_on_the_lessons_of_one(tmp_path, monkeypat
         "teacher": teacher,
         "epochs": 1,
         "panel": PANEL,
+        "large": large,
     }
     logs = run_ranks(tmp_path, world, spec)
     assert all(log["choices"] == alone["choices"] for log in logs)

@@ -9,6 +9,7 @@ from taught import make_loader, run_epochs
 
 from attent_stream.arrange.arrangement import Arrangement
 from attent_stream.arrange.arrangements import ARRANGEMENTS
+from attent_stream.base.gather import RankGroup
 from attent_stream.teach import epoch as teach_epoch
 from attent_stream.teach.teacher import Teacher
 from attent_stream.window.choice import Choice
@@ -20,6 +21,10 @@ TEACHERS = [
     {"select": "hard", "keep": 0.5},
     {"select": "soft", "keep": 0.5, "pieces": PIECES},
     {"select": "soft", "keep": {"schedule": "linear", "from": 0.2, "to": 0.9, "over": "40ba"}},
+]
+SHARING = [
+    {"keep": 1, "select": "random", "pieces": PIECES, "balance": "starts"},
+    {"select": "hard", "keep": 0.5, "balance": "ids"},
 ]
 
 
@@ -37,13 +42,13 @@ def data_of(folder):
 def in_a_thread(monkeypatch):
     """All windows count as large. Returns the names of the threads that choose."""
     monkeypatch.setattr(teach_epoch, "LARGE", 1)
-    seen, choose = [], Teacher.choose
+    seen, selected = [], Teacher.selected
 
     def named(self, *given):
         seen.append(threading.current_thread().name)
-        return choose(self, *given)
+        return selected(self, *given)
 
-    monkeypatch.setattr(Teacher, "choose", named)
+    monkeypatch.setattr(Teacher, "selected", named)
     return seen
 
 
@@ -52,7 +57,7 @@ def apart(seen):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("teacher", TEACHERS)
+@pytest.mark.parametrize("teacher", TEACHERS + SHARING)
 def test_lessons_and_choices_are_the_same(folder, monkeypatch, request, teacher, workers):
     data, loader = data_of(folder), {"num_workers": workers}
     expected = run_epochs(make_loader(data, loader, {"seed": 5, **teacher}), 2)
@@ -87,10 +92,12 @@ def batch_scores(batch):
     return (ids * 7919 % 101).float()
 
 
-@pytest.mark.parametrize("teacher", TEACHERS)
-def test_a_resume_between_a_choice_and_its_first_lesson(folder, in_a_thread, teacher):
+@pytest.mark.parametrize(
+    ("teacher", "gap"), [(teacher, 3) for teacher in TEACHERS + SHARING] + [(SHARING[1], 0)]
+)
+def test_a_resume_between_a_choice_and_its_first_lesson(folder, in_a_thread, teacher, gap):
     """With the position of every lesson of some windows."""
-    data, given = data_of(folder), {"seed": 5, **teacher}
+    data, given = data_of(folder) | {"gap": gap}, {"seed": 5, **teacher}
 
     def go(loader, log, stop=None):
         for _ in loader:
@@ -103,7 +110,7 @@ def test_a_resume_between_a_choice_and_its_first_lesson(folder, in_a_thread, tea
 
     whole: list = []
     go(make_loader(data, {}, given), whole)
-    for stop in range(9, 21, 3):
+    for stop in range(9, 21, 1 if "balance" in teacher else 3):
         log: list = []
         state = go(make_loader(data, {}, given), log, stop)
         again = make_loader(data, {}, given)
@@ -140,7 +147,7 @@ def test_an_iteration_that_ends_early_waits_for_the_thread(folder, in_a_thread, 
 
     monkeypatch.setattr(loader._board, "publish", slow)
     batches = iter(loader)
-    while loader.epoch is None or loader.epoch._pending is None:
+    while loader.epoch is None or not loader.epoch._thread.busy:
         next(batches)
         loader.teach(batch_scores)
     ending = threading.Thread(target=batches.close)
@@ -162,7 +169,6 @@ class Looks(Arrangement):
     "teacher",
     [
         {"ledger": 371, "interval": "2ep"},
-        {"balance": "ids"},
         {"select": "attent_stream.window.selectors:random", "keep": 0.4},
     ],
 )
@@ -171,15 +177,50 @@ def test_what_depends_on_what_changes_meanwhile_is_chosen_at_once(folder, in_a_t
     assert in_a_thread and not apart(in_a_thread)
 
 
-def test_an_arrangement_that_looks_at_samples_is_asked_at_once(folder, in_a_thread):
-    ARRANGEMENTS.known["looks"] = Looks
+class Reads(Arrangement):
+    """Reads features, and may share them with other ranks in its own way."""
+
+    reads = foreseeable = True
+
+    def decide(self, window, end, units):
+        return int(window.index > 0)
+
+    def features(self, batch, units):
+        return torch.ones(len(batch["id"]), 2, dtype=torch.float16)
+
+
+@pytest.mark.parametrize("made", [Looks, Reads])
+def test_other_arrangements_are_asked_at_once(folder, in_a_thread, made):
+    ARRANGEMENTS.known["made"] = made
     try:
         loader = make_loader(data_of(folder), {}, {"select": "random"})
-        loader.teacher.arrangements = loader.teacher.arrangements.parse({"looks": None})
+        loader.teacher.arrangements = loader.teacher.arrangements.parse({"made": None})
         run_epochs(loader)
     finally:
-        del ARRANGEMENTS.known["looks"]
+        del ARRANGEMENTS.known["made"]
     assert in_a_thread and not apart(in_a_thread)
+
+
+def test_what_ranks_share_is_summed_a_lesson_later(folder, in_a_thread, monkeypatch):
+    """In the main thread, and a position between is one of before the choice."""
+    summed, total = [], RankGroup.total
+
+    def named(self, values):
+        summed.append((threading.current_thread().name, epoch._lesson, epoch.segment.due))
+        return total(self, values)
+
+    monkeypatch.setattr(RankGroup, "total", named)
+    loader = make_loader(data_of(folder), {}, SHARING[1])
+    for _ in loader:
+        epoch = loader.epoch
+        loader.teach(batch_scores)
+        if epoch._thread.shares:
+            assert epoch._lesson == epoch.segment.due
+            assert epoch.position.following is None and epoch._thread.shares
+        loader.teacher.clock.batches += 1
+    main = threading.main_thread().name
+    assert len(summed) > 10
+    assert all(name == main and lesson == due + 1 for name, lesson, due in summed)
 
 
 def test_a_choice_that_was_made_apart_is_measured(folder, in_a_thread):
