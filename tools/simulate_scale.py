@@ -7,7 +7,9 @@ There is no model: the order is Streaming's own for that many nodes, and scores 
 the sample ids. Some ranks run the whole epoch as in a job (``TaughtEpoch`` with a board, every
 scoring pass, every choice). Checks cover every rank: all read equally many lessons and candidates,
 and only samples of their own node and canonical node. One rank scores each candidate, which is kept
-or dropped once. The last line is a JSON object; the exit status is 1 if a check fails.
+or dropped once. With ``--pieces`` and ``--balance`` a rank balances its own panels of a window, and
+the slots of other ranks keep their order, so run one probe. No network is simulated. The last line
+is a JSON object; the exit status is 1 if a check fails.
 
 CPU seconds are those of this process (``time.process_time``) with one thread. Memory is the peak of
 numpy's and Python's allocations (tracemalloc) without the order.
@@ -32,6 +34,10 @@ from streaming import Stream
 from streaming.base.partition import get_partitions
 from streaming.base.world import World
 
+from attent_stream.arrange.arrangement import Selected
+from attent_stream.arrange.arrangements import ARRANGEMENTS, Arrangements
+from attent_stream.arrange.balance import Balance
+from attent_stream.base.gather import RankGroup
 from attent_stream.base.schedule import Phases, parse_interval, parse_share
 from attent_stream.base.span import Clock, Span
 from attent_stream.memory.ledger import SampleLedger
@@ -68,6 +74,14 @@ class Job:
     select: str
     probes: int
     shards: int
+    pieces: float
+    balance: bool
+
+    @property
+    def arrange(self) -> dict[str, Any]:
+        """The arrangements by name."""
+        cut = {"pieces": self.pieces} if self.pieces < 1 else {}
+        return cut | ({ONE_OF_MANY: "tokens"} if self.balance else {})
 
     @property
     def row(self) -> int:
@@ -85,6 +99,36 @@ class Job:
     def canonical_nodes(self) -> int:
         """Streaming's default number for the shuffle."""
         return CANONICAL[self.shuffle_algo] * self.nodes
+
+
+class OneOfManyRanks(Balance):
+    """Balances as one rank does. What other ranks order stays as it is."""
+
+    def arranging(self, selected: Selected, note: int) -> Any:
+        """See ``Arrangement``."""
+        if selected.features is None:
+            return selected.places, {}
+        steps = super().arranging(selected, note)
+        own = next(steps)
+        yield own
+        places = np.where(own == 0, selected.places, own)
+        # The first unit is 0, too: if it was moved, what was in its new slot is there twice.
+        twice = np.flatnonzero(np.bincount(places.reshape(-1)) == 2)
+        places[(own == 0) & np.isin(places, twice)] = 0
+        return places, {}
+
+
+class OneOfMany(RankGroup):
+    """A rank without the others."""
+
+    def total(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return this rank's part."""
+        return values
+
+
+ONE_OF_MANY = "one_of_many"
+ARRANGEMENTS.known[ONE_OF_MANY] = OneOfManyRanks
+KNOWN = np.random.default_rng(0).integers(0, 20, (1 << 12, 512)).astype(np.float16)
 
 
 class SyntheticData:
@@ -141,6 +185,7 @@ def make_teacher(job: Job) -> Teacher:
         interval=parse_interval("dense"),
         phases=Phases(warmup=Span.parse("0ba"), anneal=Span.parse("0ba")),
         seed=17,
+        arrangements=Arrangements.parse(job.arrange),
     )
     return Teacher(
         settings,
@@ -201,7 +246,7 @@ def run_rank(job: Job, order: StreamingOrder, rank: int, costs: Costs) -> Run:
         ),
     )
     roles, ids, weights, inbox, gathers = [], [], [], [], 0
-    choices = epoch.take_choices()
+    choices, group = epoch.take_choices(), OneOfMany(rank=rank, ranks=order.layout.ranks)
     while not epoch.done:
         epoch.expect()
         role, index = epoch.advance()
@@ -211,20 +256,32 @@ def run_rank(job: Job, order: StreamingOrder, rank: int, costs: Costs) -> Run:
             inbox.append(index)
             continue
         weights.append(epoch.lesson[1])
-        if inbox:
+        if inbox and epoch.next.features:
+            begin, _ = window_rows(order.full, 0, job.window, epoch.segment.index + 1)
+            for row in inbox:
+                gathered = gathered_features(order, begin + row, epoch.next.units)
+                costs.size("features received by a rank, a candidate row", gathered.nbytes)
+                costs.time(
+                    "pick and record the features of a candidate row",
+                    lambda row=row, all=gathered: epoch.record_features(
+                        [row], all[epoch.feature_places(group)][None]
+                    ),
+                )
+        if inbox and epoch.next.by == SCORED:
             begin, _ = window_rows(order.full, 0, job.window, epoch.segment.index + 1)
             gathered = gathered_scores(order, begin + np.array(inbox))
             costs.size("collectives received by a rank, a candidate row", gathered[:, 0].nbytes)
-            rows, inbox, gathers = inbox, [], gathers + 1
             costs.time(
                 "record the scores of a collective",
-                lambda rows=rows, all=gathered: epoch.record(rows, all),
+                lambda rows=inbox, all=gathered: epoch.record(rows, all),
             )
+        gathers, inbox = gathers + bool(inbox), []
         if epoch.due:
             before = costs.time("checkpoint", lambda: epoch.position.dump())
             costs.size("position in a checkpoint", len(before))
             process, thread = time.process_time(), time.thread_time()
-            costs.time("choose and publish a window, the main thread", epoch.choose)
+            costs.time("choose and publish a window, the main thread", lambda: epoch.choose(group))
+            costs.time("sum what ranks share, the main thread", epoch.share)
             after = epoch.position.dump()
             # All of it, with what the position costs
             both, own = time.process_time() - process, time.thread_time() - thread
@@ -295,6 +352,14 @@ def gathered_scores(order: StreamingOrder, rows: NDArray[np.int64]) -> NDArray[n
     return score_of(mine).swapaxes(0, 1)
 
 
+def gathered_features(order: StreamingOrder, row: int, units: int) -> NDArray[np.float16]:
+    """Return all ranks' features of a row, shape (ranks, batch_size, units * d)."""
+    layout = order.layout
+    ids = np.asarray(order.rows[row], np.int64).reshape(layout.ranks, layout.batch_size)
+    pieces = (ids[..., None] * units + np.arange(units)) * 2654435761 % 2**32 >> 20
+    return KNOWN[pieces].reshape(*ids.shape, -1)
+
+
 def places(
     job: Job, order: StreamingOrder, data: SyntheticData
 ) -> tuple[NDArray, NDArray, NDArray]:
@@ -356,17 +421,16 @@ def check(
     # Otherwise a lane has several canonical nodes of one node.
     finest = layout.node_lanes == data.num_canonical_nodes
     for choice in first.choices:
-        ids, window = choice.ids, choice.window
+        ids, window, units = choice.ids, choice.window, choice.decision.units
         begin, end = window_rows(order.full, 0, job.window, window.index)
         stock = np.sort(np.asarray(order.rows[begin:end], np.int64).reshape(-1))
         # The candidates are the next slice of the order.
         wrong["not once"] += int((np.sort(window.ids.reshape(-1)) != stock).sum())
-        kept = np.sort(ids.reshape(-1))
-        wrong["not once"] += int((np.diff(kept) == 0).sum()) + int(
-            (~np.isin(kept, stock, assume_unique=True)).sum()
-        )
+        kept = np.sort(choice.places.reshape(-1))
+        wrong["not once"] += int((np.diff(kept) == 0).sum())
+        wrong["not once"] += int((~np.isin(ids.reshape(-1), stock)).sum())
         dropped = int((~choice.kept).sum())
-        wrong["not once"] += abs(len(stock) - len(kept) - dropped)
+        wrong["not once"] += abs((len(stock) - dropped) * units - len(kept))
         wrong["weights"] += int((~np.isfinite(choice.weights) | (choice.weights < 0)).sum())
         seen["candidates"] += len(stock)
         seen["lessons"] += len(kept)
@@ -374,39 +438,52 @@ def check(
         seen["scored windows"] += choice.decision.by == SCORED
         read = np.zeros(job.samples, np.int8)
         for rank in range(layout.ranks):
-            lessons, candidates = order.of_rank(ids, rank), order.of_rank(window.ids, rank)
-            wrong["unequal counts"] += lessons.shape != (choice.decision.lessons, job.batch_size)
+            lessons, candidates = of_rank(order, ids, units, rank), order.of_rank(window.ids, rank)
+            shape = choice.decision.lessons, job.batch_size * units
+            wrong["unequal counts"] += lessons.shape != shape
             wrong["unequal counts"] += candidates.shape != (end - begin, job.batch_size)
             wrong["other node"] += int((node[lessons] != expected_node[rank]).sum())
             wrong["other node"] += int((node[candidates] != expected_node[rank]).sum())
-            wrong["weights"] += order.of_rank(choice.weights, rank).shape != lessons.shape
+            weights = of_rank(order, choice.weights, units, rank)
+            wrong["weights"] += weights.shape != lessons.shape
             if finest:
-                wrong["other canonical node"] += int(
-                    (canonical[lessons] != slot_owner[reading[rank]]).sum()
-                )
+                owner = slot_owner[reading[rank]].repeat(units)
+                wrong["other canonical node"] += int((canonical[lessons] != owner).sum())
             read[candidates] += 1
-            read[lessons] += 2
+            read[lessons] += 2 * (units == 1)  # ranks share the pieces of a sample
         wrong["not once"] += int((read[stock] % 2 != 1).sum()) + int((read >= 4).sum())
     for rank, run in runs.items():
         wrong["unequal counts"] += (run.roles, run.gathers) != (first.roles, first.gathers)
-        wrong["weights"] += [len(part) for part in run.weights] != [job.batch_size] * len(
-            run.weights
-        )
+        sizes = [job.batch_size * choice.decision.units for choice in run.choices]
+        rows = [choice.decision.lessons for choice in run.choices]
+        tail = [job.batch_size] * (len(run.weights) - sum(rows))
+        wrong["weights"] += [len(part) for part in run.weights] != [
+            *np.repeat(sizes, rows).tolist(),
+            *tail,
+        ]
         same = all(
             np.array_equal(a.ids, b.ids) for a, b in zip(run.choices, first.choices, strict=True)
         )
         wrong["ranks disagree"] += not same
-        lessons = np.concatenate([order.of_rank(choice.ids, rank) for choice in first.choices])
-        mine = [ids for role, ids in zip(run.roles, run.ids, strict=True) if role == LESSON][
-            : len(lessons)
+        lessons = [
+            row
+            for choice in first.choices
+            for row in of_rank(order, choice.ids, choice.decision.units, rank)
         ]
-        wrong["ranks disagree"] += not np.array_equal(np.stack(mine), lessons)
+        mine = [ids for role, ids in zip(run.roles, run.ids, strict=True) if role == LESSON]
+        wrong["ranks disagree"] += not all(map(np.array_equal, mine, lessons))
     tails = {
         len([ids for ids in order.tail(rank) if len(ids) == job.batch_size])
         for rank in range(layout.ranks)
     }
     wrong["unequal counts"] += len(tails) - 1
     return {"wrong": wrong, "seen": seen}
+
+
+def of_rank(order: StreamingOrder, values: NDArray, units: int, rank: int) -> NDArray:
+    """Return a rank's part of values of units, shape (rows, batch_size * units)."""
+    rows = values.reshape(len(values), -1, units)
+    return order.of_rank(rows, rank).reshape(len(values), -1)
 
 
 def check_elastic(job: Job, order: StreamingOrder) -> int:
@@ -497,6 +574,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--keep", type=float, default=0.5)
     parser.add_argument("--select", choices=sorted(SELECTORS.known), default="hard")
     parser.add_argument("--probes", type=int, default=2, help="ranks that run the whole epoch (2)")
+    parser.add_argument("--pieces", type=float, default=1.0, help="share of a piece (1)")
+    parser.add_argument("--balance", action="store_true", help="as one of many ranks")
     parser.add_argument(
         "--shards", type=int, default=10_000, help="shards of the index.json (10,000)"
     )

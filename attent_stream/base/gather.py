@@ -14,11 +14,15 @@ from attent_stream.base.errors import AttentError
 from attent_stream.base.watch import collective
 
 T = TypeVar("T")
+# Ranks, and an index for each
+Pick = tuple[NDArray[np.int64], NDArray[np.int64]]
 # Yields this rank's part of a sum, and is sent the sum over all ranks
 Steps = Generator[NDArray[np.int64], NDArray[np.int64], T]
 
 
-def gather_ranks(values: torch.Tensor, *, ranks: int, replication: int = 1) -> NDArray:
+def gather_ranks(
+    values: torch.Tensor, *, ranks: int, replication: int = 1, pick: Pick | None = None
+) -> NDArray:
     """Gather the values of all ranks, without the duplicates that replication makes.
 
     Args:
@@ -26,9 +30,12 @@ def gather_ranks(values: torch.Tensor, *, ranks: int, replication: int = 1) -> N
         ranks: Number of ranks with values of their own.
         replication: Number of consecutive ranks that read the same samples and so have the same
             values.
+        pick: What to return of them: ranks, and indices of the second axis, each of shape (m,).
+            None: everything.
 
     Returns:
-        Array of shape (ranks, *values.shape), on the CPU.
+        Array of shape (ranks, *values.shape), on the CPU. With ``pick`` of shape (n, m, ...) for
+        values of shape (n, k, ...).
 
     Raises:
         AttentError: torch.distributed connects another number of ranks.
@@ -41,13 +48,21 @@ def gather_ranks(values: torch.Tensor, *, ranks: int, replication: int = 1) -> N
             "before iterating the loader"
         )
     if world == 1:
-        return values.detach().cpu().numpy()[None]
+        return _picked(values.detach()[None], pick).cpu().numpy()
     # One tensor: a list of thousands of tensors would take thousands of copies on the device.
     gathered = values.new_empty((world * values.shape[0], *values.shape[1:]))
     with collective("the gathering of all ranks' scores"):
         dist.all_gather_into_tensor(gathered, values.detach().contiguous())
         distinct = gathered.view(world, *values.shape)[::replication]
-        return np.ascontiguousarray(distinct.cpu().numpy())
+        # Picked on the device: in a large job each rank needs little of what all have
+        return np.ascontiguousarray(_picked(distinct, pick).cpu().numpy())
+
+
+def _picked(values: torch.Tensor, pick: Pick | None) -> torch.Tensor:
+    if pick is None:
+        return values
+    rank, index = (torch.from_numpy(which).to(values.device) for which in pick)
+    return values[rank, :, index].transpose(0, 1).contiguous()
 
 
 def first_fault(fault: str | None) -> str | None:

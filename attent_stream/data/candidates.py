@@ -68,7 +68,8 @@ def record_candidates(
         group = RankGroup.of_world(to_device)
         rows = [candidate.row for candidate in candidates]
         features = torch.stack([torch.from_numpy(candidate.features) for candidate in candidates])
+        pick = epoch.feature_places(group)
         some = max(1, _AT_ONCE // (features[0].nbytes * group.ranks))
         for first in range(0, len(rows), some):
-            gathered = dataset.gathered(to_device(features[first : first + some]))
-            epoch.record_features(rows[first : first + some], gathered, group)
+            gathered = dataset.gathered(to_device(features[first : first + some]), pick)
+            epoch.record_features(rows[first : first + some], gathered)

@@ -15,7 +15,7 @@ from torch.utils.data import get_worker_info
 
 from attent_stream.base.epoch_number import tell_epoch
 from attent_stream.base.errors import TeacherError
-from attent_stream.base.gather import gather_ranks
+from attent_stream.base.gather import Pick, gather_ranks
 from attent_stream.base.node_memory import meet
 from attent_stream.base.open_files import leave_when_out_of_files
 from attent_stream.base.watch import leave_with_parent, open_files_named
@@ -165,16 +165,19 @@ class TeachingDataset(ResumableDataset, CheckedStreams, ClosesMemory, StreamingD
         """Number of ranks that read different samples."""
         return self._parallel_rank_world.num_ranks
 
-    def gathered(self, values: Tensor) -> NDArray:
+    def gathered(self, values: Tensor, pick: Pick | None = None) -> NDArray:
         """Gather values of all ranks that read different samples, which call this together.
 
         Args:
             values: This rank's, where torch.distributed can gather them; see ``gather_ranks``.
+            pick: See there.
 
         Returns:
-            Shape (num_ranks, *values.shape).
+            Shape (num_ranks, *values.shape) without ``pick``.
         """
-        return gather_ranks(values, ranks=self.num_ranks, replication=self.replication or 1)
+        return gather_ranks(
+            values, ranks=self.num_ranks, replication=self.replication or 1, pick=pick
+        )
 
     @property
     def row_size(self) -> int:

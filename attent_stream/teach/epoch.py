@@ -19,7 +19,7 @@ from attent_stream.teach.segments import Segments
 from attent_stream.teach.teacher import Teacher
 from attent_stream.window.choice import Choice, Window
 from attent_stream.window.decision import ALL, RANDOM, REMEMBERED, SCORED, Decision
-from attent_stream.window.layout import LESSON, canonical_slots, read_again
+from attent_stream.window.layout import LESSON, canonical_slots, read_again, reading_order
 from attent_stream.window.metrics import choice_metrics
 
 # Units of a window from which on it is chosen in a thread, while training goes on: below, it takes
@@ -211,23 +211,36 @@ class TaughtEpoch:
         time = self.teacher.time(self.order.epoch)
         self.teacher.remember(window.ids[rows], canonical, time)
 
-    def record_features(
-        self, rows: list[int], features: NDArray[np.float16], group: RankGroup = ALONE
-    ) -> None:
-        """Record features of candidate rows of the next window, as far as a rank needs them.
+    def feature_places(self, group: RankGroup = ALONE) -> tuple[NDArray, NDArray]:
+        """Return which candidates of a row this rank needs the features of.
+
+        Args:
+            group: The rank, and those that will choose the next window with it.
+
+        Returns:
+            Rank and sample of each, as they are read, in canonical slot order; each int64 of shape
+            (m,).
+        """
+        window, decision = self._scheduled()
+        read = reading_order(self.order.origin)
+        slots = self.teacher.arrangements.slots(window, decision, group)
+        rank, sample = np.divmod(
+            read if slots is None else read[slots], self.order.origin.batch_size
+        )
+        return rank, sample
+
+    def record_features(self, rows: list[int], features: NDArray[np.float16]) -> None:
+        """Record features of candidate rows of the next window.
 
         Args:
             rows: See ``record``.
-            features: Features of all ranks' samples, shape (ranks, n, batch_size, d).
-            group: The rank, and those that will choose the window with it.
+            features: Features of the candidates in ``feature_places``, shape (n, m, d).
         """
-        window, decision = self._scheduled()
-        slots = self.teacher.arrangements.slots(window, decision, group)
-        canonical = self._canonical(features)
-        canonical = canonical if slots is None else canonical[:, slots]
+        window, _ = self._scheduled()
         if self._features is None:
-            self._features = np.full((len(window.ids), *canonical.shape[1:]), np.nan, np.float16)
-        self._features[rows] = canonical
+            shape = (len(window.ids), *features.shape[1:])
+            self._features = np.zeros(shape, np.float16)  # memory is only taken as rows come
+        self._features[rows] = features
 
     def choose(self, group: RankGroup = ALONE) -> None:
         """Choose and publish the next segment when ``due``.

@@ -95,6 +95,14 @@ def canonical_slots(layout: Layout) -> NDArray[np.int64]:
     return slots
 
 
+@lru_cache(maxsize=8)
+def reading_order(layout: Layout) -> NDArray[np.int64]:
+    """Return the place in reading order of each canonical slot, read-only, shape (row_size,)."""
+    places = np.argsort(canonical_slots(layout))
+    places.flags.writeable = False
+    return places
+
+
 def rank_slots(layout: Layout, origin: Layout, rank: int) -> NDArray[np.int64]:
     """Return the canonical slots that a rank reads, in reading order, shape (batch_size,).
 

@@ -142,10 +142,9 @@ class Job:
                     if plan.next.by == SCORED and fresh:
                         plan.record(fresh, scores)
                     if plan.next.features:
-                        plan.record_features(
-                            inbox,
-                            np.array([[piece_features(p, row) for row in inbox] for p in plans]),
-                        )
+                        rank, sample = plan.feature_places()
+                        read = [[piece_features(p, row) for row in inbox] for p in plans]
+                        plan.record_features(inbox, np.array(read)[rank, :, sample].swapaxes(0, 1))
             scored, inbox = len(fresh), []
             assert len({plan.due for plan in plans}) == 1
             for plan in plans if first.due else []:
