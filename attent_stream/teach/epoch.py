@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attent_stream.base.errors import TeacherError
-from attent_stream.base.gather import ALONE, RankGroup
+from attent_stream.base.gather import ALONE, Pick, RankGroup
 from attent_stream.order.order import Order
 from attent_stream.teach.board import Board, Posting
 from attent_stream.teach.choice_thread import ChoiceThread
@@ -17,16 +17,15 @@ from attent_stream.teach.resumed_decision import checked, resumed_decision
 from attent_stream.teach.segment import Segment
 from attent_stream.teach.segments import Segments
 from attent_stream.teach.teacher import Teacher
+from attent_stream.teach.upcoming import Upcoming
 from attent_stream.window.choice import Choice, Window
 from attent_stream.window.decision import ALL, RANDOM, REMEMBERED, SCORED, Decision
-from attent_stream.window.layout import LESSON, canonical_slots, read_again, reading_order
+from attent_stream.window.layout import LESSON, canonical_values, read_again
 from attent_stream.window.metrics import choice_metrics
 
 # Units of a window from which on it is chosen in a thread, while training goes on: below, it takes
 # a few milliseconds.
 LARGE = 1 << 16
-
-_Next = tuple[Window, Decision] | None
 
 
 class _Made(NamedTuple):
@@ -34,7 +33,7 @@ class _Made(NamedTuple):
 
     choice: Choice
     segment: Segment
-    next: _Next
+    next: Upcoming | None
 
 
 class TaughtEpoch:
@@ -84,9 +83,7 @@ class TaughtEpoch:
         self._step = 0  # next step of the current segment
         self._lesson = -1  # lesson of the current segment that was yielded last
         self._waiting: Segment | None = None  # published, follows the current one
-        self._next: tuple[Window, Decision] | None = None  # to be chosen when due
-        self._scores: NDArray | None = None  # of the next window, NaN if not known yet
-        self._features: NDArray | None = None  # of some of its slots; None before the first
+        self._next: Upcoming | None = None  # to be chosen when due
         self._again = 0  # see ``again``
         self._made: list[Choice] = []  # choices that were not taken yet
         self._thread: ChoiceThread[_Made] = ChoiceThread()
@@ -137,7 +134,7 @@ class TaughtEpoch:
         """The position after the last lesson. The loader's inbox must be empty."""
         if not self._thread.shares:  # else as if it were not chosen yet: a rank may be alone here
             self._settle()
-        scores = self._scores
+        scores = self._next.scores if self._next else None
         return Position(
             identity=self.identity,
             arrangements=self.teacher.arrangements.dump(),
@@ -162,7 +159,7 @@ class TaughtEpoch:
     @property
     def next(self) -> Decision | None:
         """How the next window will be chosen; None after the last window."""
-        return self._next[1] if self._next else None
+        return self._next.decision if self._next else None
 
     def expect(self) -> int:
         """Return the number of the next step, and enter the next segment at the end of one.
@@ -203,44 +200,18 @@ class TaughtEpoch:
             rows: Indices of the rows within the window, length n.
             scores: Scores of all ranks' samples, float of shape (ranks, n, batch_size).
         """
-        window, _ = self._scheduled()
-        if self._scores is None:
-            raise TeacherError(f"window {window.index} of epoch {window.epoch} needs no scores")
-        canonical = self._canonical(scores.astype(np.float64))
-        self._scores[rows] = canonical
+        coming = self._scheduled()
+        canonical = coming.record(rows, scores)
         time = self.teacher.time(self.order.epoch)
-        self.teacher.remember(window.ids[rows], canonical, time)
+        self.teacher.remember(coming.window.ids[rows], canonical, time)
 
-    def feature_places(self, group: RankGroup = ALONE) -> tuple[NDArray, NDArray]:
-        """Return which candidates of a row this rank needs the features of.
-
-        Args:
-            group: The rank, and those that will choose the next window with it.
-
-        Returns:
-            Rank and sample of each, as they are read, in canonical slot order; each int64 of shape
-            (m,).
-        """
-        window, decision = self._scheduled()
-        read = reading_order(self.order.origin)
-        slots = self.teacher.arrangements.slots(window, decision, group)
-        rank, sample = np.divmod(
-            read if slots is None else read[slots], self.order.origin.batch_size
-        )
-        return rank, sample
+    def feature_places(self, group: RankGroup = ALONE) -> Pick:
+        """Which candidates of a row this rank needs the features of; see ``Upcoming``."""
+        return self._scheduled().feature_places(self.teacher.arrangements, group)
 
     def record_features(self, rows: list[int], features: NDArray[np.float16]) -> None:
-        """Record features of candidate rows of the next window.
-
-        Args:
-            rows: See ``record``.
-            features: Features of the candidates in ``feature_places``, shape (n, m, d).
-        """
-        window, _ = self._scheduled()
-        if self._features is None:
-            shape = (len(window.ids), *features.shape[1:])
-            self._features = np.zeros(shape, np.float16)  # memory is only taken as rows come
-        self._features[rows] = features
+        """Record features of candidate rows of the next window; see ``Upcoming``."""
+        self._scheduled().record_features(rows, features)
 
     def choose(self, group: RankGroup = ALONE) -> None:
         """Choose and publish the next segment when ``due``.
@@ -253,16 +224,17 @@ class TaughtEpoch:
         if self._next is None:
             self._waiting = self._publish(self._tail_segment(index))
             return
-        window, decision = self._next
+        coming, teacher = self._next, self.teacher
+        window, decision = coming.window, coming.decision
         remaining = len(self.segment.lessons) - self._lesson
-        shares = decision.features and self._features is not None
+        shares = decision.features and coming.features is not None
         # What is shared is summed at a later lesson of this segment
         later = remaining > 1 or not shares
         large = window.ids.size * decision.units >= LARGE
-        if large and later and self.teacher.chooses_apart(decision):
-            self._choose_apart(window, decision, remaining, group, shares)
+        if large and later and teacher.chooses_apart(decision):
+            self._choose_apart(coming, remaining, group, shares)
             return
-        choice = self.teacher.choose(window, decision, self._scores, self._features, group)
+        choice = teacher.choose(window, decision, coming.scores, coming.features, group)
         self._made.append(choice)
         self._waiting = self._publish(self._compose(choice, index, remaining))
 
@@ -275,12 +247,12 @@ class TaughtEpoch:
             self._thread.share()
 
     def _choose_apart(
-        self, window: Window, decision: Decision, remaining: int, group: RankGroup, shares: bool
+        self, coming: Upcoming, remaining: int, group: RankGroup, shares: bool
     ) -> None:
         index, number = self.segment.index + 1, self._postings
         first = self._published_steps + len(self.segment.roles)
-        teacher = copy.copy(self.teacher)
-        steps = teacher.choosing(window, decision, self._scores, self._features, group)
+        teacher, decision = copy.copy(self.teacher), coming.decision
+        steps = teacher.choosing(coming.window, decision, coming.scores, coming.features, group)
         outline = self._segments.outline(index + 1)
         following = (
             None if outline is None else teacher.decide(outline, remaining + decision.lessons)
@@ -288,11 +260,11 @@ class TaughtEpoch:
 
         def made(choice: Choice) -> _Made:
             choice = replace(choice, measured=choice_metrics(choice, self.order.stream_starts))
-            upcoming = self._segments.window(index + 1)
-            coming = None if upcoming is None or following is None else (upcoming, following)
-            segment = self._segments.of_choice(choice, index, upcoming, following)
-            self.board.publish(number, self._posting(segment, coming, first))
-            return _Made(choice, segment, coming)
+            window = self._segments.window(index + 1)
+            after = self._upcoming(window, following)
+            segment = self._segments.of_choice(choice, index, window, following)
+            self.board.publish(number, self._posting(segment, after, first))
+            return _Made(choice, segment, after)
 
         self._postings += 1
         self._thread.begin(steps, made, group=group, shares=shares)
@@ -304,7 +276,7 @@ class TaughtEpoch:
             return
         self._made.append(made.choice)
         self._waiting = made.segment
-        self._prepare(made.next)
+        self._next = made.next
 
     def close(self) -> None:
         """Wait until nothing more is published."""
@@ -315,20 +287,10 @@ class TaughtEpoch:
         made, self._made = self._made, []
         return made
 
-    def _scheduled(self) -> tuple[Window, Decision]:
+    def _scheduled(self) -> Upcoming:
         if self._next is None:
             raise TeacherError(f"epoch {self.order.epoch} has no window left to be chosen")
         return self._next
-
-    def _canonical(self, values: NDArray) -> NDArray:
-        """Reorder all ranks' values, (ranks, n, batch_size, ...), to (n, row_size, ...)."""
-        size, inner = self.order.layout.row_size, values.shape[3:]
-        canonical = np.empty((values.shape[1], size, *inner), values.dtype)
-        # All ranks at once, as a loop over 8,192 of them would dominate a large job.
-        canonical[:, canonical_slots(self.order.origin)] = values.swapaxes(0, 1).reshape(
-            values.shape[1], size, *inner
-        )
-        return canonical
 
     def _start(self) -> Segment:
         window = self._segments.window(0)
@@ -337,7 +299,8 @@ class TaughtEpoch:
         decision, scores = self.teacher.decide(window, 0), None
         if decision.by == SCORED and self.teacher.first is not None:
             ids = self.order.of_rank(window.ids, self.rank)
-            scores = self._canonical(self.teacher.first(ids).astype(np.float64))
+            first = self.teacher.first(ids).astype(np.float64)
+            scores = canonical_values(first, self.order.origin)
             self.teacher.remember(window.ids, scores, self.teacher.time(self.order.epoch))
         choice = self.teacher.choose(window, decision, scores)
         self._made.append(choice)
@@ -353,7 +316,7 @@ class TaughtEpoch:
         self._lesson = position.lesson - 1
         if position.lesson:
             self._step = int(np.flatnonzero(segment.roles == LESSON)[self._lesson]) + 1
-        if following is None and self._next is not None and self._next[1].features:
+        if following is None and self._next is not None and self._next.decision.features:
             # Of a large window each rank had the features of some slots, so they are not in the
             # checkpoint: it would be a kilobyte a sample
             segment = replace(segment, roles=read_again(segment.roles, self._step))
@@ -369,8 +332,9 @@ class TaughtEpoch:
         if following or tail_follows:
             self.segment = segment  # the next segment's first step depends on it
             self._waiting = self._publish(self._rebuild(following, position.segment + 1, last))
-        if position.scores is not None and self._scores is not None:
-            self._scores = position.scores.astype(np.float64)
+        coming = self._next
+        if position.scores is not None and coming is not None and coming.scores is not None:
+            coming.scores = position.scores.astype(np.float64)
         return segment
 
     def _rebuild(self, chosen: Chosen | None, index: int, decision: Decision | None) -> Segment:
@@ -386,17 +350,16 @@ class TaughtEpoch:
         window = self._segments.window(index + 1)
         if window is not None:
             decision = decision or self.teacher.decide(window, remaining + len(choice.places))
-        self._prepare(None if window is None or decision is None else (window, decision))
+        self._next = self._upcoming(window, decision)
         return self._segments.of_choice(choice, index, window, decision)
 
-    def _prepare(self, coming: _Next) -> None:
-        """Prepare the choice of a window."""
-        self._next, self._scores, self._features = coming, None, None
-        if coming is not None and coming[1].by == SCORED:
-            self._scores = np.full(coming[0].ids.shape, np.nan)
+    def _upcoming(self, window: Window | None, decision: Decision | None) -> Upcoming | None:
+        if window is None or decision is None:
+            return None
+        return Upcoming(window, decision, self.order.origin)
 
     def _tail_segment(self, index: int) -> Segment:
-        self._prepare(None)
+        self._next = None
         return self._segments.of_tail(index)
 
     @property
@@ -410,9 +373,11 @@ class TaughtEpoch:
         self._postings += 1
         return segment
 
-    def _posting(self, segment: Segment, coming: _Next, first: int, skip: int = 0) -> Posting:
+    def _posting(
+        self, segment: Segment, coming: Upcoming | None, first: int, skip: int = 0
+    ) -> Posting:
         vector = self.teacher.arrangements.vector
-        following = coming[1] if coming else None
+        following = coming.decision if coming else None
         return Posting(
             first_step=first,
             ids=segment.ids[skip:],
@@ -424,7 +389,7 @@ class TaughtEpoch:
             ahead=self._ahead(segment.index, coming),
         )
 
-    def _ahead(self, index: int, coming: _Next) -> NDArray[np.int64]:
+    def _ahead(self, index: int, coming: Upcoming | None) -> NDArray[np.int64]:
         """Return this rank's sample ids to prefetch after a segment.
 
         Of a window that is chosen without reading its candidates, these are only the ids that would
@@ -432,7 +397,7 @@ class TaughtEpoch:
         """
         near = np.empty(0, np.int64)
         if coming is not None:
-            window, decision = coming
+            window, decision = coming.window, coming.decision
             by_memory = not decision.reads and decision.by in (RANDOM, REMEMBERED)
             # After a resume the teacher may have other settings.
             if by_memory and self.teacher.can_carry_out(decision, window):

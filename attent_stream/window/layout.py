@@ -103,6 +103,22 @@ def reading_order(layout: Layout) -> NDArray[np.int64]:
     return places
 
 
+def canonical_values(values: NDArray, layout: Layout) -> NDArray:
+    """Put all ranks' values into canonical slot order.
+
+    Args:
+        values: Values of each rank's samples, shape (ranks, n, batch_size).
+        layout: The layout of ranks.
+
+    Returns:
+        Shape (n, row_size).
+    """
+    # All ranks at once, as a loop over 8,192 of them would dominate a large job.
+    canonical = np.empty((values.shape[1], layout.row_size), values.dtype)
+    canonical[:, canonical_slots(layout)] = values.swapaxes(0, 1).reshape(values.shape[1], -1)
+    return canonical
+
+
 def rank_slots(layout: Layout, origin: Layout, rank: int) -> NDArray[np.int64]:
     """Return the canonical slots that a rank reads, in reading order, shape (batch_size,).
 
