@@ -5,7 +5,9 @@
 Each run is trained twice until it is complete: undisturbed on one rank, and disturbed by kills,
 restarts on other numbers of ranks and a missing store. Scores are a column of the corpus, because
 scores of a model differ in their last bits between world sizes. The ids and weights of all lessons,
-also those repeated after a kill, must equal the undisturbed run's.
+also those repeated after a kill, must equal the undisturbed run's. Windows are balanced in several
+panels, and disturbed runs of every second turn of the settings choose in a thread, as large windows
+are.
 
 The last line is a JSON object: ``kills`` (starts with a SIGKILL), ``resumes_on`` (world sizes that
 resumed from a checkpoint), ``ids_equal``, ``shm_left`` and ``processes_left`` (the most names and
@@ -38,6 +40,7 @@ BATCH, SAMPLES, TARGETS = 8, 400, 80
 # Seconds without a lesson after which a start counts as hung, longer than all its timeouts.
 PATIENCE = 300.0
 LEFT = 30.0  # Seconds in which processes and shared memory must disappear.
+PANEL = 24  # units of a panel: half of a window's slots, or fewer
 PIECES = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2}
 # Choices by draws and by order, remembered for two epochs, short pieces and balance, and toward a
 # target; runs take them in turn. TARGET stands for the target's folder.
@@ -149,11 +152,14 @@ class Soak:
             "data": data,
             "attent": self._attent(number),
         }
-        spec |= {"workers": 1, "save": "3ba"}
+        spec |= {"workers": 1, "save": "3ba", "panel": PANEL}
         whole = self._start(spec, f"run{number}", "undisturbed", 1, None)
         lessons = Lessons(of={line["batch"]: taught([line]) for line in whole[0]})
         if not lessons.of:
             raise SystemExit(f"run {number} failed undisturbed: see what it said in {self.folder}")
+        if number // len(ATTENT) % 2 == 0:
+            spec |= {"large": 1}
+            self.done["runs in a thread"] += 1
         reached = start = 0
         while reached < len(lessons.of):
             start += 1

@@ -18,7 +18,9 @@ from composer.utils import dist
 from streaming import MDSWriter
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
+from attent_stream.arrange import balance
 from attent_stream.base.watch import collective
+from attent_stream.teach import epoch as teach_epoch
 
 VOCAB, LENGTH = 64, 32
 
@@ -129,8 +131,11 @@ def run(spec: dict) -> None:
         spec: ``folder`` of checkpoints and logs, ``start`` (name of the log), ``batch`` (global
             size), ``duration``, ``data`` (arguments of ``TeachingDataset``), ``attent`` (arguments
             of ``AtteNT``; those without a target score by the column), ``workers``, ``save``
-            (interval), ``slow`` (seconds that a batch takes on all nodes but the first).
+            (interval), ``slow`` (seconds that a batch takes on all nodes but the first), ``panel``
+            (units of a panel), ``large`` (units of a window that is chosen in a thread).
     """
+    balance.PANEL = spec.get("panel", balance.PANEL)
+    teach_epoch.LARGE = spec.get("large", teach_epoch.LARGE)
     torch.set_num_threads(1)
     folder, rank = Path(spec["folder"]), int(os.environ.get("RANK", "0"))
     node = os.environ.get("NODE_RANK", "0")
