@@ -132,11 +132,17 @@ class Position:
 
 def _packed(value: Any) -> Any:
     if isinstance(value, np.ndarray):
+        kind, shape = str(value.dtype), list(value.shape)
+        if value.dtype == np.int32:
+            # The first bytes of each, as many as the largest needs. An order has no less in it.
+            width = max(1, -(-int(value.max(initial=0)).bit_length() // 8))
+            data = value.astype("<i4").reshape(-1, 1).view(np.uint8)[:, :width].tobytes()
+            text = base64.b64encode(data).decode()
+            return {"dtype": kind, "shape": shape, "zlib": False, "width": width, "data": text}
         data = (np.packbits(value) if value.dtype == bool else value).tobytes()
         # Scores hardly become smaller, and a large job has millions of them
         packed = value.dtype != np.float32
         text = base64.b64encode(zlib.compress(data, 1) if packed else data).decode()
-        kind, shape = str(value.dtype), list(value.shape)
         return {"dtype": kind, "shape": shape, "zlib": packed, "data": text}
     if isinstance(value, Chosen):
         return {name: _packed(part) for name, part in vars(value).items()}
@@ -163,8 +169,10 @@ def _array(value: Any) -> NDArray | None:
             f"expected an array of two axes and at most {_LARGEST} candidates, got shape "
             f"{str(shape)[:40]}"
         )
-    count = shape[0] * shape[1]
-    size = -(-count * _BITS[kind] // 8)
+    count, width = shape[0] * shape[1], value.get("width")
+    if width is not None and not (kind == "int32" and type(width) is int and 1 <= width <= 4):
+        raise ValueError(f"expected int32 of 1 to 4 bytes, got {kind} of {str(width)[:40]!r}")
+    size = -(-count * _BITS[kind] // 8) if width is None else count * width
     data, whole = base64.b64decode(value["data"], validate=True), True
     if value.get("zlib", True):  # versions 5 and 6 do not say so
         unpacker = zlib.decompressobj()
@@ -178,6 +186,10 @@ def _array(value: Any) -> NDArray | None:
         )
     if kind == "bool":
         return np.unpackbits(np.frombuffer(data, np.uint8), count=count).astype(bool).reshape(shape)
+    if width is not None:
+        whole_numbers = np.zeros((count, 4), np.uint8)
+        whole_numbers[:, :width] = np.frombuffer(data, np.uint8).reshape(count, width)
+        return whole_numbers.view("<i4").astype(np.int32).reshape(shape)
     return np.frombuffer(data, kind).reshape(shape).copy()
 
 

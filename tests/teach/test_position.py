@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from attent_stream.teach.position import VERSION, Chosen, Position
+from attent_stream.teach.position import VERSION, Chosen, Position, _array, _packed
 from attent_stream.window.decision import ALL, SCORED, Decision
 
 
@@ -117,6 +117,26 @@ BAD_POSITIONS = [
         {"scores": {"dtype": "float32", "shape": [2, 8, 4], "data": packed(bytes(256))}},
         "expected an array of two axes",
     ),
+    (
+        {"scores": {"dtype": "float32", "shape": [2, 8], "width": 2, "data": packed(bytes(32))}},
+        "expected int32 of 1 to 4 bytes, got float32 of '2'",
+    ),
+    (
+        {"current__places": {"dtype": "int32", "shape": [2, 8], "width": 9, "data": ""}},
+        "expected int32 of 1 to 4 bytes, got int32 of '9'",
+    ),
+    (
+        {
+            "current__places": {
+                "dtype": "int32",
+                "shape": [2, 8],
+                "width": 1,
+                "zlib": False,
+                "data": "",
+            }
+        },
+        "expected 16 bytes for shape [2, 8] of int32, got 0",
+    ),
     ({"lesson": "1"}, "lesson to be a whole number of at least 0, got '1'"),
     ({"surprise": 1}, "damaged"),
 ]
@@ -158,6 +178,16 @@ def test_dump_and_load():
     for name in ("kept", "weights", "places"):
         np.testing.assert_array_equal(getattr(again.current, name), getattr(made.current, name))
     assert again.dump() == made.dump()
+
+
+@pytest.mark.parametrize("largest", [0, 1, 255, 256, 65535, 65536, 1 << 24, (1 << 31) - 1])
+def test_whole_numbers_take_the_bytes_that_they_need(largest):
+    values = np.array([[largest, 0, largest // 3]], np.int32)
+    made = json.loads(json.dumps(_packed(values)))
+    found = _array(made)
+    assert found.dtype == np.int32 and found.tolist() == values.tolist()
+    assert len(base64.b64decode(made["data"])) == 3 * max(1, len(f"{largest:x}") + 1 >> 1)
+    assert _array(_packed(np.zeros((0, 4), np.int32))).shape == (0, 4)
 
 
 @pytest.mark.parametrize("version", [6, 7])
