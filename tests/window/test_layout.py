@@ -16,12 +16,15 @@ from attent_stream.window.layout import (
     UNIT,
     Layout,
     canonical_slots,
+    canonical_values,
     due_lesson,
     interleave,
     lane_labels,
     lesson_count,
     lesson_lanes,
     rank_slots,
+    read_again,
+    reading_order,
     window_rows,
 )
 
@@ -158,3 +161,28 @@ def test_bad_layouts_are_refused():
         layout_of(batching="striped")
     with pytest.raises(ValueError, match="canonical_nodes must be at least 1, got 0"):
         layout_of(canonical=0)
+
+
+@given(
+    candidates=st.integers(0, 20),
+    lessons=st.integers(1, 20),
+    gap=st.integers(0, 20),
+    done=st.integers(0, 40),
+)
+def test_what_is_read_again_follows_the_lessons_that_were_done(candidates, lessons, gap, done):
+    roles = interleave(candidates, lessons, gap)
+    done = min(done, len(roles))
+    again = read_again(roles, done)
+    trained = int((roles[:done] == LESSON).sum())
+    assert again[:trained].tolist() == [LESSON] * trained
+    assert again[trained:done].tolist() == [CANDIDATE] * (done - trained)
+    assert again[done:].tolist() == roles[done:].tolist()
+
+
+def test_values_of_ranks_in_canonical_slots():
+    layout = layout_of(nodes=2, ranks=2, batch=3, canonical=2, initial=2)
+    values = np.arange(4 * 5 * 3).reshape(4, 5, 3)
+    found, slots = canonical_values(values, layout), canonical_slots(layout).reshape(4, 3)
+    for rank, row, sample in product(range(4), range(5), range(3)):
+        assert found[row, slots[rank, sample]] == values[rank, row, sample]
+    assert (canonical_slots(layout)[reading_order(layout)] == np.arange(12)).all()
