@@ -58,9 +58,9 @@ class Arrangement:
     reads: ClassVar[bool] = False  # needs features of candidates
     foreseeable: ClassVar[bool] = False  # ``decide`` looks at no sample ids or lanes of a window
     largest: ClassVar[int | None] = None  # units of the largest window that it arranges
-    in_steps: ClassVar[bool] = (
-        False  # ``arranging`` yields what ranks share, so a thread may run it
-    )
+    # A thread may run ``arranging``: it yields once if it reads features, else never, and shares
+    # nothing between ranks in another way
+    in_steps: ClassVar[bool] = False
 
     @classmethod
     def parse(cls, value: Any) -> "Arrangement":

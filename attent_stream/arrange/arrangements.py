@@ -195,8 +195,8 @@ class Arrangements:
         return summed(self.arranging(choice, features, seed, group), group)
 
     def in_steps(self, decision: Decision) -> bool:
-        """Whether ``arranging`` yields all that the ranks share, so that a thread may run it."""
-        return not decision.features or self._reading(decision).in_steps
+        """Whether a thread may run ``arranging``."""
+        return all(entry.made.in_steps for entry, _ in self._noted(decision.notes))
 
     def arranging(
         self, choice: Choice, features: NDArray[np.float16] | None, seed: int, group: RankGroup

@@ -39,6 +39,7 @@ class Pieces(Arrangement):
     share: ShareSchedule
     cuts: ClassVar[bool] = True
     foreseeable: ClassVar[bool] = True
+    in_steps: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.share.some and pieces_at(self.share.least) == 1:

@@ -54,12 +54,15 @@ class ChoiceThread(Generic[T]):
             steps: Makes the choice.
             finish: What is done with it, in the thread, too.
             group: The ranks that choose together.
-            shares: Whether ``steps`` yields something, once.
+            shares: Whether ``steps`` yields something, once, that several ranks must sum.
         """
 
         def go_on(total: NDArray[np.int64] | None) -> _Part | T:
             try:
-                return _Part(values=next(steps) if total is None else steps.send(total))
+                values = next(steps) if total is None else steps.send(total)
+                while not shares:  # this rank is alone
+                    values = steps.send(group.total(values))
+                return _Part(values=values)
             except StopIteration as end:
                 choice = end.value
             return finish(choice)
@@ -71,13 +74,13 @@ class ChoiceThread(Generic[T]):
 
     def share(self) -> None:
         """Sum what the ranks share, if the choice waits for it; all ranks call this together."""
-        self._shares = False
         if self._pending is None or self._executor is None or self._go_on is None:
             return
         part = self._pending.result()
         if isinstance(part, _Part):
             total = self._group.total(part.values)
             self._pending = self._executor.submit(self._go_on, total)
+        self._shares = False  # not before: an interrupted sum is made again
 
     def take(self) -> T | None:
         """Wait for the choice, and return what was done with it; None if none was begun.

@@ -87,6 +87,9 @@ class TaughtEpoch:
         self._again = 0  # see ``again``
         self._made: list[Choice] = []  # choices that were not taken yet
         self._thread: ChoiceThread[_Made] = ChoiceThread()
+        self._share_at = 0  # lesson at which ranks sum their parts of what the thread makes
+        self._after: Decision | None = None  # about the window after that
+        self._apart: Choice | None = None  # made by it, handed out when its segment is entered
         if position is not None:
             position.check(self.identity)
             teacher.know(position.arrangements)
@@ -132,7 +135,8 @@ class TaughtEpoch:
     @property
     def position(self) -> Position:
         """The position after the last lesson. The loader's inbox must be empty."""
-        if not self._thread.shares:  # else as if it were not chosen yet: a rank may be alone here
+        open = self._thread.shares
+        if not open:  # else as if it were not chosen yet: a rank may be alone here
             self._settle()
         scores = self._next.scores if self._next else None
         return Position(
@@ -146,6 +150,8 @@ class TaughtEpoch:
             following=self._waiting.chosen if self._waiting else None,
             next=self.next,
             scores=None if scores is None else scores.astype(np.float32),
+            after=self._after if open else None,
+            untold=self._apart is not None,
         )
 
     @property
@@ -178,6 +184,9 @@ class TaughtEpoch:
             self._published_steps += len(self.segment.roles)
             self.segment, self._waiting = self._waiting, None
             self._step, self._lesson, self._again = 0, -1, 0
+            if self._apart is not None:
+                self._made.append(self._apart)
+                self._apart = None
         return self._published_steps + self._step
 
     def advance(self) -> tuple[int, int]:
@@ -217,8 +226,8 @@ class TaughtEpoch:
         """Choose and publish the next segment when ``due``.
 
         All ranks of a group must call this together. A large window is chosen in a thread, if the
-        choice depends on nothing that changes meanwhile; it is waited for where it is needed. What
-        ranks share of it is summed in ``share``.
+        choice depends on nothing that changes meanwhile. It is waited for at its first lesson, and
+        halfway to it where ranks share something of it; see ``share``.
         """
         index = self.segment.index + 1
         if self._next is None:
@@ -227,23 +236,26 @@ class TaughtEpoch:
         coming, teacher = self._next, self.teacher
         window, decision = coming.window, coming.decision
         remaining = len(self.segment.lessons) - self._lesson
-        shares = decision.features and coming.features is not None
+        shares = decision.features and coming.features is not None and group.ranks > 1
+        apart = window.ids.size * decision.units >= LARGE and teacher.chooses_apart(decision)
         # What is shared is summed at a later lesson of this segment
-        later = remaining > 1 or not shares
-        large = window.ids.size * decision.units >= LARGE
-        if large and later and teacher.chooses_apart(decision):
+        if apart and (remaining > 1 or not shares):
             self._choose_apart(coming, remaining, group, shares)
             return
         choice = teacher.choose(window, decision, coming.scores, coming.features, group)
-        self._made.append(choice)
-        self._waiting = self._publish(self._compose(choice, index, remaining))
+        if apart:
+            self._apart = choice
+        else:
+            self._made.append(choice)
+        after, self._after = self._after, None
+        self._waiting = self._publish(self._compose(choice, index, remaining, after))
 
     def share(self) -> None:
-        """Sum what ranks share of a choice that a thread makes, a lesson after it was due.
+        """Sum what ranks share of a choice that a thread makes, halfway to its first lesson.
 
         All ranks must call this together at each lesson.
         """
-        if self._thread.shares:
+        if self._thread.shares and self._lesson >= self._share_at:
             self._thread.share()
 
     def _choose_apart(
@@ -253,10 +265,9 @@ class TaughtEpoch:
         first = self._published_steps + len(self.segment.roles)
         teacher, decision = copy.copy(self.teacher), coming.decision
         steps = teacher.choosing(coming.window, decision, coming.scores, coming.features, group)
-        outline = self._segments.outline(index + 1)
-        following = (
-            None if outline is None else teacher.decide(outline, remaining + decision.lessons)
-        )
+        outline, following = self._segments.outline(index + 1), self._after
+        if following is None and outline is not None:
+            following = teacher.decide(outline, remaining + decision.lessons)
 
         def made(choice: Choice) -> _Made:
             choice = replace(choice, measured=choice_metrics(choice, self.order.stream_starts))
@@ -267,6 +278,9 @@ class TaughtEpoch:
             return _Made(choice, segment, after)
 
         self._postings += 1
+        self._after = following
+        due, last = self.segment.due, len(self.segment.lessons) - 1
+        self._share_at = max(self._lesson + 1, due + max(1, (last - due + 1) // 2))
         self._thread.begin(steps, made, group=group, shares=shares)
 
     def _settle(self) -> None:
@@ -274,9 +288,8 @@ class TaughtEpoch:
         made = self._thread.take()
         if made is None:
             return
-        self._made.append(made.choice)
-        self._waiting = made.segment
-        self._next = made.next
+        self._apart, self._waiting, self._next = made.choice, made.segment, made.next
+        self._after = None
 
     def close(self) -> None:
         """Wait until nothing more is published."""
@@ -332,10 +345,20 @@ class TaughtEpoch:
         if following or tail_follows:
             self.segment = segment  # the next segment's first step depends on it
             self._waiting = self._publish(self._rebuild(following, position.segment + 1, last))
+            self._apart = self._waiting.choice if position.untold else None
+        elif position.after is not None:
+            self._after = self._planned(position.after, position.segment + 2)
         coming = self._next
         if position.scores is not None and coming is not None and coming.scores is not None:
             coming.scores = position.scores.astype(np.float64)
         return segment
+
+    def _planned(self, decision: Decision, index: int) -> Decision | None:
+        """A checkpoint's decision about a window, if this teacher can carry it out."""
+        window = self._segments.window(index)
+        planned = self.teacher.arrangements.kept(checked(self.teacher, decision))
+        can = window is not None and self.teacher.can_carry_out(planned, window)
+        return planned if can else None
 
     def _rebuild(self, chosen: Chosen | None, index: int, decision: Decision | None) -> Segment:
         window = self._segments.window(index)
@@ -356,7 +379,7 @@ class TaughtEpoch:
     def _upcoming(self, window: Window | None, decision: Decision | None) -> Upcoming | None:
         if window is None or decision is None:
             return None
-        return Upcoming(window, decision, self.order.origin)
+        return Upcoming(window, decision, layout=self.order.layout, origin=self.order.origin)
 
     def _tail_segment(self, index: int) -> Segment:
         self._next = None

@@ -58,6 +58,8 @@ class Position:
         next: Decision about the window after those; None if there is none.
         scores: Scores of that window so far, float32 of shape (C, row_size), NaN where not known;
             None if none are needed.
+        after: Decision about the window after ``next``'s, if a thread was choosing the latter.
+        untold: Whether ``following`` was made in a thread, so that it is handed out later.
     """
 
     identity: dict[str, Any]
@@ -70,6 +72,8 @@ class Position:
     following: Chosen | None
     next: Decision | None
     scores: NDArray[np.float32] | None
+    after: Decision | None = None
+    untold: bool = False
 
     def dump(self) -> str:
         """As a JSON string."""
@@ -98,6 +102,11 @@ class Position:
             fields = _of_version_5(fields) if version == 5 else fields
             if version < VERSION:
                 fields.pop("features")  # are read again
+                fields |= {"after": None, "untold": False}
+            if type(fields["untold"]) is not bool:
+                raise ValueError(
+                    f"expected untold to be true or false, got {fields['untold']!r:.40}"
+                )
             for name in ("epoch", "first_row", "segment", "lesson"):
                 _count(fields[name], name)
             return cls(
@@ -106,6 +115,7 @@ class Position:
                     "current": _chosen(fields["current"]),
                     "following": _chosen(fields["following"]),
                     "next": _decision(fields["next"]),
+                    "after": _decision(fields["after"]),
                     "scores": _array(fields["scores"]),
                 }
             )

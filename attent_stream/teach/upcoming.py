@@ -17,6 +17,7 @@ class Upcoming:
     Args:
         window: The window.
         decision: How it will be chosen.
+        layout: The current layout of ranks.
         origin: The layout in which its rows were made.
 
     Attributes:
@@ -26,8 +27,11 @@ class Upcoming:
             before the first.
     """
 
-    def __init__(self, window: Window, decision: Decision, origin: Layout) -> None:
-        self.window, self.decision, self._origin = window, decision, origin
+    def __init__(
+        self, window: Window, decision: Decision, *, layout: Layout, origin: Layout
+    ) -> None:
+        self.window, self.decision = window, decision
+        self._layout, self._origin = layout, origin
         self.scores: NDArray[np.float64] | None = None
         self.features: NDArray[np.float16] | None = None
         if decision.by == SCORED:
@@ -66,7 +70,7 @@ class Upcoming:
         """
         read = reading_order(self._origin)
         slots = arrangements.slots(self.window, self.decision, group)
-        rank, sample = np.divmod(read if slots is None else read[slots], self._origin.batch_size)
+        rank, sample = np.divmod(read if slots is None else read[slots], self._layout.batch_size)
         return rank, sample
 
     def record_features(self, rows: list[int], features: NDArray[np.float16]) -> None:

@@ -10,6 +10,7 @@ differs in its last bits from world to world. Real processes: ``test_faults_rank
 import itertools
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -283,6 +284,28 @@ def chain_of_worlds(datasets, data) -> None:
             return
     rest = Job(dataset, begun, teacher, canonical, state, lesson).run(2)
     assert told(list(rest)) == told(expected)[lesson:]
+
+
+@pytest.mark.parametrize("balance", [None, "ids"])
+@pytest.mark.parametrize(("begun", "other"), [(2, 3), (3, 2)])
+def test_nodes_that_do_not_divide_the_canonical_nodes(tmp_path, monkeypatch, begun, other, balance):
+    """Then a rank has no whole canonical node, and its slots are those of the first start."""
+    monkeypatch.setattr(sys.modules[__name__], "GLOBAL_BATCH", 24)
+    dataset = TeachingDataset(
+        local=write_ids(tmp_path / "data", 24 * 20),
+        batch_size=24,
+        shuffle=True,
+        shuffle_seed=4,
+        window=5,
+        gap=1,
+        num_canonical_nodes=begun,
+        partition_algo="relaxed",
+    )
+    teacher = {"keep": 0.5, "select": "hard", "balance": balance}
+    whole = list(Job(dataset, (begun, 1), teacher, begun).run(1))
+    for lesson in (3, 6):
+        job = Job(dataset, (other, 1), teacher, begun, whole[lesson - 1].state, lesson)
+        assert told(list(job.run(1))) == told(whole)[lesson:]
 
 
 def test_a_plain_checkpoint_is_taken_up_alike_in_every_world(datasets):

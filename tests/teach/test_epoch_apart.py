@@ -1,14 +1,17 @@
 """A large window is chosen in a thread while training goes on. Oracle: the same without one."""
 
 import threading
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from corpora import write_ids
-from taught import make_loader, run_epochs
+from taught import Counter, make_loader, run_epochs
 
 from attent_stream.arrange.arrangement import Arrangement
 from attent_stream.arrange.arrangements import ARRANGEMENTS
+from attent_stream.arrange.panels import Panels
 from attent_stream.base.gather import RankGroup
 from attent_stream.teach import epoch as teach_epoch
 from attent_stream.teach.teacher import Teacher
@@ -52,6 +55,21 @@ def in_a_thread(monkeypatch):
     return seen
 
 
+class Two(RankGroup):
+    """The first of two ranks, which has done all of the work."""
+
+    def total(self, values):
+        return values
+
+
+@pytest.fixture
+def of_two(monkeypatch):
+    """Choices are shared with another rank."""
+    monkeypatch.setattr(RankGroup, "of_world", lambda to_device: Two(rank=0, ranks=2))
+    monkeypatch.setattr(Panels, "slots", lambda self, group: np.arange(len(self.of_slot)))
+    monkeypatch.setattr(Panels, "share", lambda self, group: (0, 1))
+
+
 def apart(seen):
     return [name for name in seen if name.startswith("attent-choice")]
 
@@ -78,7 +96,7 @@ def test_a_position_is_the_same_at_each_lesson(folder, request, teacher):
         loader, found = make_loader(data, {}, {"seed": 5, **teacher}), []
         for _ in loader:
             loader.teach(lambda batch: batch_scores(batch))
-            found.append(loader.epoch.position.dump())
+            found.append(replace(loader.epoch.position, untold=False).dump())
             loader.teacher.clock.batches += 1
         return found
 
@@ -92,32 +110,89 @@ def batch_scores(batch):
     return (ids * 7919 % 101).float()
 
 
-@pytest.mark.parametrize(
-    ("teacher", "gap"), [(teacher, 3) for teacher in TEACHERS + SHARING] + [(SHARING[1], 0)]
-)
-def test_a_resume_between_a_choice_and_its_first_lesson(folder, in_a_thread, teacher, gap):
-    """With the position of every lesson of some windows."""
-    data, given = data_of(folder) | {"gap": gap}, {"seed": 5, **teacher}
+def tokens_in(batch) -> int:
+    """What a batch counts, unlike the next."""
+    ids = batch["input_ids"][:, 0] if "input_ids" in batch else batch["id"]
+    return int(ids.sum()) % 13 + 1
 
-    def go(loader, log, stop=None):
-        for _ in loader:
-            loader.teach(batch_scores)
+
+class Moving:
+    """A score that changes with each choice that is handed out, as that of a target."""
+
+    def __init__(self, loader, choices=0):
+        self.loader, self.choices = loader, choices
+
+    def __call__(self, batch):
+        return (batch_scores(batch) * (self.choices + 1)) % 101
+
+    def lesson(self):
+        """As AtteNT goes through a lesson."""
+        epoch = self.loader.epoch
+        if epoch.segment.index:
+            self.choices += len(epoch.take_choices())
+        self.choices += len(self.loader.teach(self))
+
+
+class Drifting(Counter):
+    """A clock that tells tokens to come by the mean of the batches so far."""
+
+    tokens = 0
+
+    def __call__(self, ahead, epoch, share):
+        mean = self.tokens / max(1, self.batches)
+        now = super().__call__(ahead, epoch, share)
+        return replace(now, tok=round(self.tokens + ahead * mean))
+
+
+DRIFTING = {"schedule": "linear", "from": 0.8, "to": 0.3, "over": "400tok"}
+
+
+@pytest.mark.parametrize(
+    ("teacher", "gap", "ranks"),
+    [(teacher, 3, 1) for teacher in TEACHERS + SHARING]
+    + [(SHARING[1], 0, 1), (SHARING[1], 0, 2), (SHARING[0], 3, 2), (SHARING[1], 3, 2)]
+    + [({"select": "hard", "keep": DRIFTING, "balance": "ids"}, 3, 2)],
+)
+def test_a_resume_between_a_choice_and_its_first_lesson(folder, request, teacher, gap, ranks):
+    """With the position of every lesson of some windows. Scores change with each choice that is
+    handed out, and the clock with each lesson.
+    """
+    request.getfixturevalue("in_a_thread")
+    if ranks > 1:
+        request.getfixturevalue("of_two")
+    data = data_of(folder) | {"gap": gap, "window": 12 if gap else 6}
+
+    def start(batches=0, tokens=0, choices=0):
+        loader = make_loader(data, {}, {"seed": 5, **teacher})
+        loader.teacher.clock = clock = Drifting()
+        clock.batches, clock.tokens = batches, tokens
+        return loader, Moving(loader, choices)
+
+    def go(loader, score, log, states=None):
+        for batch in loader:
+            score.lesson()
             log.append(loader.epoch.lesson[0].tolist())
             loader.teacher.clock.batches += 1
-            if stop is not None and len(log) == stop:
-                return loader.dataset.state_dict(stop * 4, True)
-        return None
+            loader.teacher.clock.tokens += tokens_in(batch)
+            if states is not None:
+                state = loader.dataset.state_dict(len(log) * 4, True)
+                states.append((state, len(log), loader.teacher.clock.tokens, score.choices))
 
     whole: list = []
-    go(make_loader(data, {}, given), whole)
-    for stop in range(9, 21, 1 if "balance" in teacher else 3):
-        log: list = []
-        state = go(make_loader(data, {}, given), log, stop)
-        again = make_loader(data, {}, given)
-        again.dataset.load_state_dict(state)
-        again.teacher.clock.batches = stop
-        go(again, log)
-        assert log == whole
+    undisturbed = start()
+    go(*undisturbed, whole)
+    seen: list = []
+    states: list = []
+    again = start()
+    go(*again, seen, states)
+    assert seen == whole and again[1].choices == undisturbed[1].choices  # asking changes nothing
+    for state, *then in states[8 : 45 : 1 if "balance" in teacher else 5]:
+        loader, score = start(*then)
+        loader.dataset.load_state_dict(state)
+        log = whole[: then[0]]
+        go(loader, score, log)
+        assert log == whole, then[0]
+        assert score.choices == undisturbed[1].choices, then[0]
 
 
 def test_an_error_in_the_thread_reaches_training(folder, in_a_thread, monkeypatch):
@@ -201,26 +276,26 @@ def test_other_arrangements_are_asked_at_once(folder, in_a_thread, made):
     assert in_a_thread and not apart(in_a_thread)
 
 
-def test_what_ranks_share_is_summed_a_lesson_later(folder, in_a_thread, monkeypatch):
-    """In the main thread, and a position between is one of before the choice."""
-    summed, total = [], RankGroup.total
+def test_what_ranks_share_is_summed_halfway(folder, in_a_thread, of_two, monkeypatch):
+    """In the main thread, and a position until then is one of before the choice."""
+    summed, total = [], Two.total
 
     def named(self, values):
-        summed.append((threading.current_thread().name, epoch._lesson, epoch.segment.due))
+        summed.append((threading.current_thread().name, epoch._lesson))
         return total(self, values)
 
-    monkeypatch.setattr(RankGroup, "total", named)
-    loader = make_loader(data_of(folder), {}, SHARING[1])
+    monkeypatch.setattr(Two, "total", named)
+    loader = make_loader(data_of(folder) | {"window": 24, "gap": 5}, {}, SHARING[0])
     for _ in loader:
         epoch = loader.epoch
         loader.teach(batch_scores)
         if epoch._thread.shares:
-            assert epoch._lesson == epoch.segment.due
-            assert epoch.position.following is None and epoch._thread.shares
+            assert epoch.segment.due <= epoch._lesson < epoch._share_at
+            position = epoch.position
+            assert position.following is None and position.after == epoch._after
         loader.teacher.clock.batches += 1
-    main = threading.main_thread().name
-    assert len(summed) > 10
-    assert all(name == main and lesson == due + 1 for name, lesson, due in summed)
+    # 24 lessons: due at 18, the last is 23; the last window has 20 lessons
+    assert summed == [("MainThread", 21)] * 3
 
 
 def test_a_choice_that_was_made_apart_is_measured(folder, in_a_thread):

@@ -27,7 +27,12 @@ def position(**changes) -> str:
         "current": chosen,
         "following": None,
     }
-    fields |= {"next": {**decision, "by": "scored", "lessons": 1}, "scores": scores}
+    fields |= {
+        "next": {**decision, "by": "scored", "lessons": 1},
+        "scores": scores,
+        "after": None,
+        "untold": False,
+    }
     fields["version"] = VERSION
     fields = json.loads(json.dumps(fields))  # no part is shared
     for path, value in changes.items():
@@ -43,6 +48,7 @@ def packed(data: bytes) -> str:
     return base64.b64encode(zlib.compress(data)).decode()
 
 
+DECISION = {"by": "all", "lessons": 2, "notes": [], "units": 1, "features": False}
 BIG = {"dtype": "bool", "shape": [1 << 5, 1 << 20], "data": packed(bytes(1 << 22))}
 BAD_POSITIONS = [
     (
@@ -137,6 +143,8 @@ BAD_POSITIONS = [
         },
         "expected 16 bytes for shape [2, 8] of int32, got 0",
     ),
+    ({"untold": 1}, "expected untold to be true or false, got 1"),
+    ({"after": {**DECISION, "units": 3}}, "expected one of [1, 2, 4, 8, 16] pieces, got '3'"),
     ({"lesson": "1"}, "lesson to be a whole number of at least 0, got '1'"),
     ({"surprise": 1}, "damaged"),
 ]
