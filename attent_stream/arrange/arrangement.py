@@ -26,9 +26,9 @@ class Selected:
         places: Flat index of each unit among all units of the window's candidates, int64 of shape
             (L, S), in lesson slots.
         units: Pieces that each sample is cut into.
-        features: Features of the candidates' units, shape (C, len(slots) * units, d), whole numbers
-            in float16; None if they are not known.
-        slots: Slots of a row that the features are of, ascending; None for all.
+        features: Features of the units of the candidates in the slots that ``Arrangement.slots``
+            gives, shape (C, len(slots) * units, d), whole numbers in float16; None if they are not
+            known.
         rng: Random numbers of this window and note.
         group: Ranks that share the work: all have the same arguments and call together.
     """
@@ -38,7 +38,6 @@ class Selected:
     units: int
     features: NDArray[np.float16] | None
     rng: np.random.Generator
-    slots: NDArray[np.int64] | None = None
     group: RankGroup = ALONE
 
     @property

@@ -207,19 +207,12 @@ class Arrangements:
             return choice
         places, units, metrics = choice.places, 1, dict(choice.metrics)
         for entry, note in self._noted(decision.notes):
-            known, slots = None, None
+            known = None
             if entry.made.reads and features is not None:
-                slots = entry.made.slots(window, units, group)
                 known = features.reshape(len(features), features.shape[1] * units, -1)
             rng = np.random.default_rng([seed, window.epoch, window.index, note])
             selected = Selected(
-                window=window,
-                places=places,
-                units=units,
-                features=known,
-                slots=slots,
-                rng=rng,
-                group=group,
+                window=window, places=places, units=units, features=known, rng=rng, group=group
             )
             places, more = yield from entry.made.arranging(selected, note)
             units *= entry.made.units(note)

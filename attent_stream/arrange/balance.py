@@ -94,12 +94,17 @@ class Balance(Arrangement):
         panels = Panels.of(window.lanes, selected.units, PANEL)
         lanes = selected.lanes * panels.count + panels.of_slot[_slots(selected.places, selected)]
         own = balance_lanes(
-            selected.places, lanes, known, _rows(selected.places, selected), panels.share(group)
+            selected.places,
+            lanes,
+            known,
+            _rows(selected.places, selected, panels),
+            panels.share(group),
         )
         places = yield own
         # One rank logs, of its own panels.
-        metrics = {"imbalance": imbalance(_rows(places, selected), known)} if not group.rank else {}
-        return places, metrics
+        if group.rank:
+            return places, {}
+        return places, {"imbalance": imbalance(_rows(places, selected, panels), known)}
 
 
 def herded(
@@ -181,15 +186,15 @@ def _slots(places: NDArray[np.int64], selected: Selected) -> NDArray[np.int64]:
     return places // selected.units % selected.window.ids.shape[1]
 
 
-def _rows(places: NDArray[np.int64], selected: Selected) -> NDArray[np.int64]:
+def _rows(places: NDArray[np.int64], selected: Selected, panels: Panels) -> NDArray[np.int64]:
     """Row of each unit among all features that this rank has; -1 for units of other ranks."""
-    if selected.slots is None:
+    if panels.count == 1:
         return places
-    size, units = selected.window.ids.shape[1], selected.units
+    size, units, slots = len(panels.of_slot), selected.units, panels.slots(selected.group)
     column = np.full(size, -1)
-    column[selected.slots] = np.arange(len(selected.slots))
+    column[slots] = np.arange(len(slots))
     of_slot = column[_slots(places, selected)]
-    rows = (places // (units * size) * len(selected.slots) + of_slot) * units + places % units
+    rows = (places // (units * size) * len(slots) + of_slot) * units + places % units
     return np.where(of_slot < 0, -1, rows)
 
 

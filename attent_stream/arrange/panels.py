@@ -37,6 +37,8 @@ class Panels:
         slots = max(1, most // (rows * units))
         count = -(-size // slots)
         of_slot = np.zeros(size, np.int64)
+        if count == 1:  # nearly always: nothing to sort
+            return cls(of_slot=of_slot, count=count)
         for number, some in enumerate(np.array_split(np.argsort(lanes[0], kind="stable"), count)):
             of_slot[some] = number
         return cls(of_slot=of_slot, count=count)

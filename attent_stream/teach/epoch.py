@@ -135,8 +135,7 @@ class TaughtEpoch:
     @property
     def position(self) -> Position:
         """The position after the last lesson. The loader's inbox must be empty."""
-        unshared = self._thread.shares
-        if not unshared:  # else as if it were not chosen yet: a rank may be alone here
+        if not self._thread.shares:  # else as if it were not chosen yet: a rank may be alone here
             self._settle()
         scores = self._next.scores if self._next else None
         return Position(
@@ -150,7 +149,7 @@ class TaughtEpoch:
             following=self._waiting.chosen if self._waiting else None,
             next=self.next,
             scores=None if scores is None else scores.astype(np.float32),
-            after=self._after if unshared else None,
+            after=self._after,
             untold=self._apart is not None,
         )
 

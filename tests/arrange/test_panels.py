@@ -76,7 +76,6 @@ def selected(group: RankGroup, made: Balance, keep: int) -> Selected:
         places=places,
         units=UNITS,
         features=known.reshape(ROWS, -1, 4),
-        slots=slots,
         rng=rng,
         group=group,
     )
@@ -103,11 +102,7 @@ def test_any_number_of_ranks_finds_the_same_order(monkeypatch, panel, keep):
         np.testing.assert_array_equal(total, whole)
     # Panel by panel, with all features
     panels = Panels.of(given.window.lanes, UNITS, panel)
-    features, places = given.features, given.places
-    if given.slots is not None:
-        full = np.empty((ROWS, SIZE, UNITS * 4), np.float16)
-        full[:, given.slots] = features.reshape(ROWS, len(given.slots), -1)
-        features = full.reshape(ROWS, SIZE * UNITS, 4)
+    features, places = given.features, given.places  # of a rank that is alone: all
     expected = np.zeros_like(places)
     for number in range(panels.count):
         of = panels.of_slot[places // UNITS % SIZE] == number
