@@ -102,8 +102,9 @@ def test_a_cache_smaller_than_a_window(tmp_path, buckets, proxy, workers):
         taught_run(tmp_path / "cache", "s3://bucket/plain", workers=workers, **settings) == expected
     )
     assert max(proxy.gets().values()) > 1
-    # And what each process is just fetching
-    assert len(shards_in(tmp_path / "cache")) <= 4 + max(1, workers)
+    # The limit counts a shard when it is here. A process may be fetching two: one that is read now
+    # and one ahead.
+    assert len(shards_in(tmp_path / "cache")) <= 4 + 2 * max(1, workers)
 
 
 def test_nothing_to_evict_is_named(tmp_path, proxy, monkeypatch):
