@@ -22,180 +22,37 @@ import sys
 import tempfile
 import time
 import tracemalloc
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from scale_checks import Run, check, check_elastic
+from scale_job import (
+    CANONICAL,
+    SHARD,
+    Job,
+    OneOfMany,
+    SyntheticData,
+    gathered_features,
+    gathered_scores,
+    make_order,
+    make_teacher,
+)
 from streaming import Stream
-from streaming.base.partition import get_partitions
 from streaming.base.world import World
 
-from attent_stream.arrange.arrangement import Selected
-from attent_stream.arrange.arrangements import ARRANGEMENTS, Arrangements
-from attent_stream.arrange.balance import Balance
-from attent_stream.base.gather import RankGroup
-from attent_stream.base.schedule import Phases, parse_interval, parse_share
-from attent_stream.base.span import Clock, Span
 from attent_stream.memory.ledger import SampleLedger
-from attent_stream.order.open_order import layouts
-from attent_stream.order.streaming_order import StreamingOrder, generate_rows
+from attent_stream.order.streaming_order import StreamingOrder
 from attent_stream.store.index_check import check_stream
 from attent_stream.teach.board import Board
 from attent_stream.teach.epoch import TaughtEpoch
 from attent_stream.teach.position import Position
-from attent_stream.teach.teacher import Teacher, TeacherSettings
-from attent_stream.window.choice import Choice
 from attent_stream.window.decision import SCORED
-from attent_stream.window.layout import CANDIDATE, LESSON, lane_labels, window_rows
+from attent_stream.window.layout import CANDIDATE, LESSON, window_rows
 from attent_stream.window.metrics import choice_metrics
 from attent_stream.window.selectors import SELECTORS
-
-SHARD = 4096  # Samples in a shard.
-# Streaming's default number of canonical nodes per node.
-CANONICAL = {"py1e": 1, "py1br": 1, "py1s": 64, "py2s": 64, "naive": 1}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """The simulated job: nodes, ranks of a node, samples of a rank and step, window rows, ..."""
-
-    nodes: int
-    ranks: int
-    batch_size: int
-    shuffle_algo: str
-    window: int
-    windows: int
-    gap: int
-    keep: float
-    select: str
-    probes: int
-    shards: int
-    pieces: float
-    balance: bool
-
-    @property
-    def arrange(self) -> dict[str, Any]:
-        """The arrangements by name."""
-        cut = {"pieces": self.pieces} if self.pieces < 1 else {}
-        return cut | ({ONE_OF_MANY: "tokens"} if self.balance else {})
-
-    @property
-    def row(self) -> int:
-        """Samples in a global batch."""
-        return self.nodes * self.ranks * self.batch_size
-
-    @property
-    def samples(self) -> int:
-        """Samples of full windows, a short one and a partial batch without repeated samples."""
-        rest = self.batch_size // 2 * self.nodes * self.ranks
-        rest -= rest % self.canonical_nodes
-        return self.row * (self.window * (self.windows - 1) + self.window // 2) + rest
-
-    @property
-    def canonical_nodes(self) -> int:
-        """Streaming's default number for the shuffle."""
-        return CANONICAL[self.shuffle_algo] * self.nodes
-
-
-class OneOfManyRanks(Balance):
-    """Balances as one rank does. What other ranks order stays as it is."""
-
-    def arranging(self, selected: Selected, note: int) -> Any:
-        """See ``Arrangement``."""
-        if selected.features is None:
-            return selected.places, {}
-        steps = super().arranging(selected, note)
-        own = next(steps)
-        yield own
-        places = np.where(own == 0, selected.places, own)
-        # The first unit is 0, too: if it was moved, what was in its new slot is there twice.
-        twice = np.flatnonzero(np.bincount(places.reshape(-1)) == 2)
-        places[(own == 0) & np.isin(places, twice)] = 0
-        return places, {}
-
-
-class OneOfMany(RankGroup):
-    """A rank without the others."""
-
-    def total(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return this rank's part."""
-        return values
-
-
-ONE_OF_MANY = "one_of_many"
-ARRANGEMENTS.known[ONE_OF_MANY] = OneOfManyRanks
-KNOWN = np.random.default_rng(0).integers(0, 20, (1 << 12, 512)).astype(np.float16)
-
-
-class SyntheticData:
-    """The attributes of a StreamingDataset of one stream that its order depends on."""
-
-    partition_algo, batching_method, shuffle, shuffle_seed, initial_physical_nodes = (
-        "relaxed",
-        "random",
-        True,
-        9176,
-        None,
-    )
-
-    def __init__(self, job: Job) -> None:
-        self.num_canonical_nodes = job.canonical_nodes
-        self.batch_size, self.epoch_size, self.shuffle_algo = (
-            job.batch_size,
-            job.samples,
-            job.shuffle_algo,
-        )
-        self.shuffle_block_size = max(4_000_000 // self.num_canonical_nodes, 1 << 18)
-
-    def resample_streams(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return shard sizes and sample ids, each sample once."""
-        full, rest = divmod(self.epoch_size, SHARD)
-        return np.array([SHARD] * full + [rest] * (rest > 0), np.int64), np.arange(self.epoch_size)
-
-
-def make_order(data: SyntheticData, world: World) -> StreamingOrder:
-    """Build Streaming's order of the job, as ``open_order`` does on a node."""
-    with warnings.catch_warnings():
-        # Streaming warns of blocks smaller than a shard.
-        warnings.simplefilter("ignore")
-        rows = generate_rows(data, world, 0).astype(np.int32)
-    partial = np.flatnonzero(rows.min(axis=1) < 0)
-    now, origin = layouts(data, world)
-    full = int(partial[0]) if len(partial) else len(rows)
-    return StreamingOrder(
-        epoch=0,
-        rows=rows,
-        full=full,
-        layout=now,
-        origin=origin,
-        stream_starts=np.zeros(1, np.int64),
-    )
-
-
-def make_teacher(job: Job) -> Teacher:
-    """Build a teacher with a constant keep from the first lesson on."""
-    settings = TeacherSettings(
-        keep=parse_share(job.keep),
-        select=job.select,
-        temperature=1.0,
-        interval=parse_interval("dense"),
-        phases=Phases(warmup=Span.parse("0ba"), anneal=Span.parse("0ba")),
-        seed=17,
-        arrangements=Arrangements.parse(job.arrange),
-    )
-    return Teacher(
-        settings,
-        clock=lambda ahead, epoch, share: Clock(ep=epoch + share, ba=ahead, sp=0, tok=0, dur=0),
-    )
-
-
-def score_of(ids: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return scores in [0, 1) that no shuffle resembles, in the shape of ``ids``."""
-    return (ids * 2654435761 % 2**32 / 2**32).astype(np.float32)
 
 
 @dataclass
@@ -219,17 +76,6 @@ class Costs:
     def size(self, name: str, value: int) -> None:
         """Record the largest size."""
         self.sizes[name] = max(self.sizes.get(name, 0), value)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A rank's roles and ids of each step, choices, lesson weights and number of gathers."""
-
-    roles: list[int]
-    ids: list[NDArray[np.int64]]
-    choices: list[Choice]
-    weights: list[NDArray[np.float32]]
-    gathers: int
 
 
 def run_rank(job: Job, order: StreamingOrder, rank: int, costs: Costs) -> Run:
@@ -342,166 +188,6 @@ def read_index(costs: Costs, shards: int) -> None:
         costs.size(
             "index.json, a shard", os.path.getsize(os.path.join(folder, "index.json")) // shards
         )
-
-
-def gathered_scores(order: StreamingOrder, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return all ranks' scores of these rows, as ``gather_ranks`` does."""
-    layout = order.layout
-    mine = np.asarray(order.rows[rows], np.int64).reshape(
-        len(rows), layout.ranks, layout.batch_size
-    )
-    return score_of(mine).swapaxes(0, 1)
-
-
-def gathered_features(order: StreamingOrder, row: int, units: int) -> NDArray[np.float16]:
-    """Return all ranks' features of a row, shape (ranks, batch_size, units * d)."""
-    layout = order.layout
-    ids = np.asarray(order.rows[row], np.int64).reshape(layout.ranks, layout.batch_size)
-    pieces = (ids[..., None] * units + np.arange(units)) * 2654435761 % 2**32 >> 20
-    return KNOWN[pieces].reshape(*ids.shape, -1)
-
-
-def places(
-    job: Job, order: StreamingOrder, data: SyntheticData
-) -> tuple[NDArray, NDArray, NDArray]:
-    """Return each sample's node and canonical node, and each slot's canonical node.
-
-    They come from Streaming alone. Its unshuffled partitions tell the canonical node of a slot,
-    because a shuffle moves samples only within a canonical node.
-    """
-    plain = get_partitions(
-        "relaxed",
-        job.samples,
-        data.num_canonical_nodes,
-        job.nodes,
-        job.ranks,
-        1,
-        job.batch_size,
-        0,
-        None,
-    )
-    plain = plain.transpose(3, 2, 0, 1, 4).reshape(plain.shape[3], -1)
-    owner = (plain * data.num_canonical_nodes // job.samples).astype(np.int32)
-    node = np.full(job.samples, -1, np.int32)
-    canonical = np.full(job.samples, -1, np.int32)
-    slots = np.arange(job.row) // (job.ranks * job.batch_size)
-    for row in range(order.full):
-        node[order.rows[row]] = slots
-        canonical[order.rows[row]] = owner[row]
-    same = bool((owner[: order.full] == owner[0]).all())
-    return node, canonical, owner[0] if same else np.full(job.row, -1, np.int32)
-
-
-def check(
-    job: Job, order: StreamingOrder, data: SyntheticData, runs: dict[int, Run]
-) -> dict[str, Any]:
-    """Check all ranks, and count violations, which must be 0, and checked items."""
-    node, canonical, slot_owner = places(job, order, data)
-    first = next(iter(runs.values()))
-    layout = order.layout
-    wrong = dict.fromkeys(
-        (
-            "unequal counts",
-            "other node",
-            "other canonical node",
-            "not once",
-            "weights",
-            "ranks disagree",
-        ),
-        0,
-    )
-    seen = {
-        "windows": len(first.choices),
-        "candidates": 0,
-        "lessons": 0,
-        "dropped": 0,
-        "scored windows": 0,
-    }
-    reading = np.arange(job.row).reshape(layout.ranks, layout.batch_size)
-    expected_node = np.arange(layout.ranks) // job.ranks
-    # Otherwise a lane has several canonical nodes of one node.
-    finest = layout.node_lanes == data.num_canonical_nodes
-    for choice in first.choices:
-        ids, window, units = choice.ids, choice.window, choice.decision.units
-        begin, end = window_rows(order.full, 0, job.window, window.index)
-        stock = np.sort(np.asarray(order.rows[begin:end], np.int64).reshape(-1))
-        # The candidates are the next slice of the order.
-        wrong["not once"] += int((np.sort(window.ids.reshape(-1)) != stock).sum())
-        kept = np.sort(choice.places.reshape(-1))
-        wrong["not once"] += int((np.diff(kept) == 0).sum())
-        wrong["not once"] += int((~np.isin(ids.reshape(-1), stock)).sum())
-        dropped = int((~choice.kept).sum())
-        wrong["not once"] += abs((len(stock) - dropped) * units - len(kept))
-        wrong["weights"] += int((~np.isfinite(choice.weights) | (choice.weights < 0)).sum())
-        seen["candidates"] += len(stock)
-        seen["lessons"] += len(kept)
-        seen["dropped"] += dropped
-        seen["scored windows"] += choice.decision.by == SCORED
-        read = np.zeros(job.samples, np.int8)
-        for rank in range(layout.ranks):
-            lessons, candidates = of_rank(order, ids, units, rank), order.of_rank(window.ids, rank)
-            shape = choice.decision.lessons, job.batch_size * units
-            wrong["unequal counts"] += lessons.shape != shape
-            wrong["unequal counts"] += candidates.shape != (end - begin, job.batch_size)
-            wrong["other node"] += int((node[lessons] != expected_node[rank]).sum())
-            wrong["other node"] += int((node[candidates] != expected_node[rank]).sum())
-            weights = of_rank(order, choice.weights, units, rank)
-            wrong["weights"] += weights.shape != lessons.shape
-            if finest:
-                owner = slot_owner[reading[rank]].repeat(units)
-                wrong["other canonical node"] += int((canonical[lessons] != owner).sum())
-            read[candidates] += 1
-            read[lessons] += 2 * (units == 1)  # ranks share the pieces of a sample
-        wrong["not once"] += int((read[stock] % 2 != 1).sum()) + int((read >= 4).sum())
-    for rank, run in runs.items():
-        wrong["unequal counts"] += (run.roles, run.gathers) != (first.roles, first.gathers)
-        sizes = [job.batch_size * choice.decision.units for choice in run.choices]
-        rows = [choice.decision.lessons for choice in run.choices]
-        tail = [job.batch_size] * (len(run.weights) - sum(rows))
-        wrong["weights"] += [len(part) for part in run.weights] != [
-            *np.repeat(sizes, rows).tolist(),
-            *tail,
-        ]
-        same = all(
-            np.array_equal(a.ids, b.ids) for a, b in zip(run.choices, first.choices, strict=True)
-        )
-        wrong["ranks disagree"] += not same
-        lessons = [
-            row
-            for choice in first.choices
-            for row in of_rank(order, choice.ids, choice.decision.units, rank)
-        ]
-        mine = [ids for role, ids in zip(run.roles, run.ids, strict=True) if role == LESSON]
-        wrong["ranks disagree"] += not all(map(np.array_equal, mine, lessons))
-    tails = {
-        len([ids for ids in order.tail(rank) if len(ids) == job.batch_size])
-        for rank in range(layout.ranks)
-    }
-    wrong["unequal counts"] += len(tails) - 1
-    return {"wrong": wrong, "seen": seen}
-
-
-def of_rank(order: StreamingOrder, values: NDArray, units: int, rank: int) -> NDArray:
-    """Return a rank's part of values of units, shape (rows, batch_size * units)."""
-    rows = values.reshape(len(values), -1, units)
-    return order.of_rank(rows, rank).reshape(len(values), -1)
-
-
-def check_elastic(job: Job, order: StreamingOrder) -> int:
-    """Count slots with a split lane or another sample after a resume on half the nodes."""
-    if job.nodes % 2:
-        return 0
-    half = SyntheticData(job)
-    half.batch_size, half.initial_physical_nodes = 2 * job.batch_size, job.nodes
-    other = make_order(half, World(job.nodes // 2, job.ranks, 1, 0))
-    rows = min(order.full, other.full)
-    differ = int((order.window(0, rows) != other.window(0, rows)).sum())
-    lanes = lane_labels(order.window(0, 1), order.layout, order.stream_starts)[0]
-    nodes = np.arange(job.row) % (job.nodes // 2)
-    low, high = np.full(lanes.max() + 1, job.nodes), np.zeros(lanes.max() + 1, np.int64)
-    np.minimum.at(low, lanes, nodes)
-    np.maximum.at(high, lanes, nodes)
-    return differ + int((low != high).sum())
 
 
 def simulate(job: Job) -> dict[str, Any]:

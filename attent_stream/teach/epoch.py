@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 from attent_stream.base.errors import TeacherError
 from attent_stream.base.gather import ALONE, Pick, RankGroup
 from attent_stream.order.order import Order
-from attent_stream.teach.board import Board, Posting
+from attent_stream.teach.board import Board
 from attent_stream.teach.choice_thread import ChoiceThread
 from attent_stream.teach.position import Chosen, Position
+from attent_stream.teach.publisher import Publisher
 from attent_stream.teach.resumed_decision import checked, resumed_decision
 from attent_stream.teach.segment import Segment
 from attent_stream.teach.segments import Segments
 from attent_stream.teach.teacher import Teacher
 from attent_stream.teach.upcoming import Upcoming
 from attent_stream.window.choice import Choice, Window
-from attent_stream.window.decision import ALL, RANDOM, REMEMBERED, SCORED, Decision
+from attent_stream.window.decision import SCORED, Decision
 from attent_stream.window.layout import LESSON, canonical_values, read_again
 from attent_stream.window.metrics import choice_metrics
 
@@ -78,7 +79,7 @@ class TaughtEpoch:
             drop_last=drop_last,
             first_row=self.first_row,
         )
-        self._postings = 0  # segments published so far
+        self._publisher = Publisher(board, order, self._segments, teacher, rank)
         self._published_steps = 0  # number of the current segment's first step
         self._step = 0  # next step of the current segment
         self._lesson = -1  # lesson of the current segment that was yielded last
@@ -260,7 +261,7 @@ class TaughtEpoch:
     def _choose_apart(
         self, coming: Upcoming, remaining: int, group: RankGroup, shares: bool
     ) -> None:
-        index, number = self.segment.index + 1, self._postings
+        index, number = self.segment.index + 1, self._publisher.reserve()
         first = self._published_steps + len(self.segment.roles)
         teacher, decision = copy.copy(self.teacher), coming.decision
         steps = teacher.choosing(coming.window, decision, coming.scores, coming.features, group)
@@ -273,10 +274,9 @@ class TaughtEpoch:
             window = self._segments.window(index + 1)
             after = self._upcoming(window, following)
             segment = self._segments.of_choice(choice, index, window, following)
-            self.board.publish(number, self._posting(segment, after, first))
+            self._publisher.publish(number, segment, after, first)
             return _Made(choice, segment, after)
 
-        self._postings += 1
         self._after = following
         due, last = self.segment.due, len(self.segment.lessons) - 1
         self._share_at = max(self._lesson + 1, due + max(1, (last - due + 1) // 2))
@@ -390,42 +390,7 @@ class TaughtEpoch:
         return self.segment.index + 1 < self._segments.count
 
     def _publish(self, segment: Segment, skip: int = 0) -> Segment:
-        first = self._published_steps + len(self.segment.roles) if self._postings else 0
-        self.board.publish(self._postings, self._posting(segment, self._next, first, skip))
-        self._postings += 1
+        publisher = self._publisher
+        first = self._published_steps + len(self.segment.roles) if publisher.count else 0
+        publisher.publish(publisher.reserve(), segment, self._next, first, skip)
         return segment
-
-    def _posting(
-        self, segment: Segment, coming: Upcoming | None, first: int, skip: int = 0
-    ) -> Posting:
-        vector = self.teacher.arrangements.vector
-        following = coming.decision if coming else None
-        return Posting(
-            first_step=first,
-            ids=segment.ids[skip:],
-            roles=segment.roles[skip:].astype(np.int64),
-            lesson_notes=tuple(vector(segment.decision)),
-            candidate_notes=tuple(vector(following)) if following else (),
-            scored=following is not None and following.by == SCORED,
-            last=segment.index + 1 >= self._segments.count,
-            ahead=self._ahead(segment.index, coming),
-        )
-
-    def _ahead(self, index: int, coming: Upcoming | None) -> NDArray[np.int64]:
-        """Return this rank's sample ids to prefetch after a segment.
-
-        Of a window that is chosen without reading its candidates, these are only the ids that would
-        be chosen now. So no shard is fetched for dropped samples only.
-        """
-        near = np.empty(0, np.int64)
-        if coming is not None:
-            window, decision = coming.window, coming.decision
-            by_memory = not decision.reads and decision.by in (RANDOM, REMEMBERED)
-            # After a resume the teacher may have other settings.
-            if by_memory and self.teacher.can_carry_out(decision, window):
-                whole = replace(decision, notes=(), units=1)
-                likely = self.teacher.choose(window, whole, None)
-                return self.order.of_rank(likely.ids, self.rank).reshape(-1)
-            if decision.by == ALL and not decision.reads:
-                near = self.order.of_rank(window.ids, self.rank).reshape(-1)
-        return np.concatenate([near, self._segments.ids_of_window(index + 2)])

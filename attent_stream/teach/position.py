@@ -142,18 +142,16 @@ class Position:
 
 def _packed(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        kind, shape = str(value.dtype), list(value.shape)
+        about: dict[str, Any] = {"dtype": str(value.dtype), "shape": list(value.shape)}
+        # Scores and orders hardly become smaller, and a large job has millions of them.
+        about["zlib"] = value.dtype not in (np.float32, np.int32)
         if value.dtype == np.int32:
-            # The first bytes of each, as many as the largest needs. An order has no less in it.
-            width = max(1, -(-int(value.max(initial=0)).bit_length() // 8))
-            data = value.astype("<i4").reshape(-1, 1).view(np.uint8)[:, :width].tobytes()
-            text = base64.b64encode(data).decode()
-            return {"dtype": kind, "shape": shape, "zlib": False, "width": width, "data": text}
+            # The first bytes of each number, as many as the largest needs
+            about["width"] = max(1, -(-int(value.max(initial=0)).bit_length() // 8))
+            value = value.astype("<i4").reshape(-1, 1).view(np.uint8)[:, : about["width"]]
         data = (np.packbits(value) if value.dtype == bool else value).tobytes()
-        # Scores hardly become smaller, and a large job has millions of them
-        packed = value.dtype != np.float32
-        text = base64.b64encode(zlib.compress(data, 1) if packed else data).decode()
-        return {"dtype": kind, "shape": shape, "zlib": packed, "data": text}
+        data = zlib.compress(data, 1) if about["zlib"] else data
+        return {**about, "data": base64.b64encode(data).decode()}
     if isinstance(value, Chosen):
         return {name: _packed(part) for name, part in vars(value).items()}
     if isinstance(value, Decision):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from taught import OneOfMany
 
 from attent_stream.arrange import balance
 from attent_stream.arrange.arrangement import Selected
@@ -49,13 +50,6 @@ def test_panels_divide_the_slots_and_ranks_share_the_panels(rows, size, units, m
         assert sorted(found) == [(number, len(found)) for number in range(len(found))]
 
 
-class Part(RankGroup):
-    """A rank that keeps its part of a sum."""
-
-    def total(self, values):
-        return values
-
-
 def selected(group: RankGroup, made: Balance, keep: int) -> Selected:
     """A window in pieces, of which some rows are kept, and the features that a rank has of it."""
     rng = np.random.default_rng(7)
@@ -95,7 +89,7 @@ def test_any_number_of_ranks_finds_the_same_order(monkeypatch, panel, keep):
     for ranks in (2, 3, 5, 16):
         total = np.zeros_like(whole)
         for rank in range(ranks):
-            group = Part(rank=rank, ranks=ranks)
+            group = OneOfMany(rank=rank, ranks=ranks)
             part, told = made.arrange(selected(group, made, keep), 1)
             assert bool(told) == (rank == 0)
             total += part

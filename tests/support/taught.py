@@ -14,6 +14,7 @@ from attent_stream.arrange import balance
 from attent_stream.arrange.arrangements import Arrangements
 from attent_stream.arrange.cutting import apart
 from attent_stream.arrange.features import FEATURES
+from attent_stream.base.gather import RankGroup
 from attent_stream.base.schedule import Phases, parse_interval, parse_share
 from attent_stream.base.span import Clock, Span
 from attent_stream.data.dataloader import TeachingDataLoader
@@ -33,6 +34,13 @@ class Counter:
 
     def __call__(self, ahead: int, epoch: int, share: float) -> Clock:
         return Clock(ep=epoch + share, ba=self.batches + ahead, sp=0, tok=0, dur=0)
+
+
+class OneOfMany(RankGroup):
+    """A rank without the others: a sum is its own part."""
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        return values
 
 
 def make_teacher(

@@ -92,8 +92,7 @@ def test_a_plan_that_breaks_an_invariant_is_seen(tool, capsys, monkeypatch):
     with monkeypatch.context() as patch:  # ranks that choose by themselves
         draws = iter(range(1000))
         patch.setattr(
-            tool,
-            "score_of",
+            "scale_job.score_of",
             lambda ids: np.random.default_rng(next(draws)).random(ids.shape, np.float32),
         )
         status, result = simulate(tool, capsys, arguments.replace("--probes 1", "--probes 2"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from corpora import write_ids
-from taught import Counter, make_loader, run_epochs
+from taught import Counter, OneOfMany, make_loader, run_epochs
 
 from attent_stream.arrange.arrangement import Arrangement
 from attent_stream.arrange.arrangements import ARRANGEMENTS
@@ -55,17 +55,10 @@ def in_a_thread(monkeypatch):
     return seen
 
 
-class Two(RankGroup):
-    """The first of two ranks, which has done all of the work."""
-
-    def total(self, values):
-        return values
-
-
 @pytest.fixture
 def of_two(monkeypatch):
-    """Choices are shared with another rank."""
-    monkeypatch.setattr(RankGroup, "of_world", lambda to_device: Two(rank=0, ranks=2))
+    """Choices are shared with another rank, but this one has done all of the work."""
+    monkeypatch.setattr(RankGroup, "of_world", lambda to_device: OneOfMany(rank=0, ranks=2))
     monkeypatch.setattr(Panels, "slots", lambda self, group: np.arange(len(self.of_slot)))
     monkeypatch.setattr(Panels, "share", lambda self, group: (0, 1))
 
@@ -278,13 +271,13 @@ def test_other_arrangements_are_asked_at_once(folder, in_a_thread, made):
 
 def test_what_ranks_share_is_summed_halfway(folder, in_a_thread, of_two, monkeypatch):
     """In the main thread, and a position until then is one of before the choice."""
-    summed, total = [], Two.total
+    summed, total = [], OneOfMany.total
 
     def named(self, values):
         summed.append((threading.current_thread().name, epoch._lesson))
         return total(self, values)
 
-    monkeypatch.setattr(Two, "total", named)
+    monkeypatch.setattr(OneOfMany, "total", named)
     loader = make_loader(data_of(folder) | {"window": 24, "gap": 5}, {}, SHARING[0])
     for _ in loader:
         epoch = loader.epoch
