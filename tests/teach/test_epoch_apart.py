@@ -180,12 +180,17 @@ def test_a_resume_between_a_choice_and_its_first_lesson(folder, request, teacher
     go(*again, seen, states)
     assert seen == whole and again[1].choices == undisturbed[1].choices  # asking changes nothing
     for state, *then in states[8 : 45 : 1 if "balance" in teacher else 5]:
-        loader, score = start(*then)
-        loader.dataset.load_state_dict(state)
-        log = whole[: then[0]]
-        go(loader, score, log)
-        assert log == whole, then[0]
-        assert score.choices == undisturbed[1].choices, then[0]
+        for again in range(2):
+            loader, score = start(*then)
+            loader.dataset.load_state_dict(state)
+            log, found = whole[: then[0]], []
+            go(loader, score, log, found)
+            assert log == whole, (then[0], again)
+            assert score.choices == undisturbed[1].choices, (then[0], again)
+            if ranks == 1:
+                break
+            # From a checkpoint soon after a resume, which may be between a choice and its sum again
+            state, *then = found[0]
 
 
 def test_an_error_in_the_thread_reaches_training(folder, in_a_thread, monkeypatch):
