@@ -83,6 +83,7 @@ def open_fit(
         packed=loader.packed,
         alike=resumed is not None and TARGET in (resumed.get("given_up") or []),
         positions=learns_positions(state.model),
+        in_epochs=total is not None and total.unit == "ep",
     )
     run = settings.of_run(facts)
     form, spent = BatchForm.of(loader), Stopwatch(gpu=isinstance(state.device, DeviceGPU))

@@ -1,5 +1,6 @@
 """What AtteNT's arguments come to in a run: the default of the run for all that was left away."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ class Facts:
         packed: Samples are text of one length without padding.
         alike: The stream is like the target.
         positions: The model learns a vector for each absolute position.
+        in_epochs: The length of training is in epochs.
     """
 
     text: bool = False
@@ -44,6 +46,7 @@ class Facts:
     packed: bool = False
     alike: bool = False
     positions: bool = False
+    in_epochs: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +142,9 @@ ONCE: dict[str, Any] = {
     "balance": "tokens",
 }
 _LARGEST_WINDOW = 256
+# It was 0.21 where the default harmed, and at most 0.05 where it saved (docs/log.md, 2026-11-30,
+# fourth).
+_MOST_MEMORIZED = 0.1
 _ALIKE = "the stream is like the target, so none of it is dropped for that; "
 _WORDS = {"pieces": "short pieces of samples come first", "balance": "batches are balanced"}
 
@@ -160,6 +166,8 @@ def run_of(settings: "Settings", facts: Facts) -> Run:
         taken["when"] = remember.when or NEVER
     arrange = _arrange(settings, facts)
     by_memory = settings.score == REMEMBERED
+    # Fewer samples in as many steps are seen more often. In as many epochs, steps are fewer instead
+    guarded = regime is AGAIN and settings.keep is None and not facts.in_epochs
     teacher = TeacherSettings(
         keep=keep,
         select=taken["select"],
@@ -169,6 +177,7 @@ def run_of(settings: "Settings", facts: Facts) -> Run:
         seed=settings.seed,
         ceiling=settings.scoring.ceiling,
         enough=BY_MEMORY.enough if by_memory else regime.enough,
+        most_memorized=_MOST_MEMORIZED if guarded else math.inf,
         arrangements=Arrangements.parse(arrange),
         view=_view(taken["score"]) if select.needs_scores else "",
     )

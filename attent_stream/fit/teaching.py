@@ -54,6 +54,7 @@ class Teaching(Effect):
         self.listeners: list[Listener] = []
         self._loader, self._teacher, self._scorer = loader, teacher, scorer
         self._counts, self._flush, self._spent = counts, flush, spent
+        self._told = False  # that samples are memorized
 
     def idle(self, event: Event, state: State) -> bool:
         """Only some scorers look at the batches that are trained on."""
@@ -99,6 +100,7 @@ class Teaching(Effect):
                     found = scorer.window_chosen(state, choice)
                 logger.log_metrics({f"attent/{name}": v for name, v in found.items()})
                 self._teacher.scoring_costs(scorer.cost)
+        self._tell_memorized(logger)
         if scorer is not None:
             scorer.between_windows(self._teacher.clock(0, order.epoch, 0.0))
 
@@ -107,6 +109,20 @@ class Teaching(Effect):
         if self._scorer is not None:
             with self._spent:
                 self._scorer.learn(state)
+
+    def _tell_memorized(self, logger: Logger) -> None:
+        teacher = self._teacher
+        share = 0.0 if teacher.ledger is None else teacher.ledger.memorized
+        if share:
+            logger.log_metrics({"attent/memorized": share})
+        if teacher.memorizes and not self._told:
+            self._told = True
+            if dist.get_global_rank() == 0:
+                log.info(
+                    "AtteNT: samples are memorized (their loss is %.0f%% lower when they come "
+                    "again): from now on everything is trained on.",
+                    100 * share,
+                )
 
     def _scores(self, state: State, window: tuple[int, int], candidates: Any) -> torch.Tensor:
         if self._scorer is None:

@@ -6,7 +6,8 @@ never counts as younger than it is.
 
 In the first epoch of a new model, losses fall by more than samples differ. So samples seen early
 would count as hard in the second epoch. With ``detrend``, a score is kept as its difference from
-the trend of new samples' scores, and recalled with the current trend.
+the trend of new samples' scores, and recalled with the current trend. By how much the first samples
+that come again are below that trend tells how much of them the model has memorized.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,8 @@ from attent_stream.base.empty import EMPTY, is_known
 
 _LARGEST = float(np.finfo(np.float16).max)
 _TREND_SAMPLES = 144  # the trend's memory, enough to average out the spread of scores
-_TREND_BYTES = 16  # the trend, and its number of samples so far
+_FALL_SAMPLES = 32  # that came again, to tell how much of them is memorized
+_TREND_BYTES = 32  # two means, of new samples and of those that come again, and their counts
 
 
 class Ledger(Protocol):
@@ -47,6 +49,10 @@ class Ledger(Protocol):
 
     def recall(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the last scores, NaN if there is none, same shape as ``ids``."""
+
+    @property
+    def memorized(self) -> float:
+        """Share of a score that is gone as its sample was trained on before; 0 if not known."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return all of it as plain values and tensors, which may share the ledger's memory."""
@@ -90,7 +96,7 @@ class SampleLedger:
             # The system allocates pages only for samples that are recorded.
             memory = np.zeros(sample_bytes(num_samples, ages), np.uint8)
         # In the shared memory too, as only one process updates it.
-        self._trend = np.frombuffer(memory, np.float64, 2) if detrend else None
+        self._means = np.frombuffer(memory, np.float64, 4).reshape(2, 2) if detrend else None
         words = np.frombuffer(memory, np.uint16, count, _TREND_BYTES)
         self._codes = words[:num_samples]  # 0 if unknown, else 1 + the bits of a float16
         self._stamps = words[num_samples:] if ages else None  # the upper half of a float32
@@ -106,10 +112,15 @@ class SampleLedger:
         if not self._writes:
             return
         ids, scores = ids.reshape(-1), scores.reshape(-1).astype(np.float32)
-        if self._trend is not None:
+        if self._means is not None:
+            trend, fall = self._means
             before = _decoded(self._codes[ids])  # written by this process, so there is no wait
-            _follow(self._trend, scores[np.isfinite(scores) & ~np.isfinite(before)])
-            scores = scores - np.float32(self._trend[0])
+            fine, known = np.isfinite(scores), np.isfinite(before)
+            _follow(trend, scores[fine & ~known])
+            scores = scores - np.float32(trend[0])
+            # Of the first only: later, losses also fall because the model gets better
+            if fall[1] < _FALL_SAMPLES:
+                _follow(fall, (before - scores)[fine & known])
         self._codes[ids] = _encoded(scores)
         if self._stamps is not None:
             self._stamps[ids] = np.float32(now).view(np.uint32) >> 16
@@ -127,13 +138,24 @@ class SampleLedger:
         """See ``Ledger``."""
         self._wait()
         scores = _decoded(self._codes[ids])
-        return scores if self._trend is None else scores + np.float32(self._trend[0])
+        return scores if self._means is None else scores + np.float32(self._means[0, 0])
+
+    @property
+    def memorized(self) -> float:
+        """See ``Ledger``. The mean fall of the first samples that came again, over the trend of new
+        ones, if those are known.
+        """
+        self._wait()
+        if self._means is None:
+            return 0.0
+        (trend, _), (fall, samples) = self._means
+        return float(fall / trend) if samples >= _FALL_SAMPLES and trend > 0 else 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """See ``Ledger``. Int16 tensors of shape (num_samples,), and the trend in float64."""
+        """See ``Ledger``. Int16 tensors of shape (num_samples,), and the means in float64."""
         self._wait()
         stamps = None if self._stamps is None else torch.from_numpy(self._stamps.view(np.int16))
-        trend = None if self._trend is None else torch.from_numpy(self._trend)
+        trend = None if self._means is None else torch.from_numpy(self._means.reshape(-1))
         return {
             "per": "sample",
             "codes": torch.from_numpy(self._codes.view(np.int16)),
@@ -150,8 +172,8 @@ class SampleLedger:
             raise ValueError(
                 f"expected the checkpoint to have a ledger {expected}, got one {found} (interval)"
             )
-        if (state.get("trend") is None) != (self._trend is None):
-            expected, found = ("true", "false") if self._trend is not None else ("false", "true")
+        if (state.get("trend") is None) != (self._means is None):
+            expected, found = ("true", "false") if self._means is not None else ("false", "true")
             raise ValueError(
                 f"expected the checkpoint to have a ledger of remember.detrend: {expected}, got "
                 f"{found}"
@@ -162,8 +184,10 @@ class SampleLedger:
         self._codes[:] = state["codes"].cpu().numpy().view(np.uint16)
         if self._stamps is not None:
             self._stamps[:] = state["stamps"].cpu().numpy().view(np.uint16)
-        if self._trend is not None:
-            self._trend[:] = state["trend"].cpu().numpy()
+        if self._means is not None:
+            self._means[:] = 0
+            means = state["trend"].cpu().numpy()
+            self._means.reshape(-1)[: len(means)] = means  # older checkpoints have the trend only
 
     def _wait(self) -> None:
         if not self._settled:
@@ -215,6 +239,11 @@ class GroupLedger:
         return np.where(self._counts > 0, self._means, np.nan).astype(np.float32)[
             groups_of(self._starts, ids)
         ]
+
+    @property
+    def memorized(self) -> float:
+        """See ``Ledger``. A group does not tell."""
+        return 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """See ``Ledger``. Tensors of shape (G,)."""

@@ -47,6 +47,8 @@ class TeacherSettings:
         seed: Seed of every draw.
         ceiling: Share of the highest scores, in each lane of a window, that are taken for noise.
         enough: Share of a window's samples that must be remembered to choose it without scoring.
+        most_memorized: Share of a loss that may be gone as its sample was trained on before. Above
+            it, windows are no longer chosen by remembered scores, but kept whole.
         arrangements: What becomes of the selected samples.
         view: Name of what candidates are scored by; empty for their batches.
 
@@ -62,6 +64,7 @@ class TeacherSettings:
     seed: int
     ceiling: float = 0.0
     enough: float = _ENOUGH
+    most_memorized: float = math.inf
     arrangements: Arrangements = Arrangements()
     view: str = ""
 
@@ -144,6 +147,11 @@ class Teacher:
         total = self.total.unit if self.total else None
         return all((total if span.unit == "dur" else span.unit) in ("ep", "ba") for span in spans)
 
+    @property
+    def memorizes(self) -> bool:
+        """Whether the model has memorized too much of the samples to choose by their scores."""
+        return self.ledger is not None and self.ledger.memorized > self.settings.most_memorized
+
     def scoring_costs(self, cost: float) -> None:
         """Take note of the cost of scoring a candidate, in forwards of the model."""
 
@@ -182,6 +190,8 @@ class Teacher:
             first: Whether it is an epoch's first.
             remembered: Whether the scores of its samples will be remembered.
         """
+        if remembered and self.memorizes:
+            return 1.0
         if not self.uses_scores or remembered:
             return self.keep(clock)
         whole = (first and self.first is None) or not self.scoring
@@ -224,6 +234,8 @@ class Teacher:
         if not self.selector.needs_scores:
             return Decision(by=RANDOM, lessons=lessons)
         if self._known(window.ids, clock):
+            if self.memorizes:
+                return Decision(by=ALL, lessons=rows)
             return self.by_remembered(window, lessons)
         # Nothing of this epoch was trained on while its first window could be scored.
         if (window.index == 0 and self.first is None) or not self.scoring:

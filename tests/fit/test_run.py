@@ -1,5 +1,7 @@
 """What AtteNT's arguments come to in each kind of run. Oracle: a table."""
 
+import math
+
 import pytest
 
 from attent_stream.base.schedule import parse_interval
@@ -45,7 +47,10 @@ TABLE = [
     # The default
     ({}, (IMAGES, IMAGES_ONCE, PADDED), PLAIN),
     ({}, (AGAIN, Facts(text=True, packed=True)), SEEN_AGAIN | {"arrange": []}),
-    ({}, (PACKED,), PLAIN | {"arrange": BOTH}),
+    ({}, (AGAIN,), SEEN_AGAIN | {"guarded": True}),
+    ({}, (Facts(text=True, in_epochs=True),), SEEN_AGAIN | {"guarded": False}),
+    ({"keep": 0.5}, (AGAIN,), SEEN_AGAIN | {"guarded": False}),
+    ({}, (PACKED,), PLAIN | {"arrange": BOTH, "guarded": False}),
     ({}, (LEARNT,), PLAIN | {"arrange": ["balance"]}),
     ({"arrange": {"pieces": 0.5}}, (LEARNT,), PLAIN | {"arrange": ["pieces"]}),
     # Plain training
@@ -128,6 +133,7 @@ def in_short(settings: Settings, facts: Facts) -> dict:
         "temperature": teacher.temperature,
         "interval": teacher.interval,
         "enough": teacher.enough,
+        "guarded": math.isfinite(teacher.most_memorized),
         "scored": run.scored,
         "arrange": teacher.arrangements.names,
         "when": remember.when,

@@ -115,12 +115,46 @@ def test_what_was_seen_early_is_not_taken_for_hard():
     )
 
 
+def test_how_much_of_the_samples_is_memorized():
+    """Losses fall by a half from new samples to new samples, and by a fifth more where one comes
+    again.
+    """
+    rng, count = np.random.default_rng(6), 400
+    hardness, ledger = rng.normal(1.0, 0.1, count), SampleLedger(count, detrend=True)
+    for step, ids in enumerate(np.arange(count).reshape(-1, 8)):
+        ledger.record(ids, (2.0 + 2.0 * np.exp(-step / 8)) * hardness[ids], float(step))
+    assert ledger.memorized == 0  # nothing has come again
+    again = rng.permutation(count)[:80].reshape(-1, 8)
+    for ids in again[:3]:
+        ledger.record(ids, 2.0 * 0.8 * hardness[ids], 1e3)
+        assert ledger.memorized == 0  # 24 samples do not tell
+    ledger.record(again[3], 2.0 * 0.8 * hardness[again[3]], 1e3)
+    share = ledger.memorized
+    assert share == pytest.approx(0.2, abs=0.03)
+    for ids in again[4:]:  # the model gets better, which says nothing
+        ledger.record(ids, np.full(8, 0.1), 2e3)
+    assert ledger.memorized == share
+    loaded = SampleLedger(count, detrend=True)
+    loaded.load_state_dict(ledger.state_dict())
+    assert loaded.memorized == share
+    assert SampleLedger(count).memorized == 0  # without a trend
+
+
+def test_a_checkpoint_of_before_that_was_known():
+    ledger, loaded = SampleLedger(5, detrend=True), SampleLedger(5, detrend=True)
+    ledger.record(np.arange(5), np.arange(5.0), 1.0)
+    state = ledger.state_dict()
+    loaded.record(np.arange(5), np.ones(5), 1.0)
+    loaded.load_state_dict(state | {"trend": state["trend"][:2]})
+    np.testing.assert_array_equal(loaded.recall(np.arange(5)), ledger.recall(np.arange(5)))
+
+
 def test_large_scores_stay_finite_and_small_ones_apart_from_unknown():
     ledger = SampleLedger(4, ages=False)
     ledger.record(np.arange(3), np.array([1e30, 0.0, -1e30]), 0.0)
     np.testing.assert_array_equal(ledger.recall(np.arange(4)), [65504.0, 0.0, -65504.0, np.nan])
     assert (
-        sample_bytes(10, ages=False) == 20 + 16 and ledger.state_dict()["codes"].element_size() == 2
+        sample_bytes(10, ages=False) == 20 + 32 and ledger.state_dict()["codes"].element_size() == 2
     )
 
 
