@@ -119,8 +119,8 @@ class Teaching(Effect):
             self._told = True
             if dist.get_global_rank() == 0:
                 log.info(
-                    "AtteNT: samples are memorized (their loss is %.0f%% lower when they come "
-                    "again): from now on everything is trained on.",
+                    "AtteNT: samples are memorized (those that come again have a %.0f%% lower loss "
+                    "than new ones had): nothing is dropped any more.",
                     100 * share,
                 )
 

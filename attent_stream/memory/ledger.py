@@ -6,8 +6,8 @@ never counts as younger than it is.
 
 In the first epoch of a new model, losses fall by more than samples differ. So samples seen early
 would count as hard in the second epoch. With ``detrend``, a score is kept as its difference from
-the trend of new samples' scores, and recalled with the current trend. By how much the first samples
-that come again are below that trend tells how much of them the model has memorized.
+the trend of new samples' scores, and recalled with the current trend. By how much samples that come
+again are below that trend tells how much of them the model has memorized.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from attent_stream.base.empty import EMPTY, is_known
 
 _LARGEST = float(np.finfo(np.float16).max)
 _TREND_SAMPLES = 144  # the trend's memory, enough to average out the spread of scores
-_FALL_SAMPLES = 32  # that came again, to tell how much of them is memorized
+_FEW = 32  # samples that came again, below which nothing is said about memorization
 _TREND_BYTES = 32  # two means, of new samples and of those that come again, and their counts
 
 
@@ -52,7 +52,7 @@ class Ledger(Protocol):
 
     @property
     def memorized(self) -> float:
-        """Share of a score that is gone as its sample was trained on before; 0 if not known."""
+        """Share by which scores of samples that come again are lower; 0 if it is not known."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return all of it as plain values and tensors, which may share the ledger's memory."""
@@ -113,14 +113,12 @@ class SampleLedger:
             return
         ids, scores = ids.reshape(-1), scores.reshape(-1).astype(np.float32)
         if self._means is not None:
-            trend, fall = self._means
+            trend, below = self._means
             before = _decoded(self._codes[ids])  # written by this process, so there is no wait
             fine, known = np.isfinite(scores), np.isfinite(before)
             _follow(trend, scores[fine & ~known])
             scores = scores - np.float32(trend[0])
-            # Of the first only: later, losses also fall because the model gets better
-            if fall[1] < _FALL_SAMPLES:
-                _follow(fall, (before - scores)[fine & known])
+            _follow(below, -scores[fine & known])
         self._codes[ids] = _encoded(scores)
         if self._stamps is not None:
             self._stamps[ids] = np.float32(now).view(np.uint32) >> 16
@@ -142,14 +140,14 @@ class SampleLedger:
 
     @property
     def memorized(self) -> float:
-        """See ``Ledger``. The mean fall of the first samples that came again, over the trend of new
-        ones, if those are known.
+        """See ``Ledger``. How far the running mean of samples that came again is below the trend of
+        new ones, over that trend. Without ``detrend`` it is not known.
         """
         self._wait()
         if self._means is None:
             return 0.0
-        (trend, _), (fall, samples) = self._means
-        return float(fall / trend) if samples >= _FALL_SAMPLES and trend > 0 else 0.0
+        (trend, _), (below, samples) = self._means
+        return float(below / trend) if samples >= _FEW and trend > 0 else 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """See ``Ledger``. Int16 tensors of shape (num_samples,), and the means in float64."""

@@ -47,8 +47,8 @@ class TeacherSettings:
         seed: Seed of every draw.
         ceiling: Share of the highest scores, in each lane of a window, that are taken for noise.
         enough: Share of a window's samples that must be remembered to choose it without scoring.
-        most_memorized: Share of a loss that may be gone as its sample was trained on before. Above
-            it, windows are no longer chosen by remembered scores, but kept whole.
+        most_memorized: Share by which the losses of samples that come again may be lower than those
+            of new ones. Above it, windows are not chosen by remembered scores, but kept whole.
         arrangements: What becomes of the selected samples.
         view: Name of what candidates are scored by; empty for their batches.
 
