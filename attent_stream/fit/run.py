@@ -141,6 +141,11 @@ ONCE: dict[str, Any] = {
     "pieces": {"schedule": "step", "from": 0.25, "to": 1.0, "over": "0.8dur", "stages": 2},
     "balance": "tokens",
 }
+# And where it sees packed text again, be the model new or pretrained (2026-11-30, fourth).
+OFTEN: dict[str, Any] = {
+    "pieces": {"schedule": "step", "from": 0.5, "to": 1.0, "over": "0.5dur", "stages": 1},
+    "balance": "tokens",
+}
 _LARGEST_WINDOW = 256
 # It rose to 0.4 and more where the default harmed, and to 0.17 where it saved (docs/log.md,
 # 2026-11-30, fourth).
@@ -164,7 +169,7 @@ def run_of(settings: "Settings", facts: Facts) -> Run:
     keep, select = parse_share(taken["keep"]), selector(taken["select"])
     if not recordable(settings.score):
         taken["when"] = remember.when or NEVER
-    arrange = _arrange(settings, facts)
+    arrange = _arrange(settings, facts, regime)
     by_memory = settings.score == REMEMBERED
     # Fewer samples in as many steps are seen more often. In as many epochs, steps are fewer instead
     guarded = regime is AGAIN and settings.keep is None and not facts.in_epochs
@@ -247,12 +252,13 @@ def _window(keep: float) -> int:
     return min(_LARGEST_WINDOW, round(WINDOW / keep))
 
 
-def _arrange(settings: "Settings", facts: Facts) -> Mapping[str, Any]:
+def _arrange(settings: "Settings", facts: Facts, regime: Regime) -> Mapping[str, Any]:
     """The setting of each arrangement of a run by name."""
     unchosen = settings.select is None or settings.target is not None
-    once = facts.text and facts.once and facts.packed and unchosen
     keeps_all = settings.keep is not None and not parse_share(settings.keep).some
-    default = {} if not once or keeps_all else ONCE
+    default: dict[str, Any] = {}
+    if facts.text and facts.packed and unchosen and not keeps_all:
+        default = ONCE if facts.once else OFTEN if regime is AGAIN else {}
     # With pieces, late positions would be learnt in the last fifth of training only
     without = settings.without | ({"pieces"} if facts.positions else set())
     default = {name: value for name, value in default.items() if name not in without}

@@ -20,6 +20,7 @@ _SCALE = "Perplexity"
 _MORE = {  # metrics of AtteNT, with their titles
     "attent/share_of_step": "Teaching's share of a step",
     "attent/noise_scale": "Noise scale of gradients, tokens",
+    "attent/memorized": "Share of the loss that is memorized",
     "attent/target_loss": "Loss on the target, nats a token",
 }
 

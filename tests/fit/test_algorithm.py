@@ -103,10 +103,13 @@ def test_where_positions_are_learnt_samples_stay_whole(folder):
     ],
 )
 def test_the_default_where_text_is_seen_again(folder, asked):
-    """As with all of it written out: soft by remembered losses. What is asked for stays."""
+    """As with all of it written out: soft by remembered losses, balanced. What is asked for
+    stays.
+    """
     remember = {"when": "always", "detrend": True} | asked.get("remember", {})
     # Candidates are not scored in the first epoch
     written = {"interval": "1dur", "select": "soft", "warmup": "1ep"}
+    written["arrange"] = {"balance": "tokens"}
     default = {"keep": 0.5, "score": "loss", "temperature": 0.5}
     runs = []
     for given in (asked, written | default | asked | {"remember": remember}):

@@ -1,6 +1,7 @@
 """What AtteNT's arguments come to in each kind of run. Oracle: a table."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,8 @@ IMAGES, IMAGES_ONCE = Facts(), Facts(once=True)
 AGAIN, PADDED = Facts(text=True), Facts(text=True, once=True)
 PACKED = Facts(text=True, once=True, packed=True)
 LEARNT = Facts(text=True, once=True, packed=True, positions=True)
-EVERYWHERE = (IMAGES, IMAGES_ONCE, AGAIN, PADDED, PACKED, Facts(text=True, packed=True))
+PACKED_AGAIN = Facts(text=True, packed=True)
+EVERYWHERE = (IMAGES, IMAGES_ONCE, AGAIN, PADDED, PACKED, PACKED_AGAIN)
 
 PLAIN = {"keep": 1.0, "scored": False, "when": "never", "arrange": []}
 BY_SCORES = {
@@ -46,7 +48,13 @@ def own_score(model, batch):
 TABLE = [
     # The default
     ({}, (IMAGES, IMAGES_ONCE, PADDED), PLAIN),
-    ({}, (AGAIN, Facts(text=True, packed=True)), SEEN_AGAIN | {"arrange": []}),
+    ({}, (AGAIN,), SEEN_AGAIN | {"arrange": []}),
+    ({}, (PACKED_AGAIN,), SEEN_AGAIN | {"arrange": BOTH}),
+    ({"remember": "never"}, (PACKED_AGAIN,), PLAIN),
+    ({"select": "soft"}, (PACKED_AGAIN,), BY_SCORES | {"arrange": []}),
+    ({"keep": 0.6}, (PACKED_AGAIN,), SEEN_AGAIN | {"keep": 0.6, "arrange": BOTH}),
+    ({"arrange": "none"}, (PACKED_AGAIN,), SEEN_AGAIN | {"arrange": []}),
+    ({}, (replace(PACKED_AGAIN, positions=True),), SEEN_AGAIN | {"arrange": ["balance"]}),
     ({}, (AGAIN,), SEEN_AGAIN | {"guarded": True}),
     ({}, (Facts(text=True, in_epochs=True),), SEEN_AGAIN | {"guarded": False}),
     ({"keep": 0.5}, (AGAIN,), SEEN_AGAIN | {"guarded": False}),
