@@ -51,7 +51,8 @@ def folder(tmp_path_factory):
 
 def run(folder, share=40.0, max_duration="150ba", *, given=None, **kwargs):
     """What is kept of each window, what is memorized, the losses, and the words of the log."""
-    algorithm = AtteNT(**(given or {}))
+    # Whole samples, as a piece does not have the word that a sample is known by
+    algorithm = AtteNT(**({"arrange": "none"} | (given or {})))
     watch, memory, _ = fit(
         make_loader(folder), [algorithm], Memorizer(share), max_duration=max_duration, **kwargs
     )
