@@ -22,6 +22,9 @@ ARRANGEMENTS: Registry[type[Arrangement]] = Registry(
     "arrange", {"pieces": Pieces, "balance": Balance}
 )
 MOST = 8  # arrangements of a run
+# Units of a window from which on it is chosen in a thread, while training goes on, if that can be:
+# below, it takes a few milliseconds.
+LARGE = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +149,23 @@ class Arrangements:
         every = sorted([*self.entries, *more], key=lambda entry: not entry.made.cuts)
         return replace(self, entries=tuple(every))
 
-    def decided(self, decision: Decision, window: Window, end: Clock) -> Decision:
-        """A decision with the notes of each arrangement for a window that ends at a time."""
+    def decided(
+        self, decision: Decision, window: Window, end: Clock, at_once: bool = False
+    ) -> Decision:
+        """A decision with the notes of each arrangement for a window.
+
+        Args:
+            decision: How it will be chosen.
+            window: The window.
+            end: When it ends.
+            at_once: Training waits while it is chosen. Large windows are not arranged by features
+                then.
+        """
         notes, units = [], 1
         for entry in self.entries:
-            largest = entry.made.largest
-            fits = largest is None or window.ids.size * units <= largest
+            size, largest = window.ids.size * units, entry.made.largest
+            fits = largest is None or size <= largest
+            fits = fits and not (at_once and entry.made.reads and size >= LARGE)
             note = entry.made.decide(window, end, units) if entry.on and fits else 0
             if note:
                 notes.append((entry.name, note))

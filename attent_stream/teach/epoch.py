@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from attent_stream.arrange.arrangements import LARGE
 from attent_stream.base.errors import TeacherError
 from attent_stream.base.gather import ALONE, Pick, RankGroup
 from attent_stream.order.order import Order
@@ -23,10 +24,6 @@ from attent_stream.window.choice import Choice, Window
 from attent_stream.window.decision import SCORED, Decision
 from attent_stream.window.layout import LESSON, canonical_values, read_again
 from attent_stream.window.metrics import choice_metrics
-
-# Units of a window from which on it is chosen in a thread, while training goes on: below, it takes
-# a few milliseconds.
-LARGE = 1 << 16
 
 
 class _Made(NamedTuple):
@@ -225,9 +222,9 @@ class TaughtEpoch:
     def choose(self, group: RankGroup = ALONE) -> None:
         """Choose and publish the next segment when ``due``.
 
-        All ranks of a group must call this together. A large window is chosen in a thread, if the
-        choice depends on nothing that changes meanwhile. It is waited for at its first lesson, and
-        halfway to it where ranks share something of it; see ``share``.
+        All ranks of a group must call this together. A window of at least ``LARGE`` units is chosen
+        in a thread, if the choice depends on nothing that changes meanwhile. It is waited for at
+        its first lesson, and halfway to it where ranks share something of it; see ``share``.
         """
         index = self.segment.index + 1
         if self._next is None:

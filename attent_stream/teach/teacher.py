@@ -223,7 +223,8 @@ class Teacher:
         """
         decision = self.by(window, self.clock(ahead, window.epoch, window.share))
         end = self.clock(ahead + decision.lessons, window.epoch, window.until)
-        return self.arrangements.decided(decision, window, end)
+        # What is remembered changes while training goes on, so no thread chooses
+        return self.arrangements.decided(decision, window, end, at_once=self.ledger is not None)
 
     def by(self, window: Window, clock: Clock) -> Decision:
         """Decide by what a window that begins at a time is chosen, and how many lessons it has."""

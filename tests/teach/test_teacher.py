@@ -5,6 +5,8 @@ import pytest
 from loaders import ids_data
 from taught import make_loader, make_teacher, run_epochs
 
+from attent_stream.window.choice import Window
+
 
 def test_remembered_alone(tmp_path):
     """Nothing is ever forwarded to score it; a window is chosen by what training has said of it,
@@ -24,6 +26,18 @@ def test_remembered_alone(tmp_path):
     assert set(ids[ids % 10 == 3]) <= set(trained) and len(trained) == 160
     loader.teacher.remember(ids, np.where(ids % 3 == 0, 1.0, np.nan), 1.0)  # most are unknown
     assert {by for _, _, by, _ in run_epochs(loader, 1)["choices"]} == {"all"}
+
+
+@pytest.mark.parametrize("ledger", [None, 8])
+def test_a_large_window_that_no_thread_chooses_is_not_balanced(ledger):
+    """Training would wait for it."""
+    teacher = make_teacher(keep=1, balance="ids", pieces=0.5, ledger=ledger)
+    for rows, large in ((7, False), (8, True)):  # of 4,096 samples in two pieces
+        ids = np.broadcast_to(np.int64(0), (rows, 4096))
+        window = Window(epoch=0, index=1, ids=ids, lanes=ids, unit=4096, share=0, until=1)
+        decision = teacher.decide(window, 0)
+        assert decision.units == 2
+        assert decision.features == (ledger is None or not large)
 
 
 def test_settings_out_of_range():
