@@ -44,9 +44,9 @@ class AtteNT(Algorithm):
     stream.
 
     It needs a ``TeachingDataLoader`` as the Trainer's train loader. Each argument that is left
-    away takes the default of the run, which one log line tells when a fit starts: packed text that
-    is seen once is cut into short pieces first and balanced; text that is seen again is chosen by
-    its remembered losses; everything else is streamed plainly.
+    away takes the default of the run, which one log line tells when a fit starts: packed text is
+    cut into short pieces first and balanced; text that is seen again is chosen by its remembered
+    losses; everything else is streamed plainly.
 
     Args:
         keep: Share of a window's rows that become lessons, in (0, 1], or a schedule ``{schedule,

@@ -10,6 +10,7 @@ from composer.algorithms import CutMix, MixUp
 from composer.devices import DeviceGPU
 from composer.utils import dist
 
+from attent_stream.arrange.arrangements import LARGE
 from attent_stream.base.duration import total_span
 from attent_stream.base.randomness import restore_ranks
 from attent_stream.base.registry import imported
@@ -84,6 +85,7 @@ def open_fit(
         alike=resumed is not None and TARGET in (resumed.get("given_up") or []),
         positions=learns_positions(state.model),
         in_epochs=total is not None and total.unit == "ep",
+        even=bool(loader.dataset.shuffle) and not loader.dataset.repeats,
     )
     run = settings.of_run(facts)
     form, spent = BatchForm.of(loader), Stopwatch(gpu=isinstance(state.device, DeviceGPU))
@@ -213,14 +215,14 @@ def warn(fit: Fit) -> None:
             min(1.0, fit.run.passes * teacher.settings.keep.start),
         )
     samples, arrangements = window * loader.dataset.row_size, teacher.arrangements
-    if (
-        arrangements.largest is not None
-        and samples * arrangements.most_units > arrangements.largest
-    ):
+    largest = arrangements.largest
+    if largest is not None and teacher.ledger is not None:
+        largest = min(largest, LARGE - 1)  # of what is remembered, no thread chooses
+    if largest is not None and samples * arrangements.most_units > largest:
         log.warning(
             "Batches are not balanced while a window has more than %d samples, or pieces of them: "
             "its %d rows have %d samples, in up to %d pieces each.",
-            arrangements.largest,
+            largest,
             window,
             samples,
             arrangements.most_units,

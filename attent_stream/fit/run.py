@@ -38,6 +38,7 @@ class Facts:
         alike: The stream is like the target.
         positions: The model learns a vector for each absolute position.
         in_epochs: The length of training is in epochs.
+        even: Samples come in random order, each once an epoch.
     """
 
     text: bool = False
@@ -47,6 +48,7 @@ class Facts:
     alike: bool = False
     positions: bool = False
     in_epochs: bool = False
+    even: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +149,7 @@ OFTEN: dict[str, Any] = {
     "balance": "tokens",
 }
 _LARGEST_WINDOW = 256
-# It rose to 0.4 and more where the default harmed, and to 0.17 where it saved (docs/log.md,
+# It rose to 0.36 and more where the default harmed, and to 0.18 where it saved most (docs/log.md,
 # 2026-11-30, fourth).
 _MOST_MEMORIZED = 0.2
 _ALIKE = "the stream is like the target, so none of it is dropped for that; "
@@ -171,8 +173,10 @@ def run_of(settings: "Settings", facts: Facts) -> Run:
         taken["when"] = remember.when or NEVER
     arrange = _arrange(settings, facts, regime)
     by_memory = settings.score == REMEMBERED
-    # Fewer samples in as many steps are seen more often. In as many epochs, steps are fewer instead
-    guarded = regime is AGAIN and settings.keep is None and not facts.in_epochs
+    # In as many steps, fewer samples are seen more often; in as many epochs there are fewer steps.
+    # New samples and those that come again are compared, so they must be of one kind.
+    fixed = settings.keep is None and not facts.in_epochs
+    guarded = regime is AGAIN and fixed and facts.even and taken["score"] == "loss"
     teacher = TeacherSettings(
         keep=keep,
         select=taken["select"],

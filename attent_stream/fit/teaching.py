@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -112,16 +113,16 @@ class Teaching(Effect):
 
     def _tell_memorized(self, logger: Logger) -> None:
         teacher = self._teacher
-        share = 0.0 if teacher.ledger is None else teacher.ledger.memorized
-        if share:
-            logger.log_metrics({"attent/memorized": share})
+        if teacher.settings.most_memorized == inf or not teacher.memorized:
+            return
+        logger.log_metrics({"attent/memorized": teacher.memorized})
         if teacher.memorizes and not self._told:
             self._told = True
             if dist.get_global_rank() == 0:
                 log.info(
                     "AtteNT: samples are memorized (those that come again have a %.0f%% lower loss "
-                    "than new ones had): nothing is dropped any more.",
-                    100 * share,
+                    "than new ones had): nothing is dropped while that is so.",
+                    100 * teacher.memorized,
                 )
 
     def _scores(self, state: State, window: tuple[int, int], candidates: Any) -> torch.Tensor:

@@ -22,7 +22,9 @@ from attent_stream.base.empty import EMPTY, is_known
 _LARGEST = float(np.finfo(np.float16).max)
 _TREND_SAMPLES = 144  # the trend's memory, enough to average out the spread of scores
 _FEW = 32  # samples that came again, below which nothing is said about memorization
-_TREND_BYTES = 32  # two means, of new samples and of those that come again, and their counts
+_MOST = 0.9  # share of the samples that must have come once before
+_MEANS = 5  # of new samples, of those that come again, the counts of both, and of all new samples
+_TREND_BYTES = 8 * _MEANS
 
 
 class Ledger(Protocol):
@@ -53,6 +55,7 @@ class Ledger(Protocol):
     @property
     def memorized(self) -> float:
         """Share by which scores of samples that come again are lower; 0 if it is not known."""
+        return 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Return all of it as plain values and tensors, which may share the ledger's memory."""
@@ -96,7 +99,7 @@ class SampleLedger:
             # The system allocates pages only for samples that are recorded.
             memory = np.zeros(sample_bytes(num_samples, ages), np.uint8)
         # In the shared memory too, as only one process updates it.
-        self._means = np.frombuffer(memory, np.float64, 4).reshape(2, 2) if detrend else None
+        self._means = np.frombuffer(memory, np.float64, _MEANS) if detrend else None
         words = np.frombuffer(memory, np.uint16, count, _TREND_BYTES)
         self._codes = words[:num_samples]  # 0 if unknown, else 1 + the bits of a float16
         self._stamps = words[num_samples:] if ages else None  # the upper half of a float32
@@ -113,12 +116,15 @@ class SampleLedger:
             return
         ids, scores = ids.reshape(-1), scores.reshape(-1).astype(np.float32)
         if self._means is not None:
-            trend, below = self._means
+            trend, below = self._means[:2], self._means[2:4]
             before = _decoded(self._codes[ids])  # written by this process, so there is no wait
             fine, known = np.isfinite(scores), np.isfinite(before)
             _follow(trend, scores[fine & ~known])
+            self._means[4] += (fine & ~known).sum()
             scores = scores - np.float32(trend[0])
-            _follow(below, -scores[fine & known])
+            # Before, it may be another piece of a sample that was trained on just now
+            if self._means[4] >= _MOST * len(self):
+                _follow(below, -scores[fine & known])
         self._codes[ids] = _encoded(scores)
         if self._stamps is not None:
             self._stamps[ids] = np.float32(now).view(np.uint32) >> 16
@@ -136,7 +142,7 @@ class SampleLedger:
         """See ``Ledger``."""
         self._wait()
         scores = _decoded(self._codes[ids])
-        return scores if self._means is None else scores + np.float32(self._means[0, 0])
+        return scores if self._means is None else scores + np.float32(self._means[0])
 
     @property
     def memorized(self) -> float:
@@ -146,14 +152,14 @@ class SampleLedger:
         self._wait()
         if self._means is None:
             return 0.0
-        (trend, _), (below, samples) = self._means
+        trend, _, below, samples, _ = self._means
         return float(below / trend) if samples >= _FEW and trend > 0 else 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """See ``Ledger``. Int16 tensors of shape (num_samples,), and the means in float64."""
         self._wait()
         stamps = None if self._stamps is None else torch.from_numpy(self._stamps.view(np.int16))
-        trend = None if self._means is None else torch.from_numpy(self._means.reshape(-1))
+        trend = None if self._means is None else torch.from_numpy(self._means)
         return {
             "per": "sample",
             "codes": torch.from_numpy(self._codes.view(np.int16)),
@@ -185,7 +191,7 @@ class SampleLedger:
         if self._means is not None:
             self._means[:] = 0
             means = state["trend"].cpu().numpy()
-            self._means.reshape(-1)[: len(means)] = means  # older checkpoints have the trend only
+            self._means[: len(means)] = means  # older checkpoints have the trend only
 
     def _wait(self) -> None:
         if not self._settled:

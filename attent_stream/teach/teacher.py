@@ -148,9 +148,14 @@ class Teacher:
         return all((total if span.unit == "dur" else span.unit) in ("ep", "ba") for span in spans)
 
     @property
+    def memorized(self) -> float:
+        """Share by which scores of samples that come again are lower; 0 if it is not known."""
+        return getattr(self.ledger, "memorized", 0.0)  # a ledger of the user's own may not tell
+
+    @property
     def memorizes(self) -> bool:
         """Whether the model has memorized too much of the samples to choose by their scores."""
-        return self.ledger is not None and self.ledger.memorized > self.settings.most_memorized
+        return self.memorized > self.settings.most_memorized
 
     def scoring_costs(self, cost: float) -> None:
         """Take note of the cost of scoring a candidate, in forwards of the model."""
@@ -190,8 +195,6 @@ class Teacher:
             first: Whether it is an epoch's first.
             remembered: Whether the scores of its samples will be remembered.
         """
-        if remembered and self.memorizes:
-            return 1.0
         if not self.uses_scores or remembered:
             return self.keep(clock)
         whole = (first and self.first is None) or not self.scoring

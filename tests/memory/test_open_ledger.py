@@ -23,7 +23,7 @@ def test_more_than_the_limit_is_kept_per_shard(tmp_path, caplog):
     assert (
         isinstance(ledger, GroupLedger) and len(ledger.state_dict()["means"]) == dataset.num_shards
     )
-    assert "takes 1232 bytes of a node, more than remember.limit of 1000" in caplog.text
+    assert "takes 1240 bytes of a node, more than remember.limit of 1000" in caplog.text
     enough = open_ledger(request(dataset, Remember(limit="1kb"), ages=False))
     assert isinstance(enough, SampleLedger)
 
