@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scale_job import Job, SyntheticData, make_order
+from scale_job import Job, make_order
 from streaming.base.partition import get_partitions
 from streaming.base.world import World
+from synthetic import SyntheticDataset
 
 from attent_stream.order.streaming_order import StreamingOrder
 from attent_stream.window.choice import Choice
@@ -27,7 +28,7 @@ class Run:
 
 
 def places(
-    job: Job, order: StreamingOrder, data: SyntheticData
+    job: Job, order: StreamingOrder, data: SyntheticDataset
 ) -> tuple[NDArray, NDArray, NDArray]:
     """Return each sample's node and canonical node, and each slot's canonical node.
 
@@ -58,7 +59,7 @@ def places(
 
 
 def check(
-    job: Job, order: StreamingOrder, data: SyntheticData, runs: dict[int, Run]
+    job: Job, order: StreamingOrder, data: SyntheticDataset, runs: dict[int, Run]
 ) -> dict[str, Any]:
     """Check all ranks, and count violations, which must be 0, and checked items."""
     node, canonical, slot_owner = places(job, order, data)
@@ -156,7 +157,7 @@ def check_elastic(job: Job, order: StreamingOrder) -> int:
     """Count slots with a split lane or another sample after a resume on half the nodes."""
     if job.nodes % 2:
         return 0
-    half = SyntheticData(job)
+    half = job.data()
     half.batch_size, half.initial_physical_nodes = 2 * job.batch_size, job.nodes
     other = make_order(half, World(job.nodes // 2, job.ranks, 1, 0))
     rows = min(order.full, other.full)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from streaming.base.world import World
+from synthetic import SyntheticDataset
 
 from attent_stream.arrange.arrangement import Selected
 from attent_stream.arrange.arrangements import ARRANGEMENTS, Arrangements
@@ -64,6 +65,16 @@ class Job:
         """Streaming's default number for the shuffle."""
         return CANONICAL[self.shuffle_algo] * self.nodes
 
+    def data(self) -> SyntheticDataset:
+        """The job's samples, of one stream."""
+        return SyntheticDataset(
+            self.samples,
+            shard=SHARD,
+            canonical_nodes=self.canonical_nodes,
+            batch_size=self.batch_size,
+            shuffle_algo=self.shuffle_algo,
+        )
+
 
 class OneOfManyRanks(Balance):
     """Balances as one rank does. What other ranks order stays as it is."""
@@ -95,33 +106,7 @@ ARRANGEMENTS.known[ONE_OF_MANY] = OneOfManyRanks
 KNOWN = np.random.default_rng(0).integers(0, 20, (1 << 12, 512)).astype(np.float16)
 
 
-class SyntheticData:
-    """The attributes of a StreamingDataset of one stream that its order depends on."""
-
-    partition_algo, batching_method, shuffle, shuffle_seed, initial_physical_nodes = (
-        "relaxed",
-        "random",
-        True,
-        9176,
-        None,
-    )
-
-    def __init__(self, job: Job) -> None:
-        self.num_canonical_nodes = job.canonical_nodes
-        self.batch_size, self.epoch_size, self.shuffle_algo = (
-            job.batch_size,
-            job.samples,
-            job.shuffle_algo,
-        )
-        self.shuffle_block_size = max(4_000_000 // self.num_canonical_nodes, 1 << 18)
-
-    def resample_streams(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return shard sizes and sample ids, each sample once."""
-        full, rest = divmod(self.epoch_size, SHARD)
-        return np.array([SHARD] * full + [rest] * (rest > 0), np.int64), np.arange(self.epoch_size)
-
-
-def make_order(data: SyntheticData, world: World) -> StreamingOrder:
+def make_order(data: SyntheticDataset, world: World) -> StreamingOrder:
     """Build Streaming's order of the job, as ``open_order`` does on a node."""
     with warnings.catch_warnings():
         # Streaming warns of blocks smaller than a shard.

@@ -34,7 +34,6 @@ from scale_job import (
     SHARD,
     Job,
     OneOfMany,
-    SyntheticData,
     gathered_features,
     gathered_scores,
     make_order,
@@ -192,7 +191,7 @@ def read_index(costs: Costs, shards: int) -> None:
 
 def simulate(job: Job) -> dict[str, Any]:
     """Simulate, check and measure a job."""
-    data, world = SyntheticData(job), World(job.nodes, job.ranks, 1, 0)
+    data, world = job.data(), World(job.nodes, job.ranks, 1, 0)
     costs = Costs()
     tracemalloc.start()
     order = costs.time("order of the epoch", lambda: make_order(data, world))

@@ -122,10 +122,13 @@ class Arrangements:
         """Most pieces that a sample of a new window is cut into."""
         return math.prod(entry.made.most_units for entry in self.entries if entry.on)
 
-    @property
-    def largest(self) -> int | None:
-        """Units of the largest new window that all of them arrange; None for any."""
-        given = [entry.made.largest for entry in self.entries if entry.on]
+    def largest(self, at_once: bool) -> int | None:
+        """Units of the largest new window that all of them arrange; None for any.
+
+        Args:
+            at_once: See ``decided``.
+        """
+        given = [_largest(entry.made, at_once) for entry in self.entries if entry.on]
         return min((largest for largest in given if largest is not None), default=None)
 
     @property
@@ -163,9 +166,8 @@ class Arrangements:
         """
         notes, units = [], 1
         for entry in self.entries:
-            size, largest = window.ids.size * units, entry.made.largest
-            fits = largest is None or size <= largest
-            fits = fits and not (at_once and entry.made.reads and size >= LARGE)
+            largest = _largest(entry.made, at_once)
+            fits = largest is None or window.ids.size * units <= largest
             note = entry.made.decide(window, end, units) if entry.on and fits else 0
             if note:
                 notes.append((entry.name, note))
@@ -267,6 +269,12 @@ class Arrangements:
     def _noted(self, notes: Iterable[tuple[str, int]]) -> list[tuple[Entry, int]]:
         known = dict(notes)
         return [(entry, known[entry.name]) for entry in self.entries if entry.name in known]
+
+
+def _largest(made: Arrangement, at_once: bool) -> int | None:
+    if not (at_once and made.reads):
+        return made.largest
+    return LARGE - 1 if made.largest is None else min(made.largest, LARGE - 1)
 
 
 def _is_entry(pair: Any) -> bool:

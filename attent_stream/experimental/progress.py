@@ -81,11 +81,6 @@ class ProgressLedger:
         return floored.astype(np.float32)[groups_of(self._starts, ids)]
 
     @property
-    def memorized(self) -> float:
-        """See ``Ledger``. A stream does not tell."""
-        return 0.0
-
-    @property
     def slopes(self) -> NDArray[np.float64]:
         """-dL / d log n of each stream in nats, shape (K,); NaN where not enough of it has been
         trained on.

@@ -10,7 +10,6 @@ from composer.algorithms import CutMix, MixUp
 from composer.devices import DeviceGPU
 from composer.utils import dist
 
-from attent_stream.arrange.arrangements import LARGE
 from attent_stream.base.duration import total_span
 from attent_stream.base.randomness import restore_ranks
 from attent_stream.base.registry import imported
@@ -215,9 +214,7 @@ def warn(fit: Fit) -> None:
             min(1.0, fit.run.passes * teacher.settings.keep.start),
         )
     samples, arrangements = window * loader.dataset.row_size, teacher.arrangements
-    largest = arrangements.largest
-    if largest is not None and teacher.ledger is not None:
-        largest = min(largest, LARGE - 1)  # of what is remembered, no thread chooses
+    largest = arrangements.largest(at_once=teacher.ledger is not None)
     if largest is not None and samples * arrangements.most_units > largest:
         log.warning(
             "Batches are not balanced while a window has more than %d samples, or pieces of them: "

@@ -52,11 +52,6 @@ class Ledger(Protocol):
     def recall(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the last scores, NaN if there is none, same shape as ``ids``."""
 
-    @property
-    def memorized(self) -> float:
-        """Share by which scores of samples that come again are lower; 0 if it is not known."""
-        return 0.0
-
     def state_dict(self) -> dict[str, Any]:
         """Return all of it as plain values and tensors, which may share the ledger's memory."""
 
@@ -146,8 +141,8 @@ class SampleLedger:
 
     @property
     def memorized(self) -> float:
-        """See ``Ledger``. How far the running mean of samples that came again is below the trend of
-        new ones, over that trend. Without ``detrend`` it is not known.
+        """Share by which the running mean of samples that came again is below the trend of new
+        ones; 0 if it is not known: without ``detrend``, or of few samples.
         """
         self._wait()
         if self._means is None:
@@ -243,11 +238,6 @@ class GroupLedger:
         return np.where(self._counts > 0, self._means, np.nan).astype(np.float32)[
             groups_of(self._starts, ids)
         ]
-
-    @property
-    def memorized(self) -> float:
-        """See ``Ledger``. A group does not tell."""
-        return 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """See ``Ledger``. Tensors of shape (G,)."""

@@ -150,7 +150,7 @@ class Teacher:
     @property
     def memorized(self) -> float:
         """Share by which scores of samples that come again are lower; 0 if it is not known."""
-        return getattr(self.ledger, "memorized", 0.0)  # a ledger of the user's own may not tell
+        return getattr(self.ledger, "memorized", 0.0)  # only one of samples tells
 
     @property
     def memorizes(self) -> bool:
