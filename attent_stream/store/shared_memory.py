@@ -1,15 +1,11 @@
 """Close Streaming's shared memory together with its data set.
 
 Streaming 0.13 closes it when Python ends. Until then each data set keeps twelve file descriptors.
-Each new one also opens, and keeps open, the memory of all others to see which names are taken. It
-takes the first free name a moment later, so two jobs that start at once on a node can want the same
-one, and one of them fails. Here one job after the other takes its names.
+Each new one also opens, and keeps open, the memory of all others to see which names are taken.
 """
 
 import atexit
-import fcntl
 import os
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,15 +13,13 @@ from contextvars import ContextVar
 from multiprocessing.shared_memory import SharedMemory as Block
 from typing import Any
 
+from streaming.base import dataset as streamings
 from streaming.base.constant import BARRIER_FILELOCK, CACHE_FILELOCK, SHM_TO_CLEAN
 from streaming.base.shared import SharedMemory
 from streaming.base.shared.prefix import _get_path
 from streaming.base.world import World
-from torch import distributed as dist
 
-from attent_stream.base.node_memory import meet, node_path
-
-PATIENCE = 60.0  # seconds
+from attent_stream.store.memory_names import one_job_at_a_time, take_prefix
 
 _opened: ContextVar[list[SharedMemory] | None] = ContextVar("attent_opened", default=None)
 _in_use: list[Block] = []  # blocks that arrays still use, to close later
@@ -42,7 +36,7 @@ class ClosesMemory:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._memory: list[SharedMemory] = []
         try:
-            with _collected(self._memory), _one_job_at_a_time():
+            with _collected(self._memory), one_job_at_a_time():
                 super().__init__(*args, **kwargs)
         except BaseException:
             for memory in self._memory:
@@ -79,44 +73,6 @@ class ClosesMemory:
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for a spawned worker, which closes nothing."""
         return {**self.__dict__, "_memory": []}
-
-
-@contextmanager
-def _one_job_at_a_time() -> Iterator[None]:
-    """Wait until no other job takes names on this node, at most ``PATIENCE``."""
-    lock = _names_lock() if World.detect().is_local_leader else None
-    try:
-        if dist.is_available() and dist.is_initialized():
-            meet("the taking of names for shared memory")
-        yield
-    finally:
-        if lock is not None:
-            fcntl.flock(lock, fcntl.LOCK_UN)  # also where a process forked meanwhile has a copy
-            os.close(lock)
-
-
-def _names_lock() -> int | None:
-    """Lock the folder of the names, which jobs of all users share, whatever their ``TMPDIR``.
-
-    Returns:
-        A descriptor to unlock and close, or None after ``PATIENCE`` or where folders cannot be
-        locked: then names are taken as Streaming does it.
-    """
-    try:
-        folder = os.open(os.path.dirname(node_path("names")), os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return None
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return folder
-        except BlockingIOError:
-            time.sleep(0.01)
-        except OSError:
-            break
-    os.close(folder)
-    return None
 
 
 def _close(
@@ -185,3 +141,15 @@ def _observed(make: Callable[..., None]) -> Callable[..., None]:
 
 
 SharedMemory.__init__ = _observed(SharedMemory.__init__)
+
+
+def _of_ours(find: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap ``get_shm_prefix``: data sets of this package take their names as they should."""
+
+    def prefix(*args: Any, **kwargs: Any) -> Any:
+        return (find if _opened.get() is None else take_prefix)(*args, **kwargs)
+
+    return prefix
+
+
+streamings.get_shm_prefix = _of_ours(streamings.get_shm_prefix)

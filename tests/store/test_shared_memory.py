@@ -4,6 +4,7 @@ import contextlib
 import gc
 import json
 import os
+from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from store_jobs import in_memory, names_of
 from streaming.base.dataset import _ShardState
 
 from attent_stream import TeachingDataset
-from attent_stream.store import shared_memory
+from attent_stream.store import memory_names, shared_memory
 
 pytestmark = pytest.mark.alone
 
@@ -67,19 +68,74 @@ def test_two_ranks_make_and_drop_data_sets(zygote, tmp_path):
     assert zygote.shared_memory() <= before
 
 
+def test_ranks_agree_on_a_name_while_another_job_ends(zygote, tmp_path):
+    """Ranks that look for a free name before and after that find unlike ones."""
+    folder, port = write_ids(tmp_path / "data", 64), free_port()
+    env = {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    report = [tmp_path / f"report{rank}" for rank in (0, 1)]
+    ranks = [
+        zygote.start(
+            "store_jobs:make_while_another_ends",
+            *(rank, port, folder, str(report[rank])),
+            said=tmp_path / f"said{rank}",
+            env=env,
+        )
+        for rank in (0, 1)
+    ]
+    for rank in ranks:
+        assert rank.wait(120) == 0, rank.said
+    (first, own, ids), (_, others, more) = [json.loads(one.read_text()) for one in report]
+    assert own == others == first + 1
+    assert sorted(ids + more) == list(range(64))
+
+
 def test_the_taking_of_names_is_locked_for_others_and_then_free(tmp_path, monkeypatch):
     folder = write_ids(tmp_path / "data", 32)
-    monkeypatch.setattr(shared_memory, "PATIENCE", 0.1)
-    held = shared_memory._names_lock()
+    monkeypatch.setattr(memory_names, "PATIENCE", 0.1)
+    held = memory_names.names_lock()
     try:
-        assert shared_memory._names_lock() is None
+        assert memory_names.names_lock() is None
         data = TeachingDataset(local=folder, batch_size=4)  # after PATIENCE, as Streaming does it
     finally:
         os.close(held)
     assert len(list(data)) == 32
-    free = shared_memory._names_lock()
+    free = memory_names.names_lock()
     os.close(free)
     assert free is not None
+
+
+def test_a_name_that_another_job_takes_first_is_left_to_it(tmp_path, monkeypatch):
+    """A job of stock Streaming does not wait for the lock."""
+    find, theirs = memory_names._first_free, []
+
+    def overtaken(*args):
+        number = find(*args)
+        if not theirs:
+            theirs.append(SharedMemory(f"{number:06}_locals", True, 16))
+            theirs[0].buf[:4] = (4).to_bytes(4, "little")
+        return number
+
+    monkeypatch.setattr(memory_names, "_first_free", overtaken)
+    try:
+        data = TeachingDataset(local=write_ids(tmp_path / "data", 32), batch_size=4)
+        assert f"{data.shared_prefix - 1:06}_locals" == theirs[0].name
+        assert len(list(data)) == 32
+    finally:
+        theirs[0].close()
+        theirs[0].unlink()
+
+
+def test_ranks_with_unlike_folders_are_told_so():
+    memory = SharedMemory("999999_locals", True, 64)
+    try:
+        memory.buf[:12] = (12).to_bytes(4, "little") + b"a\0999999"[:8]
+        with pytest.raises(RuntimeError, match="same local folders.*'b'.*'a'"):
+            memory_names._leaders(999999, ["b"])
+        with pytest.raises(RuntimeError, match="same local folders.*others"):
+            memory_names._leaders(999998, ["b"])
+    finally:
+        memory.close()
+        memory.unlink()
 
 
 def test_a_forked_process_closes_nothing_of_its_parents(tmp_path):

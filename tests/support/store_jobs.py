@@ -8,6 +8,7 @@ import resource
 import threading
 from datetime import timedelta
 from multiprocessing import resource_tracker
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from taught import make_loader
 from torch import distributed as dist
 
 from attent_stream import TeachingDataset
+from attent_stream.store import memory_names
 
 LIVING: dict[str, TeachingDataset] = {}
 
@@ -63,8 +65,8 @@ def make_many(folder: str, report: str) -> None:
     Path(report).write_text(json.dumps([open_files, left, sorted(names_of(last))]))
 
 
-def make_on_a_rank(rank: int, port: int, folder: str, report: str) -> None:
-    """The same on two ranks, which drop their data sets at different times."""
+def join(rank: int, port: int) -> None:
+    """Join a job of two ranks on this node."""
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -73,6 +75,11 @@ def make_on_a_rank(rank: int, port: int, folder: str, report: str) -> None:
     }
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+
+
+def make_on_a_rank(rank: int, port: int, folder: str, report: str) -> None:
+    """The same on two ranks, which drop their data sets at different times."""
+    join(rank, port)
     resource_tracker.ensure_running()  # at its first use, it opens a descriptor
     gc.freeze()
     open_files, kept, read = [], [], []
@@ -92,6 +99,36 @@ def make_on_a_rank(rank: int, port: int, folder: str, report: str) -> None:
     gc.collect()
     Path(report).write_text(json.dumps([open_files, read]))
     dist.barrier()  # a rank that leaves closes the other's connection, which is counted above
+    dist.destroy_process_group()
+
+
+def make_while_another_ends(rank: int, port: int, folder: str, report: str) -> None:
+    """Make a data set on each of two ranks; a name becomes free after the first rank's search."""
+    join(rank, port)
+    find, number, others = memory_names._first_free, 0, None
+    if rank == 0:
+        while others is None:
+            try:
+                others = SharedMemory(f"{number:06}_locals", True, 8)
+            except FileExistsError:
+                number += 1
+        others.buf[:4] = (4).to_bytes(4, "little")  # the memory of a data set without folders
+
+    def search(*args):
+        if rank:
+            dist.barrier()
+        found = find(*args)
+        if not rank:
+            others.close()
+            others.unlink()
+            dist.barrier()
+        return found
+
+    memory_names._first_free = search
+    data = TeachingDataset(local=folder, batch_size=4, num_canonical_nodes=1)
+    ids = [int(sample["id"]) for sample in data]
+    Path(report).write_text(json.dumps([number, data.shared_prefix, ids]))
+    dist.barrier()
     dist.destroy_process_group()
 
 
