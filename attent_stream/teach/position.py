@@ -148,7 +148,7 @@ def _packed(value: Any) -> Any:
         if value.dtype == np.int32:
             # The first bytes of each number, as many as the largest needs
             about["width"] = max(1, -(-int(value.max(initial=0)).bit_length() // 8))
-            value = value.astype("<i4").reshape(-1, 1).view(np.uint8)[:, : about["width"]]
+            value = _of_width(value.astype("<i4").view(np.uint8), 4, about["width"])
         data = (np.packbits(value) if value.dtype == bool else value).tobytes()
         data = zlib.compress(data, 1) if about["zlib"] else data
         return {**about, "data": base64.b64encode(data).decode()}
@@ -195,10 +195,18 @@ def _array(value: Any) -> NDArray | None:
     if kind == "bool":
         return np.unpackbits(np.frombuffer(data, np.uint8), count=count).astype(bool).reshape(shape)
     if width is not None:
-        whole_numbers = np.zeros((count, 4), np.uint8)
-        whole_numbers[:, :width] = np.frombuffer(data, np.uint8).reshape(count, width)
-        return whole_numbers.view("<i4").astype(np.int32).reshape(shape)
+        numbers = _of_width(np.frombuffer(data, np.uint8), width, 4)
+        return numbers.view("<i4").astype(np.int32).reshape(shape)
     return np.frombuffer(data, kind).reshape(shape).copy()
+
+
+def _of_width(data: NDArray[np.uint8], width: int, new: int) -> NDArray[np.uint8]:
+    """Cut or fill up little-endian numbers of ``width`` bytes to ``new``, shape (count, new)."""
+    numbers = data.reshape(-1, width)
+    result = np.zeros((len(numbers), new), np.uint8)
+    for byte in range(min(width, new)):  # ten times as fast as all at once
+        result[:, byte] = numbers[:, byte]
+    return result
 
 
 def _count(value: Any, name: str) -> int:
