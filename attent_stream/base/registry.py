@@ -57,7 +57,8 @@ class Registry(Generic[T]):
             ValueError: No such name, or it cannot be imported.
         """
         if not isinstance(name, str):
-            raise ValueError(f"{self.kind} must be a name, got {name!r}")
+            known = ", ".join(self.names)
+            raise ValueError(f"{self.kind} must be a name, got {name!r} (known: {known})")
         if name in self.known:
             return self.known[name]
         on_trial = _on_trial(self.kind)
