@@ -22,9 +22,6 @@ ARRANGEMENTS: Registry[type[Arrangement]] = Registry(
     "arrange", {"pieces": Pieces, "balance": Balance}
 )
 MOST = 8  # arrangements of a run
-# Units of a window from which on it is chosen in a thread, while training goes on, if that can be:
-# below, it takes a few milliseconds.
-LARGE = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,13 +119,10 @@ class Arrangements:
         """Most pieces that a sample of a new window is cut into."""
         return math.prod(entry.made.most_units for entry in self.entries if entry.on)
 
-    def largest(self, at_once: bool) -> int | None:
-        """Units of the largest new window that all of them arrange; None for any.
-
-        Args:
-            at_once: See ``decided``.
-        """
-        given = [_largest(entry.made, at_once) for entry in self.entries if entry.on]
+    @property
+    def largest(self) -> int | None:
+        """Units of the largest new window that all of them arrange; None for any."""
+        given = [entry.made.largest for entry in self.entries if entry.on]
         return min((largest for largest in given if largest is not None), default=None)
 
     @property
@@ -152,21 +146,17 @@ class Arrangements:
         every = sorted([*self.entries, *more], key=lambda entry: not entry.made.cuts)
         return replace(self, entries=tuple(every))
 
-    def decided(
-        self, decision: Decision, window: Window, end: Clock, at_once: bool = False
-    ) -> Decision:
+    def decided(self, decision: Decision, window: Window, end: Clock) -> Decision:
         """A decision with the notes of each arrangement for a window.
 
         Args:
             decision: How it will be chosen.
             window: The window.
             end: When it ends.
-            at_once: Training waits while it is chosen. Large windows are not arranged by features
-                then.
         """
         notes, units = [], 1
         for entry in self.entries:
-            largest = _largest(entry.made, at_once)
+            largest = entry.made.largest
             fits = largest is None or window.ids.size * units <= largest
             note = entry.made.decide(window, end, units) if entry.on and fits else 0
             if note:
@@ -269,12 +259,6 @@ class Arrangements:
     def _noted(self, notes: Iterable[tuple[str, int]]) -> list[tuple[Entry, int]]:
         known = dict(notes)
         return [(entry, known[entry.name]) for entry in self.entries if entry.name in known]
-
-
-def _largest(made: Arrangement, at_once: bool) -> int | None:
-    if not (at_once and made.reads):
-        return made.largest
-    return LARGE - 1 if made.largest is None else min(made.largest, LARGE - 1)
 
 
 def _is_entry(pair: Any) -> bool:

@@ -214,7 +214,7 @@ def warn(fit: Fit) -> None:
             min(1.0, fit.run.passes * teacher.settings.keep.start),
         )
     samples, arrangements = window * loader.dataset.row_size, teacher.arrangements
-    largest = arrangements.largest(at_once=teacher.ledger is not None)
+    largest = arrangements.largest
     if largest is not None and samples * arrangements.most_units > largest:
         log.warning(
             "Batches are not balanced while a window has more than %d samples, or pieces of them: "

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from attent_stream.arrange.arrangements import LARGE
 from attent_stream.base.errors import TeacherError
 from attent_stream.base.gather import ALONE, Pick, RankGroup
 from attent_stream.order.order import Order
@@ -21,9 +20,14 @@ from attent_stream.teach.segments import Segments
 from attent_stream.teach.teacher import Teacher
 from attent_stream.teach.upcoming import Upcoming
 from attent_stream.window.choice import Choice, Window
-from attent_stream.window.decision import SCORED, Decision
+from attent_stream.window.decision import REMEMBERED, SCORED, Decision
 from attent_stream.window.layout import LESSON, canonical_values, read_again
 from attent_stream.window.metrics import choice_metrics
+
+# Units of a window from which on it is chosen in a thread, while training goes on, if that can be:
+# below, it takes a few milliseconds. Comparing features takes ten a thousand.
+LARGE = 1 << 16
+COMPARED = 1 << 11
 
 
 class _Made(NamedTuple):
@@ -222,9 +226,10 @@ class TaughtEpoch:
     def choose(self, group: RankGroup = ALONE) -> None:
         """Choose and publish the next segment when ``due``.
 
-        All ranks of a group must call this together. A window of at least ``LARGE`` units is chosen
-        in a thread, if the choice depends on nothing that changes meanwhile. It is waited for at
-        its first lesson, and halfway to it where ranks share something of it; see ``share``.
+        All ranks of a group must call this together. A window of at least ``LARGE`` units, or
+        ``COMPARED`` where features are, is chosen in a thread, if the choice depends on nothing
+        that changes meanwhile. It is waited for at its first lesson, and halfway to it where ranks
+        share something of it; see ``share``.
         """
         index = self.segment.index + 1
         if self._next is None:
@@ -234,7 +239,8 @@ class TaughtEpoch:
         window, decision = coming.window, coming.decision
         remaining = len(self.segment.lessons) - self._lesson
         shares = decision.features and coming.features is not None and group.ranks > 1
-        apart = window.ids.size * decision.units >= LARGE and teacher.chooses_apart(decision)
+        large = min(LARGE, COMPARED) if decision.features else LARGE
+        apart = window.ids.size * decision.units >= large and teacher.chooses_apart(decision)
         # What is shared is summed at a later lesson of this segment
         if apart and (remaining > 1 or not shares):
             self._choose_apart(coming, remaining, group, shares)
@@ -261,17 +267,25 @@ class TaughtEpoch:
         index, number = self.segment.index + 1, self._publisher.reserve()
         first = self._published_steps + len(self.segment.roles)
         teacher, decision = copy.copy(self.teacher), coming.decision
+        remembers = teacher.ledger is not None
+        if decision.by == REMEMBERED and coming.scores is None:
+            coming.scores = teacher.recalled(coming.window)  # they change while training goes on
         steps = teacher.choosing(coming.window, decision, coming.scores, coming.features, group)
-        outline, following = self._segments.outline(index + 1), self._after
-        if following is None and outline is not None:
-            following = teacher.decide(outline, remaining + decision.lessons)
+        # A decision looks at what is remembered of a window, or else at its shape alone.
+        window_of = self._segments.window if remembers else self._segments.outline
+        window, following = window_of(index + 1), self._after
+        if following is None and window is not None:
+            following = teacher.decide(window, remaining + decision.lessons)
+        ahead = None
+        if remembers:
+            ahead = self._publisher.ahead(index, self._upcoming(window, following))
 
         def made(choice: Choice) -> _Made:
             choice = replace(choice, measured=choice_metrics(choice, self.order.stream_starts))
-            window = self._segments.window(index + 1)
-            after = self._upcoming(window, following)
-            segment = self._segments.of_choice(choice, index, window, following)
-            self._publisher.publish(number, segment, after, first)
+            whole = window if remembers else self._segments.window(index + 1)
+            after = self._upcoming(whole, following)
+            segment = self._segments.of_choice(choice, index, whole, following)
+            self._publisher.publish(number, segment, after, first, ahead=ahead)
             return _Made(choice, segment, after)
 
         self._after = following
@@ -344,9 +358,8 @@ class TaughtEpoch:
             self._apart = self._waiting.choice if position.untold else None
         elif position.after is not None:
             self._after = self._planned(position.after, position.segment + 2)
-        coming = self._next
-        if position.scores is not None and coming is not None and coming.scores is not None:
-            coming.scores = position.scores.astype(np.float64)
+        if self._next is not None and position.scores is not None:
+            self._next.resume_scores(position.scores, position.next)
         return segment
 
     def _planned(self, decision: Decision, index: int) -> Decision | None:
@@ -389,5 +402,5 @@ class TaughtEpoch:
     def _publish(self, segment: Segment, skip: int = 0) -> Segment:
         publisher = self._publisher
         first = self._published_steps + len(self.segment.roles) if publisher.count else 0
-        publisher.publish(publisher.reserve(), segment, self._next, first, skip)
+        publisher.publish(publisher.reserve(), segment, self._next, first, skip=skip)
         return segment

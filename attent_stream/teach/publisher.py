@@ -43,7 +43,14 @@ class Publisher:
         return self._count - 1
 
     def publish(
-        self, number: int, segment: Segment, coming: Upcoming | None, first_step: int, skip: int = 0
+        self,
+        number: int,
+        segment: Segment,
+        coming: Upcoming | None,
+        first_step: int,
+        *,
+        skip: int = 0,
+        ahead: NDArray[np.int64] | None = None,
     ) -> None:
         """Publish a segment; a thread may do it.
 
@@ -53,6 +60,7 @@ class Publisher:
             coming: The window that is chosen next; None after the last one.
             first_step: Number of the segment's first step that is published.
             skip: Steps of the segment that were taken before a resume.
+            ahead: What ``ahead`` returned for it; None to find it now.
         """
         vector = self._teacher.arrangements.vector
         following = coming.decision if coming else None
@@ -64,12 +72,15 @@ class Publisher:
             candidate_notes=tuple(vector(following)) if following else (),
             scored=following is not None and following.by == SCORED,
             last=segment.index + 1 >= self._segments.count,
-            ahead=self._ahead(segment.index, coming),
+            ahead=self.ahead(segment.index, coming) if ahead is None else ahead,
         )
         self._board.publish(number, posting)
 
-    def _ahead(self, index: int, coming: Upcoming | None) -> NDArray[np.int64]:
+    def ahead(self, index: int, coming: Upcoming | None) -> NDArray[np.int64]:
         """Return this rank's sample ids to prefetch after a segment.
+
+        Where scores are remembered, only the main thread may ask: ranks of a node wait for each
+        other's scores.
 
         Of a window that is chosen without reading its candidates, these are only the ids that would
         be chosen now. So no shard is fetched for dropped samples only.

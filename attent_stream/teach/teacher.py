@@ -226,8 +226,7 @@ class Teacher:
         """
         decision = self.by(window, self.clock(ahead, window.epoch, window.share))
         end = self.clock(ahead + decision.lessons, window.epoch, window.until)
-        # What is remembered changes while training goes on, so no thread chooses
-        return self.arrangements.decided(decision, window, end, at_once=self.ledger is not None)
+        return self.arrangements.decided(decision, window, end)
 
     def by(self, window: Window, clock: Clock) -> Decision:
         """Decide by what a window that begins at a time is chosen, and how many lessons it has."""
@@ -267,10 +266,10 @@ class Teacher:
         return self.ledger is not None and self._enough(is_known(self.ledger.recall(window.ids)))
 
     def chooses_apart(self, decision: Decision) -> bool:
-        """Whether a choice depends on nothing that changes while training goes on, and ranks share
-        nothing but what ``choosing`` yields, so that a thread may make it.
+        """Whether a choice by given scores depends on nothing that changes while training goes on,
+        and ranks share nothing but what ``choosing`` yields, so that a thread may make it.
         """
-        pure = type(self) is Teacher and self.ledger is None and not self.selector.checked
+        pure = type(self) is Teacher and not self.selector.checked
         arrangements = self.arrangements
         return pure and arrangements.foreseeable and arrangements.in_steps(decision)
 
@@ -288,7 +287,7 @@ class Teacher:
             window: The window.
             decision: What ``decide`` returned for it.
             scores: Scores of its candidates, float of shape (C, row_size), if ``decision.by`` is
-                ``SCORED``.
+                ``SCORED``, or ``recalled`` before. None: nothing, or what is remembered now.
             features: Features of its candidates, float16 of shape (C, len(slots), units * d), if
                 ``decision.features``; see ``Arrangements.slots``. Without them lessons stay in
                 stream order.
@@ -306,7 +305,7 @@ class Teacher:
     ) -> Steps[Choice]:
         """``choose`` in steps: what it yields is summed over all ranks."""
         if decision.by == REMEMBERED:
-            scores = self.recalled(window)
+            scores = self.recalled(window) if scores is None else scores
         elif decision.by != SCORED:
             scores = None
         choice = self.selected(window, decision, scores)

@@ -21,8 +21,8 @@ class Upcoming:
         origin: The layout in which its rows were made.
 
     Attributes:
-        scores: Scores of its candidates, float64 of shape (C, row_size), NaN where not known yet;
-            None if none are needed.
+        scores: Scores of its candidates, shape (C, row_size): float64, NaN where not known yet, or
+            float32 as they were remembered when the choice began. None if none are needed so far.
         features: Features of the candidates in some of its slots, float16 of shape (C, m, d); None
             before the first.
     """
@@ -32,10 +32,25 @@ class Upcoming:
     ) -> None:
         self.window, self.decision = window, decision
         self._layout, self._origin = layout, origin
-        self.scores: NDArray[np.float64] | None = None
+        self.scores: NDArray[np.floating] | None = None
         self.features: NDArray[np.float16] | None = None
         if decision.by == SCORED:
             self.scores = np.full(window.ids.shape, np.nan)
+
+    def resume_scores(self, scores: NDArray[np.float32], planned: Decision | None) -> None:
+        """Go on with a checkpoint's scores, if the window is chosen as it was planned then.
+
+        Raises:
+            ValueError: They are not of this window's shape.
+        """
+        if planned is None or planned.by != self.decision.by:
+            return
+        if scores.shape != self.window.ids.shape:
+            raise ValueError(
+                "the checkpoint's teaching position is damaged: expected scores of shape "
+                f"{self.window.ids.shape}, got {scores.shape}"
+            )
+        self.scores = scores.astype(np.float64) if self.decision.by == SCORED else scores
 
     def record(self, rows: list[int], scores: NDArray) -> NDArray[np.float64]:
         """Record scores of candidate rows.

@@ -57,6 +57,7 @@ def make_teacher(
     balance=None,
     pieces=1.0,
     enough=0.9,
+    detrend=False,
 ) -> Teacher:
     """A teacher whose clock is its own counter."""
     arrange = ({} if pieces == 1 else {"pieces": pieces}) | (
@@ -73,9 +74,8 @@ def make_teacher(
         arrangements=Arrangements.parse(arrange),
     )
     total = Span.parse(total) if total else None
-    return Teacher(
-        settings, clock=Counter(), total=total, ledger=SampleLedger(ledger) if ledger else None
-    )
+    memory = SampleLedger(ledger, detrend=detrend) if ledger else None
+    return Teacher(settings, clock=Counter(), total=total, ledger=memory)
 
 
 def features(batch: dict) -> torch.Tensor:

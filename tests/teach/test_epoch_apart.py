@@ -1,5 +1,6 @@
 """A large window is chosen in a thread while training goes on. Oracle: the same without one."""
 
+import copy
 import threading
 from dataclasses import replace
 
@@ -28,6 +29,10 @@ TEACHERS = [
 SHARING = [
     {"keep": 1, "select": "random", "pieces": PIECES, "balance": "starts"},
     {"select": "hard", "keep": 0.5, "balance": "ids"},
+]
+REMEMBERING = [
+    {"select": "soft", "keep": 0.5, "ledger": 371, "interval": "2ep"},
+    {"select": "soft", "ledger": 371, "detrend": True, "interval": "2ep", "balance": "ids"},
 ]
 
 
@@ -68,7 +73,7 @@ def apart(seen):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("teacher", TEACHERS + SHARING)
+@pytest.mark.parametrize("teacher", TEACHERS + SHARING + REMEMBERING)
 def test_lessons_and_choices_are_the_same(folder, monkeypatch, request, teacher, workers):
     data, loader = data_of(folder), {"num_workers": workers}
     expected = run_epochs(make_loader(data, loader, {"seed": 5, **teacher}), 2)
@@ -110,10 +115,16 @@ def tokens_in(batch) -> int:
 
 
 class Moving:
-    """A score that changes with each choice that is handed out, as that of a target."""
+    """A score that changes with each choice that is handed out, as that of a target. What is
+    trained on is remembered, if anything is.
+    """
 
-    def __init__(self, loader, choices=0):
-        self.loader, self.choices = loader, choices
+    def __init__(self, loader, choices=0, memory=None):
+        self.loader, self.choices, self.ledger = loader, choices, loader.teacher.ledger
+        if memory is not None:
+            self.ledger.load_state_dict(memory)
+        elif self.ledger is not None:
+            self.ledger.record(np.arange(371), np.arange(371) * 7919 % 101 + 1.0, 0.0)
 
     def __call__(self, batch):
         return (batch_scores(batch) * (self.choices + 1)) % 101
@@ -124,6 +135,14 @@ class Moving:
         if epoch.segment.index:
             self.choices += len(epoch.take_choices())
         self.choices += len(self.loader.teach(self))
+        if self.ledger is not None:
+            ids = epoch.lesson[0]
+            # As if these were repeated: some of them are in the window that is chosen
+            ids = np.concatenate([ids, np.arange(self.choices, 371, 3)])
+            self.ledger.record(ids, (ids * 31 + int(ids[0])) % 101 + 1.0, 0.5)
+
+    def memory(self):
+        return copy.deepcopy(self.ledger.state_dict()) if self.ledger is not None else None
 
 
 class Drifting(Counter):
@@ -142,24 +161,25 @@ DRIFTING = {"schedule": "linear", "from": 0.8, "to": 0.3, "over": "400tok"}
 
 @pytest.mark.parametrize(
     ("teacher", "gap", "ranks"),
-    [(teacher, 3, 1) for teacher in TEACHERS + SHARING]
+    [(teacher, 3, 1) for teacher in TEACHERS + SHARING + REMEMBERING]
+    + [(REMEMBERING[1], 0, 2), (REMEMBERING[1], 3, 2)]
     + [(SHARING[1], 0, 1), (SHARING[1], 0, 2), (SHARING[0], 3, 2), (SHARING[1], 3, 2)]
     + [({"select": "hard", "keep": DRIFTING, "balance": "ids"}, 3, 2)],
 )
 def test_a_resume_between_a_choice_and_its_first_lesson(folder, request, teacher, gap, ranks):
     """With the position of every lesson of some windows. Scores change with each choice that is
-    handed out, and the clock with each lesson.
+    handed out, the clock and what is remembered with each lesson.
     """
     request.getfixturevalue("in_a_thread")
     if ranks > 1:
         request.getfixturevalue("of_two")
     data = data_of(folder) | {"gap": gap, "window": 12 if gap else 6}
 
-    def start(batches=0, tokens=0, choices=0):
+    def start(batches=0, tokens=0, choices=0, memory=None):
         loader = make_loader(data, {}, {"seed": 5, **teacher})
         loader.teacher.clock = clock = Drifting()
         clock.batches, clock.tokens = batches, tokens
-        return loader, Moving(loader, choices)
+        return loader, Moving(loader, choices, memory)
 
     def go(loader, score, log, states=None):
         for batch in loader:
@@ -169,7 +189,8 @@ def test_a_resume_between_a_choice_and_its_first_lesson(folder, request, teacher
             loader.teacher.clock.tokens += tokens_in(batch)
             if states is not None:
                 state = loader.dataset.state_dict(len(log) * 4, True)
-                states.append((state, len(log), loader.teacher.clock.tokens, score.choices))
+                then = len(log), loader.teacher.clock.tokens, score.choices, score.memory()
+                states.append((state, *then))
 
     whole: list = []
     undisturbed = start()
@@ -238,16 +259,30 @@ class Looks(Arrangement):
         return int(window.ids.max() > 5)
 
 
-@pytest.mark.parametrize(
-    "teacher",
-    [
-        {"ledger": 371, "interval": "2ep"},
-        {"select": "attent_stream.window.selectors:random", "keep": 0.4},
-    ],
-)
-def test_what_depends_on_what_changes_meanwhile_is_chosen_at_once(folder, in_a_thread, teacher):
+def test_a_selector_of_ones_own_is_asked_at_once(folder, in_a_thread):
+    teacher = {"select": "attent_stream.window.selectors:random", "keep": 0.4}
     run_epochs(make_loader(data_of(folder), {}, teacher), 2)
     assert in_a_thread and not apart(in_a_thread)
+
+
+@pytest.mark.parametrize(
+    ("balance", "large", "compared", "expected"),
+    [
+        (None, 24, 99, True),
+        (None, 25, 1, False),
+        ("ids", 99, 24, True),
+        ("ids", 99, 25, False),
+        ("ids", 24, 99, True),
+    ],
+)
+def test_from_how_many_units_on_a_thread_chooses(
+    folder, in_a_thread, monkeypatch, balance, large, compared, expected
+):
+    """Fewer where features are compared. Windows have 24 units."""
+    monkeypatch.setattr(teach_epoch, "LARGE", large)
+    monkeypatch.setattr(teach_epoch, "COMPARED", compared)
+    run_epochs(make_loader(data_of(folder), {}, {"select": "random", "balance": balance}))
+    assert in_a_thread and bool(apart(in_a_thread)) == expected
 
 
 class Reads(Arrangement):
