@@ -59,6 +59,7 @@ JOBS = {
     "repeated": Job(arm="default", length=1.0),
     "finetune": Job(arm="default", length=1.0),
     "vit": Job(arm="resolution", length=1.0),
+    "ladder_batch32": Job(arm="default", length=0.25),
     "target_pycode": Job(arm="default", length=0.25),
 }
 
