@@ -3,17 +3,19 @@
 Each rank of Streaming 0.13 looks for the first free number by itself, and takes it a moment later.
 So two jobs that start at once on a node can want the same one. And where another job of the node
 ends meanwhile, ranks of one job can find unlike numbers: "shared memory prefix=3 was not registered
-by local leader". Here a job takes its names after the other, and the leader's number counts.
+by local leader". Here one job takes its names after the other, and the leader's number counts.
 """
 
 import fcntl
+import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tempfile import gettempdir
 from typing import Any
 
-from streaming.base.constant import LOCALS, SHM_TO_CLEAN
+from streaming.base.constant import BARRIER_FILELOCK, CACHE_FILELOCK, LOCALS, SHM_TO_CLEAN
 from streaming.base.shared import SharedMemory
 from streaming.base.shared import prefix as streamings
 from streaming.base.world import World
@@ -22,7 +24,7 @@ from torch.distributed import distributed_c10d
 
 from attent_stream.base.node_memory import meet, node_path
 
-PATIENCE = 60.0  # seconds
+PATIENCE = 10.0  # seconds; without the lock, the slower of two jobs takes the next number
 _PURPOSE = "the taking of names for shared memory"
 
 
@@ -89,35 +91,53 @@ def take_prefix(
         RuntimeError: Another rank of this node has other folders.
         AttentError: A rank was lost.
     """
-    streamings._check_self(streams_local)
-    free = _first_free(streams_local, streams_remote, retry)  # it raises on all ranks alike
     several = dist.is_available() and dist.is_initialized()
-    key = f"attent/prefix/{world.node}"
-    store = _store() if several and world.ranks_per_node > 1 else None
-    if several:
-        meet(_PURPOSE)
+    store = _store() if several else None
+    if world.ranks_per_node > 1 and store is None:
+        return streamings.get_shm_prefix(streams_local, streams_remote, world, retry)
+    streamings._check_self(streams_local)
+    key, number, memory, fault = f"attent/prefix/{world.node}", 0, None, None
     if world.is_local_leader:
-        taken = None
-        while taken is None:
-            data = streamings._pack_locals(streams_local, free)
-            try:
-                taken = SharedMemory(streamings._get_path(free, LOCALS), True, len(data))
-            except FileExistsError:  # a job without our lock was faster
-                free = _first_free(streams_local, streams_remote, retry)
-        taken.buf[: len(data)] = data
+        try:
+            number, memory = _registered(streams_local, streams_remote, retry)
+        except ValueError as error:
+            fault = str(error)
         if store is not None:
-            store.set(key, str(free))
+            store.set(key, json.dumps([number, fault]))
     if several:
         meet(_PURPOSE)
-    if world.is_local_leader:
-        return free, taken
-    if store is not None:
-        free = int(store.get(key))  # set before the ranks met
-    return free, _leaders(free, streams_local)
+    if store is not None and not world.is_local_leader:
+        number, fault = json.loads(store.get(key))  # set before the ranks met
+    if fault is not None:
+        raise ValueError(fault)
+    return number, _leaders(number, streams_local) if memory is None else memory
+
+
+def _registered(
+    streams_local: list[str], streams_remote: list[str | None], retry: int
+) -> tuple[int, SharedMemory]:
+    """Take the first number that is free.
+
+    Raises:
+        ValueError: Another data set uses one of the folders.
+    """
+    least = 0
+    while True:
+        number = max(least, _first_free(streams_local, streams_remote, retry))
+        while not _is_free(number):
+            number += 1
+        data = streamings._pack_locals(streams_local, number)
+        try:
+            memory = SharedMemory(streamings._get_path(number, LOCALS), True, len(data))
+        except FileExistsError:  # a job without our lock was faster
+            least = number + 1
+            continue
+        memory.buf[: len(data)] = data
+        return number, memory
 
 
 def _first_free(streams_local: list[str], streams_remote: list[str | None], retry: int) -> int:
-    """Return the first number that no data set of this node uses.
+    """Return the largest of the numbers that are the first without one of the names.
 
     Raises:
         ValueError: Another data set uses one of the folders.
@@ -127,6 +147,20 @@ def _first_free(streams_local: list[str], streams_remote: list[str | None], retr
         for name in SHM_TO_CLEAN
     )
     return max(found)
+
+
+def _is_free(number: int) -> bool:
+    """Whether no name of a number is taken: where a job was killed, some may be left."""
+    for name in SHM_TO_CLEAN:
+        try:
+            SharedMemory(streamings._get_path(number, name), False)
+        except FileNotFoundError:
+            continue
+        except PermissionError:
+            return False
+        return False
+    locks = (streamings._get_path(number, name) for name in (BARRIER_FILELOCK, CACHE_FILELOCK))
+    return not any(os.path.exists(os.path.join(gettempdir(), lock)) for lock in locks)
 
 
 def _leaders(number: int, streams_local: list[str]) -> SharedMemory:

@@ -24,8 +24,8 @@ from attent_stream.window.decision import REMEMBERED, SCORED, Decision
 from attent_stream.window.layout import LESSON, canonical_values, read_again
 from attent_stream.window.metrics import choice_metrics
 
-# Units of a window from which on it is chosen in a thread, while training goes on, if that can be:
-# below, it takes a few milliseconds. Comparing features takes ten a thousand.
+# Units of a window from which on it is chosen in a thread, while training goes on, if that can be.
+# Below, it takes a few milliseconds, or some tens where features are compared.
 LARGE = 1 << 16
 COMPARED = 1 << 11
 
@@ -264,7 +264,7 @@ class TaughtEpoch:
     def _choose_apart(
         self, coming: Upcoming, remaining: int, group: RankGroup, shares: bool
     ) -> None:
-        index, number = self.segment.index + 1, self._publisher.reserve()
+        index = self.segment.index + 1
         first = self._published_steps + len(self.segment.roles)
         teacher, decision = copy.copy(self.teacher), coming.decision
         remembers = teacher.ledger is not None
@@ -276,21 +276,21 @@ class TaughtEpoch:
         window, following = window_of(index + 1), self._after
         if following is None and window is not None:
             following = teacher.decide(window, remaining + decision.lessons)
-        ahead = None
-        if remembers:
-            ahead = self._publisher.ahead(index, self._upcoming(window, following))
+        likely = following is not None and following.by == REMEMBERED and not following.reads
+        recalled = teacher.recalled(window) if window is not None and likely else None
 
         def made(choice: Choice) -> _Made:
             choice = replace(choice, measured=choice_metrics(choice, self.order.stream_starts))
             whole = window if remembers else self._segments.window(index + 1)
             after = self._upcoming(whole, following)
             segment = self._segments.of_choice(choice, index, whole, following)
-            self._publisher.publish(number, segment, after, first, ahead=ahead)
+            self._publisher.publish(number, segment, after, first, recalled=recalled)
             return _Made(choice, segment, after)
 
         self._after = following
         due, last = self.segment.due, len(self.segment.lessons) - 1
         self._share_at = max(self._lesson + 1, due + max(1, (last - due + 1) // 2))
+        number = self._publisher.reserve()
         self._thread.begin(steps, made, group=group, shares=shares)
 
     def _settle(self) -> None:

@@ -57,7 +57,7 @@ class Position:
         following: Choice of the window after it, once made.
         next: Decision about the window after those; None if there is none.
         scores: Scores of that window so far, float32 of shape (C, row_size), NaN where not known;
-            None if none are needed, or if those are taken that will be remembered then.
+            None if none are needed, or if those are that are remembered when the choice begins.
         after: Decision about the window after ``next``'s, if a thread was choosing the latter.
         untold: Whether ``following`` was made in a thread, so that it is handed out later.
     """

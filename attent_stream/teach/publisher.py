@@ -50,7 +50,7 @@ class Publisher:
         first_step: int,
         *,
         skip: int = 0,
-        ahead: NDArray[np.int64] | None = None,
+        recalled: NDArray[np.float32] | None = None,
     ) -> None:
         """Publish a segment; a thread may do it.
 
@@ -60,7 +60,8 @@ class Publisher:
             coming: The window that is chosen next; None after the last one.
             first_step: Number of the segment's first step that is published.
             skip: Steps of the segment that were taken before a resume.
-            ahead: What ``ahead`` returned for it; None to find it now.
+            recalled: Remembered scores of ``coming``. None: they are read if they are needed, which
+                only the main thread may do.
         """
         vector = self._teacher.arrangements.vector
         following = coming.decision if coming else None
@@ -72,15 +73,14 @@ class Publisher:
             candidate_notes=tuple(vector(following)) if following else (),
             scored=following is not None and following.by == SCORED,
             last=segment.index + 1 >= self._segments.count,
-            ahead=self.ahead(segment.index, coming) if ahead is None else ahead,
+            ahead=self._ahead(segment.index, coming, recalled),
         )
         self._board.publish(number, posting)
 
-    def ahead(self, index: int, coming: Upcoming | None) -> NDArray[np.int64]:
+    def _ahead(
+        self, index: int, coming: Upcoming | None, recalled: NDArray[np.float32] | None
+    ) -> NDArray[np.int64]:
         """Return this rank's sample ids to prefetch after a segment.
-
-        Where scores are remembered, only the main thread may ask: ranks of a node wait for each
-        other's scores.
 
         Of a window that is chosen without reading its candidates, these are only the ids that would
         be chosen now. So no shard is fetched for dropped samples only.
@@ -90,9 +90,10 @@ class Publisher:
             window, decision = coming.window, coming.decision
             by_memory = not decision.reads and decision.by in (RANDOM, REMEMBERED)
             # After a resume the teacher may have other settings.
-            if by_memory and self._teacher.can_carry_out(decision, window):
+            known = recalled is not None
+            if by_memory and (known or self._teacher.can_carry_out(decision, window)):
                 whole = replace(decision, notes=(), units=1)
-                likely = self._teacher.choose(window, whole, None)
+                likely = self._teacher.choose(window, whole, recalled)
                 return self._order.of_rank(likely.ids, self._rank).reshape(-1)
             if decision.by == ALL and not decision.reads:
                 near = self._order.of_rank(window.ids, self._rank).reshape(-1)

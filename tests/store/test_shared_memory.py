@@ -68,14 +68,14 @@ def test_two_ranks_make_and_drop_data_sets(zygote, tmp_path):
     assert zygote.shared_memory() <= before
 
 
-def test_ranks_agree_on_a_name_while_another_job_ends(zygote, tmp_path):
-    """Ranks that look for a free name before and after that find unlike ones."""
+def on_two_ranks(zygote, tmp_path, job: str) -> list:
+    """What each rank reports of a job."""
     folder, port = write_ids(tmp_path / "data", 64), free_port()
     env = {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     report = [tmp_path / f"report{rank}" for rank in (0, 1)]
     ranks = [
         zygote.start(
-            "store_jobs:make_while_another_ends",
+            f"store_jobs:{job}",
             *(rank, port, folder, str(report[rank])),
             said=tmp_path / f"said{rank}",
             env=env,
@@ -84,9 +84,20 @@ def test_ranks_agree_on_a_name_while_another_job_ends(zygote, tmp_path):
     ]
     for rank in ranks:
         assert rank.wait(120) == 0, rank.said
-    (first, own, ids), (_, others, more) = [json.loads(one.read_text()) for one in report]
-    assert own == others == first + 1
+    return [json.loads(one.read_text()) for one in report]
+
+
+def test_ranks_agree_on_a_name_while_another_job_ends(zygote, tmp_path):
+    """Ranks that looked for a free name before and after that would find unlike ones."""
+    (first, own, ids), (_, others, more) = on_two_ranks(zygote, tmp_path, "make_while_another_ends")
+    assert own == others > first
     assert sorted(ids + more) == list(range(64))
+
+
+def test_ranks_are_refused_together(zygote, tmp_path):
+    (said, own), (others_said, others) = on_two_ranks(zygote, tmp_path, "make_in_a_folder_in_use")
+    assert said == others_said == "Reused local directory"
+    assert own == others
 
 
 def test_the_taking_of_names_is_locked_for_others_and_then_free(tmp_path, monkeypatch):
@@ -95,7 +106,7 @@ def test_the_taking_of_names_is_locked_for_others_and_then_free(tmp_path, monkey
     held = memory_names.names_lock()
     try:
         assert memory_names.names_lock() is None
-        data = TeachingDataset(local=folder, batch_size=4)  # after PATIENCE, as Streaming does it
+        data = TeachingDataset(local=folder, batch_size=4)  # after PATIENCE, without the lock
     finally:
         os.close(held)
     assert len(list(data)) == 32
@@ -123,6 +134,21 @@ def test_a_name_that_another_job_takes_first_is_left_to_it(tmp_path, monkeypatch
     finally:
         theirs[0].close()
         theirs[0].unlink()
+
+
+def test_a_number_of_which_some_names_are_left_is_not_taken(tmp_path, monkeypatch):
+    """A killed job may leave some. Then the search can end at a number that is in use."""
+    folder = write_ids(tmp_path / "data", 32)
+    data = TeachingDataset(local=folder, batch_size=4)
+    number = data.shared_prefix
+    left = SharedMemory(f"{number + 1:06}_resume", True, 8)
+    monkeypatch.setattr(memory_names, "_first_free", lambda *args: number)
+    try:
+        assert TeachingDataset(local=folder, batch_size=4).shared_prefix > number + 1
+    finally:
+        left.close()
+        left.unlink()
+    assert len(list(data)) == 32
 
 
 def test_ranks_with_unlike_folders_are_told_so():

@@ -115,19 +115,38 @@ def make_while_another_ends(rank: int, port: int, folder: str, report: str) -> N
         others.buf[:4] = (4).to_bytes(4, "little")  # the memory of a data set without folders
 
     def search(*args):
-        if rank:
-            dist.barrier()
         found = find(*args)
         if not rank:
             others.close()
             others.unlink()
-            dist.barrier()
         return found
 
     memory_names._first_free = search
     data = TeachingDataset(local=folder, batch_size=4, num_canonical_nodes=1)
     ids = [int(sample["id"]) for sample in data]
     Path(report).write_text(json.dumps([number, data.shared_prefix, ids]))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def make_in_a_folder_in_use(rank: int, port: int, folder: str, report: str) -> None:
+    """Be refused by the first rank's search, on each of two ranks, and then make a data set."""
+    join(rank, port)
+    search = memory_names._first_free
+
+    def refused(*args):
+        assert rank == 0  # the other one does not search
+        raise ValueError("Reused local directory")
+
+    memory_names._first_free = refused
+    said = ""
+    try:
+        TeachingDataset(local=folder, batch_size=4)
+    except ValueError as error:
+        said = str(error)
+    memory_names._first_free = search
+    data = TeachingDataset(local=folder, batch_size=4)
+    Path(report).write_text(json.dumps([said, data.shared_prefix]))
     dist.barrier()
     dist.destroy_process_group()
 

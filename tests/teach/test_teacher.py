@@ -29,15 +29,13 @@ def test_remembered_alone(tmp_path):
 
 
 @pytest.mark.parametrize("ledger", [None, 8])
-def test_a_large_window_that_no_thread_chooses_is_not_balanced(ledger):
-    """Training would wait for it."""
+def test_a_large_window_is_balanced(ledger):
+    """Also where scores are remembered."""
     teacher = make_teacher(keep=1, balance="ids", pieces=0.5, ledger=ledger)
-    for rows, large in ((7, False), (8, True)):  # of 4,096 samples in two pieces
-        ids = np.broadcast_to(np.int64(0), (rows, 4096))
-        window = Window(epoch=0, index=1, ids=ids, lanes=ids, unit=4096, share=0, until=1)
-        decision = teacher.decide(window, 0)
-        assert decision.units == 2
-        assert decision.features == (ledger is None or not large)
+    ids = np.broadcast_to(np.int64(0), (8, 8192))
+    window = Window(epoch=0, index=1, ids=ids, lanes=ids, unit=8192, share=0, until=1)
+    decision = teacher.decide(window, 0)
+    assert decision.units == 2 and decision.features
 
 
 def test_settings_out_of_range():
