@@ -70,6 +70,12 @@ def names_lock() -> int | None:
     return folder if locked else None
 
 
+def lock_files(number: int) -> list[str]:
+    """Return the paths of the lock files that belong to a number."""
+    names = (streamings._get_path(number, name) for name in (BARRIER_FILELOCK, CACHE_FILELOCK))
+    return [os.path.join(gettempdir(), name) for name in names]
+
+
 def take_prefix(
     streams_local: list[str], streams_remote: list[str | None], world: World, retry: int = 100
 ) -> tuple[int, SharedMemory]:
@@ -121,16 +127,14 @@ def _registered(
     Raises:
         ValueError: Another data set uses one of the folders.
     """
-    least = 0
     while True:
-        number = max(least, _first_free(streams_local, streams_remote, retry))
+        number = _first_free(streams_local, streams_remote, retry)
         while not _is_free(number):
             number += 1
         data = streamings._pack_locals(streams_local, number)
         try:
             memory = SharedMemory(streamings._get_path(number, LOCALS), True, len(data))
         except FileExistsError:  # a job without our lock was faster
-            least = number + 1
             continue
         memory.buf[: len(data)] = data
         return number, memory
@@ -159,8 +163,7 @@ def _is_free(number: int) -> bool:
         except PermissionError:
             return False
         return False
-    locks = (streamings._get_path(number, name) for name in (BARRIER_FILELOCK, CACHE_FILELOCK))
-    return not any(os.path.exists(os.path.join(gettempdir(), lock)) for lock in locks)
+    return not any(map(os.path.exists, lock_files(number)))
 
 
 def _leaders(number: int, streams_local: list[str]) -> SharedMemory:

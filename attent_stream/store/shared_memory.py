@@ -14,12 +14,11 @@ from multiprocessing.shared_memory import SharedMemory as Block
 from typing import Any
 
 from streaming.base import dataset as streamings
-from streaming.base.constant import BARRIER_FILELOCK, CACHE_FILELOCK, SHM_TO_CLEAN
+from streaming.base.constant import SHM_TO_CLEAN
 from streaming.base.shared import SharedMemory
-from streaming.base.shared.prefix import _get_path
 from streaming.base.world import World
 
-from attent_stream.store.memory_names import one_job_at_a_time, take_prefix
+from attent_stream.store.memory_names import lock_files, one_job_at_a_time, take_prefix
 
 _opened: ContextVar[list[SharedMemory] | None] = ContextVar("attent_opened", default=None)
 _in_use: list[Block] = []  # blocks that arrays still use, to close later
@@ -47,8 +46,7 @@ class ClosesMemory:
             self._memory.remove(memory)
             _give_up(memory, unlink=False)
         alone = self._unique_rank_world.ranks_per_node == 1
-        names = [_get_path(prefix, name) for name in (BARRIER_FILELOCK, CACHE_FILELOCK)]
-        locks = [os.path.join(self._filelock_root, name) for name in names] if alone else []
+        locks = lock_files(prefix) if alone else []
         weakref.finalize(self, _close, self._memory, self._locals_shm, locks, alone, os.getpid())
 
     def load_state_dict(self, obj: dict[str, Any]) -> None:
