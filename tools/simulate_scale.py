@@ -127,7 +127,10 @@ def run_rank(job: Job, order: StreamingOrder, rank: int, costs: Costs) -> Run:
             process, thread = time.process_time(), time.thread_time()
             costs.time("choose and publish a window, the main thread", lambda: epoch.choose(group))
             # Not halfway to the window's first lesson, as in a job: nothing else is measured then
-            costs.time("sum what ranks share, the main thread", epoch._thread.share)
+            last = len(epoch.segment.lessons)
+            costs.time(
+                "sum what ranks share, the main thread", lambda end=last: epoch.chooser.share(end)
+            )
             after = epoch.position.dump()
             # All of it, with what the position costs
             both, own = time.process_time() - process, time.thread_time() - thread

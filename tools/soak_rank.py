@@ -20,7 +20,7 @@ from streaming import MDSWriter
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.arrange import balance
 from attent_stream.base.watch import collective
-from attent_stream.teach import epoch as teach_epoch
+from attent_stream.teach import chooser
 
 VOCAB, LENGTH = 64, 32
 
@@ -135,7 +135,8 @@ def run(spec: dict) -> None:
             (units of a panel), ``large`` (units of a window that is chosen in a thread).
     """
     balance.PANEL = spec.get("panel", balance.PANEL)
-    teach_epoch.LARGE = spec.get("large", teach_epoch.LARGE)
+    chooser.LARGE = spec.get("large", chooser.LARGE)
+    chooser.COMPARED = spec.get("large", chooser.COMPARED)
     torch.set_num_threads(1)
     folder, rank = Path(spec["folder"]), int(os.environ.get("RANK", "0"))
     node = os.environ.get("NODE_RANK", "0")

@@ -131,36 +131,32 @@ def herded(
     if np.einsum("bnd,bnd->bn", wide, wide).max(initial=0) >= _EXACT:
         wide = features.astype(np.float64)
     gram = wide @ wide.swapaxes(1, 2)
-    sums = gram.sum(axis=2, dtype=np.float64)
-    total = sums.sum(axis=1)[:, None]
-    # The next sample x minimises |sum + x|^2 = |sum|^2 + 2 <sum, x> + |x|^2, and |sum|^2 is the
-    # same for all. Features are less their mean, and times n^2, so they are whole numbers again.
-    longer = n * (n * np.diagonal(gram, axis1=1, axis2=2).astype(np.float64) - 2 * sums) + total
+    sums = 2 * gram.sum(axis=2, dtype=np.float64)
+    # The next sample x minimises |sum + x|^2 = |sum|^2 + 2 <sum, x> + |x|^2, where features are
+    # less their mean. This is n times that, in whole numbers, less what is the same for all.
+    longer = n * np.diagonal(gram, axis1=1, axis2=2).astype(np.float64) - sums
     order, every = np.empty((blocks, n), np.int64), np.arange(blocks)
     if batches is None or left is None:
         batches, beyond = np.zeros((blocks, n), np.int64), np.zeros((blocks, 1, n))
     else:
         beyond = _products(features, left)
     longer += beyond[every, batches[:, 0]]
-    for place in range(n):
-        now, last = batches[:, place], batches[:, place - 1]
-        if place and (now != last).any():
-            longer += beyond[every, now] - beyond[every, last]
+    changes = (batches[:, 1:] != batches[:, :-1]).any(axis=0).tolist()
+    for place, changed in enumerate([False, *changes]):
+        if changed:
+            longer += beyond[every, batches[:, place]] - beyond[every, batches[:, place - 1]]
         best = longer.argmin(axis=1)
         order[:, place] = best
-        longer += 2 * (
-            n * (n * gram[every, best].astype(np.float64) - sums[every, best, None] - sums) + total
-        )
+        longer += np.multiply(gram[every, best], 2 * n, dtype=np.float64)
+        longer -= sums
         longer[every, best] = np.inf
     return order
 
 
 def _products(features: NDArray, left: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``2 n^2 <left, x>`` for each sample less the mean, in whole numbers: (blocks, m, n)."""
-    n, wide = features.shape[1], features.astype(np.float64)
-    whole = np.rint(n * left)
-    mean = np.einsum("brd,bd->br", whole, wide.sum(axis=1))
-    return 2 * (n * (whole @ wide.swapaxes(1, 2)) - mean[..., None])
+    """``2 n <left, x>`` for each sample, in whole numbers: (blocks, m, n)."""
+    whole = np.rint(features.shape[1] * left)
+    return 2 * (whole @ features.astype(np.float64).swapaxes(1, 2))
 
 
 def _beyond(features: NDArray, batches: NDArray[np.int64], count: int) -> NDArray[np.float64]:

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from composer import Event, State
 from composer.loggers import Logger
+from numpy.typing import NDArray
 
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.effects.effect import Effect
@@ -30,17 +32,24 @@ class LessonWeights(Effect):
         self._loader, self._outputs, self._reading = loader, outputs, reading
 
     def idle(self, event: Event, state: State) -> bool:
-        """Without weights only a batch's beginning matters."""
-        return event != Event.BEFORE_TRAIN_BATCH and not self._outputs.weighted
+        """A batch without weights matters only after one with weights."""
+        if self._outputs.weighted:
+            return False
+        return event is not Event.BEFORE_TRAIN_BATCH or self._weights is None
+
+    @property
+    def _weights(self) -> NDArray[np.float32] | None:
+        """Weights of the batch's lessons; None if all are 1."""
+        epoch = self._loader.epoch
+        weights = None if epoch is None or self._loader.fault else epoch.lesson[1]
+        return None if weights is None or (weights == 1).all() else weights
 
     def before_train_batch(self, state: State, logger: Logger) -> None:
         """Begin a batch, also again after one that failed."""
-        epoch = self._loader.epoch
-        weights = None if epoch is None or self._loader.fault else epoch.lesson[1]
-        if weights is None or (weights == 1).all():
-            self._outputs.begin_batch(None)
-        else:
-            self._outputs.begin_batch(state.device.tensor_to_device(torch.from_numpy(weights)))
+        weights = self._weights
+        if weights is not None:
+            weights = state.device.tensor_to_device(torch.from_numpy(weights))
+        self._outputs.begin_batch(weights)
 
     def before_forward(self, state: State, logger: Logger) -> None:
         """See ``WeightedOutputs``."""

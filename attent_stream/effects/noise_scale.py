@@ -68,8 +68,8 @@ class NoiseScale(Effect):
 
     def idle(self, event: Event, state: State) -> bool:
         """Gradients are looked at in two batches of ``EVERY``."""
-        done = event == Event.BATCH_END  # the timestamp is that of the next batch
-        return (int(state.timestamp.batch) - done) % EVERY >= 2
+        done = event is Event.BATCH_END  # the timestamp is that of the next batch
+        return (state.timestamp.batch.value - done) % EVERY >= 2
 
     def batch_start(self, state: State, logger: Logger) -> None:
         """Note when the batch began."""

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from composer import State
+from composer import Event, State
 from composer.loggers import Logger
 from composer.utils import dist
 from numpy.typing import NDArray
@@ -105,8 +105,12 @@ class Recorder(Effect):
         """Put pending scores into the ledger."""
         self.flush()
 
+    def idle(self, event: Event, state: State) -> bool:
+        """A batch needs a beginning only after one that was not ended."""
+        return event is Event.BEFORE_TRAIN_BATCH and not self._micro and not self._seen
+
     def before_train_batch(self, state: State, logger: Logger) -> None:
-        """Begin a batch, perhaps again after one that failed."""
+        """Begin a batch again after one that failed."""
         self._micro, self._seen = [], False
 
     def after_loss(self, state: State, logger: Logger) -> None:
@@ -199,7 +203,7 @@ class Recorder(Effect):
         Raises:
             AttentError: The user asked for recording, and not every lesson was scored.
         """
-        epoch = self._loader.epoch
+        epoch, self._seen = self._loader.epoch, False
         if epoch is None or self.stopped or (self._fault is None and not self._micro):
             return
         ids = epoch.lesson[0]

@@ -1,8 +1,7 @@
 """A taught epoch in a rank's main process: segments from the order, the teacher and the scores."""
 
-import copy
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,7 @@ from attent_stream.base.errors import TeacherError
 from attent_stream.base.gather import ALONE, Pick, RankGroup
 from attent_stream.order.order import Order
 from attent_stream.teach.board import Board
-from attent_stream.teach.choice_thread import ChoiceThread
+from attent_stream.teach.chooser import Chooser, Made
 from attent_stream.teach.position import Chosen, Position
 from attent_stream.teach.publisher import Publisher
 from attent_stream.teach.resumed_decision import checked, resumed_decision
@@ -19,23 +18,9 @@ from attent_stream.teach.segment import Segment
 from attent_stream.teach.segments import Segments
 from attent_stream.teach.teacher import Teacher
 from attent_stream.teach.upcoming import Upcoming
-from attent_stream.window.choice import Choice, Window
-from attent_stream.window.decision import REMEMBERED, SCORED, Decision
+from attent_stream.window.choice import Choice
+from attent_stream.window.decision import SCORED, Decision
 from attent_stream.window.layout import LESSON, canonical_values, read_again
-from attent_stream.window.metrics import choice_metrics
-
-# Units of a window from which on it is chosen in a thread, while training goes on, if that can be.
-# Below, it takes a few milliseconds, or some tens where features are compared.
-LARGE = 1 << 16
-COMPARED = 1 << 11
-
-
-class _Made(NamedTuple):
-    """A choice that is published, and what is to be chosen after it."""
-
-    choice: Choice
-    segment: Segment
-    next: Upcoming | None
 
 
 class TaughtEpoch:
@@ -51,6 +36,9 @@ class TaughtEpoch:
         drop_last: Whether a short last batch is dropped.
         first_row: Row at which the first window starts. After the last full row, the epoch is over.
         position: Where to resume; None to start.
+
+    Attributes:
+        chooser: Chooses the windows after the first, and publishes segments.
 
     Raises:
         ValueError: ``position`` is damaged, or was reached under other settings.
@@ -80,18 +68,16 @@ class TaughtEpoch:
             drop_last=drop_last,
             first_row=self.first_row,
         )
-        self._publisher = Publisher(board, order, self._segments, teacher, rank)
+        publisher = Publisher(board, order, self._segments, teacher, rank)
+        self.chooser = Chooser(order, teacher, self._segments, publisher)
         self._published_steps = 0  # number of the current segment's first step
+        self._published = False  # whether any segment is
         self._step = 0  # next step of the current segment
         self._lesson = -1  # lesson of the current segment that was yielded last
         self._waiting: Segment | None = None  # published, follows the current one
-        self._next: Upcoming | None = None  # to be chosen when due
         self._again = 0  # see ``again``
         self._made: list[Choice] = []  # choices that were not taken yet
-        self._thread: ChoiceThread[_Made] = ChoiceThread()
-        self._share_at = 0  # lesson at which ranks sum their parts of what the thread makes
-        self._after: Decision | None = None  # about the window after that
-        self._apart: Choice | None = None  # made by it, handed out when its segment is entered
+        self._apart: Choice | None = None  # handed out when its segment is entered
         if position is not None:
             position.check(self.identity)
             teacher.know(position.arrangements)
@@ -112,7 +98,7 @@ class TaughtEpoch:
     @property
     def due(self) -> bool:
         """Whether the next segment must be chosen now."""
-        chosen = self._waiting is not None or self._thread.busy
+        chosen = self._waiting is not None or self.chooser.busy
         return self._lesson >= self.segment.due and not chosen and self._more
 
     @property
@@ -137,9 +123,10 @@ class TaughtEpoch:
     @property
     def position(self) -> Position:
         """The position after the last lesson. The loader's inbox must be empty."""
-        if not self._thread.shares:  # else as if it were not chosen yet: a rank may be alone here
+        if not self.chooser.shares:  # else as if it were not chosen yet: a rank may be alone here
             self._settle()
-        scores = self._next.scores if self._next else None
+        coming = self.chooser.next
+        scores = coming.scores if coming else None
         return Position(
             identity=self.identity,
             arrangements=self.teacher.arrangements.dump(),
@@ -151,7 +138,7 @@ class TaughtEpoch:
             following=self._waiting.chosen if self._waiting else None,
             next=self.next,
             scores=None if scores is None else scores.astype(np.float32),
-            after=self._after,
+            after=self.chooser.after,
             untold=self._apart is not None,
         )
 
@@ -166,7 +153,8 @@ class TaughtEpoch:
     @property
     def next(self) -> Decision | None:
         """How the next window will be chosen; None after the last window."""
-        return self._next.decision if self._next else None
+        coming = self.chooser.next
+        return coming.decision if coming else None
 
     def expect(self) -> int:
         """Return the number of the next step, and enter the next segment at the end of one.
@@ -226,99 +214,54 @@ class TaughtEpoch:
     def choose(self, group: RankGroup = ALONE) -> None:
         """Choose and publish the next segment when ``due``.
 
-        All ranks of a group must call this together. A window of at least ``LARGE`` units, or
-        ``COMPARED`` where features are, is chosen in a thread, if the choice depends on nothing
-        that changes meanwhile. It is waited for at its first lesson, and halfway to it where ranks
-        share something of it; see ``share``.
+        All ranks of a group must call this together. A thread may choose a large window: see
+        ``Chooser``. It is waited for at its first lesson, and halfway to it where ranks share
+        something of it; see ``share``.
         """
-        index = self.segment.index + 1
-        if self._next is None:
-            self._waiting = self._publish(self._tail_segment(index))
+        if self.chooser.next is None:
+            self._waiting = self._publish(self.chooser.tail(self.segment.index + 1))
             return
-        coming, teacher = self._next, self.teacher
-        window, decision = coming.window, coming.decision
-        remaining = len(self.segment.lessons) - self._lesson
-        shares = decision.features and coming.features is not None and group.ranks > 1
-        large = min(LARGE, COMPARED) if decision.features else LARGE
-        apart = window.ids.size * decision.units >= large and teacher.chooses_apart(decision)
-        # What is shared is summed at a later lesson of this segment
-        if apart and (remaining > 1 or not shares):
-            self._choose_apart(coming, remaining, group, shares)
-            return
-        choice = teacher.choose(window, decision, coming.scores, coming.features, group)
-        if apart:
-            self._apart = choice
-        else:
-            self._made.append(choice)
-        after, self._after = self._after, None
-        self._waiting = self._publish(self._compose(choice, index, remaining, after))
+        first = self._published_steps + len(self.segment.roles)
+        self._take(self.chooser.choose(self.segment, self._lesson, first, group))
 
     def share(self) -> None:
-        """Sum what ranks share of a choice that a thread makes, halfway to its first lesson.
-
-        All ranks must call this together at each lesson.
+        """Sum what ranks share of a choice that a thread makes. All ranks must call this together
+        at each lesson.
         """
-        if self._thread.shares and self._lesson >= self._share_at:
-            self._thread.share()
-
-    def _choose_apart(
-        self, coming: Upcoming, remaining: int, group: RankGroup, shares: bool
-    ) -> None:
-        index = self.segment.index + 1
-        first = self._published_steps + len(self.segment.roles)
-        teacher, decision = copy.copy(self.teacher), coming.decision
-        remembers = teacher.ledger is not None
-        if decision.by == REMEMBERED and coming.scores is None:
-            coming.scores = teacher.recalled(coming.window)  # they change while training goes on
-        steps = teacher.choosing(coming.window, decision, coming.scores, coming.features, group)
-        # A decision looks at what is remembered of a window, or else at its shape alone.
-        window_of = self._segments.window if remembers else self._segments.outline
-        window, following = window_of(index + 1), self._after
-        if following is None and window is not None:
-            following = teacher.decide(window, remaining + decision.lessons)
-        likely = following is not None and following.by == REMEMBERED and not following.reads
-        recalled = teacher.recalled(window) if window is not None and likely else None
-
-        def made(choice: Choice) -> _Made:
-            choice = replace(choice, measured=choice_metrics(choice, self.order.stream_starts))
-            whole = window if remembers else self._segments.window(index + 1)
-            after = self._upcoming(whole, following)
-            segment = self._segments.of_choice(choice, index, whole, following)
-            self._publisher.publish(number, segment, after, first, recalled=recalled)
-            return _Made(choice, segment, after)
-
-        self._after = following
-        due, last = self.segment.due, len(self.segment.lessons) - 1
-        self._share_at = max(self._lesson + 1, due + max(1, (last - due + 1) // 2))
-        number = self._publisher.reserve()
-        self._thread.begin(steps, made, group=group, shares=shares)
-
-    def _settle(self) -> None:
-        """Wait for the choice that is being made, if one is."""
-        made = self._thread.take()
-        if made is None:
-            return
-        self._apart, self._waiting, self._next = made.choice, made.segment, made.next
-        self._after = None
+        self.chooser.share(self._lesson)
 
     def close(self) -> None:
         """Wait until nothing more is published."""
-        self._thread.close()
+        self.chooser.close()
 
     def take_choices(self) -> list[Choice]:
         """Return the choices since the last call."""
         made, self._made = self._made, []
         return made
 
+    def _settle(self) -> None:
+        """Wait for the choice that is being made, if one is."""
+        self._take(self.chooser.settle())
+
+    def _take(self, made: Made | None) -> None:
+        if made is None:
+            return
+        self._waiting = made.segment
+        if made.apart:
+            self._apart = made.choice
+        else:
+            self._made.append(made.choice)
+
     def _scheduled(self) -> Upcoming:
-        if self._next is None:
+        coming = self.chooser.next
+        if coming is None:
             raise TeacherError(f"epoch {self.order.epoch} has no window left to be chosen")
-        return self._next
+        return coming
 
     def _start(self) -> Segment:
         window = self._segments.window(0)
         if window is None:
-            return self._publish(self._tail_segment(0))
+            return self._publish(self.chooser.tail(0))
         decision, scores = self.teacher.decide(window, 0), None
         if decision.by == SCORED and self.teacher.first is not None:
             ids = self.order.of_rank(window.ids, self.rank)
@@ -327,7 +270,7 @@ class TaughtEpoch:
             self.teacher.remember(window.ids, scores, self.teacher.time(self.order.epoch))
         choice = self.teacher.choose(window, decision, scores)
         self._made.append(choice)
-        return self._publish(self._compose(choice, 0, 0))
+        return self._publish(self.chooser.compose(choice, 0, 0))
 
     def _restore(self, position: Position) -> Segment:
         following = position.following
@@ -339,7 +282,8 @@ class TaughtEpoch:
         self._lesson = position.lesson - 1
         if position.lesson:
             self._step = int(np.flatnonzero(segment.roles == LESSON)[self._lesson]) + 1
-        if following is None and self._next is not None and self._next.decision.features:
+        coming = self.chooser.next
+        if following is None and coming is not None and coming.decision.features:
             # Of a large window each rank had the features of some slots, so they are not in the
             # checkpoint: it would be a kilobyte a sample
             segment = replace(segment, roles=read_again(segment.roles, self._step))
@@ -357,9 +301,10 @@ class TaughtEpoch:
             self._waiting = self._publish(self._rebuild(following, position.segment + 1, last))
             self._apart = self._waiting.choice if position.untold else None
         elif position.after is not None:
-            self._after = self._planned(position.after, position.segment + 2)
-        if self._next is not None and position.scores is not None:
-            self._next.resume_scores(position.scores, position.next)
+            self.chooser.after = self._planned(position.after, position.segment + 2)
+        coming = self.chooser.next
+        if coming is not None and position.scores is not None:
+            coming.resume_scores(position.scores, position.next)
         return segment
 
     def _planned(self, decision: Decision, index: int) -> Decision | None:
@@ -372,27 +317,9 @@ class TaughtEpoch:
     def _rebuild(self, chosen: Chosen | None, index: int, decision: Decision | None) -> Segment:
         window = self._segments.window(index)
         if chosen is None or window is None:
-            return self._tail_segment(index)
+            return self.chooser.tail(index)
         checked(self.teacher, chosen.decision)
-        return self._compose(self.teacher.recover(window, chosen), index, 0, decision)
-
-    def _compose(
-        self, choice: Choice, index: int, remaining: int, decision: Decision | None = None
-    ) -> Segment:
-        window = self._segments.window(index + 1)
-        if window is not None:
-            decision = decision or self.teacher.decide(window, remaining + len(choice.places))
-        self._next = self._upcoming(window, decision)
-        return self._segments.of_choice(choice, index, window, decision)
-
-    def _upcoming(self, window: Window | None, decision: Decision | None) -> Upcoming | None:
-        if window is None or decision is None:
-            return None
-        return Upcoming(window, decision, layout=self.order.layout, origin=self.order.origin)
-
-    def _tail_segment(self, index: int) -> Segment:
-        self._next = None
-        return self._segments.of_tail(index)
+        return self.chooser.compose(self.teacher.recover(window, chosen), index, 0, decision)
 
     @property
     def _more(self) -> bool:
@@ -400,7 +327,7 @@ class TaughtEpoch:
         return self.segment.index + 1 < self._segments.count
 
     def _publish(self, segment: Segment, skip: int = 0) -> Segment:
-        publisher = self._publisher
-        first = self._published_steps + len(self.segment.roles) if publisher.count else 0
-        publisher.publish(publisher.reserve(), segment, self._next, first, skip=skip)
+        first = self._published_steps + len(self.segment.roles) if self._published else 0
+        self.chooser.publish(segment, first, skip)
+        self._published = True
         return segment

@@ -22,7 +22,7 @@ from attent_stream.data.dataset import TeachingDataset
 from attent_stream.memory.ledger import SampleLedger
 from attent_stream.memory.open_ledger import Request, open_ledger
 from attent_stream.memory.remember import Remember
-from attent_stream.teach import epoch as teach_epoch
+from attent_stream.teach import chooser
 from attent_stream.teach.teacher import Teacher, TeacherSettings
 
 
@@ -183,7 +183,8 @@ def main(rank: str, world: str, port: str, out: str, spec: str) -> None:
     dist.init_process_group("gloo")
     spec = json.loads(spec)
     balance.PANEL = spec.get("panel", balance.PANEL)
-    teach_epoch.LARGE = spec.get("large", teach_epoch.LARGE)
+    chooser.LARGE = spec.get("large", chooser.LARGE)
+    chooser.COMPARED = spec.get("large", chooser.COMPARED)
     loader = make_loader(spec["data"], spec["loader"], spec["teacher"])
     if spec.get("shared"):
         dataset, teacher = loader.dataset, loader.teacher

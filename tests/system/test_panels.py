@@ -7,7 +7,7 @@ from taught import make_loader, run_epochs, state_after_each_lesson
 from taught_ranks import run_ranks
 
 from attent_stream.arrange import balance
-from attent_stream.teach.epoch import LARGE
+from attent_stream.teach.chooser import LARGE
 
 PIECES = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "30ba", "stages": 2}
 PANEL = 15  # lanes of four slots are cut

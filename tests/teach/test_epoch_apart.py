@@ -14,7 +14,7 @@ from attent_stream.arrange.arrangement import Arrangement
 from attent_stream.arrange.arrangements import ARRANGEMENTS
 from attent_stream.arrange.panels import Panels
 from attent_stream.base.gather import RankGroup
-from attent_stream.teach import epoch as teach_epoch
+from attent_stream.teach import chooser
 from attent_stream.teach.teacher import Teacher
 from attent_stream.window.choice import Choice
 
@@ -49,7 +49,8 @@ def data_of(folder):
 @pytest.fixture
 def in_a_thread(monkeypatch):
     """All windows count as large. Returns the names of the threads that choose."""
-    monkeypatch.setattr(teach_epoch, "LARGE", 1)
+    monkeypatch.setattr(chooser, "LARGE", 1)
+    monkeypatch.setattr(chooser, "COMPARED", 1)
     seen, selected = [], Teacher.selected
 
     def named(self, *given):
@@ -241,7 +242,7 @@ def test_an_iteration_that_ends_early_waits_for_the_thread(folder, in_a_thread, 
 
     monkeypatch.setattr(loader._board, "publish", slow)
     batches = iter(loader)
-    while loader.epoch is None or not loader.epoch._thread.busy:
+    while loader.epoch is None or not loader.epoch.chooser.busy:
         next(batches)
         loader.teach(batch_scores)
     ending = threading.Thread(target=batches.close)
@@ -272,15 +273,15 @@ def test_a_selector_of_ones_own_is_asked_at_once(folder, in_a_thread):
         (None, 25, 1, False),
         ("ids", 99, 24, True),
         ("ids", 99, 25, False),
-        ("ids", 24, 99, True),
+        ("ids", 24, 99, False),
     ],
 )
 def test_from_how_many_units_on_a_thread_chooses(
     folder, in_a_thread, monkeypatch, balance, large, compared, expected
 ):
     """Fewer where features are compared. Windows have 24 units."""
-    monkeypatch.setattr(teach_epoch, "LARGE", large)
-    monkeypatch.setattr(teach_epoch, "COMPARED", compared)
+    monkeypatch.setattr(chooser, "LARGE", large)
+    monkeypatch.setattr(chooser, "COMPARED", compared)
     run_epochs(make_loader(data_of(folder), {}, {"select": "random", "balance": balance}))
     assert in_a_thread and bool(apart(in_a_thread)) == expected
 
@@ -322,10 +323,10 @@ def test_what_ranks_share_is_summed_halfway(folder, in_a_thread, of_two, monkeyp
     for _ in loader:
         epoch = loader.epoch
         loader.teach(batch_scores)
-        if epoch._thread.shares:
-            assert epoch.segment.due <= epoch._lesson < epoch._share_at
+        if epoch.chooser.shares:
+            assert epoch.segment.due <= epoch._lesson < epoch.chooser._share_at
             position = epoch.position
-            assert position.following is None and position.after == epoch._after
+            assert position.following is None and position.after == epoch.chooser.after
         loader.teacher.clock.batches += 1
     # 24 lessons: due at 18, the last is 23; the last window has 20 lessons
     assert summed == [("MainThread", 21)] * 3
