@@ -27,7 +27,8 @@ from attent_stream.base.schedule import Phases, parse_interval, parse_share
 from attent_stream.base.span import Clock, Span
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.data.dataset import TeachingDataset
-from attent_stream.teach.teacher import Teacher, TeacherSettings
+from attent_stream.teach.teacher import Teacher
+from attent_stream.teach.teacher_settings import TeacherSettings
 
 TOKENS = 2048
 WINDOW, GAP = 16, 8

@@ -19,7 +19,8 @@ from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
 from attent_stream import TeachingDataLoader, TeachingDataset
 from attent_stream.base.schedule import Interval, Phases, ShareSchedule
 from attent_stream.base.span import Clock
-from attent_stream.teach.teacher import Teacher, TeacherSettings
+from attent_stream.teach.teacher import Teacher
+from attent_stream.teach.teacher_settings import TeacherSettings
 
 BATCH, WINDOW = 16, 32
 

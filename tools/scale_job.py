@@ -17,7 +17,8 @@ from attent_stream.base.schedule import Phases, parse_interval, parse_share
 from attent_stream.base.span import Clock, Span
 from attent_stream.order.open_order import layouts
 from attent_stream.order.streaming_order import StreamingOrder, generate_rows
-from attent_stream.teach.teacher import Teacher, TeacherSettings
+from attent_stream.teach.teacher import Teacher
+from attent_stream.teach.teacher_settings import TeacherSettings
 
 SHARD = 4096  # Samples in a shard.
 # Streaming's default number of canonical nodes per node.

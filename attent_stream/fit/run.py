@@ -16,7 +16,7 @@ from attent_stream.memory.remember import ALWAYS, NEVER, Remember
 from attent_stream.score.fidelity import FULL
 from attent_stream.score.recipe import AlignedScore, RelativeScore, TargetScore
 from attent_stream.score.scores import SCORES, Score
-from attent_stream.teach.teacher import TeacherSettings
+from attent_stream.teach.teacher_settings import TeacherSettings
 from attent_stream.window.decision import REMEMBERED
 from attent_stream.window.selectors import selector
 

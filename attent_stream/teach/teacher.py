@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attent_stream.arrange.arrangements import Arrangements
 from attent_stream.base.empty import is_known
 from attent_stream.base.errors import TeacherError
 from attent_stream.base.gather import ALONE, RankGroup, Steps, summed
@@ -16,71 +15,18 @@ from attent_stream.base.schedule import Interval, Phases, ShareSchedule
 from attent_stream.base.span import Clock, Span
 from attent_stream.memory.ledger import Ledger
 from attent_stream.teach.position import Chosen
+from attent_stream.teach.teacher_settings import TeacherSettings
 from attent_stream.window.choice import Choice, Window
 from attent_stream.window.decision import ALL, RANDOM, REMEMBERED, SCORED, Decision
 from attent_stream.window.layout import lesson_count, lesson_lanes
 from attent_stream.window.selection import below_ceiling, select_lanes
-from attent_stream.window.selectors import Selector, selector
 
-# Share of a window's samples that must be known for a choice without reading the candidates: an
-# epoch may have left out a few, or a few may have had no score.
-_ENOUGH = 0.9
-_HALF = 0.5  # the same, where nothing can be scored to learn the rest
 _SOME = 4096  # samples that are looked at to estimate how much is remembered
 
 # Sample ids of this rank, shape (n, batch_size) -> scores of all ranks, (ranks, n, batch_size)
 FirstScores = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 # (lessons until then, epoch, share of the epoch's rows before it) -> the time it will be
 ClockReader = Callable[[int, int, float], Clock]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeacherSettings:
-    """What a teacher does.
-
-    Args:
-        keep: Share of a window's rows to keep, over training.
-        select: Name of a selector.
-        temperature: Temperature of selectors that draw, above 0.
-        interval: How long a remembered score is used.
-        phases: When to teach.
-        seed: Seed of every draw.
-        ceiling: Share of the highest scores, in each lane of a window, that are taken for noise.
-        enough: Share of a window's samples that must be remembered to choose it without scoring.
-        most_memorized: Share by which the losses of samples that come again may be lower than those
-            of new ones. Above it, windows are not chosen by remembered scores, but kept whole.
-        arrangements: What becomes of the selected samples.
-        view: Name of what candidates are scored by; empty for their batches.
-
-    Raises:
-        ValueError: An unknown selector, or a value out of range.
-    """
-
-    keep: ShareSchedule
-    select: str
-    temperature: float
-    interval: Interval
-    phases: Phases
-    seed: int
-    ceiling: float = 0.0
-    enough: float = _ENOUGH
-    most_memorized: float = math.inf
-    arrangements: Arrangements = Arrangements()
-    view: str = ""
-
-    @property
-    def chosen(self) -> Selector:
-        """The selector."""
-        return selector(self.select)
-
-    def __post_init__(self) -> None:
-        selector(self.select)
-        if not _is_number(self.temperature) or not 0 < self.temperature < np.inf:
-            raise ValueError(f"temperature must be a positive number, got {self.temperature!r}")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise ValueError(f"seed must be an integer of at least 0, got {self.seed!r}")
-        if not _is_number(self.ceiling) or not 0 <= self.ceiling < 1:
-            raise ValueError(f"scoring.ceiling must be a share in [0, 1), got {self.ceiling!r}")
 
 
 class Teacher:
@@ -404,7 +350,3 @@ def untaught(seed: int) -> Teacher:
         settings,
         clock=lambda ahead, epoch, share: Clock(ep=epoch + share, ba=0, sp=0, tok=0, dur=0),
     )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -23,7 +23,8 @@ from attent_stream.memory.ledger import SampleLedger
 from attent_stream.memory.open_ledger import Request, open_ledger
 from attent_stream.memory.remember import Remember
 from attent_stream.teach import chooser
-from attent_stream.teach.teacher import Teacher, TeacherSettings
+from attent_stream.teach.teacher import Teacher
+from attent_stream.teach.teacher_settings import TeacherSettings
 
 
 class Counter:
