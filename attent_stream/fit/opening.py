@@ -9,6 +9,7 @@ from composer import State
 from composer.algorithms import CutMix, MixUp
 from composer.devices import DeviceGPU
 from composer.utils import dist
+from torch.nn import Module
 
 from attent_stream.base.duration import total_span
 from attent_stream.base.randomness import restore_ranks
@@ -38,10 +39,11 @@ from attent_stream.memory.remember import ALWAYS, NEVER
 from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.loss_check import LossCheck
 from attent_stream.model.reading import Reading
-from attent_stream.model.traits import Traits, learns_positions
+from attent_stream.model.traits import Traits, learns_positions, weights_trained
 from attent_stream.score.build import build_scorer
 from attent_stream.teach.teacher import Teacher
 
+_FEW = 0.1  # share of a model's weights: LoRA trains a few hundredths
 _MORE = 1.05  # passes over the stream that are told of
 
 log = logging.getLogger(__name__)
@@ -83,6 +85,7 @@ def open_fit(
         packed=loader.packed,
         alike=resumed is not None and TARGET in (resumed.get("given_up") or []),
         positions=learns_positions(state.model),
+        adapters=_trains_few(state.model),
         in_epochs=total is not None and total.unit == "ep",
         even=bool(loader.dataset.shuffle) and not loader.dataset.repeats,
     )
@@ -224,6 +227,14 @@ def warn(fit: Fit) -> None:
             samples,
             arrangements.most_units,
         )
+
+
+def _trains_few(model: Module) -> bool:
+    """Whether few of the model's weights are trained; all ranks call it together, as each may have
+    a part of them.
+    """
+    trained, every = zip(*dist.all_gather_object(weights_trained(model)), strict=True)
+    return 0 < sum(trained) < _FEW * sum(every)
 
 
 def _teacher(run: Run) -> type[Teacher]:

@@ -37,6 +37,7 @@ class Facts:
         packed: Samples are text of one length without padding.
         alike: The stream is like the target.
         positions: The model learns a vector for each absolute position.
+        adapters: Few of the model's weights are trained, as with LoRA.
         in_epochs: The length of training is in epochs.
         even: Samples come in random order, each once an epoch.
     """
@@ -47,6 +48,7 @@ class Facts:
     packed: bool = False
     alike: bool = False
     positions: bool = False
+    adapters: bool = False
     in_epochs: bool = False
     even: bool = True
 
@@ -153,6 +155,7 @@ _LARGEST_WINDOW = 256
 # 2026-11-30, fourth).
 _MOST_MEMORIZED = 0.2
 _ALIKE = "the stream is like the target, so none of it is dropped for that; "
+_ADAPTERS = "few of the model's weights are trained, so none of the text is dropped; "
 _WORDS = {"pieces": "short pieces of samples come first", "balance": "batches are balanced"}
 
 
@@ -201,6 +204,7 @@ def run_of(settings: "Settings", facts: Facts) -> Run:
         window=_window(keep.start) if toward else WINDOW,
         passes=facts.passes / keep.start if toward and facts.passes is not None else None,
         told=_ALIKE * facts.alike
+        + _ADAPTERS * (regime is PLAIN and _sees_again(settings, facts))
         + _told(regime if keep.some else PLAIN, taken, arrange, settings.arrange is None),
         alike=facts.alike,
     )
@@ -208,15 +212,13 @@ def run_of(settings: "Settings", facts: Facts) -> Run:
 
 def regime_of(settings: "Settings", facts: Facts) -> Regime:
     """The regime of a run."""
-    when, score = settings.remember.when, settings.score
+    score = settings.score
     of_target = isinstance(score_of(score), (AlignedScore, TargetScore))
     if settings.target is not None and (score is None or of_target) and not facts.alike:
         # An alignment is of the model of its time.
         aligned = isinstance(score_of(score), AlignedScore)
         return TARGET if facts.once or aligned else TARGET_AGAIN
-    # What a language model sees again is remembered unasked.
-    remembers = when == ALWAYS or (when is None and facts.text)
-    if settings.select is None and not facts.once and recordable(score) and remembers:
+    if _sees_again(settings, facts) and not _leaves_whole(settings, facts):
         return AGAIN
     if score == REMEMBERED:
         return BY_MEMORY
@@ -224,6 +226,23 @@ def regime_of(settings: "Settings", facts: Facts) -> Regime:
     if score or settings.select or drops or settings.scoring.fidelity != FULL:
         return CHOSEN
     return PLAIN
+
+
+def _sees_again(settings: "Settings", facts: Facts) -> bool:
+    """Whether the losses of what is trained on again are remembered, and nothing else chooses."""
+    when = settings.remember.when
+    # What a language model sees again is remembered unasked.
+    remembers = when == ALWAYS or (when is None and facts.text)
+    again = not facts.once and remembers
+    return again and settings.select is None and recordable(settings.score)
+
+
+def _leaves_whole(settings: "Settings", facts: Facts) -> bool:
+    """Whether nothing is dropped because few weights are trained: with LoRA the choice cost more
+    than it gained (docs/log.md, 2026-11-30, sixth). Whoever gives anything of a choice gets one.
+    """
+    asked = settings.given or settings.score is not None or settings.remember != Remember()
+    return facts.adapters and not asked and settings.scoring.fidelity == FULL
 
 
 def _by_target(score: str | ScoreFunction | None) -> TargetScore | None:

@@ -100,6 +100,7 @@ def _of_teaching(
         passes=length,
         packed=loader.packed,
         positions=_learns_positions(config.model),
+        adapters=config.model.lora is not None,
     )
     run = settings.of_run(facts)
     lines = [f"AtteNT: {run.told}"]

@@ -68,6 +68,12 @@ def learns_positions(model: Module) -> bool:
     )
 
 
+def weights_trained(model: Module) -> tuple[int, int]:
+    """How many weights of the model are trained, and how many there are, as this rank has them."""
+    sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
+    return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
+
+
 def _dense_by_config(config: Any) -> str:
     """Choose as Hugging Face's sequence and image classifiers choose their loss."""
     problem = getattr(config, "problem_type", None)

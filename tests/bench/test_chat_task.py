@@ -24,4 +24,5 @@ def test_it_is_trained_from_its_weights(tmp_path, capsys):
     ]
     assert {label for one in records for label in one.last.measures} == {"sums"}
     assert all(0 < one.last.quality < 10 and one.last.tokens > 0 for one in records)
-    assert len({one.last.quality for one in records}) == 3
+    plain, shorter, default = (one.last.quality for one in records)
+    assert plain == default != shorter  # few weights are trained, so nothing is dropped

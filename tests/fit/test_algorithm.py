@@ -94,6 +94,26 @@ def test_where_positions_are_learnt_samples_stay_whole(folder):
     assert {len(row) for batch in runs[2].tokens for row in batch} == {LENGTH // 2}
 
 
+def test_where_few_weights_are_trained_nothing_is_dropped(folder):
+    """It trains as plain streaming does where text is seen again; a choice that is asked for is
+    made.
+    """
+    lines = []
+    for asked in (None, {}, {"remember": "always"}):
+        model = make_rotary()
+        for name, weight in model.named_parameters():
+            weight.requires_grad_("norm" in name)
+        algorithms = [] if asked is None else [AtteNT(**asked)]
+        seen, memory, _ = fit(make_loader(folder), algorithms, model, max_duration="60ba", seed=1)
+        lines.append(seen.losses)
+        if asked is not None:
+            assert algorithms[0].fit.run.told.startswith("few of the model's weights") != bool(
+                asked
+            )
+    assert lines[0] == lines[1] != lines[2]
+    assert min(keep for _, keep in memory.data["attent/keep"]) < 0.6
+
+
 @pytest.mark.parametrize(
     "asked",
     [

@@ -14,6 +14,7 @@ AGAIN, PADDED = Facts(text=True), Facts(text=True, once=True)
 PACKED = Facts(text=True, once=True, packed=True)
 LEARNT = Facts(text=True, once=True, packed=True, positions=True)
 PACKED_AGAIN = Facts(text=True, packed=True)
+LORA, LORA_PACKED = replace(AGAIN, adapters=True), replace(PACKED_AGAIN, adapters=True)
 EVERYWHERE = (IMAGES, IMAGES_ONCE, AGAIN, PADDED, PACKED, PACKED_AGAIN)
 
 PLAIN = {"keep": 1.0, "scored": False, "when": "never", "arrange": []}
@@ -63,6 +64,21 @@ TABLE = [
     ({}, (PACKED,), PLAIN | {"arrange": BOTH, "guarded": False}),
     ({}, (LEARNT,), PLAIN | {"arrange": ["balance"]}),
     ({"arrange": {"pieces": 0.5}}, (LEARNT,), PLAIN | {"arrange": ["pieces"]}),
+    # Few weights are trained: nothing is dropped, unless anything of a choice is given
+    ({}, (LORA, LORA_PACKED), PLAIN),
+    ({"warmup": "1ep"}, (LORA,), PLAIN),
+    ({}, (replace(PACKED, adapters=True),), PLAIN | {"arrange": BOTH}),
+    ({"arrange": {"balance": "tokens"}}, (LORA,), PLAIN | {"arrange": ["balance"]}),
+    ({"remember": "always"}, (LORA,), SEEN_AGAIN | {"arrange": []}),
+    ({"remember": {"detrend": False}}, (LORA,), SEEN_AGAIN | {"detrend": False}),
+    ({"keep": 0.6}, (LORA,), SEEN_AGAIN | {"keep": 0.6}),
+    ({"temperature": 2.0}, (LORA_PACKED,), SEEN_AGAIN | {"temperature": 2.0, "arrange": BOTH}),
+    ({"score": "loss"}, (LORA,), SEEN_AGAIN),
+    ({"score": "residual"}, (LORA,), SEEN_AGAIN | {"score": "residual"}),
+    ({"score": "remembered"}, (LORA,), SEEN_AGAIN | {"enough": 0.5}),
+    ({"scoring": {"fidelity": {"layers": 2}}}, (LORA,), SEEN_AGAIN),
+    ({"select": "hard"}, (LORA,), BY_SCORES | {"select": "hard"}),
+    ({"target": "t"}, (LORA,), TOWARD | {"interval": "1dur", "arrange": []}),
     # Plain training
     ({"keep": 1.0}, EVERYWHERE, {"keep": 1.0, "scored": False, "arrange": []}),
     ({"keep": 1.0, "select": "random"}, EVERYWHERE, PLAIN),
@@ -180,6 +196,13 @@ def test_what_settings_come_to(given, kinds, expected):
             "batches are balanced",
         ),
         ({"keep": 1.0}, AGAIN, "samples are streamed plainly"),
+        (
+            {},
+            LORA,
+            "few of the model's weights are trained, so none of the text is dropped; samples are "
+            "streamed plainly",
+        ),
+        ({"keep": 1.0}, LORA, "samples are streamed plainly"),
         ({"keep": 1.0, "select": "hard"}, IMAGES, "samples are streamed plainly"),
         (
             {"score": own_score, "keep": 0.5},

@@ -83,7 +83,7 @@ train_loader:
   num_workers: 0
 eval_loader: {name: chat, dataset: {local: CORPUS/sums/valid}, num_workers: 0}
 optimizer: {name: adamw, lr: 1e-3}
-algorithms: {attent: {}}
+algorithms: {attent: {remember: always}}
 max_duration: 3ep
 global_train_batch_size: 8
 progress_bar: false

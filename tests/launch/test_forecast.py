@@ -54,6 +54,11 @@ def test_several_epochs_are_remembered(told):
     assert found[4] == "remembered scores: 0.0 MB of each node"
 
 
+def test_with_lora_nothing_is_dropped(told):
+    found = told("max_duration=72ba", "model.lora={r: 2, target_modules: [q_proj]}")
+    assert found[3].startswith("AtteNT: few of the model's weights are trained") and found[4:] == []
+
+
 def test_scoring_is_told_with_its_cost(told):
     found = told("algorithms={attent: {keep: 0.5, score: residual, remember: never}}")
     assert found[-1].endswith("training costs 0.83 of training on everything")

@@ -10,7 +10,7 @@ from scored_models import language_model, linear
 from torch.nn import functional as F
 
 from attent_stream.model.reading import BINARY, PROBABILITIES, REGRESSION
-from attent_stream.model.traits import Traits, function_name, learns_positions
+from attent_stream.model.traits import Traits, function_name, learns_positions, weights_trained
 
 
 @pytest.mark.parametrize("name, shift", [("llama", True), ("bert", False), ("t5", False)])
@@ -73,3 +73,11 @@ def test_learnt_positions_of_ones_own_model():
     assert learns_positions(Own(pos_emb=torch.zeros(1, 8, 4)))
     assert not learns_positions(Own(relative_position_bias_table=torch.zeros(8, 4)))
     assert not learns_positions(Own(composition=torch.zeros(8, 4), positive=torch.zeros(2)))
+
+
+def test_weights_are_counted_once():
+    """Those of two names, too, as a language model's head often is its embedding."""
+    model = torch.nn.Sequential(torch.nn.Embedding(5, 3), torch.nn.Linear(3, 5))
+    model[1].weight = model[0].weight
+    model[1].bias.requires_grad_(False)
+    assert weights_trained(model) == (15, 20)
