@@ -26,6 +26,7 @@ from attent_stream.data.loader_arguments import (
     check_loader_arguments,
 )
 from attent_stream.data.one_block import as_batch
+from attent_stream.data.pipe import widen
 from attent_stream.data.tagged import Collated
 from attent_stream.data.tagged_collate import TaggedCollate
 from attent_stream.teach.board import Board
@@ -349,7 +350,9 @@ class TeachingDataLoader(StreamingDataLoader):
         if self._prefetch is not None:
             needed = min(candidates, _MOST_AHEAD) + 2 if candidates else 0
             self.prefetch_factor = max(self._prefetch, -(-needed // self.num_workers))
-        return DataLoader.__iter__(self)
+        batches = DataLoader.__iter__(self)
+        widen(batches)
+        return batches
 
     def _reading(self) -> AbstractContextManager:
         """Keep random states while a batch is read. Workers have their own."""
