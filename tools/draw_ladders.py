@@ -43,7 +43,8 @@ LADDERS = (
         },
     ),
     Ladder(
-        label="million weights (batches of 1,024 tokens)", rungs={"mix": 0.3, "ladder_size5m": 5.1}
+        label="million weights (batches of 1,024 tokens)",
+        rungs={"mix": 0.3, "ladder_size1m": 1.4, "ladder_size5m": 5.1},
     ),
 )
 
