@@ -4,6 +4,7 @@ import copy
 from dataclasses import replace
 from typing import NamedTuple
 
+from attent_stream.base.errors import TeacherError
 from attent_stream.base.gather import RankGroup
 from attent_stream.order.order import Order
 from attent_stream.teach.choice_thread import ChoiceThread
@@ -70,6 +71,17 @@ class Chooser:
         """Whether the thread waits for ``share``."""
         return self._thread.shares
 
+    @property
+    def scheduled(self) -> Upcoming:
+        """The window that is chosen next.
+
+        Raises:
+            TeacherError: None is left.
+        """
+        if self.next is None:
+            raise TeacherError(f"epoch {self._order.epoch} has no window left to be chosen")
+        return self.next
+
     def choose(
         self, segment: Segment, lesson: int, first_step: int, group: RankGroup
     ) -> Made | None:
@@ -87,10 +99,11 @@ class Chooser:
 
         Returns:
             None if a thread chooses: see ``settle``, and ``share``.
+
+        Raises:
+            TeacherError: No window is left.
         """
-        coming, teacher = self.next, self._teacher
-        if coming is None:
-            raise ValueError(f"expected a window after segment {segment.index}, got none")
+        coming, teacher = self.scheduled, self._teacher
         window, decision = coming.window, coming.decision
         remaining = len(segment.lessons) - lesson
         shares = decision.features and coming.features is not None and group.ranks > 1

@@ -17,7 +17,6 @@ from attent_stream.teach.resumed_decision import checked, resumed_decision
 from attent_stream.teach.segment import Segment
 from attent_stream.teach.segments import Segments
 from attent_stream.teach.teacher import Teacher
-from attent_stream.teach.upcoming import Upcoming
 from attent_stream.window.choice import Choice
 from attent_stream.window.decision import SCORED, Decision
 from attent_stream.window.layout import LESSON, canonical_values, read_again
@@ -68,10 +67,9 @@ class TaughtEpoch:
             drop_last=drop_last,
             first_row=self.first_row,
         )
-        publisher = Publisher(board, order, self._segments, teacher, rank)
-        self.chooser = Chooser(order, teacher, self._segments, publisher)
+        self._publisher = Publisher(board, order, self._segments, teacher, rank)
+        self.chooser = Chooser(order, teacher, self._segments, self._publisher)
         self._published_steps = 0  # number of the current segment's first step
-        self._published = False  # whether any segment is
         self._step = 0  # next step of the current segment
         self._lesson = -1  # lesson of the current segment that was yielded last
         self._waiting: Segment | None = None  # published, follows the current one
@@ -198,18 +196,18 @@ class TaughtEpoch:
             rows: Indices of the rows within the window, length n.
             scores: Scores of all ranks' samples, float of shape (ranks, n, batch_size).
         """
-        coming = self._scheduled()
+        coming = self.chooser.scheduled
         canonical = coming.record(rows, scores)
         time = self.teacher.time(self.order.epoch)
         self.teacher.remember(coming.window.ids[rows], canonical, time)
 
     def feature_places(self, group: RankGroup = ALONE) -> Pick:
         """Which candidates of a row this rank needs the features of; see ``Upcoming``."""
-        return self._scheduled().feature_places(self.teacher.arrangements, group)
+        return self.chooser.scheduled.feature_places(self.teacher.arrangements, group)
 
     def record_features(self, rows: list[int], features: NDArray[np.float16]) -> None:
         """Record features of candidate rows of the next window; see ``Upcoming``."""
-        self._scheduled().record_features(rows, features)
+        self.chooser.scheduled.record_features(rows, features)
 
     def choose(self, group: RankGroup = ALONE) -> None:
         """Choose and publish the next segment when ``due``.
@@ -251,12 +249,6 @@ class TaughtEpoch:
             self._apart = made.choice
         else:
             self._made.append(made.choice)
-
-    def _scheduled(self) -> Upcoming:
-        coming = self.chooser.next
-        if coming is None:
-            raise TeacherError(f"epoch {self.order.epoch} has no window left to be chosen")
-        return coming
 
     def _start(self) -> Segment:
         window = self._segments.window(0)
@@ -327,7 +319,6 @@ class TaughtEpoch:
         return self.segment.index + 1 < self._segments.count
 
     def _publish(self, segment: Segment, skip: int = 0) -> Segment:
-        first = self._published_steps + len(self.segment.roles) if self._published else 0
+        first = self._published_steps + len(self.segment.roles) if self._publisher.count else 0
         self.chooser.publish(segment, first, skip)
-        self._published = True
         return segment
