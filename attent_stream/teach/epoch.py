@@ -17,6 +17,7 @@ from attent_stream.teach.resumed_decision import checked, resumed_decision
 from attent_stream.teach.segment import Segment
 from attent_stream.teach.segments import Segments
 from attent_stream.teach.teacher import Teacher
+from attent_stream.teach.untold import Untold
 from attent_stream.window.choice import Choice
 from attent_stream.window.decision import SCORED, Decision
 from attent_stream.window.layout import LESSON, canonical_values, read_again
@@ -125,6 +126,7 @@ class TaughtEpoch:
             self._settle()
         coming = self.chooser.next
         scores = coming.scores if coming else None
+        apart = self._apart
         return Position(
             identity=self.identity,
             arrangements=self.teacher.arrangements.dump(),
@@ -137,7 +139,7 @@ class TaughtEpoch:
             next=self.next,
             scores=None if scores is None else scores.astype(np.float32),
             after=self.chooser.after,
-            untold=self._apart is not None,
+            untold=None if apart is None else Untold.of(apart, self.order.stream_starts),
         )
 
     @property
@@ -291,7 +293,8 @@ class TaughtEpoch:
         if following or tail_follows:
             self.segment = segment  # the next segment's first step depends on it
             self._waiting = self._publish(self._rebuild(following, position.segment + 1, last))
-            self._apart = self._waiting.choice if position.untold else None
+            if self._waiting.choice is not None and position.untold is not None:
+                self._apart = position.untold.told(self._waiting.choice)
         elif position.after is not None:
             self.chooser.after = self._planned(position.after, position.segment + 2)
         coming = self.chooser.next

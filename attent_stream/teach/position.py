@@ -4,7 +4,6 @@ It is one JSON string of plain numbers and text, because Composer's sharded chec
 data set's state and lose nested values.
 """
 
-import base64
 import json
 import zlib
 from dataclasses import dataclass
@@ -14,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attent_stream.arrange.cutting import MOST
+from attent_stream.teach.packing import LARGEST, packed, unpacked
+from attent_stream.teach.untold import Untold
 from attent_stream.window.decision import ALL, RANDOM, REMEMBERED, SCORED, Decision
 
-VERSION = 8
-_READ = (5, 6, 7, VERSION)
-_BITS = {"bool": 1, "float16": 16, "float32": 32, "int32": 32}
-# Candidates of a window, far beyond 1,024 nodes: a few bytes of zlib may ask for no more memory.
-_LARGEST = 1 << 28
+VERSION = 9
+_READ = (5, 6, 7, 8, VERSION)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +57,8 @@ class Position:
         scores: Scores of that window so far, float32 of shape (C, row_size), NaN where not known;
             None if none are needed, or if those are that are remembered when the choice begins.
         after: Decision about the window after ``next``'s, if a thread was choosing the latter.
-        untold: Whether ``following`` was made in a thread, so that it is handed out later.
+        untold: What is told of ``following`` when it begins, as it was made in a thread; None if
+            it was told already.
     """
 
     identity: dict[str, Any]
@@ -73,16 +72,16 @@ class Position:
     next: Decision | None
     scores: NDArray[np.float32] | None
     after: Decision | None = None
-    untold: bool = False
+    untold: Untold | None = None
 
     def dump(self) -> str:
         """As a JSON string."""
-        fields = {name: _packed(value) for name, value in vars(self).items()}
+        fields = {name: _plain(value) for name, value in vars(self).items()}
         return json.dumps({"version": VERSION, **fields}, sort_keys=True)
 
     @classmethod
     def load(cls, text: str) -> "Position":
-        """From ``dump``'s string, or that of versions 5 to 7.
+        """From ``dump``'s string, or that of versions 5 to 8.
 
         Arrays may not unpack to more than their shapes say, nor may shapes be absurd.
 
@@ -100,13 +99,11 @@ class Position:
             raise ValueError(f"expected a position of version {VERSION}, got version {version}")
         try:
             fields = _of_version_5(fields) if version == 5 else fields
-            if version < VERSION:
+            if version < 8:
                 fields.pop("features")  # are read again
-                fields |= {"after": None, "untold": False}
-            if type(fields["untold"]) is not bool:
-                raise ValueError(
-                    f"expected untold to be true or false, got {fields['untold']!r:.40}"
-                )
+                fields |= {"after": None, "untold": None}
+            elif version == 8:
+                fields["untold"] = _untold_of_version_8(fields["untold"])
             for name in ("epoch", "first_row", "segment", "lesson"):
                 _count(fields[name], name)
             return cls(
@@ -116,7 +113,8 @@ class Position:
                     "following": _chosen(fields["following"]),
                     "next": _decision(fields["next"]),
                     "after": _decision(fields["after"]),
-                    "scores": _array(fields["scores"]),
+                    "scores": unpacked(fields["scores"]),
+                    "untold": Untold.load(fields["untold"]),
                 }
             )
         except (AttributeError, KeyError, TypeError, ValueError, zlib.error) as error:
@@ -140,73 +138,14 @@ class Position:
             )
 
 
-def _packed(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        about: dict[str, Any] = {"dtype": str(value.dtype), "shape": list(value.shape)}
-        # Scores and orders hardly become smaller, and a large job has millions of them.
-        about["zlib"] = value.dtype not in (np.float32, np.int32)
-        if value.dtype == np.int32:
-            # The first bytes of each number, as many as the largest needs
-            about["width"] = max(1, -(-int(value.max(initial=0)).bit_length() // 8))
-            value = _of_width(value.astype("<i4").view(np.uint8), 4, about["width"])
-        data = (np.packbits(value) if value.dtype == bool else value).tobytes()
-        data = zlib.compress(data, 1) if about["zlib"] else data
-        return {**about, "data": base64.b64encode(data).decode()}
-    if isinstance(value, Chosen):
-        return {name: _packed(part) for name, part in vars(value).items()}
+        return packed(value)
+    if isinstance(value, (Chosen, Untold)):
+        return {name: _plain(part) for name, part in vars(value).items()}
     if isinstance(value, Decision):
         return {**vars(value), "notes": [list(note) for note in value.notes]}
     return value
-
-
-def _array(value: Any) -> NDArray | None:
-    if value is None:
-        return None
-    shape, kind = value["shape"], value["dtype"]
-    if kind not in _BITS:
-        raise ValueError(
-            f"expected an array of {', '.join(_BITS)} in a position, got {str(kind)[:40]!r}"
-        )
-    counts = (
-        isinstance(shape, list)
-        and len(shape) == 2
-        and all(type(n) is int and 0 <= n <= _LARGEST for n in shape)
-    )
-    if not counts or shape[0] * shape[1] > _LARGEST:
-        raise ValueError(
-            f"expected an array of two axes and at most {_LARGEST} candidates, got shape "
-            f"{str(shape)[:40]}"
-        )
-    count, width = shape[0] * shape[1], value.get("width")
-    if width is not None and not (kind == "int32" and type(width) is int and 1 <= width <= 4):
-        raise ValueError(f"expected int32 of 1 to 4 bytes, got {kind} of {str(width)[:40]!r}")
-    size = -(-count * _BITS[kind] // 8) if width is None else count * width
-    data, whole = base64.b64decode(value["data"], validate=True), True
-    if value.get("zlib", True):  # versions 5 and 6 do not say so
-        unpacker = zlib.decompressobj()
-        # One byte more tells whether there is more.
-        data = unpacker.decompress(data, size + 1)
-        whole = unpacker.eof
-    if len(data) != size or not whole:
-        raise ValueError(
-            f"expected {size} bytes for shape {shape} of {kind}, got "
-            f"{'more' if len(data) > size else len(data)}"
-        )
-    if kind == "bool":
-        return np.unpackbits(np.frombuffer(data, np.uint8), count=count).astype(bool).reshape(shape)
-    if width is not None:
-        numbers = _of_width(np.frombuffer(data, np.uint8), width, 4)
-        return numbers.view("<i4").astype(np.int32).reshape(shape)
-    return np.frombuffer(data, kind).reshape(shape).copy()
-
-
-def _of_width(data: NDArray[np.uint8], width: int, new: int) -> NDArray[np.uint8]:
-    """Cut or fill up little-endian numbers of ``width`` bytes to ``new``, shape (count, new)."""
-    numbers = data.reshape(-1, width)
-    result = np.zeros((len(numbers), new), np.uint8)
-    for byte in range(min(width, new)):  # ten times as fast as all at once
-        result[:, byte] = numbers[:, byte]
-    return result
 
 
 def _count(value: Any, name: str) -> int:
@@ -239,13 +178,13 @@ def _chosen(value: Any) -> Chosen | None:
     if value is None:
         return None
     decision = _decision(value["decision"])
-    kept, weights, places = (_array(value[name]) for name in ("kept", "weights", "places"))
+    kept, weights, places = (unpacked(value[name]) for name in ("kept", "weights", "places"))
     if kept is None or decision is None:
         raise ValueError("expected how a window was chosen and what was kept, got nothing")
     shape = decision.lessons, kept.shape[1] * decision.units
-    if kept.size * decision.units > _LARGEST:
+    if kept.size * decision.units > LARGEST:
         raise ValueError(
-            f"expected at most {_LARGEST} pieces of candidates, got {kept.size} in {decision.units}"
+            f"expected at most {LARGEST} pieces of candidates, got {kept.size} in {decision.units}"
         )
     if weights is not None:
         good = (np.isfinite(weights) & (weights >= 0)).all()
@@ -268,6 +207,13 @@ def _chosen(value: Any) -> Chosen | None:
 def _are_units_of(kept: NDArray[np.bool_], units: int, places: NDArray[np.int32]) -> bool:
     wanted = np.flatnonzero(kept.reshape(-1).repeat(units))
     return np.array_equal(np.sort(places, axis=None), wanted)
+
+
+def _untold_of_version_8(value: Any) -> dict[str, Any] | None:
+    """Version 8 kept nothing of it."""
+    if type(value) is not bool:
+        raise ValueError(f"expected untold to be true or false, got {value!r:.40}")
+    return {"scores": None, "measured": None} if value else None
 
 
 def _of_version_5(fields: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from attent_stream.window.choice import Choice
 from attent_stream.window.decision import SCORED
 
 QUANTILES = (0.1, 0.5, 0.9)
+COUNTS = ("candidates", "lessons", "dropped", "nonfinite", "empty")
 
 
 def choice_metrics(

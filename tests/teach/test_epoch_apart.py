@@ -17,6 +17,7 @@ from attent_stream.base.gather import RankGroup
 from attent_stream.teach import chooser
 from attent_stream.teach.teacher import Teacher
 from attent_stream.window.choice import Choice
+from attent_stream.window.metrics import choice_metrics
 
 PIECES = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "30ba", "stages": 2}
 TEACHERS = [
@@ -95,7 +96,7 @@ def test_a_position_is_the_same_at_each_lesson(folder, request, teacher):
         loader, found = make_loader(data, {}, {"seed": 5, **teacher}), []
         for _ in loader:
             loader.teach(lambda batch: batch_scores(batch))
-            found.append(replace(loader.epoch.position, untold=False).dump())
+            found.append(replace(loader.epoch.position, untold=None).dump())
             loader.teacher.clock.batches += 1
         return found
 
@@ -122,6 +123,7 @@ class Moving:
 
     def __init__(self, loader, choices=0, memory=None):
         self.loader, self.choices, self.ledger = loader, choices, loader.teacher.ledger
+        self.told: list = []  # of this run
         if memory is not None:
             self.ledger.load_state_dict(memory)
         elif self.ledger is not None:
@@ -134,13 +136,21 @@ class Moving:
         """As AtteNT goes through a lesson."""
         epoch = self.loader.epoch
         if epoch.segment.index:
-            self.choices += len(epoch.take_choices())
-        self.choices += len(self.loader.teach(self))
+            self.tell(epoch.take_choices())
+        self.tell(self.loader.teach(self))
         if self.ledger is not None:
             ids = epoch.lesson[0]
             # As if these were repeated: some of them are in the window that is chosen
             ids = np.concatenate([ids, np.arange(self.choices, 371, 3)])
             self.ledger.record(ids, (ids * 31 + int(ids[0])) % 101 + 1.0, 0.5)
+
+    def tell(self, choices):
+        """Note all that is told of choices."""
+        self.choices += len(choices)
+        starts = self.loader.epoch.order.stream_starts
+        for one in choices:
+            scores = None if one.scores is None else one.scores.astype(np.float32).tobytes()
+            self.told.append((one.measured or choice_metrics(one, starts), scores))
 
     def memory(self):
         return copy.deepcopy(self.ledger.state_dict()) if self.ledger is not None else None
@@ -200,7 +210,7 @@ def test_a_resume_between_a_choice_and_its_first_lesson(folder, request, teacher
     states: list = []
     again = start()
     go(*again, seen, states)
-    assert seen == whole and again[1].choices == undisturbed[1].choices  # asking changes nothing
+    assert seen == whole and again[1].told == undisturbed[1].told  # asking changes nothing
     for state, *then in states[8 : 45 : 1 if "balance" in teacher else 5]:
         for again in range(2):
             loader, score = start(*then)
@@ -209,6 +219,7 @@ def test_a_resume_between_a_choice_and_its_first_lesson(folder, request, teacher
             go(loader, score, log, found)
             assert log == whole, (then[0], again)
             assert score.choices == undisturbed[1].choices, (then[0], again)
+            assert undisturbed[1].told[then[2] :] == score.told, (then[0], again)
             if ranks == 1:
                 break
             # From a checkpoint soon after a resume, which may be between a choice and its sum again

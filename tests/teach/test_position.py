@@ -8,7 +8,10 @@ import zlib
 import numpy as np
 import pytest
 
-from attent_stream.teach.position import VERSION, Chosen, Position, _array, _packed
+from attent_stream.teach.packing import packed as packed_array
+from attent_stream.teach.packing import unpacked
+from attent_stream.teach.position import VERSION, Chosen, Position
+from attent_stream.teach.untold import Untold
 from attent_stream.window.decision import ALL, SCORED, Decision
 
 
@@ -31,7 +34,7 @@ def position(**changes) -> str:
         "next": {**decision, "by": "scored", "lessons": 1},
         "scores": scores,
         "after": None,
-        "untold": False,
+        "untold": None,
     }
     fields["version"] = VERSION
     fields = json.loads(json.dumps(fields))  # no part is shared
@@ -49,6 +52,7 @@ def packed(data: bytes) -> str:
 
 
 DECISION = {"by": "all", "lessons": 2, "notes": [], "units": 1, "features": False}
+COUNTED = {"candidates": 0, "lessons": 8, "dropped": 8, "nonfinite": 0, "empty": 0}
 BIG = {"dtype": "bool", "shape": [1 << 5, 1 << 20], "data": packed(bytes(1 << 22))}
 BAD_POSITIONS = [
     (
@@ -143,7 +147,13 @@ BAD_POSITIONS = [
         },
         "expected 16 bytes for shape [2, 8] of int32, got 0",
     ),
-    ({"untold": 1}, "expected untold to be true or false, got 1"),
+    ({"untold": 1}, "damaged"),
+    ({"untold": {"scores": None}}, "damaged"),
+    ({"untold": {"scores": None, "measured": [{"keep": "1"}, {}]}}, "expected numbers as metrics"),
+    ({"untold": {"scores": None, "measured": [{}, {"lessons": 1}]}}, "expected counts of cand"),
+    ({"untold": {"scores": None, "measured": [{}, {**COUNTED, "empty": -1}]}}, "expected counts"),
+    ({"untold": {"scores": None, "measured": [{}, []]}}, "expected counts of candidates, lessons"),
+    ({"version": 8, "untold": None}, "expected untold to be true or false, got None"),
     ({"after": {**DECISION, "units": 3}}, "expected one of [1, 2, 4, 8, 16] pieces, got '3'"),
     ({"lesson": "1"}, "lesson to be a whole number of at least 0, got '1'"),
     ({"surprise": 1}, "damaged"),
@@ -180,8 +190,14 @@ def test_dump_and_load():
         following=None,
         next=Decision(by=ALL, lessons=2),
         scores=None,
+        untold=Untold(
+            scores=np.linspace(0, 1, 16).astype(np.float32).reshape(2, 8),
+            measured=({"keep": 0.5}, COUNTED),
+        ),
     )
     again = Position.load(made.dump())
+    np.testing.assert_array_equal(again.untold.scores, made.untold.scores)
+    assert again.untold.measured == made.untold.measured
     assert again.current.decision == decision and again.next == made.next
     for name in ("kept", "weights", "places"):
         np.testing.assert_array_equal(getattr(again.current, name), getattr(made.current, name))
@@ -191,11 +207,11 @@ def test_dump_and_load():
 @pytest.mark.parametrize("largest", [0, 1, 255, 256, 65535, 65536, 1 << 24, (1 << 31) - 1])
 def test_whole_numbers_take_the_bytes_that_they_need(largest):
     values = np.array([[largest, 0, largest // 3]], np.int32)
-    made = json.loads(json.dumps(_packed(values)))
-    found = _array(made)
+    made = json.loads(json.dumps(packed_array(values)))
+    found = unpacked(made)
     assert found.dtype == np.int32 and found.tolist() == values.tolist()
     assert len(base64.b64decode(made["data"])) == 3 * max(1, len(f"{largest:x}") + 1 >> 1)
-    assert _array(_packed(np.zeros((0, 4), np.int32))).shape == (0, 4)
+    assert unpacked(packed_array(np.zeros((0, 4), np.int32))).shape == (0, 4)
 
 
 @pytest.mark.parametrize("version", [6, 7])
