@@ -55,6 +55,7 @@ class Arrangement:
 
     cuts: ClassVar[bool] = False  # changes the number of units; such arrangements come first
     reads: ClassVar[bool] = False  # needs features of candidates
+    reads_first: ClassVar[bool] = False  # also those of an epoch's first window, before training
     foreseeable: ClassVar[bool] = False  # ``decide`` looks at no sample ids or lanes of a window
     largest: ClassVar[int | None] = None  # units of the largest window that it arranges
     # A thread may run ``arranging``: it yields once if it reads features, else never, and shares

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from attent_stream.arrange.arrangement import Arrangement, Selected
 from attent_stream.arrange.balance import Balance
+from attent_stream.arrange.group import Group
 from attent_stream.arrange.pieces import Pieces
 from attent_stream.base.gather import ALONE, RankGroup, Steps, summed
 from attent_stream.base.registry import Registry
@@ -19,7 +20,7 @@ from attent_stream.window.choice import Choice, Window
 from attent_stream.window.decision import Decision
 
 ARRANGEMENTS: Registry[type[Arrangement]] = Registry(
-    "arrange", {"pieces": Pieces, "balance": Balance}
+    "arrange", {"pieces": Pieces, "balance": Balance, "group": Group}
 )
 MOST = 8  # arrangements of a run
 
@@ -146,18 +147,23 @@ class Arrangements:
         every = sorted([*self.entries, *more], key=lambda entry: not entry.made.cuts)
         return replace(self, entries=tuple(every))
 
-    def decided(self, decision: Decision, window: Window, end: Clock) -> Decision:
+    def decided(
+        self, decision: Decision, window: Window, end: Clock, *, reads_first: bool = False
+    ) -> Decision:
         """A decision with the notes of each arrangement for a window.
 
         Args:
             decision: How it will be chosen.
             window: The window.
             end: When it ends.
+            reads_first: Whether an epoch's first window can be read before training.
         """
         notes, units = [], 1
         for entry in self.entries:
             largest = entry.made.largest
             fits = largest is None or window.ids.size * units <= largest
+            if window.index == 0 and entry.made.reads:
+                fits = fits and reads_first and entry.made.reads_first
             note = entry.made.decide(window, end, units) if entry.on and fits else 0
             if note:
                 notes.append((entry.name, note))

@@ -61,8 +61,8 @@ class Balance(Arrangement):
         FEATURES.get(self.by)(batch)
 
     def decide(self, window: Window, end: Clock, units: int) -> int:
-        """See ``Arrangement``. The candidates of an epoch's first window cannot be read before."""
-        return int(window.index > 0)
+        """See ``Arrangement``."""
+        return 1
 
     def slots(self, window: Window, units: int, group: RankGroup) -> NDArray[np.int64] | None:
         """See ``Arrangement``: those of the rank's panels."""

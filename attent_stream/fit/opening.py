@@ -16,6 +16,7 @@ from attent_stream.base.randomness import restore_ranks
 from attent_stream.base.registry import imported
 from attent_stream.base.stopwatch import Stopwatch
 from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.data.first_features import open_first_features
 from attent_stream.effects.effect import Effects
 from attent_stream.effects.lesson_weights import LessonWeights
 from attent_stream.effects.noise_scale import NoiseScale
@@ -116,6 +117,7 @@ def open_fit(
         ledger=ledger,
         scoring=run.scored,
         first=scorer.first if isinstance(scorer, TargetScorer) else None,
+        first_features=open_first_features(loader, state.device.tensor_to_device),
     )
     if scorer is not None:
         teacher.scoring_costs(scorer.cost)

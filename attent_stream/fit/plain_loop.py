@@ -11,6 +11,7 @@ from attent_stream.arrange.cutting import apart
 from attent_stream.base.span import Clock, Span
 from attent_stream.data.candidates import ToDevice
 from attent_stream.data.dataloader import TeachingDataLoader
+from attent_stream.data.first_features import open_first_features
 from attent_stream.fit.arrange_faults import with_what_can_be_arranged
 from attent_stream.fit.clock import passes, single_pass
 from attent_stream.fit.run import Facts
@@ -75,7 +76,13 @@ class TeachingLoop:
             raise ValueError("select needs a score: set score to a function of a batch")
         run = with_what_can_be_arranged(run, loader, parsed.arranges_by_name)
         self.told = run.told
-        teacher = Teacher(run.teacher, clock=self._clock, total=total, scoring=run.scored)
+        teacher = Teacher(
+            run.teacher,
+            clock=self._clock,
+            total=total,
+            scoring=run.scored,
+            first_features=open_first_features(loader, to_device),
+        )
         loader.attach(teacher)
 
     @property

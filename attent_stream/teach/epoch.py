@@ -18,7 +18,8 @@ from attent_stream.teach.segment import Segment
 from attent_stream.teach.segments import Segments
 from attent_stream.teach.teacher import Teacher
 from attent_stream.teach.untold import Untold
-from attent_stream.window.choice import Choice
+from attent_stream.teach.upcoming import Upcoming
+from attent_stream.window.choice import Choice, Window
 from attent_stream.window.decision import SCORED, Decision
 from attent_stream.window.layout import LESSON, canonical_values, read_again
 
@@ -262,9 +263,21 @@ class TaughtEpoch:
             first = self.teacher.first(ids).astype(np.float64)
             scores = canonical_values(first, self.order.origin)
             self.teacher.remember(window.ids, scores, self.teacher.time(self.order.epoch))
-        choice = self.teacher.choose(window, decision, scores)
+        choice = self.teacher.choose(
+            window, decision, scores, self._first_features(window, decision)
+        )
         self._made.append(choice)
         return self._publish(self.chooser.compose(choice, 0, 0))
+
+    def _first_features(self, window: Window, decision: Decision) -> NDArray[np.float16] | None:
+        """Features of the first window, of which every rank has all."""
+        teacher, order = self.teacher, self.order
+        if not decision.features or teacher.first_features is None:
+            return None
+        first = Upcoming(window, decision, layout=order.layout, origin=order.origin)
+        ids = order.of_rank(window.ids, self.rank)
+        pick = first.feature_places(teacher.arrangements, ALONE)
+        return teacher.first_features(ids, teacher.arrangements, decision, pick)
 
     def _restore(self, position: Position) -> Segment:
         following = position.following

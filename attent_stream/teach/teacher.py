@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attent_stream.arrange.arrangements import Arrangements
 from attent_stream.base.empty import is_known
 from attent_stream.base.errors import TeacherError
-from attent_stream.base.gather import ALONE, RankGroup, Steps, summed
+from attent_stream.base.gather import ALONE, Pick, RankGroup, Steps, summed
 from attent_stream.base.schedule import Interval, Phases, ShareSchedule
 from attent_stream.base.span import Clock, Span
 from attent_stream.memory.ledger import Ledger
@@ -25,6 +26,8 @@ _SOME = 4096  # samples that are looked at to estimate how much is remembered
 
 # Sample ids of this rank, shape (n, batch_size) -> scores of all ranks, (ranks, n, batch_size)
 FirstScores = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+# Such ids, arrangements, the decision, and which candidates of a row -> their features, (n, m, d)
+FirstFeatures = Callable[[NDArray[np.int64], Arrangements, Decision, Pick], NDArray[np.float16]]
 # (lessons until then, epoch, share of the epoch's rows before it) -> the time it will be
 ClockReader = Callable[[int, int, float], Clock]
 
@@ -41,6 +44,8 @@ class Teacher:
             kept whole.
         first: Scores the first window of an epoch before anything is trained on; all ranks call it
             together. None: that window is kept whole, unless its scores are remembered.
+        first_features: Reads the features of that window likewise. None: it is not arranged by
+            them.
     """
 
     # Whether the number of lessons follows from the settings alone.
@@ -55,12 +60,13 @@ class Teacher:
         ledger: Ledger | None = None,
         scoring: bool = True,
         first: FirstScores | None = None,
+        first_features: FirstFeatures | None = None,
     ) -> None:
         self.settings = settings
         self.clock = clock
         self.total = total
         self.ledger = ledger
-        self.scoring, self.first = scoring, first
+        self.scoring, self.first, self.first_features = scoring, first, first_features
         self.selector = settings.chosen
         self.arrangements = settings.arrangements
 
@@ -172,7 +178,8 @@ class Teacher:
         """
         decision = self.by(window, self.clock(ahead, window.epoch, window.share))
         end = self.clock(ahead + decision.lessons, window.epoch, window.until)
-        return self.arrangements.decided(decision, window, end)
+        reads_first = self.first_features is not None
+        return self.arrangements.decided(decision, window, end, reads_first=reads_first)
 
     def by(self, window: Window, clock: Clock) -> Decision:
         """Decide by what a window that begins at a time is chosen, and how many lessons it has."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from corpora import difficulty
 from torch import distributed as dist
+from torch.utils.data import default_collate
 
 from attent_stream.arrange import balance
 from attent_stream.arrange.arrangements import Arrangements
@@ -19,6 +20,7 @@ from attent_stream.base.schedule import Phases, parse_interval, parse_share
 from attent_stream.base.span import Clock, Span
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.data.dataset import TeachingDataset
+from attent_stream.data.first_features import open_first_features
 from attent_stream.memory.ledger import SampleLedger
 from attent_stream.memory.open_ledger import Request, open_ledger
 from attent_stream.memory.remember import Remember
@@ -56,14 +58,15 @@ def make_teacher(
     ledger=None,
     seed=3,
     balance=None,
+    group=None,
     pieces=1.0,
     enough=0.9,
     detrend=False,
 ) -> Teacher:
     """A teacher whose clock is its own counter."""
-    arrange = ({} if pieces == 1 else {"pieces": pieces}) | (
-        {} if balance is None else {"balance": balance}
-    )
+    named = {"balance": balance, "group": group}
+    arrange = {} if pieces == 1 else {"pieces": pieces}
+    arrange |= {name: value for name, value in named.items() if value is not None}
     settings = TeacherSettings(
         keep=parse_share(keep),
         select=select,
@@ -99,6 +102,21 @@ class AsText:
         return {"input_ids": ids * TOKENS + torch.arange(TOKENS)}
 
 
+class AsChat:
+    """Samples as padded text of different lengths, beside their other columns."""
+
+    def __call__(self, samples: list) -> dict:
+        lengths = torch.tensor([length_of(int(sample["id"])) for sample in samples])
+        present = torch.arange(int(lengths.max())) < lengths[:, None]
+        batch = default_collate(samples)
+        return {**batch, "input_ids": present.long(), "attention_mask": present.long()}
+
+
+def length_of(sample: int) -> int:
+    """Tokens of a sample as padded text: one has more than float16 counts."""
+    return 3 + sample * 37 % 29 + 2500 * (sample == 200)
+
+
 def starts(batch: dict) -> torch.Tensor:
     """The same of a text, or a piece of one."""
     return torch.from_numpy(features_of(batch["input_ids"][:, 0].numpy()))
@@ -119,7 +137,7 @@ def run_epochs(loader: TeachingDataLoader, epochs: int = 1, score=None) -> dict:
     log = {"lessons": [], "scored": [], "choices": [], "lengths": []}
 
     def score_difficulty(batch):
-        if "input_ids" in batch:
+        if "id" not in batch:
             log["scored"].append(batch["input_ids"][:, 0].tolist())
             return torch.tensor([difficulty(start // TOKENS) for start in log["scored"][-1]])
         log["scored"].append(batch["id"].tolist())
@@ -141,7 +159,7 @@ def run_epochs(loader: TeachingDataLoader, epochs: int = 1, score=None) -> dict:
 def read(batch: dict, loader: TeachingDataLoader) -> list[int]:
     """What a lesson batch holds: ids, or of text the first token of each piece."""
     ids = loader.epoch.lesson[0].tolist()
-    if "input_ids" not in batch:
+    if "id" in batch:
         assert batch["id"].tolist() == ids
         return ids
     assert batch["input_ids"].shape == (len(ids) // loader.epoch.units, TOKENS)
@@ -172,8 +190,12 @@ def make_loader(data: dict, loader: dict, teacher: dict) -> TeachingDataLoader:
     """A loader with its teacher attached."""
     dataset = TeachingDataset(**data)
     text = {"collate_fn": AsText()} if "pieces" in teacher else {}
+    if "group" in teacher:
+        text = {"collate_fn": AsChat()}
     made = TeachingDataLoader(dataset, batch_size=data["batch_size"], **text, **loader)
     made.attach(make_teacher(**teacher))
+    if "group" in teacher:
+        made.teacher.first_features = open_first_features(made, lambda tensor: tensor)
     return made
 
 

@@ -214,6 +214,7 @@ def test_batching_methods_keep_their_promise(tmp_path, batching):
     ("workers", "order", "more"),
     [
         (0, "streaming", {"balance": "ids"}),
+        (0, "streaming", {"group": "length"}),
         pytest.param(
             0,
             "streaming",

@@ -30,6 +30,7 @@ TEACHERS = [
 SHARING = [
     {"keep": 1, "select": "random", "pieces": PIECES, "balance": "starts"},
     {"select": "hard", "keep": 0.5, "balance": "ids"},
+    {"select": "random", "keep": 0.7, "group": "length"},
 ]
 REMEMBERING = [
     {"select": "soft", "keep": 0.5, "ledger": 371, "interval": "2ep"},
@@ -106,13 +107,13 @@ def test_a_position_is_the_same_at_each_lesson(folder, request, teacher):
 
 
 def batch_scores(batch):
-    ids = batch["input_ids"][:, 0] if "input_ids" in batch else batch["id"]
+    ids = batch["id"] if "id" in batch else batch["input_ids"][:, 0]
     return (ids * 7919 % 101).float()
 
 
 def tokens_in(batch) -> int:
     """What a batch counts, unlike the next."""
-    ids = batch["input_ids"][:, 0] if "input_ids" in batch else batch["id"]
+    ids = batch["id"] if "id" in batch else batch["input_ids"][:, 0]
     return int(ids.sum()) % 13 + 1
 
 
@@ -174,7 +175,7 @@ DRIFTING = {"schedule": "linear", "from": 0.8, "to": 0.3, "over": "400tok"}
     ("teacher", "gap", "ranks"),
     [(teacher, 3, 1) for teacher in TEACHERS + SHARING + REMEMBERING]
     + [(REMEMBERING[1], 0, 2), (REMEMBERING[1], 3, 2)]
-    + [(SHARING[1], 0, 1), (SHARING[1], 0, 2), (SHARING[0], 3, 2), (SHARING[1], 3, 2)]
+    + [(SHARING[1], 0, 1), (SHARING[1], 0, 2), *((one, 3, 2) for one in SHARING)]
     + [({"select": "hard", "keep": DRIFTING, "balance": "ids"}, 3, 2)],
 )
 def test_a_resume_between_a_choice_and_its_first_lesson(folder, request, teacher, gap, ranks):
