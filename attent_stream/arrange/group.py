@@ -24,6 +24,7 @@ from attent_stream.window.choice import Window
 
 SETTING = "arrange.group"
 LENGTH = "length"
+_ROUNDED = 128  # a batch's width may be a multiple of so many positions
 _PART = 1024  # float16 has every whole number up to twice this
 
 
@@ -58,7 +59,7 @@ class Group(Arrangement):
         lengths, width = lengths_of(batch)
         if not (lengths < width).any():
             raise ScoreError(f"{SETTING} needs padded samples, got {len(lengths)} of one length")
-        if (lengths < width).all():
+        if width - lengths.max() >= _ROUNDED:
             raise ScoreError(
                 f"{SETTING} needs batches as long as their longest sample, got {width} positions "
                 f"for {int(lengths.max())} tokens"

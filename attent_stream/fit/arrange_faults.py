@@ -9,6 +9,7 @@ from composer.utils import dist
 
 from attent_stream.arrange.arrangements import Arrangements
 from attent_stream.arrange.cutting import CollatesToCut
+from attent_stream.arrange.group import Group
 from attent_stream.base.errors import ScoreError, in_words
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.fit.run import Run
@@ -47,6 +48,19 @@ def arrange_faults(
     of_ranks = dist.all_gather_object(faults)
     # The first rank's reason counts.
     return {name: reason for found in reversed(of_ranks) for name, reason in found.items()}
+
+
+def pads(loader: TeachingDataLoader) -> bool:
+    """Whether text is padded to the longest sample of a batch, as far as a few samples tell; all
+    ranks call this together.
+    """
+    try:
+        found = not loader.packed
+        if found:
+            Group().check(loader.glance())
+    except Exception:  # of the user's collate function too: whoever reads the batch will tell
+        found = False
+    return all(dist.all_gather_object(found))
 
 
 def with_what_can_be_arranged(run: Run, loader: TeachingDataLoader, asked: Set[str]) -> Run:

@@ -25,7 +25,7 @@ from attent_stream.effects.recorder import Recorder
 from attent_stream.effects.short_lessons import ShortLessons
 from attent_stream.effects.target_loss import TargetLoss
 from attent_stream.effects.weighting import WeightedOutputs
-from attent_stream.fit.arrange_faults import with_what_can_be_arranged
+from attent_stream.fit.arrange_faults import pads, with_what_can_be_arranged
 from attent_stream.fit.candidate_scorer import PreparesCandidates, open_scorer
 from attent_stream.fit.clock import passes, single_pass, state_clock
 from attent_stream.fit.fit import TARGET, Fit, StepTime
@@ -80,10 +80,11 @@ def open_fit(
     total = total_span(state.max_duration)
     length = passes(total, loader)
     facts = Facts(
-        text=Traits.of(state.model).shift_labels,
+        text=(text := Traits.of(state.model).shift_labels),
         passes=length,
         once=single_pass(length, loader),
         packed=loader.packed,
+        padded=text and pads(loader),
         alike=resumed is not None and TARGET in (resumed.get("given_up") or []),
         positions=learns_positions(state.model),
         adapters=_trains_few(state.model),

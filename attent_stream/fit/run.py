@@ -35,6 +35,7 @@ class Facts:
         once: No sample is seen twice.
         passes: Epochs of plain training that the run is as long as; None if not known.
         packed: Samples are text of one length without padding.
+        padded: They are text that is padded to the longest sample of a batch.
         alike: The stream is like the target.
         positions: The model learns a vector for each absolute position.
         adapters: Few of the model's weights are trained, as with LoRA.
@@ -46,6 +47,7 @@ class Facts:
     once: bool = False
     passes: float | None = None
     packed: bool = False
+    padded: bool = False
     alike: bool = False
     positions: bool = False
     adapters: bool = False
@@ -150,13 +152,19 @@ OFTEN: dict[str, Any] = {
     "pieces": {"schedule": "step", "from": 0.5, "to": 1.0, "over": "0.5dur", "stages": 1},
     "balance": "tokens",
 }
+# And where text is padded, so that less is (2026-11-30, seventh).
+PADDED: dict[str, Any] = {"group": "length"}
 _LARGEST_WINDOW = 256
 # It rose to 0.36 and more where the default harmed, and to 0.18 where it saved most (docs/log.md,
 # 2026-11-30, fourth).
 _MOST_MEMORIZED = 0.2
 _ALIKE = "the stream is like the target, so none of it is dropped for that; "
 _ADAPTERS = "few of the model's weights are trained, so none of the text is dropped; "
-_WORDS = {"pieces": "short pieces of samples come first", "balance": "batches are balanced"}
+_WORDS = {
+    "pieces": "short pieces of samples come first",
+    "balance": "batches are balanced",
+    "group": "samples of a batch are of similar length",
+}
 
 
 def run_of(settings: "Settings", facts: Facts) -> Run:
@@ -205,7 +213,7 @@ def run_of(settings: "Settings", facts: Facts) -> Run:
         passes=facts.passes / keep.start if toward and facts.passes is not None else None,
         told=_ALIKE * facts.alike
         + _ADAPTERS * (regime is PLAIN and _sees_again(settings, facts))
-        + _told(regime if keep.some else PLAIN, taken, arrange, settings.arrange is None),
+        + _told(regime if keep.some else PLAIN, taken, arrange, _seen(settings, facts)),
         alike=facts.alike,
     )
 
@@ -282,6 +290,8 @@ def _arrange(settings: "Settings", facts: Facts, regime: Regime) -> Mapping[str,
     default: dict[str, Any] = {}
     if facts.text and facts.packed and unchosen and not keeps_all:
         default = ONCE if facts.once else OFTEN if regime is AGAIN else {}
+    if facts.text and facts.padded and unchosen and not keeps_all:
+        default = PADDED
     # With pieces, late positions would be learnt in the last fifth of training only
     without = settings.without | ({"pieces"} if facts.positions else set())
     default = {name: value for name, value in default.items() if name not in without}
@@ -290,12 +300,16 @@ def _arrange(settings: "Settings", facts: Facts, regime: Regime) -> Mapping[str,
     return default | dict(settings.arrange) if settings.joined else settings.arrange
 
 
-def _told(
-    regime: Regime, taken: Mapping[str, Any], arrange: Mapping[str, Any], unasked: bool
-) -> str:
+def _seen(settings: "Settings", facts: Facts) -> str:
+    """What the text is, where the arrangement follows from it."""
+    if settings.arrange is not None:
+        return ""
+    return "padded text: " if facts.padded else "packed text seen once: "
+
+
+def _told(regime: Regime, taken: Mapping[str, Any], arrange: Mapping[str, Any], seen: str) -> str:
     listed = ", ".join(_WORDS.get(name, name) for name in arrange)
     if regime is PLAIN and arrange:
-        seen = "packed text seen once: " if unasked else ""
         return f"{seen}nothing is dropped, {listed}"
     if regime is PLAIN:
         return regime.told

@@ -107,10 +107,11 @@ def test_what_cannot_be_grouped_is_refused():
         return made
 
     Group().check(batch(3, 5, 4))
+    Group().check(batch(3, 5, 4, width=128))
     with pytest.raises(ScoreError, match="needs padded samples, got 3 of one length"):
         Group().check(batch(4, 4, 4))
-    with pytest.raises(ScoreError, match="longest sample, got 9 positions for 5 tokens"):
-        Group().check(batch(3, 5, width=9))
+    with pytest.raises(ScoreError, match="longest sample, got 200 positions for 5 tokens"):
+        Group().check(batch(3, 5, width=200))
     with pytest.raises(ScoreError, match="arrange.group 'length' needs input_ids"):
         Group().check({"pixel_values": torch.zeros(2, 3, 4, 4)})
     with pytest.raises(ValueError, match="arrange.group must be length, got 'size'"):

@@ -10,12 +10,13 @@ from attent_stream.fit.run import Facts
 from attent_stream.fit.settings import Settings, parse_settings
 
 IMAGES, IMAGES_ONCE = Facts(), Facts(once=True)
-AGAIN, PADDED = Facts(text=True), Facts(text=True, once=True)
+AGAIN, UNPACKED = Facts(text=True), Facts(text=True, once=True)
+PADDED, PADDED_AGAIN = replace(UNPACKED, padded=True), replace(AGAIN, padded=True)
 PACKED = Facts(text=True, once=True, packed=True)
 LEARNT = Facts(text=True, once=True, packed=True, positions=True)
 PACKED_AGAIN = Facts(text=True, packed=True)
 LORA, LORA_PACKED = replace(AGAIN, adapters=True), replace(PACKED_AGAIN, adapters=True)
-EVERYWHERE = (IMAGES, IMAGES_ONCE, AGAIN, PADDED, PACKED, PACKED_AGAIN)
+EVERYWHERE = (IMAGES, IMAGES_ONCE, AGAIN, UNPACKED, PACKED, PACKED_AGAIN)
 
 PLAIN = {"keep": 1.0, "scored": False, "when": "never", "arrange": []}
 BY_SCORES = {
@@ -48,7 +49,15 @@ def own_score(model, batch):
 # (arguments, kinds of runs, what the run does: all that is not named may be anything)
 TABLE = [
     # The default
-    ({}, (IMAGES, IMAGES_ONCE, PADDED), PLAIN),
+    ({}, (IMAGES, IMAGES_ONCE, UNPACKED), PLAIN),
+    # Padded text
+    ({}, (PADDED, replace(PADDED_AGAIN, adapters=True)), PLAIN | {"arrange": ["group"]}),
+    ({}, (PADDED_AGAIN,), SEEN_AGAIN | {"arrange": ["group"]}),
+    ({"keep": 1.0}, (PADDED, PADDED_AGAIN), {"keep": 1.0, "arrange": []}),
+    ({"arrange": "none"}, (PADDED,), PLAIN),
+    ({"arrange": "none"}, (PADDED_AGAIN,), SEEN_AGAIN | {"arrange": []}),
+    ({"select": "random"}, (PADDED,), {"keep": 0.7, "arrange": []}),
+    ({}, (replace(PADDED, text=False),), PLAIN),
     ({}, (AGAIN,), SEEN_AGAIN | {"arrange": []}),
     ({}, (PACKED_AGAIN,), SEEN_AGAIN | {"arrange": BOTH}),
     ({"remember": "never"}, (PACKED_AGAIN,), PLAIN),
@@ -82,16 +91,16 @@ TABLE = [
     # Plain training
     ({"keep": 1.0}, EVERYWHERE, {"keep": 1.0, "scored": False, "arrange": []}),
     ({"keep": 1.0, "select": "random"}, EVERYWHERE, PLAIN),
-    ({"remember": "never"}, (IMAGES, AGAIN, PADDED), PLAIN),
-    ({"arrange": "none"}, (IMAGES, PADDED, PACKED), PLAIN),
+    ({"remember": "never"}, (IMAGES, AGAIN, UNPACKED), PLAIN),
+    ({"arrange": "none"}, (IMAGES, UNPACKED, PACKED), PLAIN),
     # Candidates are scored as soon as one of four is given
-    ({"keep": 0.6}, (IMAGES, IMAGES_ONCE, PADDED), BY_SCORES | {"keep": 0.6, "arrange": []}),
+    ({"keep": 0.6}, (IMAGES, IMAGES_ONCE, UNPACKED), BY_SCORES | {"keep": 0.6, "arrange": []}),
     ({"keep": 0.6}, (PACKED,), BY_SCORES | {"keep": 0.6, "arrange": BOTH}),
     ({"keep": 0.6}, (AGAIN,), SEEN_AGAIN | {"keep": 0.6}),
     ({"select": "hard"}, EVERYWHERE, BY_SCORES | {"select": "hard", "arrange": []}),
-    ({"score": "grad_norm"}, (IMAGES, PADDED), BY_SCORES | {"score": "grad_norm"}),
-    ({"scoring": {"fidelity": {"layers": 2}}}, (IMAGES, PADDED), BY_SCORES),
-    ({"score": own_score}, (IMAGES, AGAIN, PADDED), BY_SCORES | {"score": own_score}),
+    ({"score": "grad_norm"}, (IMAGES, UNPACKED), BY_SCORES | {"score": "grad_norm"}),
+    ({"scoring": {"fidelity": {"layers": 2}}}, (IMAGES, UNPACKED), BY_SCORES),
+    ({"score": own_score}, (IMAGES, AGAIN, UNPACKED), BY_SCORES | {"score": own_score}),
     ({"select": "random"}, EVERYWHERE, {"keep": 0.7, "select": "random", "scored": False}),
     ({"select": "predicted"}, EVERYWHERE, BY_SCORES | {"select": "predicted"}),
     # What is given of a default stays
@@ -104,13 +113,13 @@ TABLE = [
     ({"remember": {"per": "shard"}}, (AGAIN,), SEEN_AGAIN | {"per": "shard"}),
     # Remembered
     ({"remember": "always"}, (IMAGES, AGAIN), SEEN_AGAIN),
-    ({"remember": "always"}, (IMAGES_ONCE, PADDED), PLAIN | {"when": "always"}),
+    ({"remember": "always"}, (IMAGES_ONCE, UNPACKED), PLAIN | {"when": "always"}),
     (
         {"remember": "warmup", "select": "hard"},
         EVERYWHERE,
         BY_SCORES | {"select": "hard", "when": "warmup"},
     ),
-    ({"score": "remembered"}, (PADDED, IMAGES_ONCE), BY_LOSSES | {"keep": 0.7, "enough": 0.5}),
+    ({"score": "remembered"}, (UNPACKED, IMAGES_ONCE), BY_LOSSES | {"keep": 0.7, "enough": 0.5}),
     ({"score": "remembered"}, (AGAIN,), SEEN_AGAIN | {"enough": 0.5}),
     (
         {"score": "remembered", "select": "hard", "remember": {"score": "grad_norm"}},
@@ -124,7 +133,7 @@ TABLE = [
     ),
     # A target
     ({"target": "t"}, (PACKED,), TOWARD | {"interval": "1ep", "arrange": BOTH}),
-    ({"target": "t"}, (PADDED,), TOWARD | {"interval": "1ep", "arrange": []}),
+    ({"target": "t"}, (UNPACKED,), TOWARD | {"interval": "1ep", "arrange": []}),
     ({"target": "t"}, (AGAIN,), TOWARD | {"interval": "1dur", "arrange": []}),
     (
         {"target": "t", "keep": 0.5, "select": "hard"},
@@ -194,6 +203,13 @@ def test_what_settings_come_to(given, kinds, expected):
             PACKED,
             "packed text seen once: nothing is dropped, short pieces of samples come first, "
             "batches are balanced",
+        ),
+        ({}, PADDED, "padded text: nothing is dropped, samples of a batch are of similar length"),
+        (
+            {},
+            replace(PADDED_AGAIN, adapters=True),
+            "few of the model's weights are trained, so none of the text is dropped; padded text: "
+            "nothing is dropped, samples of a batch are of similar length",
         ),
         ({"keep": 1.0}, AGAIN, "samples are streamed plainly"),
         (

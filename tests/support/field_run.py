@@ -59,6 +59,7 @@ class Result:
         ledger: What is remembered of each sample in the end, or None where nothing is.
         steps: Of the optimizer.
         taught: Whether any window was not kept whole.
+        arranged: Names of its arrangements.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -68,6 +69,7 @@ class Result:
     ledger: NDArray | None = None
     steps: int = 0
     taught: bool = False
+    arranged: list[str] = field(default_factory=list)
 
     def difference(self, job: Job) -> float | None:
         """The largest of any score from brute force, None where none was made."""
@@ -113,6 +115,7 @@ def run_job(
             result.error = error
     taught = algorithm is not None and algorithm.fit is not None
     ledger = algorithm.fit.teacher.ledger if taught else None
+    result.arranged = algorithm.fit.run.teacher.arrangements.names if taught else []
     result.ledger = None if ledger is None else ledger.recall(np.arange(dataset.num_samples))
     return result
 

@@ -1,0 +1,78 @@
+"""Padded text: by default samples of similar length share a batch. Oracle: the plain run."""
+
+import logging
+
+import numpy as np
+import pytest
+from fits import VOCAB, fit, write
+
+from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
+from attent_stream.corpus.batches import TokenCollator
+from attent_stream.corpus.chat_batches import ChatCollator
+from attent_stream.fit.arrange_faults import pads
+
+COUNT, BATCH = 96, 4
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    rng = np.random.default_rng(3)
+    samples = [rng.integers(1, VOCAB, rng.integers(4, 24)) for _ in range(COUNT)]
+    columns = {"input_ids": "ndarray:int32", "labels": "ndarray:int32"}
+    made = [{name: ids.astype(np.int32) for name in columns} for ids in samples]
+    return write(tmp_path_factory.mktemp("chats") / "set", columns, made)
+
+
+def loader_of(folder: str, collate=None, **more) -> TeachingDataLoader:
+    dataset = TeachingDataset(
+        local=folder, batch_size=BATCH, window=8, gap=1, shuffle=True, num_canonical_nodes=1
+    )
+    return TeachingDataLoader(
+        dataset, batch_size=BATCH, collate_fn=collate or ChatCollator(), **more
+    )
+
+
+class Widest(ChatCollator):
+    """Pads to one width."""
+
+    def __call__(self, samples):
+        batch = super().__call__(samples)
+        wide = {name: value.new_zeros(len(value), 300) for name, value in batch.items()}
+        for name, value in batch.items():
+            wide[name][:, : value.shape[1]] = value
+        return wide
+
+
+class Fails(ChatCollator):
+    """Takes whole batches only."""
+
+    def __call__(self, samples):
+        assert len(samples) == BATCH, "a batch has four samples"
+        return super().__call__(samples)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_by_default_less_is_padded_and_nothing_dropped(folder, workers, caplog):
+    plain, _, _ = fit(loader_of(folder), [])
+    with caplog.at_level(logging.INFO):
+        taught, _, _ = fit(loader_of(folder, num_workers=workers), [AtteNT(remember="never")])
+    (told,) = [one.getMessage() for one in caplog.records if "padded text" in one.getMessage()]
+    assert told.endswith("nothing is dropped, samples of a batch are of similar length.")
+    both = [[sorted(map(unpadded, batch)) for batch in run.tokens] for run in (plain, taught)]
+    assert sorted(sum(both[0], [])) == sorted(sum(both[1], [])) and both[0] != both[1]
+    widths = [sum(len(batch[0]) * len(batch) for batch in run.tokens) for run in (plain, taught)]
+    assert widths[1] < 0.8 * widths[0]
+
+
+def unpadded(row: list[int]) -> list[int]:
+    return [token for token in row if token]
+
+
+def test_what_is_padded_otherwise_is_left_alone(folder, tmp_path):
+    assert pads(loader_of(folder))
+    assert not pads(loader_of(folder, Widest()))
+    assert not pads(loader_of(folder, Fails()))
+    packed = write(
+        tmp_path / "packed", {"tokens": "ndarray:int32"}, [{"tokens": np.ones(9, np.int32)}] * 32
+    )
+    assert not pads(loader_of(packed, TokenCollator()))
