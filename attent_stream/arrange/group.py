@@ -85,13 +85,12 @@ class Group(Arrangement):
         if selected.features is None:
             return selected.places, {}
         known = selected.features.reshape(-1, 2).astype(np.int64)
-        lengths = (known[:, 0] * _PART + known[:, 1])[selected.places]
-        own = np.zeros_like(selected.places)
+        lengths, places = known[:, 0] * _PART + known[:, 1], selected.places
+        own = np.zeros_like(places)
         if selected.group.rank == 0:  # all ranks know all lengths, but only sums are shared
-            own = group_lanes(selected.places, selected.lanes, lengths, selected.rng)
+            own = group_lanes(places, selected.lanes, lengths[places], selected.rng)
         places = yield own
-        sorted_lengths = (known[:, 0] * _PART + known[:, 1])[places]
-        return places, {"padding": padding(sorted_lengths)}
+        return places, {"padding": padding(lengths[places])}
 
 
 def lengths_of(batch: Any) -> tuple[Tensor, int]:

@@ -11,6 +11,7 @@ from attent_stream.base.watch import here
 from attent_stream.data.candidates import ToDevice
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.data.places import places
+from attent_stream.data.tagged_collate import row_each
 from attent_stream.teach.teacher import FirstFeatures
 from attent_stream.window.decision import Decision
 
@@ -34,7 +35,8 @@ def open_first_features(loader: TeachingDataLoader, to_device: ToDevice) -> Firs
         found = []
         for row in ids:
             try:
-                found.append(arrangements.features(loader.collated(row), decision))
+                features = arrangements.features(loader.collated(row), decision)
+                found.append(row_each(features, len(row)))
             except ScoreError as error:
                 raise ScoreError(f"{error}; on {here()} for {places(dataset, row)}") from error
         return dataset.gathered(to_device(torch.from_numpy(np.stack(found))), pick)

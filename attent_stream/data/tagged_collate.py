@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
 from attent_stream.arrange.cutting import collate_to_cut
@@ -68,9 +69,8 @@ class TaggedCollate:
             batch, features = task.made(batch, [piece for some in samples for piece in some.pieces])
         except ScoreError as error:
             raise CollateError(f"{error}; for {self._places(samples)}") from error
-        expected = len(given) // task.units
-        if features is not None and len(features) != expected:
-            features = np.resize(features[:0], (expected, features.shape[1]))
+        if features is not None:
+            features = row_each(features, len(given) // task.units)
         return Collated(samples[0].step, self._sent(batch), features=features, fault=fault)
 
     def _twin(self) -> Callable[[list], Any] | None:
@@ -131,3 +131,10 @@ class TaggedCollate:
         if get_worker_info() is None:
             return batch
         return in_one_block(batch, None if self._lender is None else self._lender.lend)
+
+
+def row_each(features: NDArray, samples: int) -> NDArray:
+    """Features with a row for each sample: zeros if the collate function made another number."""
+    if len(features) == samples:
+        return features
+    return np.zeros((samples, features.shape[1]), features.dtype)

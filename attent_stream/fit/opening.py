@@ -79,8 +79,9 @@ def open_fit(
     """
     total = total_span(state.max_duration)
     length = passes(total, loader)
+    text = Traits.of(state.model).shift_labels
     facts = Facts(
-        text=(text := Traits.of(state.model).shift_labels),
+        text=text,
         passes=length,
         once=single_pass(length, loader),
         packed=loader.packed,

@@ -101,8 +101,8 @@ class Position:
             fields = _of_version_5(fields) if version == 5 else fields
             if version < 8:
                 fields.pop("features")  # are read again
-                fields |= {"after": None, "untold": None}
-            elif version == 8:
+                fields |= {"after": None, "untold": False}
+            if version < VERSION:
                 fields["untold"] = _untold_of_version_8(fields["untold"])
             for name in ("epoch", "first_row", "segment", "lesson"):
                 _count(fields[name], name)

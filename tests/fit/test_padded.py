@@ -64,6 +64,18 @@ def test_by_default_less_is_padded_and_nothing_dropped(folder, workers, caplog):
     assert widths[1] < 0.8 * widths[0]
 
 
+class Doubles(ChatCollator):
+    """Makes two rows of some samples."""
+
+    def __call__(self, samples):
+        return super().__call__(samples + samples[: len(samples) == BATCH])
+
+
+def test_a_collate_function_that_makes_more_rows_does_not_end_a_run_by_default(folder):
+    taught, _, _ = fit(loader_of(folder, Doubles()), [AtteNT(remember="never")])
+    assert len(taught.losses) == COUNT // BATCH
+
+
 def unpadded(row: list[int]) -> list[int]:
     return [token for token in row if token]
 
