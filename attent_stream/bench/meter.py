@@ -35,8 +35,8 @@ class Meter(TrainingTime):
         # Trained samples by their share of the full positions.
         self._trained: Counter[float] = Counter()
 
-    def batch_start(self, state: State, logger: Logger) -> None:
-        """Count the batch's samples by their size, which AtteNT may have reduced before."""
+    def after_forward(self, state: State, logger: Logger) -> None:
+        """Count the micro-batch's samples by their size, which AtteNT may have reduced before."""
         if self._side is None:
             share = state.batch["input_ids"].shape[1] / self._shape.positions
         else:

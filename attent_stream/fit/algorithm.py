@@ -67,8 +67,8 @@ class AtteNT(Algorithm):
         remember: Whether the losses of training forwards are remembered, at no extra pass:
             ``never``, ``warmup``, ``always``, or a mapping (``Remember``).
         arrange: What becomes of selected samples: ``none``, or a mapping of arrangements:
-            ``pieces`` (a share or schedule of their length), ``balance`` (``tokens``) and ``group``
-            (``length``).
+            ``pieces`` (a share or schedule of their length), ``balance`` (``tokens``), ``group``
+            and ``sort`` (``length``).
         scoring: How scores are computed: a mapping (``Scoring``).
         target: A small data set that says what the model should be good at: a path, a mapping
             ``{remote, local, split, weight}`` (``TargetStream``), or a list of these. By default,

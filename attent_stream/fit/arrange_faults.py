@@ -2,14 +2,17 @@
 
 import logging
 from collections.abc import Set
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
+from typing import Any, NamedTuple
 
 from composer.utils import dist
 
 from attent_stream.arrange.arrangements import Arrangements
 from attent_stream.arrange.cutting import CollatesToCut
 from attent_stream.arrange.group import Group
+from attent_stream.arrange.sort import rows_by_length
 from attent_stream.base.errors import ScoreError, in_words
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.fit.run import Run
@@ -50,17 +53,37 @@ def arrange_faults(
     return {name: reason for found in reversed(of_ranks) for name, reason in found.items()}
 
 
-def pads(loader: TeachingDataLoader) -> bool:
-    """Whether text is padded to the longest sample of a batch, as far as a few samples tell; all
-    ranks call this together.
+class Padding(NamedTuple):
+    """How text is padded, as far as a few samples tell.
+
+    Args:
+        longest: To the longest sample of a batch.
+        end: At the end of samples, to whatever length.
     """
-    try:
-        found = not loader.packed
-        if found:
-            Group().check(loader.glance())
-    except Exception:  # of the user's collate function too: whoever reads the batch will tell
-        found = False
-    return all(dist.all_gather_object(found))
+
+    longest: bool = False
+    end: bool = False
+
+
+def padding(loader: TeachingDataLoader) -> Padding:
+    """How text is padded; all ranks call this together."""
+    found = Padding()
+    with suppress(Exception):  # of the user's collate function: whoever reads the batch will tell
+        if not loader.packed:
+            found = _padding_of(loader.glance())
+    every = dist.all_gather_object(found)
+    return Padding(*(all(one) for one in zip(*every, strict=True)))
+
+
+def _padding_of(batch: Any) -> Padding:
+    longest = end = False
+    with suppress(ScoreError):
+        Group().check(batch)
+        longest = True
+    with suppress(ScoreError):
+        rows = rows_by_length(batch)
+        end = bool(rows.lengths.min() < rows.width)
+    return Padding(longest, end)
 
 
 def with_what_can_be_arranged(run: Run, loader: TeachingDataLoader, asked: Set[str]) -> Run:

@@ -24,8 +24,9 @@ from attent_stream.effects.planned_length import PlannedLength
 from attent_stream.effects.recorder import Recorder
 from attent_stream.effects.short_lessons import ShortLessons
 from attent_stream.effects.target_loss import TargetLoss
+from attent_stream.effects.trimmed import Trimmed
 from attent_stream.effects.weighting import WeightedOutputs
-from attent_stream.fit.arrange_faults import pads, with_what_can_be_arranged
+from attent_stream.fit.arrange_faults import Padding, padding, with_what_can_be_arranged
 from attent_stream.fit.candidate_scorer import PreparesCandidates, open_scorer
 from attent_stream.fit.clock import passes, single_pass, state_clock
 from attent_stream.fit.fit import TARGET, Fit, StepTime
@@ -79,13 +80,17 @@ def open_fit(
     """
     total = total_span(state.max_duration)
     length = passes(total, loader)
-    text = Traits.of(state.model).shift_labels
+    traits = Traits.of(state.model)
+    text, token_means = traits.shift_labels, traits.shift_labels and traits.forward_args is not None
+    padded = padding(loader) if text else Padding()
     facts = Facts(
         text=text,
         passes=length,
         once=single_pass(length, loader),
         packed=loader.packed,
-        padded=text and pads(loader),
+        padded=padded.longest,
+        trims=padded.end and token_means,
+        micro=_in_micro_batches(state, loader),
         alike=resumed is not None and TARGET in (resumed.get("given_up") or []),
         positions=learns_positions(state.model),
         adapters=_trains_few(state.model),
@@ -161,7 +166,8 @@ def open_fit(
             target.held, target.held_samples, form=form, dataset=loader.dataset, spent=spent
         )
     noise = NoiseScale(form, spent)
-    effects = [noise, recorder, length, teaching, short, weights, shown, StepTime(spent)]
+    trimmed = Trimmed(loader, form, of_tokens=token_means)
+    effects = [trimmed, noise, recorder, length, teaching, short, weights, shown, StepTime(spent)]
     fit = Fit(
         run=run,
         loader=loader,
@@ -239,6 +245,12 @@ def _trains_few(model: Module) -> bool:
     """
     trained, every = zip(*dist.all_gather_object(weights_trained(model)), strict=True)
     return 0 < sum(trained) < _FEW * sum(every)
+
+
+def _in_micro_batches(state: State, loader: TeachingDataLoader) -> bool:
+    """Whether a rank's batch is split, as far as it is known before the first one."""
+    size = state.device_train_microbatch_size
+    return isinstance(size, int) and not state.auto_microbatching and size < loader.batch_size
 
 
 def _teacher(run: Run) -> type[Teacher]:

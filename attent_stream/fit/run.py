@@ -36,6 +36,8 @@ class Facts:
         passes: Epochs of plain training that the run is as long as; None if not known.
         packed: Samples are text of one length without padding.
         padded: They are text that is padded to the longest sample of a batch.
+        trims: They are padded at their end, and the model takes fewer positions.
+        micro: A batch is split into micro-batches.
         alike: The stream is like the target.
         positions: The model learns a vector for each absolute position.
         adapters: Few of the model's weights are trained, as with LoRA.
@@ -48,6 +50,8 @@ class Facts:
     passes: float | None = None
     packed: bool = False
     padded: bool = False
+    trims: bool = False
+    micro: bool = False
     alike: bool = False
     positions: bool = False
     adapters: bool = False
@@ -152,8 +156,10 @@ OFTEN: dict[str, Any] = {
     "pieces": {"schedule": "step", "from": 0.5, "to": 1.0, "over": "0.5dur", "stages": 1},
     "balance": "tokens",
 }
-# And where text is padded, so that less is (2026-11-30, seventh).
-PADDED: dict[str, Any] = {"group": "length"}
+# And where text is padded, so that less is (2026-11-30, seventh). Sorted micro-batches change no
+# gradient, so where there are any, batches are left as they are (2026-12-01).
+GROUPED: dict[str, Any] = {"group": "length"}
+SORTED: dict[str, Any] = {"sort": "length"}
 _LARGEST_WINDOW = 256
 # It rose to 0.36 and more where the default harmed, and to 0.18 where it saved most (docs/log.md,
 # 2026-11-30, fourth).
@@ -164,6 +170,7 @@ _WORDS = {
     "pieces": "short pieces of samples come first",
     "balance": "batches are balanced",
     "group": "samples of a batch are of similar length",
+    "sort": "micro-batches are cut to their longest sample",
 }
 
 
@@ -291,7 +298,9 @@ def _arrange(settings: "Settings", facts: Facts, regime: Regime) -> Mapping[str,
     if facts.text and facts.packed and unchosen and not keeps_all:
         default = ONCE if facts.once else OFTEN if regime is AGAIN else {}
     if facts.text and facts.padded and unchosen and not keeps_all:
-        default = PADDED
+        default = {} if facts.trims and facts.micro else GROUPED
+    if facts.text and facts.trims and not keeps_all:
+        default = default | SORTED
     # With pieces, late positions would be learnt in the last fifth of training only
     without = settings.without | ({"pieces"} if facts.positions else set())
     default = {name: value for name, value in default.items() if name not in without}
@@ -304,7 +313,8 @@ def _seen(settings: "Settings", facts: Facts) -> str:
     """What the text is, where the arrangement follows from it."""
     if settings.arrange is not None:
         return ""
-    return "padded text: " if facts.padded else "packed text seen once: "
+    padded = facts.padded or facts.trims
+    return "padded text: " if padded else "packed text seen once: "
 
 
 def _told(regime: Regime, taken: Mapping[str, Any], arrange: Mapping[str, Any], seen: str) -> str:

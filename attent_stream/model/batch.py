@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from attent_stream.base.errors import ScoreError
@@ -56,6 +59,17 @@ def split_batch(batch: Any, size: int, length: int | None = None) -> list[Any]:
     ]
 
 
+def taken(batch: Any, rows: NDArray[np.int64], length: int) -> Any:
+    """Take rows of a batch in an order.
+
+    Args:
+        batch: See ``split_batch``.
+        rows: Indices of rows, int64 of shape (n,).
+        length: Samples in the batch.
+    """
+    return _cut(batch, rows, length, True)
+
+
 def tokens_of(batch: Any, asked_by: str) -> tuple[Tensor, Tensor]:
     """A text batch's token ids, and which of them are no padding.
 
@@ -106,9 +120,9 @@ def _length(batch: Any) -> int | None:
     return next((length for item in items if (length := _length(item)) is not None), None)
 
 
-def _cut(value: Any, rows: slice, length: int, outermost: bool) -> Any:
+def _cut(value: Any, rows: slice | NDArray[np.int64], length: int, outermost: bool) -> Any:
     if isinstance(value, Tensor):
-        return value[rows] if value.ndim and len(value) == length else value
+        return _rows(value, rows) if value.ndim and len(value) == length else value
     if isinstance(value, Mapping):
         return {key: _cut(item, rows, length, False) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
@@ -119,7 +133,16 @@ def _cut(value: Any, rows: slice, length: int, outermost: bool) -> Any:
             isinstance(v, Tensor) and v.ndim and len(v) == length for v in value
         )
         if not outermost and not fields and len(value) == length:
-            return value[rows]
+            return _rows(value, rows)
         items = [_cut(item, rows, length, False) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return value
+
+
+def _rows(value: Any, rows: slice | NDArray[np.int64]) -> Any:
+    """Rows of a tensor, or items of a list or tuple."""
+    if isinstance(rows, slice):
+        return value[rows]
+    if isinstance(value, Tensor):
+        return value[torch.from_numpy(rows)]
+    return type(value)([value[row] for row in rows.tolist()])

@@ -14,17 +14,22 @@ class BatchForm:
 
     Args:
         spec: The train loader's ``DataSpec``. None: batches are not transformed.
+        by_tokens: Whether the Trainer weights micro-batches by their tokens, not by their samples.
     """
 
-    def __init__(self, spec: DataSpec | None = None) -> None:
-        self._spec = spec
+    def __init__(self, spec: DataSpec | None = None, *, by_tokens: bool = False) -> None:
+        self._spec, self._by_tokens = spec, by_tokens
 
     @classmethod
     def of(cls, loader: Any) -> "BatchForm":
         """Use the ``DataSpec`` of the Trainer that fits on ``loader``; call it within
         ``Trainer.fit``.
         """
-        return cls(_spec_of(loader))
+        trainer = _trainer()
+        spec = None if trainer is None else trainer._train_data_spec
+        if trainer is None or spec is None or spec.dataloader is not loader:
+            return cls()
+        return cls(spec, by_tokens=trainer.accumulate_train_batch_on_tokens)
 
     def transformed(self, batch: Any) -> Any:
         """Apply the spec's ``batch_transforms``."""
@@ -40,6 +45,12 @@ class BatchForm:
             return batch_length(batch)
         return int(self._spec.get_num_samples_in_batch(batch))
 
+    def weight(self, batch: Any) -> int:
+        """What the Trainer weights a micro-batch by: its samples, or its tokens in its count."""
+        if self._spec is None or not self._by_tokens:
+            return self.rows(batch)
+        return int(self._spec.get_num_tokens_in_batch(batch, token_type="loss_generating"))
+
     def split(self, batch: Any, size: int) -> list[Any]:
         """Split a batch into microbatches of at most ``size`` samples."""
         if self._spec is None or self._spec.split_batch is default_split_batch:
@@ -54,13 +65,12 @@ class BatchForm:
         return [self._spec.microbatch_transforms(one) for one in microbatches]
 
 
-def _spec_of(loader: Any) -> DataSpec | None:
+def _trainer() -> Trainer | None:
     # Composer's state holds the loader but not its DataSpec. Only the Trainer up the stack has it.
     frame = sys._getframe()
     while frame is not None:
         trainer = frame.f_locals.get("self")
         if isinstance(trainer, Trainer):
-            spec = trainer._train_data_spec
-            return spec if spec is not None and spec.dataloader is loader else None
+            return trainer
         frame = frame.f_back
     return None

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attent_stream.arrange.sort import Rows
 from attent_stream.base.errors import TeacherError
 from attent_stream.base.gather import ALONE, Pick, RankGroup
 from attent_stream.order.order import Order
@@ -40,6 +41,7 @@ class TaughtEpoch:
 
     Attributes:
         chooser: Chooses the windows after the first, and publishes segments.
+        rows: How the rows of the last lesson batch are sorted, if they are.
 
     Raises:
         ValueError: ``position`` is damaged, or was reached under other settings.
@@ -72,6 +74,7 @@ class TaughtEpoch:
         self._publisher = Publisher(board, order, self._segments, teacher, rank)
         self.chooser = Chooser(order, teacher, self._segments, self._publisher)
         self._published_steps = 0  # number of the current segment's first step
+        self.rows: Rows | None = None
         self._step = 0  # next step of the current segment
         self._lesson = -1  # lesson of the current segment that was yielded last
         self._waiting: Segment | None = None  # published, follows the current one
@@ -108,7 +111,12 @@ class TaughtEpoch:
         The pieces of a batch row follow each other.
         """
         ids = self.segment.lessons[self._lesson]
-        return ids[ids >= 0], self.segment.weights[self._lesson][ids >= 0]
+        ids, weights = ids[ids >= 0], self.segment.weights[self._lesson][ids >= 0]
+        return (
+            (ids, weights)
+            if self.rows is None
+            else (ids[self.rows.order], weights[self.rows.order])
+        )
 
     @property
     def units(self) -> int:

@@ -16,7 +16,7 @@ def test_small_images_are_counted_as_the_patches_they_have():
     state = SimpleNamespace(timestamp=SimpleNamespace(batch=3), algorithms=[], eval_metrics={})
     for side, samples in ((16, 4), (24, 4), (32, 2)):
         state.batch = (torch.zeros(samples, 3, side, side), torch.zeros(samples))
-        meter.batch_start(state, None)
+        meter.after_forward(state, None)
     meter.eval_after_all(state, None)
     (point,) = meter.points
     patches = {5: 4 * 5, 10: 4 * 10, 17: 2 * 17}  # of a sample -> of all

@@ -4,12 +4,14 @@ import logging
 
 import numpy as np
 import pytest
-from fits import VOCAB, fit, write
+import torch
+from composer.core import Callback
+from fits import VOCAB, fit, make_rotary, write
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.corpus.batches import TokenCollator
 from attent_stream.corpus.chat_batches import ChatCollator
-from attent_stream.fit.arrange_faults import pads
+from attent_stream.fit.arrange_faults import padding
 
 COUNT, BATCH = 96, 4
 
@@ -37,10 +39,23 @@ class Widest(ChatCollator):
 
     def __call__(self, samples):
         batch = super().__call__(samples)
-        wide = {name: value.new_zeros(len(value), 300) for name, value in batch.items()}
+        fill = {"labels": -100}
+        wide = {
+            name: value.new_full((len(value), 300), fill.get(name, 0))
+            for name, value in batch.items()
+        }
         for name, value in batch.items():
             wide[name][:, : value.shape[1]] = value
         return wide
+
+
+class Before(ChatCollator):
+    """Pads before samples."""
+
+    def __call__(self, samples):
+        batch = super().__call__(samples)
+        order = torch.argsort(batch["attention_mask"], dim=1, stable=True)
+        return {name: value.gather(1, order) for name, value in batch.items()}
 
 
 class Fails(ChatCollator):
@@ -57,11 +72,45 @@ def test_by_default_less_is_padded_and_nothing_dropped(folder, workers, caplog):
     with caplog.at_level(logging.INFO):
         taught, _, _ = fit(loader_of(folder, num_workers=workers), [AtteNT(remember="never")])
     (told,) = [one.getMessage() for one in caplog.records if "padded text" in one.getMessage()]
-    assert told.endswith("nothing is dropped, samples of a batch are of similar length.")
+    assert told.endswith(
+        "nothing is dropped, samples of a batch are of similar length, micro-batches are cut to "
+        "their longest sample."
+    )
     both = [[sorted(map(unpadded, batch)) for batch in run.tokens] for run in (plain, taught)]
     assert sorted(sum(both[0], [])) == sorted(sum(both[1], [])) and both[0] != both[1]
     widths = [sum(len(batch[0]) * len(batch) for batch in run.tokens) for run in (plain, taught)]
     assert widths[1] < 0.8 * widths[0]
+
+
+@pytest.mark.parametrize("collate", [ChatCollator, Widest])
+def test_with_micro_batches_they_are_cut_and_batches_left_alone(folder, collate, caplog):
+    def run(algorithms, micro):
+        seen = Widths()
+        _, _, trainer = fit(
+            loader_of(folder, collate()),
+            algorithms,
+            model=make_rotary(),
+            callbacks=[seen],
+            device_train_microbatch_size=micro,
+        )
+        return seen.positions, [w.detach().clone() for w in trainer.state.model.parameters()]
+
+    whole, weights = run([], BATCH)
+    with caplog.at_level(logging.INFO):
+        cut, found = run([AtteNT(remember="never")], 2)
+    (told,) = [one.getMessage() for one in caplog.records if "padded text" in one.getMessage()]
+    assert told.endswith("nothing is dropped, micro-batches are cut to their longest sample.")
+    assert cut < (0.9 if collate is ChatCollator else 0.15) * whole
+    torch.testing.assert_close(found, weights, rtol=1e-4, atol=1e-6)
+
+
+class Widths(Callback):
+    """Counts the positions that are trained on."""
+
+    positions = 0
+
+    def after_forward(self, state, logger):
+        self.positions += state.batch["input_ids"].numel()
 
 
 class Doubles(ChatCollator):
@@ -81,10 +130,11 @@ def unpadded(row: list[int]) -> list[int]:
 
 
 def test_what_is_padded_otherwise_is_left_alone(folder, tmp_path):
-    assert pads(loader_of(folder))
-    assert not pads(loader_of(folder, Widest()))
-    assert not pads(loader_of(folder, Fails()))
+    assert padding(loader_of(folder)) == (True, True)
+    assert padding(loader_of(folder, Widest())) == (False, True)
+    assert padding(loader_of(folder, Before())) == (True, False)
+    assert padding(loader_of(folder, Fails())) == (False, False)
     packed = write(
         tmp_path / "packed", {"tokens": "ndarray:int32"}, [{"tokens": np.ones(9, np.int32)}] * 32
     )
-    assert not pads(loader_of(packed, TokenCollator()))
+    assert padding(loader_of(packed, TokenCollator())) == (False, False)

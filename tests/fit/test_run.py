@@ -12,6 +12,7 @@ from attent_stream.fit.settings import Settings, parse_settings
 IMAGES, IMAGES_ONCE = Facts(), Facts(once=True)
 AGAIN, UNPACKED = Facts(text=True), Facts(text=True, once=True)
 PADDED, PADDED_AGAIN = replace(UNPACKED, padded=True), replace(AGAIN, padded=True)
+TRIMS = replace(PADDED, trims=True)
 PACKED = Facts(text=True, once=True, packed=True)
 LEARNT = Facts(text=True, once=True, packed=True, positions=True)
 PACKED_AGAIN = Facts(text=True, packed=True)
@@ -58,6 +59,14 @@ TABLE = [
     ({"arrange": "none"}, (PADDED_AGAIN,), SEEN_AGAIN | {"arrange": []}),
     ({"select": "random"}, (PADDED,), {"keep": 0.7, "arrange": []}),
     ({}, (replace(PADDED, text=False),), PLAIN),
+    # Padded at its end, so that micro-batches can be cut
+    ({}, (TRIMS,), PLAIN | {"arrange": ["group", "sort"]}),
+    ({}, (replace(TRIMS, padded=False), replace(TRIMS, micro=True)), PLAIN | {"arrange": ["sort"]}),
+    ({}, (replace(PADDED, micro=True),), PLAIN | {"arrange": ["group"]}),
+    ({}, (replace(TRIMS, once=False),), SEEN_AGAIN | {"arrange": ["group", "sort"]}),
+    ({"select": "random"}, (TRIMS,), {"keep": 0.7, "arrange": ["sort"]}),
+    ({"keep": 1.0}, (TRIMS,), {"keep": 1.0, "arrange": []}),
+    ({"arrange": "none"}, (TRIMS,), PLAIN),
     ({}, (AGAIN,), SEEN_AGAIN | {"arrange": []}),
     ({}, (PACKED_AGAIN,), SEEN_AGAIN | {"arrange": BOTH}),
     ({"remember": "never"}, (PACKED_AGAIN,), PLAIN),
@@ -205,6 +214,11 @@ def test_what_settings_come_to(given, kinds, expected):
             "batches are balanced",
         ),
         ({}, PADDED, "padded text: nothing is dropped, samples of a batch are of similar length"),
+        (
+            {},
+            replace(TRIMS, micro=True),
+            "padded text: nothing is dropped, micro-batches are cut to their longest sample",
+        ),
         (
             {},
             replace(PADDED_AGAIN, adapters=True),
