@@ -14,8 +14,8 @@ from attent_stream.launch.parts import TEACHERS, find_algorithm, make
 def forecast(config: TrainConfig) -> list[str]:
     """Say what data is there, and what AtteNT would do, without a model and without training.
 
-    Indices are read, but samples only if ``max_duration`` is in tokens. All ranks call this
-    together.
+    Indices are read, but samples only if ``max_duration`` is in tokens, or to see how text is
+    padded. All ranks call this together.
 
     Raises:
         ConfigError: The data is not there, or cannot be read with these settings.
@@ -89,16 +89,22 @@ def _learns_positions(model: ModelConfig) -> bool:
 def _of_teaching(
     settings: Any, loader: Any, length: float | None, config: TrainConfig
 ) -> list[str]:
+    from attent_stream.fit.arrange_faults import Padding, padding
     from attent_stream.fit.clock import single_pass
     from attent_stream.fit.run import Facts
     from attent_stream.memory.ledger import sample_bytes
     from attent_stream.memory.remember import NEVER
 
+    text, size = config.model.name == "hf_causal_lm", config.device_train_microbatch_size
+    padded = padding(loader) if text else Padding()
     facts = Facts(
-        text=config.model.name == "hf_causal_lm",
+        text=text,
         once=single_pass(length, loader),
         passes=length,
         packed=loader.packed,
+        padded=padded.longest,
+        trims=padded.end,
+        micro=isinstance(size, int) and size < loader.batch_size,
         positions=_learns_positions(config.model),
         adapters=config.model.lora is not None,
     )

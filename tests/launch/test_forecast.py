@@ -1,6 +1,8 @@
 """What a run would do, told before it is started."""
 
+import numpy as np
 import pytest
+from fits import write
 from tiny_runs import write_corpus
 
 from attent_stream.launch.config import load_config
@@ -57,6 +59,18 @@ def test_several_epochs_are_remembered(told):
 def test_with_lora_nothing_is_dropped(told):
     found = told("max_duration=72ba", "model.lora={r: 2, target_modules: [q_proj]}")
     assert found[3].startswith("AtteNT: few of the model's weights are trained") and found[4:] == []
+
+
+def test_padded_text_is_seen_by_its_first_samples(told, tmp_path):
+    columns = {"input_ids": "ndarray:int32", "labels": "ndarray:int32"}
+    ids = [np.arange(3 + 5 * number % 7, dtype=np.int32) for number in range(32)]
+    write(tmp_path / "chats", columns, [{"input_ids": one, "labels": one} for one in ids])
+    chats = f"train_loader={{name: chat, dataset: {{local: {tmp_path}/chats, window: 4}}}}"
+    of_windows = "AtteNT: padded text: nothing is dropped, samples of a batch are of similar length"
+    cut = "micro-batches are cut to their longest sample"
+    assert told(chats)[3] == f"{of_windows}, {cut}"
+    found = told(chats, "device_train_microbatch_size=2")[3]
+    assert found == f"AtteNT: padded text: nothing is dropped, {cut}"
 
 
 def test_scoring_is_told_with_its_cost(told):
