@@ -88,11 +88,14 @@ class Sort(Arrangement):
         return int(units == 1)
 
     def rows(self, batch: Any, note: int) -> Rows | None:
-        """See ``Arrangement``. A batch that cannot be cut to its samples is left as it is."""
+        """See ``Arrangement``. A batch that cannot be cut to its samples is left as it is, and one
+        with a sample that has no label: a micro-batch of these has a loss of NaN.
+        """
         try:
-            return rows_by_length(batch)
+            found = rows_by_length(batch)
         except ScoreError:  # another form than that of the samples that were checked
             return None
+        return found if found.labels.all() else None
 
 
 def rows_by_length(batch: Any) -> Rows:

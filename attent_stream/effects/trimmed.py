@@ -4,14 +4,17 @@ from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
+import torch
 from composer import Event, State
 from composer.loggers import Logger
 from torch import Tensor
 from torch.nn.functional import pad
 
-from attent_stream.arrange.sort import Rows, cut_to
+from attent_stream.arrange.sort import SETTING, Rows, cut_to
+from attent_stream.base.errors import ScoreError
 from attent_stream.data.dataloader import TeachingDataLoader
 from attent_stream.effects.effect import Effect
+from attent_stream.model.batch import tokens_of
 from attent_stream.model.batch_form import BatchForm
 
 
@@ -30,6 +33,7 @@ class Trimmed(Effect):
 
     def __init__(self, loader: TeachingDataLoader, form: BatchForm, *, of_tokens: bool) -> None:
         self._loader, self._form, self._of_tokens = loader, form, of_tokens
+        self._rows: Rows | None = None  # of the batch; None if it is not sorted, or was changed
         self._begin, self._end = 0, 0  # rows of the micro-batch
         # Its share of the batch's weight, 0 if it is not known; and that weight
         self._share, self._whole = 0.0, 1
@@ -37,17 +41,18 @@ class Trimmed(Effect):
         # Positions of the micro-batch, and those that it had before; 0 if it was not cut
         self._positions, self._width = 0, 0
 
-    @property
-    def _rows(self) -> Rows | None:
-        return None if self._loader.epoch is None else self._loader.epoch.rows
-
     def idle(self, event: Event, state: State) -> bool:
         """Batches that are not sorted are left as they are."""
-        return self._rows is None
+        return self._rows is None and (self._told is None or event is not Event.BEFORE_TRAIN_BATCH)
+
+    @property
+    def _told(self) -> Rows | None:
+        return None if self._loader.epoch is None else self._loader.epoch.rows
 
     def before_train_batch(self, state: State, logger: Logger) -> None:
         """Begin a batch, also again after one that failed."""
-        self._end = self._trained = 0
+        rows, self._end, self._trained = self._told, 0, 0
+        self._rows = rows if rows is not None and _is_sorted(state.batch, rows) else None
         if self._rows is not None:
             self._whole = self._form.weight(state.batch)
 
@@ -55,7 +60,7 @@ class Trimmed(Effect):
         """Cut the micro-batch."""
         rows, batch = self._rows, state.batch
         self._width, self._share = 0, 0.0
-        if rows is None or not _is_of(batch, rows):
+        if rows is None:
             return
         self._begin, self._end = self._end, self._end + self._form.rows(batch)
         self._share = self._form.weight(batch) / max(1, self._whole)
@@ -101,10 +106,16 @@ def share(rows: Rows, begin: int, end: int) -> float:
     return int(rows.labels[begin:end].sum()) / every
 
 
-def _is_of(batch: Any, rows: Rows) -> bool:
-    """Whether a micro-batch has the width of the sorted batch: nobody changed it since."""
-    tokens = batch.get("input_ids") if isinstance(batch, Mapping) else None
-    return isinstance(tokens, Tensor) and tokens.ndim == 2 and tokens.shape[1] == rows.width
+def _is_sorted(batch: Any, rows: Rows) -> bool:
+    """Whether a batch has these rows still, and no algorithm or callback has changed it."""
+    try:
+        tokens, present = tokens_of(batch, SETTING)
+    except ScoreError:
+        return False
+    if tokens.shape != (len(rows.order), rows.width):
+        return False
+    # A batch that is on the GPU already is not waited for
+    return present.is_cuda or bool((present.sum(1) == torch.from_numpy(rows.lengths)).all())
 
 
 def _widened(outputs: Any, positions: int, width: int) -> Any:

@@ -57,6 +57,12 @@ def test_a_batch_in_order_is_not_copied():
     assert sorted_by(batch, rows_by_length(batch)) is batch
 
 
+def test_a_batch_with_a_sample_without_labels_is_left_alone():
+    assert Sort().rows(batch_of([5, 3], first=2), 1) is not None
+    assert Sort().rows(batch_of([5, 3], first=3), 1) is None
+    assert Sort().rows(batch_of([5, 1]), 1) is None
+
+
 def test_lists_and_columns_follow_the_rows():
     batch = batch_of([2, 7, 4]) | {"name": ["a", "b", "c"], "pair": ("x", "y", "z"), "scale": 2.0}
     after = sorted_by(batch, rows_by_length(batch))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from composer import Trainer
-from composer.core import Callback
+from composer.core import Algorithm, Callback, Event
 from composer.metrics.nlp import LanguageCrossEntropy
 from fits import VOCAB, make_model, write
 
@@ -42,12 +42,12 @@ class Widths(Callback):
         self.widths.append(tuple(state.batch["input_ids"].shape))
 
 
-def train(folder, algorithms, micro, workers=0, model=None, **trainer):
+def train(folder, algorithms, micro, workers=0, model=None, collate=None, **trainer):
     dataset = TeachingDataset(
         local=folder, batch_size=BATCH, window=2, gap=1, shuffle=True, num_canonical_nodes=1
     )
     loader = TeachingDataLoader(
-        dataset, batch_size=BATCH, collate_fn=ChatCollator(), num_workers=workers
+        dataset, batch_size=BATCH, collate_fn=collate or ChatCollator(), num_workers=workers
     )
     model, seen = model or make_model(), Widths()
     made = Trainer(
@@ -81,6 +81,52 @@ def test_steps_are_those_of_whole_batches(folder, micro, workers, by_tokens):
         }
     positions = [sum(rows * width for rows, width in run.widths) for run in (whole, seen)]
     assert positions[1] < (0.9 if micro < 4 else 1.01) * positions[0]
+
+
+class SomeWithoutLabels(ChatCollator):
+    """Short samples have no label."""
+
+    def __call__(self, samples):
+        batch = super().__call__(samples)
+        batch["labels"][batch["attention_mask"].sum(1) < 9] = -100
+        return batch
+
+
+def test_no_micro_batch_is_without_labels(folder):
+    """Its loss would be NaN. The shortest two of eight are in one micro-batch if they are sorted,
+    but seldom if they are not.
+    """
+    for added in ([], [AtteNT(**SORTED)]):
+        _, weights, _ = train(folder, added, 4, collate=SomeWithoutLabels())
+        assert all(weight.isfinite().all() for weight in weights)
+
+
+class Turns(Algorithm):
+    """Puts the rows of each batch into another order."""
+
+    def match(self, event, state):
+        return event is Event.BATCH_START
+
+    def apply(self, event, state, logger):
+        state.batch = {name: value.flip(0) for name, value in state.batch.items()}
+
+
+class Drops(Turns):
+    """Drops rows."""
+
+    def apply(self, event, state, logger):
+        state.batch = {name: value[2:] for name, value in state.batch.items()}
+
+
+@pytest.mark.parametrize("changes", [Turns, Drops])
+def test_a_batch_that_was_changed_is_trained_on_whole(folder, changes):
+    _, _, seen = train(folder, [AtteNT(**SORTED), changes()], 2)
+    of_batches = [batch["input_ids"].shape[1] for batch in seen.batches]
+    assert len({width for _, width in seen.widths}) == len(set(of_batches))
+    assert sum(width for _, width in seen.widths) == sum(
+        width * -(-len(batch["input_ids"]) // 2)
+        for width, batch in zip(of_batches, seen.batches, strict=True)
+    )
 
 
 def test_composers_train_metrics_see_as_many_positions_as_labels(folder):
