@@ -6,12 +6,12 @@ over the squared length of the mean gradient.
 
 The squared length of a batch's gradient contains its noise. The inner product of the gradients of
 two batches does not. These two are a step's first micro-batch and the rest of the step. Where a
-step is one micro-batch, they are two steps that follow each other. What the weights move between
-these counts as noise, so the scale is then too large: by a third to a half, and more while the
-learning rate ends (docs/log.md, 2026-11-29, third).
+step is one micro-batch, or its micro-batches are sorted by length, they are two steps that follow
+each other. What the weights move between these counts as noise, so the scale is then too large: by
+a third to a half, and more while the learning rate ends (docs/log.md, 2026-11-29, third).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -39,14 +39,18 @@ class NoiseScale(Effect):
     Args:
         form: Counts the samples of batches.
         spent: Measures the time it takes.
+        at_random: Tells whether the current batch's micro-batches are random parts of it. If not,
+            two steps are compared.
 
     Attributes:
         value: The scale; None while it is not known, infinite where no signal is seen.
         batch: Size of a batch in the same unit; None while it is not known.
     """
 
-    def __init__(self, form: BatchForm, spent: Stopwatch) -> None:
-        self._form, self._spent = form, spent
+    def __init__(
+        self, form: BatchForm, spent: Stopwatch, at_random: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._form, self._spent, self._at_random = form, spent, at_random
         self._count = 0
         # Running means of the squared length of a batch's gradient, and of that without noise
         self._total = self._signal = 0.0
@@ -89,7 +93,7 @@ class NoiseScale(Effect):
         rows = self._form.rows(state.batch) if self._rows else 0
         first, self._seen = not self._seen, self._seen + rows
         last = self._seen >= self._rows
-        if not first and not last:
+        if not last and not (first and self._at_random()):
             return
         with self._spent, torch.no_grad():
             params = [

@@ -165,7 +165,7 @@ def open_fit(
         shown = TargetLoss(
             target.held, target.held_samples, form=form, dataset=loader.dataset, spent=spent
         )
-    noise = NoiseScale(form, spent)
+    noise = NoiseScale(form, spent, at_random=lambda: _in_order(loader))
     trimmed = Trimmed(loader, form, of_tokens=token_means)
     effects = [trimmed, noise, recorder, length, teaching, short, weights, shown, StepTime(spent)]
     fit = Fit(
@@ -245,6 +245,11 @@ def _trains_few(model: Module) -> bool:
     """
     trained, every = zip(*dist.all_gather_object(weights_trained(model)), strict=True)
     return 0 < sum(trained) < _FEW * sum(every)
+
+
+def _in_order(loader: TeachingDataLoader) -> bool:
+    """Whether the current batch's rows are in the order in which they were drawn."""
+    return loader.epoch is None or loader.epoch.rows is None
 
 
 def _in_micro_batches(state: State, loader: TeachingDataLoader) -> bool:

@@ -9,6 +9,7 @@ from fits import BATCH, LENGTH, VOCAB, fit, make_loader, make_model, write
 from torch import nn
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
+from attent_stream.corpus.chat_batches import ChatCollator
 from attent_stream.effects.noise_scale import _KEPT, EVERY
 
 WIDTH, STEPS = 40, 200
@@ -39,10 +40,12 @@ class Gradients(Callback):
 
     def __init__(self) -> None:
         self.steps: list[list[torch.Tensor]] = []
+        self.tokens: list[int] = []  # of each step's batch
 
     def run_event(self, event, state, logger):
         if event == Event.BATCH_START:
             self.steps.append([])
+            self.tokens.append(state.batch["input_ids"].numel())
         elif event == Event.AFTER_BACKWARD:
             grads = [p.grad.flatten() for p in state.model.parameters()]
             self.steps[-1].append(torch.cat(grads).double().clone())
@@ -59,12 +62,25 @@ def means(values: list[float]) -> float:
     return mean
 
 
-@pytest.mark.parametrize("micro", [1, 3, BATCH])
-def test_it_is_that_of_whole_gradients(text, micro):
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory):
+    rng = np.random.default_rng(2)
+    ids = [
+        np.minimum(rng.geometric(0.1, size=rng.integers(3, LENGTH)), VOCAB - 1).astype(np.int32)
+        for _ in range(160)
+    ]
+    columns = {"input_ids": "ndarray:int32", "labels": "ndarray:int32"}
+    return write(
+        tmp_path_factory.mktemp("chats"), columns, [{"input_ids": i, "labels": i} for i in ids]
+    )
+
+
+@pytest.mark.parametrize(("micro", "sort"), [(1, False), (3, False), (BATCH, False), (2, True)])
+def test_it_is_that_of_whole_gradients(text, chats, micro, sort):
     watch = Gradients()
     _, memory, _ = fit(
-        make_loader(text),
-        [AtteNT(keep=1)],
+        make_loader(chats, collate_fn=ChatCollator()) if sort else make_loader(text),
+        [AtteNT(keep=1, arrange={"sort": "length"} if sort else None)],
         callbacks=[watch],
         max_duration="2ep",
         device_train_microbatch_size=micro,
@@ -73,14 +89,14 @@ def test_it_is_that_of_whole_gradients(text, micro):
     for step in range(1, len(watch.steps), EVERY):
         parts, whole = watch.steps[step], watch.steps[step][-1]
         other, rest = watch.steps[step - 1][-1], whole
-        if len(parts) > 1:
+        if len(parts) > 1 and not sort:  # sorted micro-batches are not random parts
             share = micro / BATCH
             other, rest = parts[0] / share, (whole - parts[0]) / (1 - share)
         totals.append(float(whole @ whole))
         signals.append(float(other @ rest))
         total, signal = means(totals), means(signals)
         if len(totals) >= 4:
-            expected = BATCH * LENGTH * max(0, total - signal) / signal
+            expected = watch.tokens[step] * max(0, total - signal) / signal
             found = logged(memory).get(step + 1)
             assert (found is None) == (signal <= 0)
             assert found is None or found == pytest.approx(expected, rel=1e-3)
