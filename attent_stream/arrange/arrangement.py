@@ -122,12 +122,6 @@ class Arrangement:
         """Change a collated batch of lessons, which may keep one piece of each sample."""
         return batch
 
-    def rows(self, batch: Any, note: int) -> Any | None:
-        """Another order of the rows of a collated batch of lessons: ``sort.Rows``; None to keep
-        them. At most one arrangement of a run may do so.
-        """
-        return None
-
     def arrange(self, selected: Selected, note: int) -> tuple[NDArray[np.int64], dict[str, float]]:
         """Put the selected units into another order within their lanes, or cut them.
 

@@ -13,7 +13,7 @@ from attent_stream.arrange.arrangement import Arrangement, Selected
 from attent_stream.arrange.balance import Balance
 from attent_stream.arrange.group import Group
 from attent_stream.arrange.pieces import Pieces
-from attent_stream.arrange.sort import Rows, Sort
+from attent_stream.arrange.sort import Sort
 from attent_stream.base.gather import ALONE, RankGroup, Steps, summed
 from attent_stream.base.registry import Registry
 from attent_stream.base.span import Clock
@@ -252,11 +252,6 @@ class Arrangements:
         for entry, note in self._noted(decision.notes):
             batch = entry.made.lesson(batch, pieces, note)
         return batch
-
-    def rows(self, batch: Any, decision: Decision) -> Rows | None:
-        """Another order of the rows of a collated batch of lessons; None to keep them."""
-        found = (entry.made.rows(batch, note) for entry, note in self._noted(decision.notes))
-        return next((rows for rows in found if rows is not None), None)
 
     def vector(self, decision: Decision) -> list[int]:
         """A decision's note for each entry, 0 where it has none; see ``from_vector``."""

@@ -2,10 +2,11 @@
 
 A batch of padded text is as wide as its longest sample, and so are its micro-batches, if they are
 cut from it as they come. Sorted, each is cut to its own longest sample. A batch keeps its samples,
-so the gradient of a step stays what it was.
+so the gradient of a step stays what it was. ``effects/trimmed.py`` does it.
 """
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,13 +17,15 @@ from torch import Tensor
 
 from attent_stream.arrange.arrangement import Arrangement
 from attent_stream.base.errors import ScoreError
-from attent_stream.base.span import Clock
 from attent_stream.model.batch import taken, tokens_of
 from attent_stream.model.reference import IGNORED
-from attent_stream.window.choice import Window
 
 SETTING = "arrange.sort"
 LENGTH = "length"
+# What has a value for each position in dimension 1. Of other names it is not known.
+_POSITIONS = frozenset(
+    ("input_ids", "labels", "attention_mask", "token_type_ids", "position_ids", "loss_mask")
+)
 _ALIGNED = 64  # positions; tensor cores want widths that are multiples of some power of 2
 
 
@@ -83,42 +86,30 @@ class Sort(Arrangement):
         """See ``Arrangement``. What is padding must be at the end of samples."""
         rows_by_length(batch)
 
-    def decide(self, window: Window, end: Clock, units: int) -> int:
-        """See ``Arrangement``. What is cut into pieces is not padded."""
-        return int(units == 1)
-
-    def rows(self, batch: Any, note: int) -> Rows | None:
-        """See ``Arrangement``. A batch that cannot be cut to its samples is left as it is, and one
-        with a sample that has no label: a micro-batch of these has a loss of NaN.
-        """
-        try:
-            found = rows_by_length(batch)
-        except ScoreError:  # another form than that of the samples that were checked
-            return None
-        return found if found.labels.all() else None
-
 
 def rows_by_length(batch: Any) -> Rows:
     """Sort the rows of a collated batch by length; rows of one length stay in order.
 
     Args:
         batch: A mapping with ``input_ids``, ints of shape (B, T), and an ``attention_mask`` of the
-            same shape; without it, nothing is padding.
+            same shape; without it, nothing is padding. On the CPU.
 
     Raises:
-        ScoreError: No token ids; padding that is not at the end of samples, or has labels; a
-            tensor that cannot be cut to fewer positions.
+        ScoreError: No token ids, or not on the CPU; padding that is not at the end of samples, or
+            has labels; a tensor that cannot be cut to fewer positions.
     """
     tokens, present = tokens_of(batch, f"{SETTING} {LENGTH!r}")
     count, width = tokens.shape
+    if tokens.device.type != "cpu":
+        raise ScoreError(f"{SETTING} needs batches on the CPU, got one on {tokens.device}")
     if (present[:, 1:] & ~present[:, :-1]).any():
         raise ScoreError(f"{SETTING} needs padding at the end of samples, got some before tokens")
-    for name, value in batch.items():
-        if isinstance(value, Tensor) and not _can_be_cut(value, count, width):
-            raise ScoreError(
-                f"{SETTING} cuts batches to fewer positions: expected {name} of shape "
-                f"({count}, {width}), got {tuple(value.shape)}"
-            )
+    wrong = uncuttable(batch, count, width)
+    if wrong:
+        raise ScoreError(
+            f"{SETTING} cuts batches to fewer positions, and does not know how to cut {wrong} of "
+            f"shape {tuple(batch[wrong].shape)} beside input_ids of shape ({count}, {width})"
+        )
     labels = batch.get("labels")
     if not (isinstance(labels, Tensor) and labels.shape == tokens.shape):
         labels = torch.where(present, tokens, IGNORED)
@@ -131,30 +122,58 @@ def rows_by_length(batch: Any) -> Rows:
 
 
 def sorted_by(batch: Mapping[str, Any], rows: Rows) -> Mapping[str, Any]:
-    """A batch with its rows in another order."""
+    """A batch with its rows in another order, of the same class, and pinned if it was."""
     if (rows.order[1:] > rows.order[:-1]).all():
         return batch
-    return taken(batch, rows.order, len(rows.order))
+    made = taken(batch, rows.order, len(rows.order))
+    for name, value in batch.items():
+        if isinstance(value, Tensor) and value.is_pinned() and not made[name].is_pinned():
+            made[name] = made[name].pin_memory()
+    return _like(batch, made)
 
 
-def cut_to(batch: Mapping[str, Any], width: int, positions: int) -> dict[str, Any]:
+def cut_to(batch: Mapping[str, Any], positions: int) -> Mapping[str, Any]:
     """Leave out the last positions of a micro-batch.
 
     Args:
-        batch: Tensors of shape (b, T, ...), and others that are kept.
-        width: T.
+        batch: What has positions is of shape (b, T). Everything else is kept.
         positions: Positions that are kept.
     """
-    return {
-        name: value[:, :positions]
-        if isinstance(value, Tensor) and value.ndim > 1 and value.shape[1] == width
-        else value
+    made = {
+        name: value[:, :positions].contiguous() if name in _POSITIONS and _flat(value) else value
         for name, value in batch.items()
     }
+    return _like(batch, made)
 
 
-def _can_be_cut(value: Tensor, count: int, width: int) -> bool:
-    """Whether positions are only in dimension 1, behind the rows."""
-    if value.ndim > 1 and value.shape[:2] == (count, width):
-        return width not in value.shape[2:]
-    return width not in value.shape[1:] and (value.ndim == 0 or len(value) == count)
+def uncuttable(batch: Mapping[str, Any], count: int, width: int) -> str:
+    """Name of a tensor that may have positions where they cannot be cut; empty if there is none.
+
+    Args:
+        batch: The batch.
+        count: Its rows.
+        width: Its positions.
+    """
+    for name, value in batch.items():
+        if not isinstance(value, Tensor):
+            continue
+        if name in _POSITIONS and value.shape == (count, width):
+            continue
+        # One as long as there are positions may go with them
+        if name in _POSITIONS or width in value.shape[bool(value.ndim and len(value) == count) :]:
+            return name
+    return ""
+
+
+def _flat(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 2
+
+
+def _like(batch: Mapping[str, Any], made: dict[str, Any]) -> Mapping[str, Any]:
+    """A batch of the same class with other values, such as a ``BatchEncoding``."""
+    if type(batch) is dict:
+        return made
+    other: Any = copy(batch)
+    for name, value in made.items():
+        other[name] = value
+    return other

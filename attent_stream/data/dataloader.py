@@ -384,7 +384,7 @@ class TeachingDataLoader(StreamingDataLoader):
                 needed = batch if index >= epoch.again else None
                 self.inbox.append(Candidate(index, needed, tagged.features))
                 continue
-            self.fault, epoch.rows = tagged.fault, tagged.rows
+            self.fault = tagged.fault
             self.num_samples_yielded += len(epoch.lesson[0]) // epoch.units
             if self.teacher is None and epoch.due:
                 epoch.choose()  # ``teach`` is not called without a teacher

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attent_stream.arrange.arrangements import Arrangements
-from attent_stream.arrange.sort import Rows
 from attent_stream.score.views import VIEWS
 from attent_stream.window.decision import Decision
 
@@ -85,12 +84,10 @@ class Collated(NamedTuple):
         step: Number of the step.
         batch: The batch to train on or to score; None if only features are needed.
         features: Features of candidates, float16 of shape (B, units * d), if they are needed.
-        rows: How the rows of the batch are sorted, if they are.
         fault: Why the batch does not have one row for each sample; empty if it has.
     """
 
     step: int
     batch: Any
     features: NDArray[np.float16] | None = None
-    rows: Rows | None = None
     fault: str = ""

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
 from attent_stream.arrange.cutting import collate_to_cut
-from attent_stream.arrange.sort import sorted_by
 from attent_stream.base.errors import CollateError, ScoreError
 from attent_stream.base.watch import here
 from attent_stream.data.blocks import Lender
@@ -72,13 +71,7 @@ class TaggedCollate:
             raise CollateError(f"{error}; for {self._places(samples)}") from error
         if features is not None:
             features = row_each(features, len(given) // task.units)
-        rows = None
-        if task.lesson and task.units == 1 and not fault:
-            rows = task.arrangements.rows(batch, task.decision)
-            batch = batch if rows is None else sorted_by(batch, rows)
-        return Collated(
-            samples[0].step, self._sent(batch), features=features, rows=rows, fault=fault
-        )
+        return Collated(samples[0].step, self._sent(batch), features=features, fault=fault)
 
     def _twin(self) -> Callable[[list], Any] | None:
         """Before the first batch, a copy of the collate function to try; else None."""

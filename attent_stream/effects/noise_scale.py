@@ -77,12 +77,14 @@ class NoiseScale(Effect):
 
     def batch_start(self, state: State, logger: Logger) -> None:
         """Note when the batch began."""
-        self._began = state.timestamp
+        self._began, self._rows = state.timestamp, -1
 
     def before_train_batch(self, state: State, logger: Logger) -> None:
         """Begin with a batch, perhaps anew, as Composer does where memory ran out."""
         self._first = self._last = None
-        self._rows = self._seen = 0
+        self._seen = 0
+        if self._rows >= 0:  # after one that failed, Composer leaves a micro-batch in its place
+            return
         try:
             self._rows = self._form.rows(state.batch)
         except ScoreError:  # what cannot be counted is one micro-batch

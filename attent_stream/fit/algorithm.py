@@ -35,6 +35,8 @@ _STATE = (
     "target",
     "given_up",
     "noise",
+    "loss",
+    "tokens",
 )
 _ALWAYS = frozenset({Event.INIT, Event.FIT_START})
 

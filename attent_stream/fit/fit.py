@@ -19,6 +19,8 @@ from attent_stream.effects.noise_scale import NoiseScale
 from attent_stream.effects.planned_length import PlannedLength
 from attent_stream.effects.recorder import Recorder
 from attent_stream.effects.short_lessons import ShortLessons
+from attent_stream.effects.token_weights import TokenWeights
+from attent_stream.fit.loss_form import LossForm
 from attent_stream.fit.run import Run
 from attent_stream.fit.scorer import Scorer
 from attent_stream.fit.teaching import Teaching
@@ -67,6 +69,8 @@ class Fit:
         short: Takes lessons in pieces apart.
         length: Tells the Trainer the lengths of epochs.
         noise: Measures the noise of gradients.
+        loss: Form of the loss of padded text; None if it is of no interest.
+        tokens: Weights micro-batches by their tokens, or None.
         effects: All that listens to the Trainer's events.
     """
 
@@ -80,6 +84,8 @@ class Fit:
     short: ShortLessons
     length: PlannedLength
     noise: NoiseScale
+    loss: LossForm | None
+    tokens: TokenWeights | None
     effects: Effects
 
     def flush(self) -> None:
@@ -117,6 +123,8 @@ class Fit:
             "gain": self.teacher.state_dict().get("gain"),
             "given_up": self.given_up(),
             "noise": self.noise.state_dict(),
+            "loss": None if self.loss is None else self.loss._asdict(),
+            "tokens": None if self.tokens is None else self.tokens.state_dict(),
             **none,
             **({} if self.scorer is None else self.scorer.state_dict()),
         }

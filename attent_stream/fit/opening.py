@@ -24,13 +24,16 @@ from attent_stream.effects.planned_length import PlannedLength
 from attent_stream.effects.recorder import Recorder
 from attent_stream.effects.short_lessons import ShortLessons
 from attent_stream.effects.target_loss import TargetLoss
+from attent_stream.effects.token_weights import TokenWeights
 from attent_stream.effects.trimmed import Trimmed
 from attent_stream.effects.weighting import WeightedOutputs
 from attent_stream.fit.arrange_faults import Padding, padding, with_what_can_be_arranged
 from attent_stream.fit.candidate_scorer import PreparesCandidates, open_scorer
 from attent_stream.fit.clock import passes, single_pass, state_clock
 from attent_stream.fit.fit import TARGET, Fit, StepTime
+from attent_stream.fit.loss_form import LossForm
 from attent_stream.fit.open_target import open_target_scorer, read_target
+from attent_stream.fit.padded_loss import loss_form_of
 from attent_stream.fit.run import Facts, Run
 from attent_stream.fit.score_memory import ScoreMemory
 from attent_stream.fit.scorer import Scorer, known_state
@@ -42,6 +45,7 @@ from attent_stream.model.batch_form import BatchForm
 from attent_stream.model.loss_check import LossCheck
 from attent_stream.model.reading import Reading
 from attent_stream.model.traits import Traits, learns_positions, weights_trained
+from attent_stream.model.wrapping import is_compiled
 from attent_stream.score.build import build_scorer
 from attent_stream.teach.teacher import Teacher
 
@@ -81,16 +85,30 @@ def open_fit(
     total = total_span(state.max_duration)
     length = passes(total, loader)
     traits = Traits.of(state.model)
-    text, token_means = traits.shift_labels, traits.shift_labels and traits.forward_args is not None
+    text, asked = traits.shift_labels, settings.arranges_by_name
+    form, spent = BatchForm.of(loader), Stopwatch(gpu=isinstance(state.device, DeviceGPU))
     padded = padding(loader) if text else Padding()
+    loss: LossForm | None = None
+    if any(padded) or asked & {"group", "sort"}:
+        loss = loss_form_of(state, loader, form, resumed)
+    if "sort" in asked and loss is not None and (loss.uneven or loss.uncut):
+        raise ValueError(
+            "arrange.sort needs a model whose loss is the mean over predicted tokens and takes "
+            f"fewer positions: {loss.uneven or loss.uncut}"
+        )
+    if "sort" in asked and not form.splits_in_order:
+        raise ValueError("arrange.sort needs Composer's default split_batch, got another one")
     facts = Facts(
         text=text,
         passes=length,
         once=single_pass(length, loader),
         packed=loader.packed,
         padded=padded.longest,
-        trims=padded.end and token_means,
-        micro=_in_micro_batches(state, loader),
+        trims=padded.end
+        and loss == LossForm("", "")
+        and form.splits_in_order
+        # A compiled model would be compiled anew for each width that it has not seen
+        and (padded.longest or not is_compiled(state.model)),
         alike=resumed is not None and TARGET in (resumed.get("given_up") or []),
         positions=learns_positions(state.model),
         adapters=_trains_few(state.model),
@@ -98,7 +116,6 @@ def open_fit(
         even=bool(loader.dataset.shuffle) and not loader.dataset.repeats,
     )
     run = settings.of_run(facts)
-    form, spent = BatchForm.of(loader), Stopwatch(gpu=isinstance(state.device, DeviceGPU))
     scorer: Scorer | None = None
     target = None if settings.target is None else read_target(settings.target, state, loader)
     if run.scored and run.by_target is not None and target is not None:
@@ -107,7 +124,7 @@ def open_fit(
         scorer = open_target_scorer(target, run.by_target, loader, state, known, spent, look=look)
         if scorer is None:
             run = settings.of_run(replace(facts, alike=True))
-    run = with_what_can_be_arranged(run, loader, settings.arranges_by_name)
+    run = with_what_can_be_arranged(run, loader, asked)
     loader.widen(run.window)
     if run.scored and scorer is None:
         scorer = open_scorer(
@@ -157,7 +174,7 @@ def open_fit(
         flush=(lambda: None) if recorder is None else recorder.flush,
         spent=spent,
     )
-    short = ShortLessons(loader, teacher, asked="pieces" in settings.arranges_by_name)
+    short = ShortLessons(loader, teacher, asked="pieces" in asked)
     weights = LessonWeights(loader, WeightedOutputs(state.model, form.rows), reading)
     length = PlannedLength(loader, told, recorded=recorder is not None)
     shown = None
@@ -165,9 +182,24 @@ def open_fit(
         shown = TargetLoss(
             target.held, target.held_samples, form=form, dataset=loader.dataset, spent=spent
         )
-    noise = NoiseScale(form, spent, at_random=lambda: _in_order(loader))
-    trimmed = Trimmed(loader, form, of_tokens=token_means)
-    effects = [trimmed, noise, recorder, length, teaching, short, weights, shown, StepTime(spent)]
+    arranged = set(run.teacher.arrangements.names)
+    tokens = None
+    if loss is not None and not loss.uneven and arranged & {"group", "sort"}:
+        tokens = TokenWeights(loader, form, batches="group" in arranged)
+    trimmed = Trimmed(loader, form) if "sort" in arranged else None
+    noise = NoiseScale(form, spent, at_random=lambda: trimmed is None or not trimmed.sorts)
+    effects = [
+        tokens,
+        trimmed,
+        noise,
+        recorder,
+        length,
+        teaching,
+        short,
+        weights,
+        shown,
+        StepTime(spent),
+    ]
     fit = Fit(
         run=run,
         loader=loader,
@@ -179,11 +211,15 @@ def open_fit(
         short=short,
         length=length,
         noise=noise,
+        loss=loss,
+        tokens=tokens,
         effects=Effects([effect for effect in effects if effect is not None]),
     )
     if resumed is not None:
         teacher.load_state_dict(resumed)
         noise.load_state_dict(resumed.get("noise"))
+        if tokens is not None:
+            tokens.load_state_dict(resumed.get("tokens"))
         fit.give_up(resumed.get("given_up") or [])
     _check_times(teacher, loader)
     return fit
@@ -245,17 +281,6 @@ def _trains_few(model: Module) -> bool:
     """
     trained, every = zip(*dist.all_gather_object(weights_trained(model)), strict=True)
     return 0 < sum(trained) < _FEW * sum(every)
-
-
-def _in_order(loader: TeachingDataLoader) -> bool:
-    """Whether the current batch's rows are in the order in which they were drawn."""
-    return loader.epoch is None or loader.epoch.rows is None
-
-
-def _in_micro_batches(state: State, loader: TeachingDataLoader) -> bool:
-    """Whether a rank's batch is split, as far as it is known before the first one."""
-    size = state.device_train_microbatch_size
-    return isinstance(size, int) and not state.auto_microbatching and size < loader.batch_size
 
 
 def _teacher(run: Run) -> type[Teacher]:

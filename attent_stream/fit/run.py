@@ -36,8 +36,7 @@ class Facts:
         passes: Epochs of plain training that the run is as long as; None if not known.
         packed: Samples are text of one length without padding.
         padded: They are text that is padded to the longest sample of a batch.
-        trims: They are padded at their end, and the model takes fewer positions.
-        micro: A batch is split into micro-batches.
+        trims: They are padded at their end, and micro-batches can be cut to their longest sample.
         alike: The stream is like the target.
         positions: The model learns a vector for each absolute position.
         adapters: Few of the model's weights are trained, as with LoRA.
@@ -51,7 +50,6 @@ class Facts:
     packed: bool = False
     padded: bool = False
     trims: bool = False
-    micro: bool = False
     alike: bool = False
     positions: bool = False
     adapters: bool = False
@@ -156,8 +154,7 @@ OFTEN: dict[str, Any] = {
     "pieces": {"schedule": "step", "from": 0.5, "to": 1.0, "over": "0.5dur", "stages": 1},
     "balance": "tokens",
 }
-# And where text is padded, so that less is (2026-11-30, seventh). Sorted micro-batches change no
-# gradient, so where there are any, batches are left as they are (2026-12-01).
+# And where text is padded, so that less is (2026-12-01).
 GROUPED: dict[str, Any] = {"group": "length"}
 SORTED: dict[str, Any] = {"sort": "length"}
 _LARGEST_WINDOW = 256
@@ -298,7 +295,7 @@ def _arrange(settings: "Settings", facts: Facts, regime: Regime) -> Mapping[str,
     if facts.text and facts.packed and unchosen and not keeps_all:
         default = ONCE if facts.once else OFTEN if regime is AGAIN else {}
     if facts.text and facts.padded and unchosen and not keeps_all:
-        default = {} if facts.trims and facts.micro else GROUPED
+        default = GROUPED
     if facts.text and facts.trims and not keeps_all:
         default = default | SORTED
     # With pieces, late positions would be learnt in the last fifth of training only

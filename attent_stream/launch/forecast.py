@@ -95,7 +95,7 @@ def _of_teaching(
     from attent_stream.memory.ledger import sample_bytes
     from attent_stream.memory.remember import NEVER
 
-    text, size = config.model.name == "hf_causal_lm", config.device_train_microbatch_size
+    text = config.model.name == "hf_causal_lm"
     padded = padding(loader) if text else Padding()
     facts = Facts(
         text=text,
@@ -104,7 +104,6 @@ def _of_teaching(
         packed=loader.packed,
         padded=padded.longest,
         trims=padded.end,
-        micro=isinstance(size, int) and size < loader.batch_size,
         positions=_learns_positions(config.model),
         adapters=config.model.lora is not None,
     )

@@ -95,6 +95,18 @@ def tokens_of(batch: Any, asked_by: str) -> tuple[Tensor, Tensor]:
     return tokens, mask != 0 if masked else tokens != IGNORED
 
 
+def predicted(batch: Any) -> Tensor | None:
+    """How many tokens of each row a causal language model predicts, ints of shape (B,).
+
+    Args:
+        batch: A mapping with ``labels``, ints of shape (B, T). Without them: None.
+    """
+    labels = batch.get("labels") if isinstance(batch, Mapping) else None
+    if not isinstance(labels, Tensor) or labels.ndim != 2:
+        return None
+    return (labels[:, 1:] != IGNORED).sum(dim=1)
+
+
 def describe(batch: Any) -> str:
     """Describe a batch, or a model's outputs, in a few words for an error message."""
     if isinstance(batch, Tensor):

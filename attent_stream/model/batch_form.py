@@ -51,6 +51,11 @@ class BatchForm:
             return self.rows(batch)
         return int(self._spec.get_num_tokens_in_batch(batch, token_type="loss_generating"))
 
+    @property
+    def splits_in_order(self) -> bool:
+        """Whether micro-batches are known to be consecutive rows of a batch."""
+        return self._spec is not None and self._spec.split_batch is default_split_batch
+
     def split(self, batch: Any, size: int) -> list[Any]:
         """Split a batch into microbatches of at most ``size`` samples."""
         if self._spec is None or self._spec.split_batch is default_split_batch:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attent_stream.arrange.sort import Rows
 from attent_stream.base.errors import TeacherError
 from attent_stream.base.gather import ALONE, Pick, RankGroup
 from attent_stream.order.order import Order
@@ -41,7 +40,6 @@ class TaughtEpoch:
 
     Attributes:
         chooser: Chooses the windows after the first, and publishes segments.
-        rows: How the rows of the last lesson batch are sorted, if they are.
 
     Raises:
         ValueError: ``position`` is damaged, or was reached under other settings.
@@ -74,9 +72,9 @@ class TaughtEpoch:
         self._publisher = Publisher(board, order, self._segments, teacher, rank)
         self.chooser = Chooser(order, teacher, self._segments, self._publisher)
         self._published_steps = 0  # number of the current segment's first step
-        self.rows: Rows | None = None
         self._step = 0  # next step of the current segment
         self._lesson = -1  # lesson of the current segment that was yielded last
+        self._order: NDArray[np.int64] | None = None  # of its rows, if they were put in another
         self._waiting: Segment | None = None  # published, follows the current one
         self._again = 0  # see ``again``
         self._made: list[Choice] = []  # choices that were not taken yet
@@ -112,11 +110,20 @@ class TaughtEpoch:
         """
         ids = self.segment.lessons[self._lesson]
         ids, weights = ids[ids >= 0], self.segment.weights[self._lesson][ids >= 0]
-        return (
-            (ids, weights)
-            if self.rows is None
-            else (ids[self.rows.order], weights[self.rows.order])
-        )
+        return (ids, weights) if self._order is None else (ids[self._order], weights[self._order])
+
+    @property
+    def reordered(self) -> bool:
+        """Whether the rows of the last lesson batch were put into another order."""
+        return self._order is not None
+
+    def reorder(self, order: NDArray[np.int64]) -> None:
+        """Put ids and weights of the last lesson batch into the order that its rows have now.
+
+        Args:
+            order: Place of each row in the batch that was yielded, int64 of shape (n,).
+        """
+        self._order = order
 
     @property
     def units(self) -> int:
@@ -196,7 +203,7 @@ class TaughtEpoch:
         role = int(self.segment.roles[self._step])
         self._step += 1
         if role == LESSON:
-            self._lesson += 1
+            self._lesson, self._order = self._lesson + 1, None
             return role, self._lesson
         return role, self._step - 1 - (self._lesson + 1)
 

@@ -1,18 +1,14 @@
-"""Sorted rows. Oracles: loops over rows, and the batches of the run that is not sorted."""
+"""Sorted rows. Oracle: loops over rows."""
 
-import numpy as np
 import pytest
 import torch
-from corpora import write_ids
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from taught import make_loader, run_epochs
+from transformers import BatchEncoding
 
 from attent_stream.arrange.arrangements import Arrangements
 from attent_stream.arrange.sort import Sort, cut_to, rows_by_length, sorted_by
 from attent_stream.base.errors import ScoreError
-
-COUNT = 83
 
 
 def batch_of(lengths, width=None, first=0) -> dict:
@@ -46,7 +42,7 @@ def test_rows_are_sorted_and_micro_batches_keep_every_token(lengths, more, first
             assert longest <= width <= rows.width and width < longest + power
             assert width % power == 0
             part = {name: value[begin:end] for name, value in after.items()}
-            cut = cut_to(part, rows.width, width)
+            cut = cut_to(part, width)
             assert cut["input_ids"].shape == (end - begin, width)
             assert cut["input_ids"].sum() == part["input_ids"].sum()
             assert cut["id"] is part["id"]
@@ -55,12 +51,6 @@ def test_rows_are_sorted_and_micro_batches_keep_every_token(lengths, more, first
 def test_a_batch_in_order_is_not_copied():
     batch = batch_of([5, 5, 2])
     assert sorted_by(batch, rows_by_length(batch)) is batch
-
-
-def test_a_batch_with_a_sample_without_labels_is_left_alone():
-    assert Sort().rows(batch_of([5, 3], first=2), 1) is not None
-    assert Sort().rows(batch_of([5, 3], first=3), 1) is None
-    assert Sort().rows(batch_of([5, 1]), 1) is None
 
 
 def test_lists_and_columns_follow_the_rows():
@@ -75,16 +65,15 @@ def test_lists_and_columns_follow_the_rows():
     [
         ({"attention_mask": torch.tensor([[0, 1, 1], [1, 1, 1]])}, "padding at the end"),
         ({"labels": torch.tensor([[1, 2, 7], [1, 2, 3]])}, "without labels"),
-        ({"bias": torch.zeros(2, 1, 3, 3)}, r"expected bias of shape \(2, 3\)"),
-        ({"bias": torch.zeros(3)}, "expected bias"),
+        ({"bias": torch.zeros(2, 1, 3, 3)}, r"how to cut bias of shape \(2, 1, 3, 3\)"),
+        ({"bias": torch.zeros(3)}, "how to cut bias"),
         ({"input_ids": None}, "needs input_ids"),
     ],
 )
-def test_a_batch_that_cannot_be_cut_is_refused_and_left_alone(changed, message):
+def test_a_batch_that_cannot_be_cut_is_refused(changed, message):
     batch = batch_of([2, 3]) | changed
     with pytest.raises(ScoreError, match=message):
         Sort().check(batch)
-    assert Sort().rows(batch, 1) is None
 
 
 def test_a_bad_value_is_named():
@@ -98,33 +87,23 @@ def test_tokens_without_labels_are_predicted_but_the_first():
     assert rows_by_length(batch).labels.tolist() == [2, 1]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("also", [{}, {"group": "length"}])
-def test_batches_keep_their_samples(tmp_path, workers, also):
-    folder = write_ids(tmp_path / "data", COUNT)
-    data = {"local": folder, "batch_size": 4, "shuffle": True, "window": 4, "gap": 1}
-    loader = {"num_workers": workers}
-    # ``run_epochs`` checks that the ids of a batch are those that the loader tells
-    before = run_epochs(make_loader(data, loader, {"keep": 1, "group": None, **also}))["lessons"]
-    after = run_epochs(
-        make_loader(data, loader, {"keep": 1, "group": None, **also, "sort": "length"})
-    )
-    assert [sorted(one) for one in after["lessons"]] == [sorted(one) for one in before]
-    assert after["lessons"] != before
+def test_what_is_not_known_to_have_positions_is_kept_or_refused():
+    batch = batch_of([2, 7, 4]) | {"feats": torch.ones(3, 5), "scores": torch.ones(3)}
+    cut = cut_to(sorted_by(batch, rows_by_length(batch)), 5)
+    assert {name: len(value[0]) for name, value in cut.items() if value.ndim > 1} == {
+        "input_ids": 5,
+        "attention_mask": 5,
+        "labels": 5,
+        "feats": 5,
+    }
+    assert all(value.is_contiguous() for value in cut.values())
+    with pytest.raises(ScoreError, match="how to cut feats"):
+        rows_by_length(batch | {"feats": torch.ones(3, 7)})
 
 
-def test_weights_follow_the_rows(tmp_path):
-    folder = write_ids(tmp_path / "data", COUNT)
-    data = {"local": folder, "batch_size": 4, "shuffle": True, "window": 4, "gap": 1}
-    told = []
-    for more in ({}, {"sort": "length"}):
-        loader = make_loader(data, {}, {"select": "unbiased", "group": None, **more})
-        found = {}
-        for batch in loader:
-            loader.teach(lambda b: b["difficulty"])
-            ids, weights = loader.epoch.lesson
-            assert batch["id"].tolist() == ids.tolist()
-            found |= dict(zip(ids.tolist(), np.round(weights, 4).tolist(), strict=True))
-            loader.teacher.clock.batches += 1
-        told.append(found)
-    assert told[0] == told[1] and len(set(told[0].values())) > 1
+def test_a_batch_keeps_its_class():
+    batch = BatchEncoding(batch_of([2, 7, 4]))
+    rows = rows_by_length(batch)
+    after = cut_to(sorted_by(batch, rows), 7)
+    assert isinstance(after, BatchEncoding) and after.input_ids.shape == (3, 7)
+    assert after["id"].tolist() == [1, 2, 0] and batch["id"].tolist() == [0, 1, 2]

@@ -82,12 +82,11 @@ def test_by_default_less_is_padded_and_nothing_dropped(folder, workers, caplog):
     assert widths[1] < 0.8 * widths[0]
 
 
-@pytest.mark.parametrize("collate", [ChatCollator, Widest])
-def test_with_micro_batches_they_are_cut_and_batches_left_alone(folder, collate, caplog):
+def test_micro_batches_of_text_padded_to_one_width_are_cut(folder, caplog):
     def run(algorithms, micro):
         seen = Widths()
         _, _, trainer = fit(
-            loader_of(folder, collate()),
+            loader_of(folder, Widest()),
             algorithms,
             model=make_rotary(),
             callbacks=[seen],
@@ -100,7 +99,7 @@ def test_with_micro_batches_they_are_cut_and_batches_left_alone(folder, collate,
         cut, found = run([AtteNT(remember="never")], 2)
     (told,) = [one.getMessage() for one in caplog.records if "padded text" in one.getMessage()]
     assert told.endswith("nothing is dropped, micro-batches are cut to their longest sample.")
-    assert cut < (0.9 if collate is ChatCollator else 0.15) * whole
+    assert cut < 0.15 * whole
     torch.testing.assert_close(found, weights, rtol=1e-4, atol=1e-6)
 
 

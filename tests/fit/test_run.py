@@ -61,8 +61,7 @@ TABLE = [
     ({}, (replace(PADDED, text=False),), PLAIN),
     # Padded at its end, so that micro-batches can be cut
     ({}, (TRIMS,), PLAIN | {"arrange": ["group", "sort"]}),
-    ({}, (replace(TRIMS, padded=False), replace(TRIMS, micro=True)), PLAIN | {"arrange": ["sort"]}),
-    ({}, (replace(PADDED, micro=True),), PLAIN | {"arrange": ["group"]}),
+    ({}, (replace(TRIMS, padded=False),), PLAIN | {"arrange": ["sort"]}),
     ({}, (replace(TRIMS, once=False),), SEEN_AGAIN | {"arrange": ["group", "sort"]}),
     ({"select": "random"}, (TRIMS,), {"keep": 0.7, "arrange": ["sort"]}),
     ({"keep": 1.0}, (TRIMS,), {"keep": 1.0, "arrange": []}),
@@ -216,7 +215,7 @@ def test_what_settings_come_to(given, kinds, expected):
         ({}, PADDED, "padded text: nothing is dropped, samples of a batch are of similar length"),
         (
             {},
-            replace(TRIMS, micro=True),
+            replace(TRIMS, padded=False),
             "padded text: nothing is dropped, micro-batches are cut to their longest sample",
         ),
         (

@@ -69,8 +69,6 @@ def test_padded_text_is_seen_by_its_first_samples(told, tmp_path):
     of_windows = "AtteNT: padded text: nothing is dropped, samples of a batch are of similar length"
     cut = "micro-batches are cut to their longest sample"
     assert told(chats)[3] == f"{of_windows}, {cut}"
-    found = told(chats, "device_train_microbatch_size=2")[3]
-    assert found == f"AtteNT: padded text: nothing is dropped, {cut}"
 
 
 def test_scoring_is_told_with_its_cost(told):

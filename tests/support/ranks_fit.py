@@ -26,6 +26,7 @@ from transformers.models.vit.modeling_vit import ViTLayer
 
 from attent_stream import AtteNT, TeachingDataLoader, TeachingDataset
 from attent_stream.corpus.batches import TokenCollator
+from attent_stream.corpus.chat_batches import ChatCollator
 from attent_stream.fit.candidate_scorer import open_scorer
 from attent_stream.launch.hf_model import wrapped
 from attent_stream.launch.models import Logits
@@ -116,6 +117,7 @@ def failing_classifier(dropout: float = 0.0) -> ComposerClassifier:
 
 MODELS = {
     "gpt2": (language_model, TokenCollator()),
+    "chats": (language_model, ChatCollator()),
     "norm": (normed_classifier, classes),
     "vit": (image_model, images),
 }
@@ -191,6 +193,13 @@ class Watch(Callback):
             self.log["sizes"].append(state.device_train_microbatch_size)
         elif event == Event.FIT_END:
             self.log["model"] = digest([*state.model.parameters(), *state.model.buffers()])
+            whole = get_model_state_dict(
+                state.model, options=StateDictOptions(full_state_dict=True)
+            )
+            every = torch.cat(
+                [value.flatten().float() for value in whole.values()] or [torch.ones(0)]
+            )
+            self.log["weights"] = every[:: max(1, len(every) // 500)].tolist()
 
 
 class Reference(Callback):

@@ -59,13 +59,12 @@ def make_teacher(
     seed=3,
     balance=None,
     group=None,
-    sort=None,
     pieces=1.0,
     enough=0.9,
     detrend=False,
 ) -> Teacher:
     """A teacher whose clock is its own counter."""
-    named = {"balance": balance, "group": group, "sort": sort}
+    named = {"balance": balance, "group": group}
     arrange = {} if pieces == 1 else {"pieces": pieces}
     arrange |= {name: value for name, value in named.items() if value is not None}
     settings = TeacherSettings(
@@ -191,7 +190,7 @@ def make_loader(data: dict, loader: dict, teacher: dict) -> TeachingDataLoader:
     """A loader with its teacher attached."""
     dataset = TeachingDataset(**data)
     text = {"collate_fn": AsText()} if "pieces" in teacher else {}
-    if {"group", "sort"} & teacher.keys():
+    if "group" in teacher:
         text = {"collate_fn": AsChat()}
     made = TeachingDataLoader(dataset, batch_size=data["batch_size"], **text, **loader)
     made.attach(make_teacher(**teacher))

@@ -35,7 +35,6 @@ SHORT_FIRST = {"schedule": "step", "from": 0.25, "to": 1.0, "over": "50ba", "sta
         {"keep": GROWING, "select": "unbiased", "balance": "ids"},
         {"keep": 1.0, "select": "random", "balance": "ids"},
         {"keep": 1.0, "select": "random", "group": "length"},
-        {"keep": 1.0, "select": "random", "group": "length", "sort": "length"},
         {"keep": 1.0, "select": "random", "balance": "starts", "pieces": SHORT_FIRST},
         {"keep": GROWING, "select": "random", "pieces": SHORT_FIRST},
     ],
