@@ -48,7 +48,8 @@ class AtteNT(Algorithm):
     It needs a ``TeachingDataLoader`` as the Trainer's train loader. Each argument that is left
     away takes the default of the run, which one log line tells when a fit starts: packed text is
     cut into short pieces first and balanced; text that is seen again is chosen by its remembered
-    losses, unless few weights are trained (LoRA); everything else is streamed plainly.
+    losses, unless few weights are trained (LoRA); batches of padded text are of samples of similar
+    length; everything else is streamed plainly.
 
     Args:
         keep: Share of a window's rows that become lessons, in (0, 1], or a schedule ``{schedule,
