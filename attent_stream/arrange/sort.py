@@ -5,7 +5,7 @@ cut from it as they come. Sorted, each is cut to its own longest sample. A batch
 so the gradient of a step stays what it was. ``effects/trimmed.py`` does it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,11 +31,11 @@ _ALIGNED = 64  # positions; tensor cores want widths that are multiples of some 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """The rows of a batch, from the longest to the shortest.
+    """The rows of a batch in an order.
 
     Args:
         order: Index of each row in the batch that was collated, int64 of shape (B,).
-        lengths: Tokens of each row that are no padding, int64 of shape (B,), descending.
+        lengths: Tokens of each row that are no padding, int64 of shape (B,).
         labels: Tokens of each row that are predicted, int64 of shape (B,).
         width: Positions of a row.
     """
@@ -49,6 +49,22 @@ class Rows:
     def __post_init__(self) -> None:
         multiple = min(_ALIGNED, self.width & -self.width)
         object.__setattr__(self, "multiple", multiple)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether they are in the order of the batch that was collated."""
+        return bool((self.order[1:] > self.order[:-1]).all())
+
+    @property
+    def unsorted(self) -> "Rows":
+        """The rows in the order of the batch that was collated."""
+        back = np.argsort(self.order)
+        return Rows(
+            order=self.order[back],
+            lengths=self.lengths[back],
+            labels=self.labels[back],
+            width=self.width,
+        )
 
     def width_of(self, begin: int, end: int) -> int:
         """Positions that rows from ``begin`` to before ``end`` need. If the whole width is a
@@ -88,7 +104,8 @@ class Sort(Arrangement):
 
 
 def rows_by_length(batch: Any) -> Rows:
-    """Sort the rows of a collated batch by length; rows of one length stay in order.
+    """Sort the rows of a collated batch from the longest to the shortest; rows of one length stay
+    in order.
 
     Args:
         batch: A mapping with ``input_ids``, ints of shape (B, T), and an ``attention_mask`` of the
@@ -107,8 +124,8 @@ def rows_by_length(batch: Any) -> Rows:
     wrong = uncuttable(batch, count, width)
     if wrong:
         raise ScoreError(
-            f"{SETTING} cuts batches to fewer positions, and does not know how to cut {wrong} of "
-            f"shape {tuple(batch[wrong].shape)} beside input_ids of shape ({count}, {width})"
+            f"{SETTING} sorts batches and cuts them to fewer positions, and does not know how to "
+            f"do so with {wrong} beside input_ids of shape ({count}, {width})"
         )
     labels = batch.get("labels")
     if not (isinstance(labels, Tensor) and labels.shape == tokens.shape):
@@ -123,7 +140,7 @@ def rows_by_length(batch: Any) -> Rows:
 
 def sorted_by(batch: Mapping[str, Any], rows: Rows) -> Mapping[str, Any]:
     """A batch with its rows in another order, of the same class, and pinned if it was."""
-    if (rows.order[1:] > rows.order[:-1]).all():
+    if rows.in_order:
         return batch
     made = taken(batch, rows.order, len(rows.order))
     for name, value in batch.items():
@@ -147,7 +164,8 @@ def cut_to(batch: Mapping[str, Any], positions: int) -> Mapping[str, Any]:
 
 
 def uncuttable(batch: Mapping[str, Any], count: int, width: int) -> str:
-    """Name of a tensor that may have positions where they cannot be cut; empty if there is none.
+    """Name of what may have positions where they cannot be cut, or may not have one row for each
+    sample; empty if there is nothing like that.
 
     Args:
         batch: The batch.
@@ -155,14 +173,23 @@ def uncuttable(batch: Mapping[str, Any], count: int, width: int) -> str:
         width: Its positions.
     """
     for name, value in batch.items():
-        if not isinstance(value, Tensor):
+        if name in _POSITIONS and isinstance(value, Tensor):
+            if value.shape != (count, width):
+                return name
             continue
-        if name in _POSITIONS and value.shape == (count, width):
-            continue
-        # One as long as there are positions may go with them
-        if name in _POSITIONS or width in value.shape[bool(value.ndim and len(value) == count) :]:
+        listed = isinstance(value, (list, tuple)) and len(value) != count
+        if listed or any(len(one) != count or width in one.shape[1:] for one in _tensors(value)):
             return name
     return ""
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in a value that are no single numbers."""
+    if isinstance(value, Tensor) and value.ndim:
+        yield value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(one)
 
 
 def _flat(value: Any) -> bool:

@@ -19,6 +19,8 @@ from attent_stream.model.batch_form import BatchForm
 class Trimmed(Effect):
     """Sorts the rows of each batch by length, and cuts micro-batches to their longest sample.
 
+    A batch of one micro-batch is cut, and stays in order.
+
     A batch is left as it is if it cannot be cut, if micro-batches may not be consecutive rows of
     it, and if it has a sample without any label: the loss of a micro-batch of these is NaN.
 
@@ -39,7 +41,7 @@ class Trimmed(Effect):
     @property
     def sorts(self) -> bool:
         """Whether the rows of the current batch are sorted."""
-        return self._rows is not None
+        return self._rows is not None and not self._rows.in_order
 
     def idle(self, event: Event, state: State) -> bool:
         """A batch that is left as it is needs nothing."""
@@ -50,13 +52,16 @@ class Trimmed(Effect):
         self._rows = self._sortable(state.batch)
         if self._rows is None:
             return
+        size = state.device_train_microbatch_size
+        if isinstance(size, int) and size >= len(self._rows.order) and not state.auto_microbatching:
+            self._rows = self._rows.unsorted  # one micro-batch
         try:
             state.batch = sorted_by(state.batch, self._rows)
         except TypeError:  # a mapping that cannot be changed
             self._rows = None
             return
         self._given = dict(state.batch)
-        if self._loader.epoch is not None:
+        if self._loader.epoch is not None and not self._rows.in_order:
             self._loader.epoch.reorder(self._rows.order)
 
     def before_train_batch(self, state: State, logger: Logger) -> None:

@@ -32,12 +32,13 @@ class LossForm(NamedTuple):
     uncut: str
 
 
-def loss_form(batch: Any, loss: Loss, *, tolerance: float) -> LossForm:
+def loss_form(batch: Any, loss: Loss, *, training: Loss, tolerance: float) -> LossForm:
     """Measure the form of a loss.
 
     Args:
         batch: At least two samples with ``input_ids`` and ``labels``, ints of shape (B, T).
         loss: Returns the loss of a batch.
+        training: Does so in training mode, in which some models need a certain width.
         tolerance: Relative error of a loss.
     """
     try:
@@ -48,7 +49,7 @@ def loss_form(batch: Any, loss: Loss, *, tolerance: float) -> LossForm:
         uneven = _uneven(each, both, found.tolist(), tolerance)
     except Exception as error:  # of the user's model; plain training will tell
         return LossForm(in_words(error), in_words(error))
-    return LossForm(uneven, _uncut(pair, each, loss, tolerance))
+    return LossForm(uneven, _uncut(pair, each, loss, training, tolerance))
 
 
 def _pair(batch: Any, loss: Loss) -> tuple[Any, list[float]]:
@@ -95,14 +96,18 @@ def _uneven(each: list[float], both: float, counts: list[int], tolerance: float)
     return ""
 
 
-def _uncut(pair: Any, each: list[float], loss: Loss, tolerance: float) -> str:
+def _uncut(pair: Any, each: list[float], loss: Loss, training: Loss, tolerance: float) -> str:
     try:
-        rows = rows_by_length(pair)
-        for row in (0, 1):
-            at = int(np.flatnonzero(rows.order == row)[0])
-            cut = loss(cut_to(_row(pair, row), rows.width_of(at, at + 1)))
-            if not abs(cut - each[row]) <= tolerance * max(1e-6, abs(each[row])):
-                return f"without padding its loss is {cut:.5g}, and {each[row]:.5g} with it"
+        rows = rows_by_length(pair).unsorted
+        widths = [rows.width_of(row, row + 1) for row in (0, 1)]
+        narrow = [cut_to(_row(pair, row), widths[row]) for row in (0, 1)]
+        # All before any is judged: each may need the other ranks
+        cut = [loss(one) for one in narrow]
+        for one in (*narrow, cut_to(_row(pair, 1), rows.multiple)):
+            training(one)
     except Exception as error:  # of the user's model; it may need a certain width
         return in_words(error)
+    for found, known in zip(cut, each, strict=True):
+        if not abs(found - known) <= tolerance * max(1e-6, abs(known)):
+            return f"without padding its loss is {found:.5g}, and {known:.5g} with it"
     return ""

@@ -1,7 +1,8 @@
 """The form of a model's loss on padded text, measured before training."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from composer.core import get_precision_context
 from composer.core.precision import Precision
 from composer.utils import dist
 from torch import Tensor
+from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
 from attent_stream.base.batch_seed import random_numbers_kept
@@ -61,6 +63,12 @@ def measured(state: State, loader: TeachingDataLoader, form: BatchForm) -> LossF
             raise TypeError(f"its loss is a {type(found).__name__}, and no single number")
         return float(found)
 
+    def training(batch: Any) -> float:
+        with _training(modules, buffers):
+            return loss(batch)
+
+    modules = [module for module in state.model.modules() if module.training]
+    buffers = list(state.model.buffers())
     try:
         with (
             random_numbers_kept(),
@@ -69,8 +77,25 @@ def measured(state: State, loader: TeachingDataLoader, form: BatchForm) -> LossF
             get_precision_context(state.precision, state.precision_config),
         ):
             batch = form.transformed(loader.glance())
-            mine = loss_form(batch, loss, tolerance=_EXACT if exact else _ROUNDED)
+            mine = loss_form(
+                batch, loss, training=training, tolerance=_EXACT if exact else _ROUNDED
+            )
     except Exception as error:  # of the user's collate function
         mine = LossForm(in_words(error), in_words(error))
     every = dist.all_gather_object(mine)
     return LossForm(*(next(filter(None, reasons), "") for reasons in zip(*every, strict=True)))
+
+
+@contextmanager
+def _training(modules: Sequence[Module], buffers: Sequence[Tensor]) -> Iterator[None]:
+    """Training mode of modules inside the context, then eval mode and the same buffers again."""
+    before = [buffer.clone() for buffer in buffers]
+    for module in modules:
+        module.training = True
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.training = False
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)

@@ -48,6 +48,13 @@ def test_rows_are_sorted_and_micro_batches_keep_every_token(lengths, more, first
             assert cut["id"] is part["id"]
 
 
+def test_rows_go_back_into_their_order():
+    rows = rows_by_length(batch_of([2, 7, 4]))
+    assert not rows.in_order and rows.unsorted.in_order
+    assert rows.unsorted.lengths.tolist() == [2, 7, 4]
+    assert rows.unsorted.width_of(0, 1) == 2
+
+
 def test_a_batch_in_order_is_not_copied():
     batch = batch_of([5, 5, 2])
     assert sorted_by(batch, rows_by_length(batch)) is batch
@@ -65,8 +72,8 @@ def test_lists_and_columns_follow_the_rows():
     [
         ({"attention_mask": torch.tensor([[0, 1, 1], [1, 1, 1]])}, "padding at the end"),
         ({"labels": torch.tensor([[1, 2, 7], [1, 2, 3]])}, "without labels"),
-        ({"bias": torch.zeros(2, 1, 3, 3)}, r"how to cut bias of shape \(2, 1, 3, 3\)"),
-        ({"bias": torch.zeros(3)}, "how to cut bias"),
+        ({"bias": torch.zeros(2, 1, 3, 3)}, "how to do so with bias"),
+        ({"bias": torch.zeros(3)}, "how to do so with bias"),
         ({"input_ids": None}, "needs input_ids"),
     ],
 )
@@ -97,8 +104,11 @@ def test_what_is_not_known_to_have_positions_is_kept_or_refused():
         "feats": 5,
     }
     assert all(value.is_contiguous() for value in cut.values())
-    with pytest.raises(ScoreError, match="how to cut feats"):
+    with pytest.raises(ScoreError, match="how to do so with feats"):
         rows_by_length(batch | {"feats": torch.ones(3, 7)})
+    for images in (torch.ones(4, 9), [torch.ones(4, 9)], {"a": torch.ones(2)}, ["x", "y"]):
+        with pytest.raises(ScoreError, match="how to do so with images"):
+            rows_by_length(batch | {"images": images})
 
 
 def test_a_batch_keeps_its_class():

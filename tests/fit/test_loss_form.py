@@ -3,9 +3,13 @@
 import pytest
 import torch
 
-from attent_stream.fit.loss_form import loss_form
+from attent_stream.fit import loss_form as form
 
 ONE = 1e-5
+
+
+def loss_form(made, loss, tolerance, training=None):
+    return form.loss_form(made, loss, training=training or loss, tolerance=tolerance)
 
 
 def batch(lengths=(3, 9, 6, 4), width=12, unlabelled=1):
@@ -112,3 +116,28 @@ def test_a_batch_is_not_changed():
     before = {name: value.clone() for name, value in made.items()}
     loss_form(made, token_mean, tolerance=ONE)
     assert all(torch.equal(value, before[name]) for name, value in made.items())
+
+
+def test_a_width_that_only_training_needs_is_seen():
+    seen = []
+
+    def in_fours(made):
+        seen.append(made["labels"].shape[1])
+        assert seen[-1] % 8 == 0 or seen[-1] == 16, "eight positions"
+        return token_mean(made)
+
+    found = loss_form(batch(width=16), token_mean, training=in_fours, tolerance=ONE)
+    assert found.uneven == "" and found.uncut == ""
+    wide = batch((3, 9, 6, 4), width=20)  # cut to multiples of 4
+    found = loss_form(wide, token_mean, training=in_fours, tolerance=ONE)
+    assert "eight positions" in found.uncut
+
+
+def test_the_number_of_losses_depends_on_no_loss():
+    """Each may be a forward that all ranks make together."""
+    counts = []
+    for loss in (token_mean, sample_mean, by_width, nothing):
+        called = []
+        loss_form(batch(), lambda made, f=loss, c=called: (c.append(1), f(made))[1], tolerance=ONE)
+        counts.append(len(called))
+    assert len(set(counts)) == 1

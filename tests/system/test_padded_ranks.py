@@ -24,15 +24,17 @@ def test_ranks_train_as_one(tmp_path):
         alone["weights"],
         atol=1e-5,
     )
+    by_tokens = {"saving": {"accumulate_train_batch_on_tokens": True}}
     jobs = {
-        f"{parallel}": {
+        f"{parallel} {list(more)}": {
             "data": settings(folder, 2),
             "microbatch": 2,
             "parallel": parallel,
             "lr": rate(parallel),
             **given,
+            **more,
         }
-        for parallel in (None, "fsdp1", "fsdp2")
+        for parallel, more in ((None, {}), (None, by_tokens), ("fsdp1", {}), ("fsdp2", {}))
     }
     for rank in run_ranks(tmp_path, jobs):
         for name, log in rank.items():
