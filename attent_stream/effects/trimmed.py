@@ -40,8 +40,8 @@ class Trimmed(Effect):
 
     @property
     def sorts(self) -> bool:
-        """Whether the rows of the current batch are sorted."""
-        return self._rows is not None and not self._rows.in_order
+        """Whether the micro-batches of the current batch are no random parts of it."""
+        return self._rows is not None
 
     def idle(self, event: Event, state: State) -> bool:
         """A batch that is left as it is needs nothing."""
