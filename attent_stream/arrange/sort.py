@@ -17,7 +17,7 @@ from torch import Tensor
 
 from attent_stream.arrange.arrangement import Arrangement
 from attent_stream.base.errors import ScoreError
-from attent_stream.model.batch import taken, tokens_of
+from attent_stream.model.batch import predicted_by, taken, tokens_of
 from attent_stream.model.reference import IGNORED
 
 SETTING = "arrange.sort"
@@ -134,8 +134,8 @@ def rows_by_length(batch: Any) -> Rows:
         raise ScoreError(f"{SETTING} needs padding without labels, got some with labels")
     lengths = present.sum(dim=1).numpy()
     order = np.argsort(-lengths, kind="stable")
-    predicted = (labels[:, 1:] != IGNORED).sum(dim=1).numpy()
-    return Rows(order=order, lengths=lengths[order], labels=predicted[order], width=width)
+    counts = predicted_by(labels).numpy()
+    return Rows(order=order, lengths=lengths[order], labels=counts[order], width=width)
 
 
 def sorted_by(batch: Mapping[str, Any], rows: Rows) -> Mapping[str, Any]:

@@ -104,6 +104,11 @@ def predicted(batch: Any) -> Tensor | None:
     labels = batch.get("labels") if isinstance(batch, Mapping) else None
     if not isinstance(labels, Tensor) or labels.ndim != 2:
         return None
+    return predicted_by(labels)
+
+
+def predicted_by(labels: Tensor) -> Tensor:
+    """How many tokens of each row are predicted, of labels of shape (B, T): not the first one."""
     return (labels[:, 1:] != IGNORED).sum(dim=1)
 
 

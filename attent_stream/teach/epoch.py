@@ -112,11 +112,6 @@ class TaughtEpoch:
         ids, weights = ids[ids >= 0], self.segment.weights[self._lesson][ids >= 0]
         return (ids, weights) if self._order is None else (ids[self._order], weights[self._order])
 
-    @property
-    def reordered(self) -> bool:
-        """Whether the rows of the last lesson batch were put into another order."""
-        return self._order is not None
-
     def reorder(self, order: NDArray[np.int64]) -> None:
         """Put ids and weights of the last lesson batch into the order that its rows have now.
 
